@@ -1,0 +1,62 @@
+# make help says what there is. Needs make and Python 3.11 or later; everything else is fetched.
+
+SHELL := /bin/sh
+empty :=
+space := $(empty) $(empty)
+
+# pyenv's interpreters under their own names (python3.12), which its shims hide unless selected.
+PYENV := $(subst $(space),:,$(sort $(wildcard $(HOME)/.pyenv/versions/3.1[1-9].*/bin)))
+export PATH := $(if $(PYENV),$(PYENV):)$(PATH)
+
+# Django's newest needs 3.12, so that comes first.
+PYTHON ?= $(shell PATH='$(PATH)'; for name in python3.12 python3.13 python3.14 python3.11 python3; do \
+    $$name -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+    && command -v $$name && break; done)
+
+# In CI an interpreter that is missing is a failure; elsewhere tox says so and goes on.
+TOXFLAGS ?= --skip-missing-interpreters=$(if $(filter true,$(CI)),false,true)
+TOX := .venv/bin/tox run $(TOXFLAGS)
+
+.PHONY: help test lint unit django-suite benchmark demo clean python
+
+help:
+	@echo "make demo          see it work: a load on both engines while the database is being broken (30 s)"
+	@echo "make test          lint, types and all tests on all versions (make test ENV=NAME for one)"
+	@echo "make lint          style, types, import contract"
+	@echo "make unit          the tests that need no server"
+	@echo "make django-suite  Django's own database tests on both engines, compared"
+	@echo "make benchmark     what the engine costs where nothing is wrong"
+	@echo "make clean         remove everything the above have made"
+	@echo "PG_BIN=DIR         use that PostgreSQL; ARGS=... goes to pytest or the program"
+
+test: .venv/made
+	$(TOX) $(if $(ENV),-e $(ENV)) $(if $(ARGS),-- $(ARGS))
+
+lint: .venv/made
+	$(TOX) -e lint
+
+unit django-suite benchmark: .venv/made
+	$(TOX) -e $@ $(if $(ARGS),-- $(ARGS))
+
+demo: .venv-demo/made
+	.venv-demo/bin/python -m testproject.demo $(ARGS)
+
+.venv/made: pyproject.toml | python
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check "tox>=4.31,<5"
+	@touch $@
+
+.venv-demo/made: pyproject.toml | python
+	$(PYTHON) -m venv --clear .venv-demo
+	.venv-demo/bin/python -m pip install --quiet --disable-pip-version-check \
+	    --editable ".[psycopg,diagnose,demo]"
+	@touch $@
+
+python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or later with venv was found" \
+	    "(on Debian: apt-get install python3-venv). Set PYTHON= to one."; exit 1; }
+
+clean:
+	rm -rf .venv .venv-demo .tox .cache .mypy_cache .pytest_cache .ruff_cache \
+	    .import_linter_cache .hypothesis .coverage build dist htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,225 @@
+"""The cursor wrapper that runs a statement again.
+
+It sits below Django's execute wrappers, debug log and ``assertNumQueries``: they see one
+statement however often it is sent (Django's own tests want ``execute_wrappers`` left alone).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from django.apps import apps
+from django.db.backends.postgresql.base import CursorDebugWrapper
+from django.db.backends.utils import CursorWrapper
+from django.db.utils import Error
+
+from .drivers import IDLE, IN_TRANSACTION
+from .recovery import Call, Recovery
+from .session import HARMLESS
+
+if TYPE_CHECKING:
+    from .mixins import ResilientDatabaseMixin
+
+# An answer or a look this fresh (seconds) is not followed by another look: the statements of a
+# busy request come faster. Death can come later than any look, so looking narrows a gap that
+# nothing closes; this leaves it at half a millisecond.
+FRESH: Final = 0.0005
+_COPIES: Final = frozenset({"copy", "copy_expert", "copy_from", "copy_to", "stream"})
+
+
+class ResilientCursorMixin:
+    """Over Django's cursor wrappers.
+
+    The healthy path is written out rather than called through ``super()``: it does what Django's
+    ``_execute`` does (Django 5.2 to 6.1), and pays for its own checks by entering
+    ``wrap_database_errors`` only when there is an error to wrap.
+    """
+
+    db: Any
+    cursor: Any
+    #: The server-side cursor's name; such a cursor is made anew under the same name.
+    name: str | None = None
+
+    def __init__(self, cursor: Any, db: ResilientDatabaseMixin) -> None:
+        self.cursor = cursor
+        self.db = db
+        self._link = db._link
+
+    def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
+        db = self.db
+        if self._link is not db._link or not apps.ready or db.needs_rollback:
+            self._check()
+        status = db._status()
+        if status != IN_TRANSACTION:
+            if monotonic() - db._seen_at > FRESH:
+                self._look()
+            db._untouched = True
+        untouched = db._untouched
+        db._untouched = False
+        try:
+            if params is None:
+                result = self.cursor.execute(sql)
+            else:
+                result = self.cursor.execute(sql, params)
+        except BaseException as error:
+            call = Call(self, self._send, sql, params, untouched=untouched, status=status)
+            result = self._failed(error, call)
+        db._heard_at = db._seen_at = monotonic()
+        # Texts that are known to leave the session as it was are the ordinary case.
+        if sql.__class__ is not str or sql not in HARMLESS:
+            db._note_session(sql)
+        return result
+
+    def _executemany(self, sql: Any, param_list: Any, *ignored: Any) -> Any:
+        return self._guarded(self._send_many, sql, param_list)
+
+    def callproc(self, procname: str, params: Any = None, kparams: Any = None) -> Any:
+        """As Django's; the function counts as a read until the server says it is volatile."""
+
+        def send(sql: Any, params: Any) -> Any:
+            return super(ResilientCursorMixin, self).callproc(procname, params, kparams)  # type: ignore[misc]
+
+        return self._guarded(send, f'SELECT * FROM "{procname}"()', params)
+
+    def _guarded(self, send: Callable[[Any, Any], Any], sql: Any, params: Any) -> Any:
+        """As :meth:`_execute` does it, for what is rare enough to be called through."""
+        db = self.db
+        self._check()
+        status = db._status()
+        if status != IN_TRANSACTION:
+            self._look()
+            db._untouched = True
+        untouched = db._untouched
+        db._untouched = False
+        try:
+            result = send(sql, params)
+        except BaseException as error:
+            call = Call(self, send, sql, params, untouched=untouched, status=status)
+            result = self._failed(error, call)
+        db._heard_at = db._seen_at = monotonic()
+        db._note_session(sql)
+        return result
+
+    def _send(self, sql: Any, params: Any) -> Any:
+        """Django's own way, with its checks and its translation of errors."""
+        return super()._execute(sql, params)  # type: ignore[misc]
+
+    def _send_many(self, sql: Any, param_list: Any) -> Any:
+        return super()._executemany(sql, param_list)  # type: ignore[misc]
+
+    def _check(self) -> None:
+        """What Django checks before a statement, and that this cursor is the connection's."""
+        if not apps.ready and not apps.stored_app_configs:
+            message = CursorWrapper.APPS_NOT_READY_WARNING_MSG
+            warnings.warn(message, category=RuntimeWarning, stacklevel=4)
+        self.db.validate_no_broken_transaction()
+        if self._link is not self.db._link:
+            self._renew()
+
+    def _look(self) -> None:
+        self.db._look()
+        if self._link is not self.db._link:
+            self._renew()
+
+    def _failed(self, error: BaseException, call: Call) -> Any:
+        """Translate the driver's error as Django does, then recover or raise."""
+        try:
+            with self.db.wrap_database_errors:
+                raise error
+        except Error as translated:
+            return Recovery(self.db, call).after(translated)
+        except BaseException:
+            self.db._interrupted()
+            raise
+
+    def _renew(self) -> None:
+        """Put a driver cursor of the present connection under this wrapper."""
+        db = self.db
+        if db.connection is None:
+            db.ensure_connection()
+        with contextlib.suppress(Error, db.Database.Error):
+            self.cursor.close()
+        # The outermost cursor(): other engines set their session up there.
+        fresh = db._cursor(self.name) if self.name else db.cursor()
+        self.cursor, self._link = fresh.cursor, db._link
+
+    def __getattr__(self, attr: str) -> Any:
+        if attr in _COPIES and self._link is self.db._link and self.db._status() == IDLE:
+            self._look()
+        return super().__getattr__(attr)  # type: ignore[misc]
+
+
+class ServerSideMixin:
+    """For cursors whose rows stay on the server (``iterator()``): what was delivered, stays so."""
+
+    db: Any
+    cursor: Any
+    _link: Any
+    _send: Callable[[Any, Any], Any]
+    _last: Call | None = None
+    # Counted here: psycopg2's rownumber starts again with every batch (measured).
+    _delivered = 0
+
+    def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
+        result = super()._execute(sql, params)  # type: ignore[misc]
+        self._delivered = 0
+        # Kept in case the loss comes before the first row: then it may be opened again.
+        self._last = Call(self, self._send, sql, params, untouched=False, status=IDLE)
+        return result
+
+    def _fetch(self, method: str, *args: Any) -> Any:
+        try:
+            with self.db.wrap_database_errors:
+                return getattr(self.cursor, method)(*args)
+        except Error as error:
+            # Raises, unless no row has been delivered yet and the cursor is open again.
+            Recovery(self.db, cast(Call, self._last)).after_fetch(error, self._delivered)
+            return self._fetch(method, *args)
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+        row = self._fetch("fetchone")
+        self._delivered += row is not None
+        return row
+
+    def fetchmany(self, *args: Any) -> Any:
+        """The next rows."""
+        rows = self._fetch("fetchmany", *args)
+        self._delivered += len(rows)
+        return rows
+
+    def fetchall(self) -> Any:
+        """All rows that are left."""
+        rows = self._fetch("fetchall")
+        self._delivered += len(rows)
+        return rows
+
+    def __iter__(self) -> Iterator[Any]:
+        while rows := self.fetchmany(self.cursor.itersize):
+            yield from rows
+
+    def close(self) -> None:
+        """Close the cursor on the server, if there still is one."""
+        # CLOSE on a dead connection would only hide the error that tells what happened.
+        if self._link is None or not self._link.lost():
+            self.cursor.close()
+
+
+class ResilientCursor(ResilientCursorMixin, CursorWrapper):
+    """Django's cursor wrapper."""
+
+
+class ResilientDebugCursor(ResilientCursorMixin, CursorDebugWrapper):
+    """Django's debug cursor wrapper."""
+
+
+class ResilientServerCursor(ServerSideMixin, ResilientCursorMixin, CursorWrapper):
+    """A server-side cursor."""
+
+
+class ResilientServerDebugCursor(ServerSideMixin, ResilientCursorMixin, CursorDebugWrapper):
+    """A server-side cursor with the debug log."""

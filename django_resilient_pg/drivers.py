@@ -1,0 +1,293 @@
+"""The one place that knows psycopg 3 from psycopg2.
+
+A :class:`Link` stands for one physical connection: what its socket and its libpq say, asked
+without a round trip unless the method says otherwise. Nothing here decides anything.
+
+Everything is duck-typed on the connection object, so importing this module imports no driver.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+from .verdicts import Failure, Phase
+
+# PQtransactionStatus (libpq manual, section 32.2).
+IDLE: Final = 0
+ACTIVE: Final = 1
+IN_TRANSACTION: Final = 2
+UNKNOWN: Final = 4
+
+# More rounds than any server has to say at once; a peer that never stops talking cannot keep
+# us here for ever.
+_MAX_ROUNDS: Final = 16
+# What a session's end is announced with: FATAL, PANIC, or the WARNING of an immediate shutdown.
+_LAST_WORDS: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04", "08P01"})
+
+
+class LastWord:
+    """What the server said when it ended the session: plain text and codes."""
+
+    __slots__ = ("severity", "sqlstate", "text")
+
+    def __init__(self, severity: str | None, sqlstate: str | None, text: str) -> None:
+        self.severity, self.sqlstate, self.text = severity, sqlstate, text
+
+
+def poll_for(fd: int) -> Callable[[int], object]:
+    """A callable that tells at once whether anything arrived on ``fd``, errors and ends included.
+
+    Called with a timeout in milliseconds; returns something true when it is readable. Without
+    ``poll`` (Windows) it is a ``select``; without POLLRDHUP (macOS) an end of stream is seen as
+    "readable", which is enough because readable is always looked into.
+    """
+    if hasattr(select, "poll"):
+        poller = select.poll()
+        poller.register(fd, select.POLLIN | getattr(select, "POLLRDHUP", 0))
+        return poller.poll
+    return lambda timeout: select.select([fd], [], [], timeout / 1000)[0]
+
+
+class Link:
+    """One physical connection.
+
+    Attributes:
+        connection: the driver's connection object.
+        fd: its socket.
+        status: ``PQtransactionStatus`` as an int, read from memory.
+        poll: see :func:`poll_for`.
+        last_word: what the server said when it ended the session, once that was read.
+    """
+
+    __slots__ = ("_owned_fd", "connection", "fd", "last_word", "poll", "status")
+
+    connection: Any
+    status: Callable[[], int]
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self.last_word: LastWord | None = None
+        self.fd = self._fileno()
+        self.poll: Callable[[int], object] = poll_for(self.fd)
+
+    def _fileno(self) -> int:
+        return int(self.connection.fileno())
+
+    # -- what differs ---------------------------------------------------------------------
+
+    def lost(self) -> bool:
+        """Whether the driver knows the connection to be unusable. No system call."""
+        raise NotImplementedError
+
+    def busy(self) -> bool:
+        """Whether looking would disturb something: a query under way, pipeline mode."""
+        raise NotImplementedError
+
+    def consume(self) -> None:
+        """Let libpq read what has arrived; notifications and notices stay for the application."""
+        raise NotImplementedError
+
+    def ping(self, timeout: float) -> bool:
+        """One round trip, ended after ``timeout`` seconds whatever the peer does."""
+        raise NotImplementedError
+
+    def backend_pid(self) -> int:
+        """The process id of the protocol's cancel key: a pooler's is not the server's."""
+        raise NotImplementedError
+
+    # -- what does not --------------------------------------------------------------------
+
+    def ask(self, sql: str, parameters: Sequence[object] | None = None) -> list[tuple[Any, ...]]:
+        """Run one statement on a raw cursor (a round trip) and return its rows."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql, parameters)
+            return list(cursor.fetchall()) if cursor.description is not None else []
+
+    def parameter(self, name: str) -> str | None:
+        """A ParameterStatus value the server reported, without asking it."""
+        value = self.connection.info.parameter_status(name)
+        return None if value is None else str(value)
+
+    def characteristics(self) -> dict[str, object]:
+        """Transaction characteristics the application may have set on the driver's object."""
+        names = ("isolation_level", "read_only", "readonly", "deferrable")
+        return {name: getattr(self.connection, name, None) for name in names}
+
+    def adopt(self, characteristics: Mapping[str, object]) -> None:
+        """Give a new connection the characteristics of the one it stands in for."""
+        current = self.characteristics()
+        for name, value in characteristics.items():
+            if value is not None and current[name] != value:
+                setattr(self.connection, name, value)
+
+    def close(self) -> None:
+        """Close without a word about errors: the connection is given up."""
+        with contextlib.suppress(self.connection.Error, OSError, ValueError):
+            self.connection.close()
+
+
+class Psycopg3Link(Link):
+    """psycopg 3: the libpq connection is open to us (``connection.pgconn``)."""
+
+    __slots__ = ()
+
+    def __init__(self, connection: Any) -> None:
+        super().__init__(connection)
+        self.status = partial(getattr, connection.pgconn, "transaction_status")
+        connection.add_notice_handler(self._notice)
+
+    def _notice(self, diagnostic: Any) -> None:
+        severity = diagnostic.severity_nonlocalized or diagnostic.severity
+        if severity in {"FATAL", "PANIC"} or diagnostic.sqlstate in _LAST_WORDS:
+            text = diagnostic.message_primary or ""
+            self.last_word = LastWord(severity, diagnostic.sqlstate, text)
+
+    def lost(self) -> bool:
+        """See :meth:`Link.lost`."""
+        return bool(self.connection.closed)
+
+    def busy(self) -> bool:
+        """See :meth:`Link.busy`."""
+        pgconn = self.connection.pgconn
+        # The lock is held while a notifies() generator runs: what we read it would miss.
+        return bool(pgconn.pipeline_status) or self.connection.lock.locked()
+
+    def consume(self) -> None:
+        """See :meth:`Link.consume`."""
+        pgconn = self.connection.pgconn
+        # An error here is the end of the stream; lost() then tells.
+        with contextlib.suppress(self.connection.Error):
+            for _ in range(_MAX_ROUNDS):
+                pgconn.consume_input()
+                pgconn.is_busy()  # makes libpq parse what it has read
+                while (notify := pgconn.notifies()) is not None:
+                    # As psycopg's own fetch does: to the handlers or to the backlog.
+                    if pgconn.notify_handler is not None:
+                        pgconn.notify_handler(notify)
+                if not self.poll(0):
+                    break
+
+    def ping(self, timeout: float) -> bool:
+        """See :meth:`Link.ping`."""
+        pgconn = self.connection.pgconn
+        deadline = time.monotonic() + timeout
+        try:
+            pgconn.send_query(b"SELECT 1")
+            while pgconn.flush():
+                if not self._wait(deadline, select.POLLIN | select.POLLOUT):
+                    return False
+                pgconn.consume_input()
+            while True:
+                while pgconn.is_busy():
+                    if not self._wait(deadline, select.POLLIN):
+                        return False
+                    pgconn.consume_input()
+                if pgconn.get_result() is None:
+                    return not self.lost()
+        except self.connection.Error:
+            return False
+
+    def _wait(self, deadline: float, events: int) -> bool:
+        """Until the socket is ready or the deadline has passed, which is False."""
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            return False
+        poller = select.poll()
+        poller.register(self.fd, events)
+        return bool(poller.poll(remaining * 1000))
+
+    def backend_pid(self) -> int:
+        """See :meth:`Link.backend_pid`."""
+        return int(self.connection.pgconn.backend_pid)
+
+
+class Psycopg2Link(Link):
+    """psycopg2: libpq is hidden, a FATAL shows only in ``notices`` and only if polled for."""
+
+    __slots__ = ()
+
+    def __init__(self, connection: Any) -> None:
+        super().__init__(connection)
+        self.status = connection.get_transaction_status
+
+    def lost(self) -> bool:
+        """See :meth:`Link.lost`."""
+        return bool(self.connection.closed)
+
+    def busy(self) -> bool:
+        """See :meth:`Link.busy`."""
+        # An asynchronous connection is the application's own business.
+        return bool(self.connection.async_) or self.connection.isexecuting()
+
+    def consume(self) -> None:
+        """See :meth:`Link.consume`."""
+        connection = self.connection
+        with contextlib.suppress(connection.Error):
+            for _ in range(_MAX_ROUNDS):
+                connection.poll()
+                if not self.poll(0):
+                    break
+        if connection.closed:
+            # psycopg2 keeps the last 50 notices; the last words are at the end.
+            for notice in connection.notices[-3:]:
+                self._notice(notice)
+
+    def _notice(self, notice: str) -> None:
+        severity, _, text = notice.partition(":")
+        if severity in {"FATAL", "PANIC"} or "terminating connection" in text:
+            self.last_word = LastWord(severity, None, text.strip())
+
+    def ping(self, timeout: float) -> bool:
+        """See :meth:`Link.ping`."""
+        # psycopg2 offers no query with a limit. A timer that shuts the socket down ends the
+        # wait in every case: packets dropped, a frozen server, and where the platform has no
+        # TCP_USER_TIMEOUT (which a live kernel below a frozen server would satisfy anyway).
+        with socket.socket(fileno=socket.dup(self.fd)) as own:
+            timer = threading.Timer(timeout, _shut_down, [own])
+            timer.daemon = True
+            timer.start()
+            try:
+                self.ask("SELECT 1")
+            except self.connection.Error:
+                return False
+            finally:
+                timer.cancel()
+                timer.join()
+        return not self.lost()
+
+    def backend_pid(self) -> int:
+        """See :meth:`Link.backend_pid`."""
+        return int(self.connection.get_backend_pid())
+
+
+def _shut_down(own: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        own.shutdown(socket.SHUT_RDWR)
+
+
+def link_to(connection: Any) -> Link:
+    """The link for a driver's connection object."""
+    return (Psycopg3Link if hasattr(connection, "pgconn") else Psycopg2Link)(connection)
+
+
+def failure(error: BaseException, phase: Phase, *, connection_lost: bool | None) -> Failure:
+    """Plain data of a driver's (or Django's wrapped) exception, for :mod:`.verdicts`."""
+    cause = error.__cause__ if error.__cause__ is not None else error
+    diagnostic = getattr(cause, "diag", None)
+    severity = getattr(diagnostic, "severity_nonlocalized", None)
+    sqlstate = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    return Failure(
+        phase=phase,
+        connection_lost=connection_lost,
+        exception=type(cause).__name__,
+        sqlstate=sqlstate,
+        severity=severity or getattr(diagnostic, "severity", None),
+        text=str(cause),
+    )

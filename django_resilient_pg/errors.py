@@ -1,0 +1,42 @@
+"""What a user of the engine may catch.
+
+Everything the driver raises comes out unchanged (Django's own classes, the driver's error as
+its cause, a note added); the classes here exist only where Django has none that says enough.
+"""
+
+from __future__ import annotations
+
+from django.db.utils import OperationalError
+
+
+class CommitOutcomeUnknown(OperationalError):
+    """The connection was lost during COMMIT: the transaction may or may not have taken effect.
+
+    Never retried. Look for the transaction's effect (a natural key, a unique token) before
+    doing it again.
+
+    Attributes:
+        alias: the database alias.
+        xid: the transaction's id where it is known (a 64-bit ``xid8``), else ``None``.
+    """
+
+    def __init__(self, message: str, *, alias: str, xid: int | None = None) -> None:
+        super().__init__(message)
+        self.alias = alias
+        self.xid = xid
+
+
+class TransactionLost(OperationalError):
+    """The connection was lost earlier in this transaction, which the server has rolled back.
+
+    Raised by every later statement of the transaction and by its COMMIT: nothing may run
+    outside the transaction it was written for, even when the first error was swallowed.
+    """
+
+
+class SessionLost(OperationalError):
+    """The lost session held state that a new one would not have (``SET``, ``LISTEN`` ...).
+
+    Raised by every later statement until the application starts clean with
+    ``connection.close()`` or ``close_old_connections()``.
+    """

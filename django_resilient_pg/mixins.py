@@ -1,0 +1,306 @@
+"""ResilientDatabaseMixin: wires the parts into a Django PostgreSQL engine; decides little itself.
+
+Compose it with any engine built on Django's::
+
+    class DatabaseWrapper(ResilientDatabaseMixin, SomeEngine.DatabaseWrapper):
+        pass
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from django.db.utils import Error
+
+from . import keepalives, notes
+from .cursors import (
+    FRESH,
+    ResilientCursor,
+    ResilientDebugCursor,
+    ResilientServerCursor,
+    ResilientServerDebugCursor,
+)
+from .drivers import ACTIVE, IDLE, IN_TRANSACTION, UNKNOWN, Link, link_to
+from .errors import CommitOutcomeUnknown, SessionLost, TransactionLost
+from .liveness import Vital
+from .recovery import judge_error
+from .replacing import ReplacingMixin
+from .resilience import Resilience
+from .session import Session
+from .verdicts import Phase
+
+if TYPE_CHECKING:
+    from django.db.backends.postgresql.base import DatabaseWrapper as Base
+else:
+    Base = object
+
+
+def _unbound() -> int:
+    return UNKNOWN
+
+
+def _silent(timeout: int) -> object:
+    return ()
+
+
+class ResilientDatabaseMixin(ReplacingMixin, Base):
+    """Keeps an application working when its connections die (design section 1).
+
+    Attributes:
+        resilience: options, facts, limits and stats, read-only.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Nothing is parsed and nothing connects here: psqlextra makes an instance at import.
+        self.resilience = Resilience(self)
+        self._link: Link | None = None
+        self._bound_to: Any = None
+        self._status: Callable[[], int] = _unbound
+        self._poll: Callable[[int], object] = _silent
+        self._session = Session()
+        self._heard_at = self._seen_at = monotonic()
+        self._quiet = 0.0
+        self._untouched = True
+        self._savepoints: list[str] = []
+        self._saving = False
+
+    # -- connecting -------------------------------------------------------------------------
+
+    def get_connection_params(self) -> dict[str, Any]:
+        """Django's parameters with the libpq ones the user did not set."""
+        params: dict[str, Any] = super().get_connection_params()
+        params.pop("resilience", None)
+        self.resilience.options  # noqa: B018  a wrong option is an error before anything is sent
+        params.update(keepalives.additions(params, os.environ))
+        return self._bounded(params)
+
+    def connect(self) -> None:
+        """Connect once. A connection that could not be set up fully is given up."""
+        self._connecting = True
+        try:
+            super().connect()
+        except BaseException:
+            if self.connection is not None:
+                link_to(self.connection).close()
+                self.connection = None
+            self._link = self._bound_to = None
+            raise
+        finally:
+            self._connecting = False
+        self._bind()
+        self._settle()
+
+    def ensure_connection(self) -> None:
+        """Connect if need be; a passing failure is tried again until ``retry_deadline``."""
+        if self.connection is None:
+            began = monotonic()
+            try:
+                super().ensure_connection()
+            except Error as error:
+                self._connect_again(error, began, super().ensure_connection)
+
+    def close(self) -> None:
+        """Django's boundary: what comes after starts clean."""
+        super().close()
+        if self.connection is None:
+            self._link = self._bound_to = self._lost = None
+            self._session = Session()
+
+    def _bind(self) -> None:
+        """Attach to the driver connection that is now in place."""
+        self._link = link = link_to(self.connection)
+        self._bound_to = self.connection
+        self._status = link.status
+        options = self.resilience.options
+        self._poll = link.poll if options.peek else _silent
+        self._session = Session()
+        self._lost = None
+        self._untouched = True
+        self._savepoints = []
+        self._quiet = min(self.resilience.limits.idle.seconds, options.ping_after)
+        self._heard_at = self._seen_at = monotonic()
+
+    # -- looking before a unit of work ------------------------------------------------------
+
+    def _look(self) -> None:
+        """The healthy path: one poll, two comparisons. Replaces a connection found dead.
+
+        Raises:
+            Error: the connection is lost and may not be replaced, or could not be.
+        """
+        if self.connection is not self._bound_to:
+            self._bind()
+        status = self._status()
+        if status == IN_TRANSACTION:
+            return
+        now = monotonic()
+        if status == IDLE and not self._poll(0) and now - self._heard_at <= self._quiet:
+            self._seen_at = now
+            return
+        self._look_closer(status, now)
+
+    def _cursor(self, name: str | None = None) -> Any:
+        if self.connection is None:
+            self.ensure_connection()
+        elif monotonic() - self._seen_at > FRESH or self.connection is not self._bound_to:
+            self._look()
+        wrapper = super()._cursor(name)
+        if name is None:
+            return wrapper
+        debug = isinstance(wrapper, ResilientDebugCursor)
+        server_side = ResilientServerDebugCursor if debug else ResilientServerCursor
+        cursor = server_side(wrapper.cursor, self)
+        cursor.name = name
+        return cursor
+
+    def close_if_health_check_failed(self) -> None:
+        """As Django's, without asking for the pool each time."""
+        if self.health_check_enabled and not self.health_check_done:
+            super().close_if_health_check_failed()
+
+    def make_cursor(self, cursor: Any) -> ResilientCursor:
+        """Django's hook: a cursor without debug log."""
+        return ResilientCursor(cursor, self)
+
+    def make_debug_cursor(self, cursor: Any) -> ResilientDebugCursor:
+        """Django's hook: a cursor with debug log."""
+        return ResilientDebugCursor(cursor, self)
+
+    def is_usable(self) -> bool:
+        """Django's health check without its round trip: a look, and a bounded ping after long."""
+        if self.connection is None or self._lost is not None:
+            return False
+        if self.connection is not self._bound_to:
+            self._bind()
+        assert self._link is not None
+        if self._status() not in {IDLE, UNKNOWN}:
+            return self._link.ping(self.resilience.options.ping_timeout)
+        return self._inspect(monotonic()) is Vital.ALIVE
+
+    def _note_session(self, sql: object) -> None:
+        # What runs while connecting (connection_created receivers) runs again by itself.
+        if not self._connecting:
+            self._session.note(sql)
+
+    # -- transactions -----------------------------------------------------------------------
+
+    def set_autocommit(
+        self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False
+    ) -> None:
+        """Entering a transaction looks first; leaving one needs nothing of a dead connection."""
+        if self.connection is not None and not self._connecting:
+            if not autocommit:
+                self._look()
+                self._untouched = True
+            elif self._link is not None and self._link.lost():
+                self._leave_lost_transaction()
+                return
+        super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
+
+    def _commit(self) -> None:
+        link = self._link
+        if link is None or self.connection is not self._bound_to:
+            super()._commit()
+            return
+        if self._lost is not None:
+            raise TransactionLost(notes.transaction_lost(self.alias))
+        if self._gone_before_commit(link):
+            return
+        try:
+            super()._commit()
+        except Error as error:
+            if not link.lost():
+                raise
+            verdict = judge_error(link, error, Phase.COMMIT)
+            loss = self._note_loss(verdict, error, "commit")
+            link.close()
+            raise CommitOutcomeUnknown(
+                notes.commit_unknown(self.alias, loss.reason), alias=self.alias
+            ) from error
+        self._heard_at = monotonic()
+        self._transaction_over()
+
+    def _gone_before_commit(self, link: Link) -> bool:
+        """Look before COMMIT is sent: a loss seen now is certain, not "outcome unknown".
+
+        Returns True when nothing had run in the transaction, so that nothing is missing.
+        """
+        empty = self._untouched or self._status() == IDLE
+        if self._poll(0) and not (self._thread_sharing_count or link.busy()):
+            link.consume()
+        if not link.lost():
+            return False
+        self._note_idle_loss(link, monotonic() - self._heard_at)
+        link.close()
+        self._transaction_over()
+        if not empty:
+            raise TransactionLost(notes.transaction_lost(self.alias))
+        return True
+
+    def _rollback(self) -> None:
+        """A lost connection was rolled back by the server: nothing is left to do."""
+        link = self._link
+        if link is None or self.connection is not self._bound_to:
+            super()._rollback()
+            return
+        try:
+            if not link.lost():
+                super()._rollback()
+        except Error as error:
+            if not link.lost():
+                raise
+            self._note_loss(judge_error(link, error, Phase.STATEMENT), error, "rollback")
+            link.close()
+        self._lost = None
+        self._transaction_over()
+
+    def _transaction_over(self) -> None:
+        self._untouched = True
+        self._savepoints = []
+
+    def _savepoint(self, sid: str) -> None:
+        self._as_savepoint(super()._savepoint, sid)
+        self._savepoints.append(sid)
+
+    def _savepoint_rollback(self, sid: str) -> None:
+        self._as_savepoint(super()._savepoint_rollback, sid)
+        if sid in self._savepoints:
+            del self._savepoints[self._savepoints.index(sid) + 1 :]
+
+    def _savepoint_commit(self, sid: str) -> None:
+        self._as_savepoint(super()._savepoint_commit, sid)
+        if sid in self._savepoints:
+            del self._savepoints[self._savepoints.index(sid) :]
+
+    def _as_savepoint(self, run: Callable[[str], None], sid: str) -> None:
+        """Run a savepoint statement: by itself it leaves a transaction untouched."""
+        status = self._status()
+        untouched = status == IDLE or (status == IN_TRANSACTION and self._untouched)
+        self._saving = True
+        try:
+            run(sid)
+        finally:
+            self._saving = False
+        self._untouched = untouched
+
+    def _interrupted(self) -> None:
+        """An exception that is not the database's came out of a statement under way.
+
+        A signal handler's (Celery's soft time limit) leaves psycopg 3 in the middle of a query,
+        unusable and not closed (measured).
+        """
+        link = self._link
+        if link is not None and self._status() == ACTIVE and not link.busy():
+            self._abandon_interrupted()
+
+    def lost_error(self) -> Error | None:
+        """What every statement raises until the lost transaction or session is left."""
+        if self._lost is None:
+            return None
+        if self._lost.pinned_by:
+            return SessionLost(notes.session_lost(self.alias, self._lost.pinned_by))
+        return TransactionLost(notes.transaction_lost(self.alias))

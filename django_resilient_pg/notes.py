@@ -1,0 +1,91 @@
+"""The sentences people read at 3 a.m.: notes on exceptions and lines of the log. Pure."""
+
+from __future__ import annotations
+
+import math
+
+from .ageing import Limits
+from .verdicts import Reason
+
+_PREVENTION = {
+    Reason.SERVER_IDLE_TIMEOUT: "raise idle_session_timeout on the server, or leave"
+    ' OPTIONS["resilience"]["idle_timeout"] unset so that it is detected',
+    Reason.PATH_IDLE_TIMEOUT: 'set OPTIONS["resilience"]["idle_timeout"] to the timeout of the'
+    " pooler, proxy or firewall in between",
+    Reason.TRANSACTION_TIMEOUT: "keep slow work (HTTP calls, files) out of atomic(), or raise the"
+    " server's transaction timeouts",
+    Reason.ADMINISTRATOR: "find out who ends sessions (pg_terminate_backend, maintenance jobs)",
+    Reason.RESTART: "nothing here: the server was restarted; look for planned maintenance",
+    Reason.CRASH: "look into the server's log for a crash or the out-of-memory killer",
+    Reason.FAILOVER: "nothing here: the server changed its role; use target_session_attrs",
+    Reason.NETWORK: "look for a firewall, NAT or load balancer that drops connections;"
+    " manage.py checkdbconn shows the path",
+    Reason.FORK: "do not share connections between processes: connect after the fork",
+    Reason.UNKNOWN: "manage.py checkdbconn shows the path and its timeouts",
+}
+
+
+def seconds(value: float) -> str:
+    """Seconds as people write them: "0.2 s", "35 s"."""
+    return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+
+
+def happened(alias: str, reason: Reason, idle: float, limits: Limits | None) -> str:
+    """What happened, after how long, and which known timeout that matches."""
+    sentence = f'The connection "{alias}" was lost: {reason.text}, {seconds(idle)} after the server'
+    sentence += " was last heard"
+    limit = math.inf if limits is None else limits.idle.seconds
+    if limits is not None and idle >= limit and not math.isinf(limit):
+        sentence += f" (longer than its idle limit of {seconds(limit)}: {limits.idle.source})"
+    return sentence + "."
+
+
+def refused(alias: str, reason: Reason, idle: float, limits: Limits | None, why: str) -> str:
+    """The note on an error that reaches the application."""
+    return (
+        f"{happened(alias, reason, idle, limits)} The statement was not run again: {why}."
+        f" To prevent it: {_PREVENTION[reason]}."
+    )
+
+
+def transaction_lost(alias: str) -> str:
+    """What every later statement of a lost transaction raises."""
+    return (
+        f'The connection "{alias}" was lost earlier in this transaction, which the server has'
+        " rolled back: nothing of it has taken effect. Leave the atomic block, then run the whole"
+        " transaction again."
+    )
+
+
+def session_lost(alias: str, pinned_by: str) -> str:
+    """What every later statement of a lost, pinned session raises."""
+    return (
+        f'The connection "{alias}" was lost together with session state that a new connection'
+        f" would not have ({pinned_by}). Start clean with connection.close() or"
+        " close_old_connections(), then do the work again."
+    )
+
+
+def commit_unknown(alias: str, reason: Reason) -> str:
+    """What a lost COMMIT raises."""
+    return (
+        f'The connection "{alias}" was lost during COMMIT ({reason.text}): the transaction may or'
+        " may not have taken effect. It was not run again; look for its effect (a natural key, a"
+        " unique token) before doing so."
+    )
+
+
+def delivered(alias: str, rows: int) -> str:
+    """Why a server-side cursor is not opened again."""
+    return (
+        f'{rows} rows of this server-side cursor on "{alias}" had already been delivered; reading'
+        " on elsewhere could skip or repeat rows. Start the loop again."
+    )
+
+
+def unreachable(alias: str, waited: float, deadline: float) -> str:
+    """Why no new connection was to be had."""
+    return (
+        f'No new connection "{alias}" for {seconds(waited)} (retry_deadline is'
+        f" {seconds(deadline)}). Check that the server is up: manage.py checkdbconn."
+    )

@@ -1,0 +1,221 @@
+"""What happens after a statement has failed: judge, decide, run it again or give up.
+
+Off the healthy path by construction: nothing here runs unless an error came out of the driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from django.db.utils import Error
+
+from . import notes, signals
+from .drivers import IN_TRANSACTION, Link, failure
+from .resilience import logger
+from .retry import BUCKET, Circumstances, Decision, Row, decide
+from .session import text_of
+from .statements import Statement, analyse
+from .verdicts import Phase, Reason, Verdict, judge
+from .volatility import why_volatile
+
+if TYPE_CHECKING:
+    from .cursors import ResilientCursorMixin
+    from .mixins import ResilientDatabaseMixin
+
+
+@dataclass(slots=True)
+class Call:
+    """One statement as the application sent it, and where it stood in its transaction.
+
+    Attributes:
+        wrapper: the cursor wrapper; its driver cursor can be replaced.
+        run: sends ``(sql, params)`` on the wrapper's present driver cursor.
+        untouched: its transaction had run nothing before it but savepoints.
+        status: ``PQtransactionStatus`` before it was sent.
+    """
+
+    wrapper: ResilientCursorMixin
+    run: Callable[[Any, Any], Any]
+    sql: Any
+    params: Any
+    untouched: bool
+    status: int
+
+    def statement(self, link: Link) -> Statement:
+        """What its text says, read by the rules of the server it is sent to."""
+        standard = link.parameter("standard_conforming_strings") != "off"
+        return analyse(text_of(self.sql), standard_strings=standard)
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """One lost connection: why, and how long after the server was last heard."""
+
+    reason: Reason
+    idle: float
+
+
+class NotAgain(Exception):
+    """The statement must not be run again after all; the argument says why."""
+
+
+class Recovery:
+    """One statement's way back. Made when it has failed."""
+
+    def __init__(self, db: ResilientDatabaseMixin, call: Call) -> None:
+        self._db, self._call = db, call
+        self._began = monotonic()
+        self._attempts = 0
+        self._link = call.wrapper._link
+
+    def after(self, error: Error) -> Any:
+        """Run the statement again as the promise allows; returns what it returns.
+
+        Raises:
+            Error: ``error`` itself, with a note, where it must not be run again; or whatever
+                the statement raises when it is run again and the connection lives.
+        """
+        db = self._db
+        with db._spending() as budget:
+            while True:
+                verdict = judge_error(db._link, error, Phase.STATEMENT)
+                if not (verdict.lost or _cancelled(verdict)):
+                    raise error
+                loss = db._note_loss(verdict, error, "statement")
+                decision = self._decide(verdict)
+                if decision.row is None:
+                    self._give_up(error, loss, decision.why)
+                self._attempts += 1
+                if why := self._exhausted(decision.row, budget.remaining()):
+                    self._give_up(error, loss, why)
+                try:
+                    result = self._again(decision.row, loss, intact=not verdict.lost)
+                except NotAgain as refusal:
+                    self._give_up(error, loss, str(refusal))
+                except Error as next_error:
+                    next_error.__context__ = error
+                    error = next_error
+                    continue
+                self._announce(decision.row)
+                return result
+
+    def after_fetch(self, error: Error, rows: int) -> None:
+        """Open a server-side cursor again if it was lost before its first row.
+
+        Raises:
+            Error: ``error`` with a note saying how many rows were delivered.
+        """
+        verdict = judge_error(self._db._link, error, Phase.FETCH)
+        if not verdict.lost:
+            raise error
+        if rows or not self._db.autocommit:
+            loss = self._db._note_loss(verdict, error, "fetch")
+            why = notes.delivered(self._db.alias, rows) if rows else "its transaction was lost"
+            self._give_up(error, loss, why.rstrip("."))
+        self.after(error)
+
+    def _decide(self, verdict: Verdict) -> Decision:
+        db, call = self._db, self._call
+        if db._thread_sharing_count:
+            return Decision(None, "the connection is shared between threads")
+        at = Circumstances(
+            autocommit=db.autocommit,
+            untouched=call.untouched,
+            raw_transaction=db.autocommit and call.status == IN_TRANSACTION,
+            repeatable=not isinstance(call.params, Iterator),
+            savepoint=db._saving,
+            pinned_by=db._session.pinned_by,
+        )
+        return decide(verdict, call.statement(self._link).kind, at)
+
+    def _exhausted(self, row: Row, remaining: float) -> str:
+        """Why there may be no further attempt, or ""."""
+        options = self._db.resilience.options
+        if remaining <= 0:
+            return f"retry_deadline ({notes.seconds(options.retry_deadline)}) is used up"
+        if row is Row.NOTHING_SENT:
+            return ""
+        if self._attempts > options.read_retries:
+            return f"it was run again {options.read_retries} times already (read_retries)"
+        if not BUCKET.take():
+            return "too many retries are under way in this process; the database needs a rest"
+        return ""
+
+    def _again(self, row: Row, loss: Loss, *, intact: bool) -> Any:
+        db, call = self._db, self._call
+        if not intact:
+            savepoints = list(db._savepoints) if not db.autocommit else []
+            try:
+                db._replace(loss.reason, loss.idle)
+            except Error as error:
+                waited = monotonic() - self._began
+                deadline = db.resilience.options.retry_deadline
+                first_line = str(error).partition("\n")[0]
+                sentence = notes.unreachable(db.alias, waited, deadline)
+                raise NotAgain(f"{sentence} ({first_line})") from error
+            db._restore_savepoints(savepoints)
+            call.wrapper._renew()
+        if row is Row.READ:
+            return self._guarded()
+        db._untouched = False
+        return call.run(call.sql, call.params)
+
+    def _guarded(self) -> Any:
+        """Run a read inside BEGIN READ ONLY, so that the server refuses whatever writes."""
+        db, call = self._db, self._call
+        link = db._link
+        assert link is not None
+        with db.wrap_database_errors:
+            if why := why_volatile(link, call.statement(link).functions):
+                raise NotAgain(why)
+            link.ask("BEGIN READ ONLY")
+        try:
+            result = call.run(call.sql, call.params)
+        except Error as error:
+            if not link.lost():
+                with db.wrap_database_errors:
+                    link.ask("ROLLBACK")
+                if getattr(error.__cause__, "sqlstate", None) == "25006" or (
+                    getattr(error.__cause__, "pgcode", None) == "25006"
+                ):
+                    raise NotAgain("it writes (the server refused it as a read)") from error
+            raise
+        # The rows are here already: an end that goes wrong now takes nothing away.
+        db._end_quietly(link)
+        return result
+
+    def _give_up(self, error: Error, loss: Loss, why: str) -> NoReturn:
+        db = self._db
+        raw = db.autocommit and self._call.status == IN_TRANSACTION
+        db._abandon(loss.reason, raw_transaction=raw)
+        limits = db.resilience.limits
+        error.add_note(notes.refused(db.alias, loss.reason, loss.idle, limits, why))
+        db.resilience.shared.count("refused")
+        raise error
+
+    def _announce(self, row: Row) -> None:
+        db = self._db
+        took = monotonic() - self._began
+        db.resilience.shared.count("statement", row.value)
+        logger.warning(
+            'A statement on "%s" was run again after its connection was lost (%s): %s later.',
+            db.alias,
+            row.value,
+            notes.seconds(took),
+        )
+        record = signals.StatementRetried(db.alias, row.value, self._attempts, took)
+        signals.statement_retried.send_robust(sender=type(db), connection=db, record=record)
+
+
+def judge_error(link: Link | None, error: BaseException, phase: Phase) -> Verdict:
+    """The verdict on an error, by the connection's state first."""
+    lost = None if link is None else link.lost()
+    return judge(failure(error, phase, connection_lost=lost))
+
+
+def _cancelled(verdict: Verdict) -> bool:
+    """A read cancelled on a standby by a recovery conflict, its connection intact."""
+    return verdict.rule == "cancelled by recovery"

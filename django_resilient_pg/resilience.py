@@ -1,0 +1,137 @@
+"""What ``connection.resilience`` is, and what all connections of an alias share in a process."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from . import facts as facts_module
+from .ageing import Learned, Limits, limits
+from .facts import Facts
+from .options import Options, parse
+
+if TYPE_CHECKING:
+    from .mixins import ResilientDatabaseMixin
+
+logger = logging.getLogger("django_resilient_pg")
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts since the process started, for one alias.
+
+    Attributes:
+        lost: connections lost, by the name of the reason.
+        replaced: connections replaced, losses and idle limits alike.
+        connect_retries: connection attempts made again.
+        statement_retries: statements run again, by the row of the promise that allowed it.
+        refused: statements whose loss reached the application.
+    """
+
+    lost: Mapping[str, int]
+    replaced: int
+    connect_retries: int
+    statement_retries: Mapping[str, int]
+    refused: int
+
+
+class Shared:
+    """What the connections of one alias to one database have in common in this process."""
+
+    def __init__(self) -> None:
+        self.facts: Facts | None = None
+        self.learned = Learned()
+        self.age_logged = False
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._lock = threading.Lock()
+
+    def count(self, what: str, detail: str = "") -> None:
+        """One more of what :class:`Stats` counts."""
+        with self._lock:
+            self._counts[what, detail] += 1
+
+    def stats(self) -> Stats:
+        """The counts as they are now."""
+        with self._lock:
+            counts = dict(self._counts)
+
+        def by_detail(what: str) -> Mapping[str, int]:
+            return MappingProxyType({d: n for (w, d), n in counts.items() if w == what})
+
+        return Stats(
+            lost=by_detail("lost"),
+            replaced=counts.get(("replaced", ""), 0),
+            connect_retries=counts.get(("connect", ""), 0),
+            statement_retries=by_detail("statement"),
+            refused=counts.get(("refused", ""), 0),
+        )
+
+
+_shared: dict[tuple[str, ...], Shared] = {}
+_shared_lock = threading.Lock()
+
+
+def shared_by(alias: str, settings: Mapping[str, Any]) -> Shared:
+    """The one :class:`Shared` of an alias; another server or database is another one."""
+    key = (alias, *(str(settings.get(name, "")) for name in ("HOST", "PORT", "NAME", "USER")))
+    with _shared_lock:
+        return _shared.setdefault(key, Shared())
+
+
+class Resilience:
+    """What the engine knows about one connection. Read-only.
+
+    Reading ``options`` raises ImproperlyConfigured when they are wrong; nothing connects.
+    """
+
+    def __init__(self, wrapper: ResilientDatabaseMixin) -> None:
+        self._wrapper = wrapper
+        self._options: Options | None = None
+        self._limits: Limits | None = None
+        self._limits_for: tuple[Facts | None, float | None] | None = None
+
+    @property
+    def shared(self) -> Shared:
+        """What all connections of this alias share in this process."""
+        return shared_by(self._wrapper.alias, self._wrapper.settings_dict)
+
+    @property
+    def options(self) -> Options:
+        """``OPTIONS["resilience"]``, checked. Parsed at first use, not at import."""
+        if self._options is None:
+            raw = self._wrapper.settings_dict["OPTIONS"].get("resilience")
+            self._options = parse(self._wrapper.alias, raw)
+        return self._options
+
+    @property
+    def facts(self) -> Facts | None:
+        """What server and socket said at this process's first connection; ``None`` before."""
+        return self.shared.facts
+
+    @property
+    def limits(self) -> Limits:
+        """How long this alias' connections may live and stay idle, and why."""
+        shared = self.shared
+        basis = (shared.facts, shared.learned.value())
+        if self._limits is None or self._limits_for != basis:
+            max_age = self._wrapper.settings_dict["CONN_MAX_AGE"]
+            self._limits = limits(self.options, *basis, max_age)
+            self._limits_for = basis
+        return self._limits
+
+    @property
+    def stats(self) -> Stats:
+        """Counts since the process started, for this alias."""
+        return self.shared.stats()
+
+
+def gather_facts(wrapper: ResilientDatabaseMixin) -> None:
+    """Ask server and socket once per process and alias; a refusal is remembered as such."""
+    shared = wrapper.resilience.shared
+    if shared.facts is None and wrapper._link is not None:
+        shared.facts = facts_module.gather_from(wrapper._link, wrapper.settings_dict)

@@ -1,0 +1,199 @@
+"""When something may be done again, and for how long.
+
+:func:`decide` is the table of design section 1 for statements, as a pure function. The rest
+bounds it: one deadline for all waiting (:class:`Budget`), one bucket of tokens for all threads
+of the process, exponential backoff with full jitter between connection attempts (tenacity,
+imported only when an attempt has failed).
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from .statements import Kind
+from .verdicts import Verdict
+
+Clock = Callable[[], float]
+
+
+class Row(enum.Enum):
+    """The rows of the promise by which a statement is run again."""
+
+    NOTHING_SENT = "nothing was sent"
+    FIRST = "first statement of the transaction"
+    READ = "read"
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """Where a statement stood when its connection was lost.
+
+    Attributes:
+        autocommit: the statement was a transaction of its own.
+        untouched: its transaction had run nothing yet but savepoints.
+        raw_transaction: the application had sent BEGIN itself.
+        repeatable: its parameters can be gone through again.
+        savepoint: it is a savepoint statement of Django's own.
+        pinned_by: see :attr:`.session.Session.pinned_by`.
+    """
+
+    autocommit: bool
+    untouched: bool
+    raw_transaction: bool = False
+    repeatable: bool = True
+    savepoint: bool = False
+    pinned_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """By which row a statement may run again (``row``), or why it may not (``why``)."""
+
+    row: Row | None
+    why: str
+
+
+def decide(verdict: Verdict, kind: Kind, at: Circumstances) -> Decision:
+    """What section 1 of the design says of one lost statement."""
+    if at.pinned_by:
+        return _refused(
+            f"the lost session held state a new one would not have ({at.pinned_by}); start clean"
+            " with connection.close(), then do the work again"
+        )
+    if not at.repeatable:
+        return _refused("its parameters can be gone through only once; pass a list")
+    if at.raw_transaction or not (at.autocommit or at.untouched):
+        return _refused(
+            "it was not the first statement of its transaction, which the server has rolled"
+            " back; run the whole transaction again"
+        )
+    if verdict.write_retry_safe:
+        return Decision(Row.NOTHING_SENT, "")
+    if at.savepoint:
+        return Decision(Row.FIRST, "")
+    if kind is Kind.UNREPEATABLE:
+        return _refused(
+            "its outcome is unknown: it may have committed inside (several statements, CALL, DO,"
+            " COPY, transaction control); check before running it again"
+        )
+    if not at.autocommit:
+        return Decision(Row.FIRST, "")
+    if kind is Kind.READ:
+        return Decision(Row.READ, "")
+    return _refused(
+        "its outcome is unknown: it writes and may have taken effect before the connection was"
+        " lost; check before running it again"
+    )
+
+
+def _refused(why: str) -> Decision:
+    return Decision(None, why)
+
+
+class Budget:
+    """The seconds that may be spent on reconnecting and retrying, all together."""
+
+    __slots__ = ("_clock", "_ends", "seconds")
+
+    def __init__(self, seconds: float, clock: Clock = time.monotonic) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._ends = clock() + seconds
+
+    def remaining(self) -> float:
+        """Seconds left, never below 0."""
+        return max(0.0, self._ends - self._clock())
+
+
+class TokenBucket:
+    """Stops retry storms: retries cost more than successes give back.
+
+    Figures as in the AWS SDKs (botocore ``retries/quota.py``): capacity 500, a retry costs 5,
+    a success gives back 1.
+    """
+
+    CAPACITY: Final = 500
+    COST: Final = 5
+
+    __slots__ = ("_lock", "tokens")
+
+    def __init__(self) -> None:
+        self.tokens = self.CAPACITY
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        """Pay for one retry; False when the bucket is empty and the retry must not be made."""
+        with self._lock:
+            if self.tokens < self.COST:
+                return False
+            self.tokens -= self.COST
+            return True
+
+    def refund(self) -> None:
+        """A statement has succeeded. Cheap to leave out while the bucket is full."""
+        with self._lock:
+            self.tokens = min(self.CAPACITY, self.tokens + 1)
+
+
+#: One for the process: a storm is made of all threads and aliases together.
+BUCKET = TokenBucket()
+
+
+def backoff(attempt: int, *, base: float, most: float, random: Callable[[], float]) -> float:
+    """Seconds before attempt number ``attempt`` + 1: full jitter below a doubling bound."""
+    return random() * min(most, base * 2.0 ** min(attempt - 1, 32))
+
+
+def connect_again(
+    connect: Callable[[], None],
+    first_error: Exception,
+    *,
+    passing: Callable[[BaseException], bool],
+    wait: Callable[[int], float],
+    budget: Budget,
+    announce: Callable[[int, float, BaseException], None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Call ``connect`` until it succeeds, fails for good, or the budget is spent.
+
+    Args:
+        connect: makes one attempt.
+        first_error: how the attempt that led here failed.
+        passing: whether an error is worth another attempt.
+        wait: seconds to wait after attempt number n.
+        budget: bounds the whole.
+        announce: told (attempts failed, seconds of wait, error) before each wait.
+        sleep: for tests.
+
+    Raises:
+        Exception: the last attempt's own error, unchanged.
+    """
+    from tenacity import RetryCallState, Retrying, retry_if_exception
+
+    earlier: list[Exception] = [first_error]
+
+    def attempt() -> None:
+        if earlier:
+            raise earlier.pop()
+        connect()
+
+    def spent(state: RetryCallState) -> bool:
+        return state.upcoming_sleep >= budget.remaining()
+
+    def before_sleep(state: RetryCallState) -> None:
+        if state.outcome is not None and (error := state.outcome.exception()) is not None:
+            announce(state.attempt_number, state.upcoming_sleep, error)
+
+    Retrying(
+        retry=retry_if_exception(passing),
+        wait=lambda state: wait(state.attempt_number),
+        stop=spent,
+        before_sleep=before_sleep,
+        sleep=sleep,
+        reraise=True,
+    )(attempt)

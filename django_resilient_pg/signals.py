@@ -1,0 +1,94 @@
+"""What the engine announces: one Django signal per event, each with a frozen ``record``.
+
+Receivers get ``sender`` (the DatabaseWrapper class), ``connection`` (the wrapper) and ``record``
+(one of the classes below, safe to keep, to pickle and to log: no password, no SQL parameters).
+A receiver that raises does not disturb the statement: signals go out with ``send_robust``.
+Seconds are floats of the monotonic clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.dispatch import Signal
+
+from .verdicts import Reason
+
+connection_lost = Signal()
+connection_replaced = Signal()
+connect_retried = Signal()
+statement_retried = Signal()
+request_retried = Signal()
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLost:
+    """A connection is gone.
+
+    Attributes:
+        alias: the database alias.
+        reason: why it died, as far as the server, the path or the socket told.
+        sqlstate: SQLSTATE of the server's last word, if it had one.
+        message: the first line of the server's or the driver's text.
+        idle: seconds since the server was last heard on this connection.
+        noticed: when it was noticed: "before sending", "statement", "fetch", "commit".
+    """
+
+    alias: str
+    reason: Reason
+    sqlstate: str | None
+    message: str
+    idle: float
+    noticed: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionReplaced:
+    """A new connection stands in for another one.
+
+    Attributes:
+        alias: the database alias.
+        reason: why the former one died; ``None`` when it was replaced by its idle limit.
+        idle: seconds the former one had been idle.
+        seconds: what connecting took.
+    """
+
+    alias: str
+    reason: Reason | None
+    idle: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectRetried:
+    """A connection attempt failed for a passing cause and is made again.
+
+    Attributes:
+        alias: the database alias.
+        attempt: how many attempts have failed so far.
+        wait: seconds until the next one.
+        message: the first line of the failure.
+    """
+
+    alias: str
+    attempt: int
+    wait: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatementRetried:
+    """A statement was run again on a new connection.
+
+    Attributes:
+        alias: the database alias.
+        why: which row of the promise allowed it: "nothing was sent",
+            "first statement of the transaction" or "read".
+        attempt: 1 for the first time it is run again.
+        seconds: from the loss to the result.
+    """
+
+    alias: str
+    why: str
+    attempt: int
+    seconds: float

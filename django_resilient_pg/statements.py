@@ -1,0 +1,186 @@
+"""What a statement does, as far as its text can tell. Pure; used only off the healthy path.
+
+PostgreSQL's lexical rules (manual, section 4.1) are followed exactly, by one pass that blanks
+strings, comments and quoted identifiers. sqlparse is not used for this: its lexer takes a
+backslash in a plain string for an escape, so it hides a second statement that the server sees.
+What cannot be read with certainty counts as the worst it could be.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+
+
+class Kind(enum.Enum):
+    """What running a statement again would mean."""
+
+    READ = "read"
+    WRITE = "write"
+    #: DDL, VACUUM, anything not listed: like a write, and may commit or hold state by itself.
+    OTHER = "other"
+    #: CALL, DO, COPY, BEGIN, COMMIT, several statements: may have committed inside.
+    UNREPEATABLE = "unrepeatable"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What the text says.
+
+    Attributes:
+        kind: see :class:`Kind`.
+        keyword: the first word, upper case ("SELECT", "SET" ...), for messages.
+        functions: names called like functions, lower case unless quoted, without schema.
+        pins: the words that change the session so that a new one would differ, or "".
+    """
+
+    kind: Kind
+    keyword: str
+    functions: frozenset[str]
+    pins: str
+
+
+_READS = frozenset({"SELECT", "VALUES", "TABLE", "SHOW"})
+_WRITES = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
+_UNREPEATABLE = frozenset(
+    "CALL DO COPY BEGIN START COMMIT END ROLLBACK ABORT SAVEPOINT RELEASE PREPARE EXECUTE".split()
+)
+# FETCH and MOVE depend on an open cursor, DECLARE opens one: a driver's server-side cursor is
+# recognised by its object, not by this text.
+_SESSION_WORDS = frozenset(
+    "SET RESET LISTEN UNLISTEN DISCARD LOAD PREPARE DEALLOCATE DECLARE CLOSE".split()
+)
+# Inside a READ ONLY transaction the server itself refuses what these would write; the words
+# are looked for only so that a write is reported as a write.
+_WRITING_WORDS = re.compile(
+    r"\b(?:INSERT\s+INTO|UPDATE\s+(?!SKIP\b|NOWAIT\b|OF\b)[^\s;)]|DELETE\s+FROM|MERGE\s+INTO"
+    r"|INTO\b|FOR\s+(?:NO\s+KEY\s+)?UPDATE|FOR\s+(?:KEY\s+)?SHARE)",
+    re.IGNORECASE,
+)
+_TOKEN = re.compile(
+    r"""
+      (?P<estring>[eE]'(?:[^'\\]|\\.|'')*(?:'|\Z))
+    | (?P<string>(?:[uU]&|[bBxXnN])?'(?:[^']|'')*(?:'|\Z))
+    | (?P<quoted>(?:[uU]&)?"(?:[^"]|"")*(?:"|\Z))
+    | (?P<dollar>(?<![\w$])\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?(?:\$(?P=tag)\$|\Z))
+    | (?P<line>--[^\n]*)
+    | (?P<block>/\*)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+_WORD = re.compile(r"[A-Za-z_\x80-\uffff][\w$\x80-\uffff]*")
+_CALL = re.compile(r'("(?:[^"]|"")+"|[A-Za-z_\x80-\uffff][\w$\x80-\uffff]*)\s*\(')
+_NOT_A_CALL = re.compile(r"\bAS\s+\Z", re.IGNORECASE)
+_CTE_COLUMNS = re.compile(r"\([^()]*\)\s*AS\s+(?:NOT\s+MATERIALIZED\s*|MATERIALIZED\s*)?\(", re.I)
+_ADVISORY = re.compile(r"\bpg_(?:try_)?advisory_(?:lock|unlock)", re.IGNORECASE)
+_SET_CONFIG = re.compile(r"\bset_config\s*\(", re.IGNORECASE)
+_LOCAL_CONFIG = re.compile(r"\bset_config\s*\([^()]*,\s*(?:true|'t(?:rue)?')\s*\)", re.IGNORECASE)
+_TEMPORARY = re.compile(r"\b(?:TEMP|TEMPORARY)\b", re.IGNORECASE)
+_INTO_TEMPORARY = re.compile(r"\bINTO\s+(?:LOCAL\s+|GLOBAL\s+)?(?:TEMP|TEMPORARY)\b", re.IGNORECASE)
+# The third word position is enough: SET LOCAL, SET TRANSACTION and SET CONSTRAINTS end with
+# the transaction.
+_LOCAL_SET = re.compile(r"SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b", re.IGNORECASE)
+
+
+def bare(sql: str) -> str:
+    """The text with strings and comments blanked and quoted identifiers kept.
+
+    Offsets are not kept. An unterminated string or comment swallows the rest, as it would on
+    the server (which then refuses the statement).
+    """
+    parts: list[str] = []
+    position = 0
+    while (match := _TOKEN.search(sql, position)) is not None:
+        parts.append(sql[position : match.start()])
+        position = match.end()
+        if match.group("quoted") is not None:
+            parts.append(match.group())
+        elif match.group("block") is not None:
+            position = _end_of_comment(sql, match.end())
+            parts.append(" ")
+        else:
+            parts.append(" " if match.group("line") is not None else " '' ")
+    parts.append(sql[position:])
+    return "".join(parts)
+
+
+def _end_of_comment(sql: str, position: int) -> int:
+    """Where the block comment opened before ``position`` ends; they nest (manual, 4.1.5)."""
+    depth = 1
+    while depth:
+        opening, closing = sql.find("/*", position), sql.find("*/", position)
+        if closing < 0:
+            return len(sql)
+        if 0 <= opening < closing:
+            depth, position = depth + 1, opening + 2
+        else:
+            depth, position = depth - 1, closing + 2
+    return position
+
+
+def analyse(sql: str, *, standard_strings: bool = True) -> Statement:
+    """Read one string of SQL.
+
+    Args:
+        sql: the text as it was handed to the cursor, placeholders included.
+        standard_strings: the server's ``standard_conforming_strings``; where it is off, a
+            backslash makes the end of a string uncertain and the text is not trusted.
+    """
+    text = bare(sql).strip()
+    while text.endswith(";"):
+        text = text[:-1].rstrip()
+    match = _WORD.search(text.lstrip("( \t\r\n"))
+    keyword = match.group().upper() if match else ""
+    # A semicolon in a quoted identifier counts as well: rare, and only ever too careful.
+    uncertain = ";" in text or ("\\" in sql and not standard_strings) or "\x00" in sql
+    kind = Kind.UNREPEATABLE if uncertain else _kind(keyword, _QUOTED.sub(" x ", text))
+    return Statement(kind, keyword, _functions(text), _pins(keyword, text, sql))
+
+
+def _kind(keyword: str, text: str) -> Kind:
+    if keyword in _UNREPEATABLE:
+        return Kind.UNREPEATABLE
+    if keyword in _WRITES:
+        return Kind.WRITE
+    if keyword in _READS or keyword == "WITH":
+        return Kind.WRITE if _WRITING_WORDS.search(text) else Kind.READ
+    if keyword == "EXPLAIN":
+        return Kind.READ if not re.search(r"\bANALY[ZS]E\b", text, re.IGNORECASE) else Kind.OTHER
+    return Kind.OTHER
+
+
+def _functions(text: str) -> frozenset[str]:
+    """Every name that stands before a parenthesis and may be a function.
+
+    Left out are column lists of common table expressions and whatever follows AS (a column
+    alias list or the type of a CAST). Keywords are left to the server (``pg_get_keywords``).
+    """
+    names = set()
+    for match in _CALL.finditer(text):
+        if _NOT_A_CALL.search(text, 0, match.start()):
+            continue
+        if _CTE_COLUMNS.match(text, match.end() - 1):
+            continue
+        name = match.group(1)
+        names.add(name[1:-1].replace('""', '"') if name[0] == '"' else name.lower())
+    return frozenset(names)
+
+
+def _pins(keyword: str, text: str, sql: str) -> str:
+    """The words that leave something behind in the session, or ""."""
+    words = text.split(None, 3)[:3]
+    if keyword in _SESSION_WORDS and not _LOCAL_SET.match(text):
+        return " ".join(words[:2])
+    if keyword == "CREATE" and _TEMPORARY.search(" ".join(words)):
+        return " ".join(words)
+    if (match := _INTO_TEMPORARY.search(text)) is not None:
+        return f"SELECT {match.group()}"
+    if (match := _ADVISORY.search(text)) is not None:
+        return match.group()
+    # The arguments of set_config are strings, so the original text is looked at here: one that
+    # is local to its transaction ("true") leaves nothing behind.
+    if len(_SET_CONFIG.findall(text)) > len(_LOCAL_CONFIG.findall(sql)):
+        return "set_config"
+    return ""

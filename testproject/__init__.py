@@ -1,0 +1,1 @@
+"""The runnable example project, and what demo, tests and benchmarks need around it."""

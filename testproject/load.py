@@ -1,0 +1,214 @@
+"""The load: several threads work with the shop while somebody breaks the connections.
+
+    python -m testproject.load --seconds 10 --threads 6 [--json]
+
+Every operation is done as an application would do it, with no retry of its own. About five of them
+make a "request": between requests every thread calls ``close_old_connections()`` as Django's
+request signals do, and an error ends the request. So the stock engine gets every chance it has
+behind a web server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import django
+from django.core.management import call_command
+from django.db import close_old_connections, connections
+
+from testproject.ledger import Kind, Ledger, Result, judge
+from testproject.witness import Ask, count, independent
+
+if TYPE_CHECKING:
+    from testproject.faults import Faults
+    from testproject.shop.operations import Shop
+
+MIX = {Kind.READ: 12, Kind.WRITE: 4, Kind.TRANSACTION: 4}
+REQUEST = range(3, 8)  # operations per request
+THINK = 0.01  # longest pause after an operation, seconds: idle connections are to be killed too
+PAUSE_AFTER_ERROR = 0.05  # seconds: nobody asks again at once
+GRACE = 60.0  # seconds for the threads to come back after the end
+LOOK = 0.5  # seconds between two reports of progress
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a load has come."""
+
+    seconds: float
+    statements: int
+    failed_reads: int
+    failed_writes: int  # alone or in transactions
+
+
+class Worker(threading.Thread):
+    """One thread of the application, with a connection of its own."""
+
+    def __init__(self, shop: Shop, name: str, seed: str, stop: threading.Event) -> None:
+        super().__init__(name=f"load {name}", daemon=True)
+        self.shop = shop
+        self.ledger = Ledger()
+        self.defect: BaseException | None = None  # of the load itself
+        self._prefix = name
+        self._random = random.Random(seed)
+        self._stopping = stop
+
+    def run(self) -> None:
+        """Make requests until told to stop."""
+        try:
+            with connections[self.shop.using].execute_wrapper(self._count):
+                while not self._stopping.is_set():
+                    self._request()
+        except BaseException as error:  # raised again by the main thread
+            self.defect = error
+        finally:
+            connections.close_all()
+
+    def _request(self) -> None:
+        close_old_connections()
+        succeeded = all(self._operation() for _ in range(self._random.choice(REQUEST)))
+        close_old_connections()
+        if not succeeded:
+            self._stopping.wait(PAUSE_AFTER_ERROR)
+
+    def _operation(self) -> bool:
+        (kind,) = self._random.choices(list(MIX), weights=list(MIX.values()))
+        if kind is Kind.READ:
+            succeeded = self.ledger.attempt(kind, partial(self.shop.read, self._random))
+        else:
+            token = f"{self._prefix}-{kind.value}-{self.ledger.operations[kind]}"
+            do = self.shop.write if kind is Kind.WRITE else self.shop.buy
+            succeeded = self.ledger.attempt(kind, partial(do, self._random, token), token)
+        self._stopping.wait(self._random.uniform(0, THINK))
+        return succeeded
+
+    def _count(self, execute: Callable[..., Any], *args: Any) -> Any:
+        self.ledger.count_statement()
+        return execute(*args)
+
+
+def run(
+    using: str = "default",
+    *,
+    threads: int = 6,
+    seconds: float = 10.0,
+    seed: int = 1,
+    faults: Faults | None = None,
+    ask: Ask | None = None,
+    watch: Callable[[Progress], None] | None = None,
+) -> Result:
+    """Load the alias ``using`` for ``seconds`` and account for every operation.
+
+    ``faults`` begin with the load and end with its last thread. ``ask(sql, params)`` answers from
+    the same database over a connection that has nothing to do with the load; by default one of the
+    stock engine. ``watch`` is called about twice a second, first when the load begins. Raises what
+    the load itself does wrong; errors of the database are counted.
+    """
+    # Imported late: models can be imported only when Django is set up.
+    from testproject.shop.operations import stock_up
+
+    prefix = uuid.uuid4().hex[:8]
+    stop = threading.Event()
+    shop = stock_up(using)
+    workers = [Worker(shop, f"{prefix}-{n}", f"{seed}-{n}", stop) for n in range(threads)]
+    with faults or contextlib.nullcontext():
+        try:
+            for worker in workers:
+                worker.start()
+            elapsed = _wait(workers, seconds, watch)
+        finally:
+            stop.set()
+        hung = _join(workers)
+    with contextlib.nullcontext(ask) if ask else independent(using) as asking:
+        found = count(asking, prefix)
+    ledgers = [worker.ledger for worker in workers]
+    engine = str(connections[using].settings_dict["ENGINE"])
+    return judge(ledgers, found, engine=engine, seconds=elapsed, hung=hung)
+
+
+def _wait(
+    workers: Sequence[Worker], seconds: float, watch: Callable[[Progress], None] | None
+) -> float:
+    """Let the workers work; returns the seconds it took."""
+    start = time.monotonic()
+    elapsed = 0.0
+    while elapsed < seconds and all(worker.defect is None for worker in workers):
+        if watch:
+            watch(_progress([worker.ledger for worker in workers], elapsed))
+        time.sleep(min(LOOK, seconds - elapsed))
+        elapsed = time.monotonic() - start
+    return elapsed
+
+
+def _progress(ledgers: Sequence[Ledger], elapsed: float) -> Progress:
+    failed = [ledger.failed for ledger in ledgers]
+    return Progress(
+        seconds=elapsed,
+        statements=sum(ledger.statements.total() for ledger in ledgers),
+        failed_reads=sum(each[Kind.READ] for each in failed),
+        failed_writes=sum(each[Kind.WRITE] + each[Kind.TRANSACTION] for each in failed),
+    )
+
+
+def _join(workers: Sequence[Worker]) -> int:
+    """Wait for the workers; returns how many did not come back. Raises a defect of a worker."""
+    deadline = time.monotonic() + GRACE
+    for worker in workers:
+        worker.join(max(0.0, deadline - time.monotonic()))
+    for worker in workers:
+        if worker.defect is not None:
+            raise worker.defect
+    return sum(worker.is_alive() for worker in workers)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m testproject.load",
+        description="Loads the database of the settings and accounts for every operation.",
+    )
+    parser.add_argument("--threads", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object a line: progress, then the result"
+    )
+    return parser.parse_args(argv)
+
+
+def _show(progress: Progress) -> None:
+    print(json.dumps({"progress": asdict(progress)}), flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Create the tables, run the load, print the result."""
+    given = _arguments(argv)
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "testproject.settings")
+    django.setup()
+    call_command("migrate", verbosity=0)
+    result = run(
+        threads=given.threads,
+        seconds=given.seconds,
+        seed=given.seed,
+        watch=_show if given.json else None,
+    )
+    if given.json:
+        print(json.dumps({"result": asdict(result)}), flush=True)
+    else:
+        json.dump(asdict(result), sys.stdout, indent=2)
+        print()
+
+
+if __name__ == "__main__":
+    main()

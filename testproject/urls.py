@@ -1,0 +1,5 @@
+"""Addresses of the test project."""
+
+from django.urls import include, path
+
+urlpatterns = [path("", include("testproject.shop.urls"))]

@@ -1,0 +1,124 @@
+"""Connections of the stock engine and of this one to an embedded server, and their ends."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from typing import Any
+
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.utils import ConnectionHandler
+
+from testproject.postgres import Server
+
+STOCK = "django.db.backends.postgresql"
+# Set DATABASE_ENGINE to the stock engine to see every promise fail.
+RESILIENT = os.environ.get("DATABASE_ENGINE") or "django_resilient_pg"
+DRIVER = "psycopg" if find_spec("psycopg") else "psycopg2"
+
+
+class Connections:
+    """Makes connections to one server, each under an alias of its own, and closes them in the end.
+
+    The alias is known to ``django.db.connections``, so that
+    ``transaction.atomic(using=connection.alias)`` and ``Model.objects.using`` work, until
+    :meth:`close`.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._made: list[BaseDatabaseWrapper] = []
+        self._numbers = itertools.count(1)
+
+    def __call__(
+        self,
+        engine: str = RESILIENT,
+        *,
+        alias: str | None = None,
+        database: str = "app",
+        user: str | None = None,
+        options: Mapping[str, object] | None = None,
+        **given: object,
+    ) -> BaseDatabaseWrapper:
+        """Return a fresh connection, not yet opened.
+
+        ``options``: added to OPTIONS. Further arguments in capitals are entries of DATABASES
+        (``CONN_MAX_AGE=60``), the others keys of ``OPTIONS["resilience"]`` (``read_retries=0``),
+        which the stock engine does not get.
+        """
+        settings = {key: value for key, value in given.items() if key.isupper()}
+        resilience = {key: value for key, value in given.items() if not key.isupper()}
+        more = {"resilience": resilience} if resilience and engine != STOCK else {}
+        entry = self.server.database(
+            database, engine=engine, user=user, options={**(options or {}), **more}, **settings
+        )
+        return self.register(alias or f"{database}-{next(self._numbers)}", entry)
+
+    def register(self, alias: str, entry: dict[str, Any]) -> BaseDatabaseWrapper:
+        """Return the connection for this entry of DATABASES, which from now on has this alias."""
+        if alias in connections.settings:
+            raise ValueError(f'the alias "{alias}" is taken')
+        databases = ConnectionHandler({DEFAULT_DB_ALIAS: {}, alias: entry}).databases
+        connections.settings[alias] = databases[alias]  # with Django's defaults filled in
+        with suppress(AttributeError):
+            del connections[alias]  # of this thread, made with other settings
+        made: BaseDatabaseWrapper = connections[alias]
+        self._made.append(made)
+        return made
+
+    def close(self) -> None:
+        """Close all connections that were made here in this thread, and forget their aliases."""
+        while self._made:
+            made = self._made.pop()
+            made.close()
+            with suppress(AttributeError):  # not in every engine
+                made.close_pool()  # type: ignore[attr-defined]
+            del connections[made.alias]
+            del connections.settings[made.alias]
+
+
+def backend_pid(connection: BaseDatabaseWrapper) -> int:
+    """Return the server's process of this connection, without a query that could disturb a test."""
+    if connection.connection is None:
+        raise ValueError(f'the connection "{connection.alias}" is not open')
+    return int(connection.connection.info.backend_pid)
+
+
+@contextmanager
+def killed_midway(
+    server: Server, connection: BaseDatabaseWrapper, *, timeout: float = 10.0
+) -> Iterator[list[int]]:
+    """End the session of this connection as soon as it is in the middle of a ``pg_sleep``.
+
+    The value is a list that gets the process id when that is done. Raises TimeoutError if there was
+    no such statement.
+    """
+    pid = backend_pid(connection)
+    done: list[int] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        deadline = time.monotonic() + timeout
+        asleep = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
+        while time.monotonic() < deadline and not over.is_set():
+            if server.execute(asleep, [pid]):
+                server.terminate(pid)
+                done.append(pid)
+                return
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=watch, name="killed_midway")
+    thread.start()
+    try:
+        yield done
+    finally:
+        over.set()
+        thread.join()
+    if not done:
+        raise TimeoutError(f'"{connection.alias}" was never seen in a pg_sleep')

@@ -1,0 +1,165 @@
+"""The table of the promise, row by row, and what bounds it. Nothing here waits."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_resilient_pg.retry import (
+    Budget,
+    Circumstances,
+    Row,
+    TokenBucket,
+    backoff,
+    connect_again,
+    decide,
+)
+from django_resilient_pg.statements import Kind
+from django_resilient_pg.verdicts import Failure, Phase, Verdict, judge
+
+LOST = judge(
+    Failure(
+        Phase.STATEMENT, True, "OperationalError", None, None, "SSL SYSCALL error: EOF detected"
+    )
+)
+NOT_SENT = judge(
+    Failure(Phase.STATEMENT, True, "OperationalError", None, None, "the connection is closed")
+)
+AUTOCOMMIT = Circumstances(autocommit=True, untouched=True)
+FIRST = Circumstances(autocommit=False, untouched=True)
+LATER = Circumstances(autocommit=False, untouched=False)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "kind", "at", "row"),
+    [
+        (LOST, Kind.READ, AUTOCOMMIT, Row.READ),
+        (LOST, Kind.WRITE, AUTOCOMMIT, None),
+        (LOST, Kind.OTHER, AUTOCOMMIT, None),
+        (LOST, Kind.UNREPEATABLE, AUTOCOMMIT, None),
+        (LOST, Kind.READ, FIRST, Row.FIRST),
+        (LOST, Kind.WRITE, FIRST, Row.FIRST),
+        (LOST, Kind.OTHER, FIRST, Row.FIRST),
+        (LOST, Kind.UNREPEATABLE, FIRST, None),
+        (LOST, Kind.READ, LATER, None),
+        (LOST, Kind.WRITE, LATER, None),
+        (NOT_SENT, Kind.WRITE, AUTOCOMMIT, Row.NOTHING_SENT),
+        (NOT_SENT, Kind.UNREPEATABLE, AUTOCOMMIT, Row.NOTHING_SENT),
+        (NOT_SENT, Kind.UNREPEATABLE, FIRST, Row.NOTHING_SENT),
+        (NOT_SENT, Kind.READ, LATER, None),
+    ],
+)
+def test_each_row_of_the_promise(
+    verdict: Verdict, kind: Kind, at: Circumstances, row: Row | None
+) -> None:
+    decision = decide(verdict, kind, at)
+    assert decision.row is row
+    assert bool(decision.why) == (row is None), "a refusal says why"
+
+
+@pytest.mark.parametrize(
+    "circumstance",
+    [{"pinned_by": "SET search_path"}, {"raw_transaction": True}, {"repeatable": False}],
+)
+def test_what_forbids_every_row(circumstance: dict[str, object]) -> None:
+    for verdict, kind in itertools.product([LOST, NOT_SENT], Kind):
+        at = replace(AUTOCOMMIT, **circumstance)  # type: ignore[arg-type]
+        assert decide(verdict, kind, at).row is None
+
+
+@given(st.sampled_from(list(Kind)), st.booleans(), st.booleans(), st.booleans(), st.booleans())
+def test_a_write_that_may_have_taken_effect_is_never_run_again(
+    kind: Kind, autocommit: bool, untouched: bool, raw: bool, savepoint: bool
+) -> None:
+    at = Circumstances(autocommit, untouched, raw_transaction=raw, savepoint=savepoint)
+    row = decide(LOST, kind, at).row
+    if autocommit and kind is not Kind.READ and not savepoint:
+        assert row is None
+    if not autocommit and not untouched:
+        assert row is None
+
+
+def test_djangos_own_savepoint_may_come_first() -> None:
+    at = Circumstances(autocommit=False, untouched=True, savepoint=True)
+    assert decide(LOST, Kind.UNREPEATABLE, at).row is Row.FIRST
+
+
+def test_a_budget_is_spent_by_the_clock_alone() -> None:
+    now = [100.0]
+    budget = Budget(10.0, clock=lambda: now[0])
+    now[0] += 4
+    assert budget.remaining() == 6
+    now[0] += 60
+    assert budget.remaining() == 0
+
+
+def test_the_bucket_stops_a_storm_and_recovers() -> None:
+    bucket = TokenBucket()
+    assert sum(bucket.take() for _ in range(200)) == 100
+    for _ in range(4):
+        bucket.refund()
+    assert not bucket.take()
+    bucket.refund()
+    assert bucket.take()
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1))
+def test_backoff_is_full_jitter_below_a_doubling_bound(attempt: int, chance: float) -> None:
+    wait = backoff(attempt, base=0.05, most=2.0, random=lambda: chance)
+    assert 0 <= wait <= min(2.0, 0.05 * 2 ** (min(attempt, 60) - 1))
+
+
+class Passing(Exception):
+    """A failure that may pass."""
+
+
+class Server:
+    """Refuses so many attempts, on a clock of its own."""
+
+    def __init__(self, refusals: int) -> None:
+        self.now, self.refusals, self.attempts = 0.0, refusals, 0
+        self.waits: list[float] = []
+
+    def connect(self) -> None:
+        self.attempts += 1
+        if self.attempts <= self.refusals:
+            raise Passing(f"refused {self.attempts}")
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def run(self, seconds: float, first: Exception) -> None:
+        connect_again(
+            self.connect,
+            first,
+            passing=lambda error: isinstance(error, Passing),
+            wait=lambda attempt: backoff(attempt, base=0.05, most=2.0, random=lambda: 1.0),
+            budget=Budget(seconds, clock=lambda: self.now),
+            announce=lambda attempt, wait, error: self.waits.append(wait),
+            sleep=self.sleep,
+        )
+
+
+def test_connecting_goes_on_until_the_server_is_back() -> None:
+    server = Server(refusals=3)
+    server.run(10.0, Passing("first"))
+    assert server.attempts == 4
+    assert server.waits == [0.05, 0.1, 0.2, 0.4]
+
+
+def test_connecting_gives_up_within_the_budget_with_the_last_error() -> None:
+    server = Server(refusals=10_000)
+    with pytest.raises(Passing, match="refused"):
+        server.run(10.0, Passing("first"))
+    assert server.now <= 10.0
+
+
+def test_a_failure_that_cannot_pass_ends_it_at_once() -> None:
+    server = Server(refusals=0)
+    with pytest.raises(ValueError, match="wrong password"):
+        server.run(10.0, ValueError("wrong password"))
+    assert (server.attempts, server.now) == (0, 0.0)

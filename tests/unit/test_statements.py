@@ -1,0 +1,145 @@
+"""What a statement's text says: read too carefully rather than too boldly."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_resilient_pg.statements import Kind, analyse, bare
+
+READS = [
+    "SELECT 1",
+    "  select now()  ;  ",
+    "/* a /* nested */ comment */ SELECT 1",
+    "-- a comment; with a semicolon\nSELECT 1",
+    "(SELECT 1) UNION (SELECT 2)",
+    "WITH t AS (SELECT 1) SELECT * FROM t",
+    "VALUES (1), (2)",
+    "TABLE shop_order",
+    "SHOW server_version",
+    "EXPLAIN SELECT 1",
+    "SELECT ';' , 'INSERT INTO x', $$ DELETE FROM y; $$, $a$ ; $$ ; $a$",
+    'SELECT "update" FROM "for update"',
+    "SELECT E'it\\'s; fine'",
+    "SELECT 'a\\'",
+    "SELECT $1, %s FROM x WHERE y = %(name)s",
+    "SELECT 'it''s' || U&'\\0441'",
+]
+WRITES = [
+    "INSERT INTO x VALUES (1)",
+    "update x set y = 1",
+    "DELETE FROM x",
+    "MERGE INTO x USING y ON true WHEN MATCHED THEN DELETE",
+    "WITH gone AS (DELETE FROM x RETURNING *) SELECT * FROM gone",
+    "WITH t AS (SELECT 1) INSERT INTO x SELECT * FROM t",
+    "SELECT * FROM x FOR UPDATE",
+    "SELECT * FROM x FOR NO KEY UPDATE SKIP LOCKED",
+    "SELECT * FROM x FOR KEY SHARE",
+    "SELECT * INTO y FROM x",
+]
+UNREPEATABLE = [
+    "SELECT 1; SELECT 2",
+    "SELECT 1; COMMIT; INSERT INTO x VALUES (1)",
+    "SELECT 'a\\'; DELETE FROM x; --'",
+    "CALL p()",
+    "DO $$ BEGIN PERFORM 1; END $$",
+    "COPY x FROM STDIN",
+    "BEGIN",
+    "COMMIT",
+    "PREPARE TRANSACTION 'x'",
+    "EXECUTE q",
+]
+OTHERS = [
+    "CREATE TABLE x ()",
+    "VACUUM",
+    "EXPLAIN ANALYZE DELETE FROM x",
+    "REFRESH MATERIALIZED VIEW v",
+    "",
+]
+
+
+@pytest.mark.parametrize("sql", READS)
+def test_a_read_is_recognised_however_it_is_written(sql: str) -> None:
+    assert analyse(sql).kind is Kind.READ
+
+
+@pytest.mark.parametrize("sql", WRITES)
+def test_a_write_is_never_taken_for_a_read(sql: str) -> None:
+    assert analyse(sql).kind is Kind.WRITE
+
+
+@pytest.mark.parametrize("sql", UNREPEATABLE)
+def test_what_may_commit_inside_is_told_apart(sql: str) -> None:
+    assert analyse(sql).kind is Kind.UNREPEATABLE
+
+
+@pytest.mark.parametrize("sql", OTHERS)
+def test_anything_else_counts_as_neither(sql: str) -> None:
+    assert analyse(sql).kind is Kind.OTHER
+
+
+def test_a_backslash_is_not_trusted_without_standard_strings() -> None:
+    """With standard_conforming_strings off, 'a\\' does not end where it seems to."""
+    assert analyse("SELECT 'a\\'", standard_strings=False).kind is Kind.UNREPEATABLE
+
+
+@pytest.mark.parametrize(
+    ("sql", "functions"),
+    [
+        ("SELECT count(*), pg_notify('a', 'b') FROM x", {"count", "pg_notify"}),
+        ("SELECT app.do_it (1)", {"do_it"}),
+        ('SELECT "Do""It"(1)', {'Do"It'}),
+        ("SELECT CAST(x AS numeric(10, 2))", {"cast"}),
+        ("SELECT * FROM unnest(%s) AS t(a, b)", {"unnest"}),
+        ("WITH t(a, b) AS (SELECT 1, 2) SELECT * FROM t", {"as"}),
+        ("WITH t(a) AS NOT MATERIALIZED (SELECT f(1)) SELECT 1", {"f", "materialized"}),
+        ("SELECT 'f(1)' -- g(2)\n /* h(3) */", set()),
+        ("SELECT NEXTVAL('s')", {"nextval"}),
+    ],
+)
+def test_every_function_called_is_named(sql: str, functions: set[str]) -> None:
+    """Keywords may be among them: the server knows them better than a list here."""
+    assert analyse(sql).functions == functions
+
+
+@pytest.mark.parametrize(
+    ("sql", "pins"),
+    [
+        ("SET search_path TO a", "SET search_path"),
+        ("set session authorization joe", "set session"),
+        ("RESET ALL", "RESET ALL"),
+        ("SET LOCAL x = 1", ""),
+        ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", ""),
+        ("SET CONSTRAINTS ALL IMMEDIATE", ""),
+        ("LISTEN news", "LISTEN news"),
+        ("CREATE TEMP TABLE x ()", "CREATE TEMP TABLE"),
+        ("CREATE TABLE temp_x ()", ""),
+        ("SELECT 1 INTO TEMPORARY x", "SELECT INTO TEMPORARY"),
+        ("SELECT pg_advisory_lock(1)", "pg_advisory_lock"),
+        ("SELECT pg_try_advisory_lock(1)", "pg_try_advisory_lock"),
+        ("SELECT pg_advisory_xact_lock(1)", ""),
+        ("SELECT set_config('app.tenant', %s, false)", "set_config"),
+        ("SELECT SET_CONFIG('app.tenant', %s, %s)", "set_config"),
+        ("SELECT set_config('app.tenant', %s, true)", ""),
+        ("SELECT set_config('a', %s, true), set_config('b', %s, false)", "set_config"),
+        ("PREPARE q AS SELECT 1", "PREPARE q"),
+        ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", "DECLARE c"),
+        ("DISCARD ALL", "DISCARD ALL"),
+        ("INSERT INTO settings VALUES ('SET x')", ""),
+    ],
+)
+def test_what_a_new_session_would_lack_pins_the_connection(sql: str, pins: str) -> None:
+    assert analyse(sql).pins == pins
+
+
+@given(st.text())
+def test_any_text_can_be_read(sql: str) -> None:
+    analyse(sql)
+
+
+@given(st.text(alphabet="ab'\"$-/*;e\\ \n", max_size=40))
+def test_a_statement_after_any_ended_prefix_is_seen(prefix: str) -> None:
+    """Whatever came before: when the prefix leaves nothing open, the second statement shows."""
+    if bare(prefix + "\n;X") == bare(prefix + "\n") + ";X":
+        assert analyse(f"SELECT 1 {prefix}\n;DELETE FROM x").kind is not Kind.READ
