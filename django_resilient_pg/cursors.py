@@ -75,7 +75,7 @@ class ResilientCursorMixin:
         return result
 
     def _executemany(self, sql: Any, param_list: Any, *ignored: Any) -> Any:
-        return self._guarded(self._send_many, sql, param_list)
+        return self._call_through(self._send_many, sql, param_list)
 
     def callproc(self, procname: str, params: Any = None, kparams: Any = None) -> Any:
         """As Django's; the function counts as a read until the server says it is volatile."""
@@ -83,9 +83,9 @@ class ResilientCursorMixin:
         def send(sql: Any, params: Any) -> Any:
             return super(ResilientCursorMixin, self).callproc(procname, params, kparams)  # type: ignore[misc]
 
-        return self._guarded(send, f'SELECT * FROM "{procname}"()', params)
+        return self._call_through(send, f'SELECT * FROM "{procname}"()', params)
 
-    def _guarded(self, send: Callable[[Any, Any], Any], sql: Any, params: Any) -> Any:
+    def _call_through(self, send: Callable[[Any, Any], Any], sql: Any, params: Any) -> Any:
         """As :meth:`_execute` does it, for what is rare enough to be called through."""
         db = self.db
         self._check()

@@ -26,6 +26,7 @@ from .cursors import (
 from .drivers import ACTIVE, IDLE, IN_TRANSACTION, UNKNOWN, Link, link_to
 from .errors import CommitOutcomeUnknown, SessionLost, TransactionLost
 from .liveness import Vital
+from .providers import CONNECT_TIMEOUT
 from .recovery import judge_error
 from .replacing import ReplacingMixin
 from .resilience import Resilience
@@ -75,8 +76,10 @@ class ResilientDatabaseMixin(ReplacingMixin, Base):
         params: dict[str, Any] = super().get_connection_params()
         params.pop("resilience", None)
         self.resilience.options  # noqa: B018  a wrong option is an error before anything is sent
-        params.update(keepalives.additions(params, os.environ))
-        return self._bounded(params)
+        added = keepalives.additions(params, os.environ)
+        # Where a sleeping server must wake first, connecting may take longer than a statement.
+        self._wake = max(0.0, float(str(added.get("connect_timeout", 0))) - CONNECT_TIMEOUT)
+        return self._bounded(params | added)
 
     def connect(self) -> None:
         """Connect once. A connection that could not be set up fully is given up."""

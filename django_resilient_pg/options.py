@@ -168,7 +168,8 @@ def parse(alias: str, raw: Mapping[str, object] | None) -> Options:
             ' a dict such as {"read_retries": 2}.'
         )
     known = {_known(alias, key): value for key, value in raw.items()}
-    options = Options(**{key: _value(alias, _DECLARED[key], v) for key, v in known.items()})
+    values: dict[str, Any] = {k: _value(alias, _DECLARED[k], v) for k, v in known.items()}
+    options = Options(**values)
     if options.max_backoff < options.backoff:
         raise ImproperlyConfigured(
             f'The resilience options of the database "{alias}" contradict each other: max_backoff'
@@ -196,6 +197,7 @@ def _value(alias: str, declared: Declaration, given: object) -> object:
     text = given.strip() if isinstance(given, str) else None
     if declared.optional and (given is None or (text is not None and text.lower() in _NONE)):
         return None
+    value: bool | str | None
     if declared.kind == "boolean":
         value = _boolean(given if text is None else text)
     elif declared.kind == "path":

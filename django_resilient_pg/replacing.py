@@ -22,6 +22,7 @@ from .ageing import jittered
 from .drivers import IDLE, UNKNOWN, Link
 from .facts import Path
 from .liveness import Vital, inspect
+from .providers import CONNECT_TIMEOUT
 from .recovery import Loss, judge_error
 from .resilience import Resilience, gather_facts, logger
 from .retry import Budget, backoff, connect_again
@@ -77,6 +78,7 @@ class ReplacingMixin(Base):
     _connecting = False
     _lost: Lost | None = None
     _budget: Budget | None = None
+    _wake: float = 0.0
 
     lost_error: Callable[[], Error | None]
     _bind: Callable[[], None]
@@ -283,11 +285,16 @@ class ReplacingMixin(Base):
         if self._budget is not None:
             yield self._budget
             return
-        self._budget = Budget(self.resilience.options.retry_deadline - already)
+        self._budget = Budget(self._deadline() - already)
         try:
             yield self._budget
         finally:
             self._budget = None
+
+    def _deadline(self) -> float:
+        """Seconds for reconnecting: no less than a sleeping server needs to wake."""
+        deadline = self.resilience.options.retry_deadline
+        return max(deadline, self._wake + CONNECT_TIMEOUT) if self._wake else deadline
 
     def _bounded(self, params: dict[str, Any]) -> dict[str, Any]:
         """No single attempt may outlast the budget (libpq takes whole seconds)."""
@@ -330,7 +337,7 @@ class ReplacingMixin(Base):
             except Error as last:
                 waited = monotonic() - began
                 if passing(last):
-                    last.add_note(notes.unreachable(self.alias, waited, options.retry_deadline))
+                    last.add_note(notes.unreachable(self.alias, waited, self._deadline()))
                 raise
 
     def _settle(self) -> None:

@@ -86,9 +86,8 @@ def _judge_attempts(failure: Failure) -> Verdict:
 
 def _attempts(text: str) -> list[str]:
     """The part of a connection error that belongs to each attempt."""
-    # psycopg repeats the last error before the list of all; libpq joins them by new lines.
-    words = text.partition("all failures were:")[2] or text
-    parts = words.replace("\n- host: ", "\0").replace("connection to server ", "\0").split("\0")
+    # libpq joins them by new lines; psycopg lists them after repeating the last one.
+    parts = text.replace("\n- host: ", "\0").replace("connection to server ", "\0").split("\0")
     # What psycopg puts before libpq's own words says nothing.
     empty = ("connection failed:", "connection is bad:")
     said = [part for part in map(str.strip, parts) if part and not part.endswith(empty)]
@@ -104,7 +103,7 @@ def _entry(failure: Failure) -> Entry | None:
         entry = _first(both) or _first(e for e in here if code in e.codes)
         # Under any other SQLSTATE the text is the application's (RAISE, a quoted query), unless
         # the session ended: no application can make a server say FATAL.
-        if entry or not (_fatal(failure) or failure.phase is Phase.CONNECT):
+        if entry or not _fatal(failure):
             return entry
     return _by_text(failure.phase, text, failure.exception)
 

@@ -175,7 +175,7 @@ class Cluster:
         bin_dir = binaries.bin_dir(self.version, self._pg_bin)
         self.version = binaries.version_of(bin_dir)
         self._bin = bin_dir
-        self.port = _free_port()
+        self.port = free_port()
         folder = Path(tempfile.mkdtemp(prefix="pg-", dir=_temporary_root())).resolve()
         self._folder = folder
         self._guard = subprocess.Popen(
@@ -272,7 +272,7 @@ class Cluster:
         )
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port that nothing listens on."""
     for port in random.sample(PORTS, 50):
         with socket.socket() as probe:

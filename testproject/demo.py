@@ -8,35 +8,30 @@ in the second place. The exit status is 1 if that engine failed a read, or doubl
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
 import signal
-import subprocess
 import sys
-import tempfile
-import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
 
 import django
 from django.core.management import CommandError, call_command
 
-from testproject import environment
-from testproject.faults import Faults
-from testproject.ledger import Result
+from testproject.comparison import (
+    DOWN,
+    KILL_EVERY,
+    RESILIENT,
+    STOCK,
+    THREADS,
+    Outcome,
+    Side,
+    complaints,
+    measure,
+    variables,
+)
 from testproject.postgres import Server
 from testproject.screen import Cell, Line, print_table
-
-ROOT = Path(__file__).resolve().parent.parent
-STOCK = "django.db.backends.postgresql"
-RESILIENT = "django_resilient_pg"
-THREADS = 6
-KILL_EVERY = 0.1  # seconds
-DOWN = 1.0  # seconds the server stays down when it restarts
-PATIENCE = 120.0  # seconds after the end of a load until its process is ended
 
 INTRODUCTION = """\
 A small web shop works twice under the same load: {threads} threads read, write and buy through
@@ -47,7 +42,7 @@ after {down:g} s.
 
 LEGEND = """\
 failed reads         queries that ended in an exception in the application
-failed transactions  atomic() blocks that ended in an exception; none was done by half
+failed transactions  atomic() blocks that ended in an exception
 write errors         single INSERTs that ended in an exception: nobody can know whether they took
                      effect, so running them again might do it twice
 doubled, lost        rows that are there twice; rows that are not there although the application
@@ -66,108 +61,17 @@ HEADERS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One of the two engines that are compared."""
-
-    name: str
-    engine: str
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What the load came to on one side, and what was done to it."""
-
-    side: Side
-    result: Result
-    kills: int
-    restarts: int
-    log: list[str]  # lines that the engine logged
-
-
 def second_side() -> Side:
     engine = os.environ.get("DATABASE_ENGINE") or RESILIENT
-    return Side("resilient" if engine == RESILIENT else engine, engine)
+    return Side("resilient" if engine == RESILIENT else "other", engine)
 
 
-def variables(server: Server, side: Side) -> dict[str, str]:
-    """The environment in which the test project works with this side's engine and database."""
-    entry = server.database(side.name, engine=side.engine)
-    return {
-        **os.environ,
-        **environment.variables(entry),
-        "DJANGO_SETTINGS_MODULE": "testproject.settings",
-        "DATABASE_CONN_MAX_AGE": "60",
-        "DATABASE_CONN_HEALTH_CHECKS": "true",
-    }
-
-
-@contextlib.contextmanager
-def load_process(server: Server, side: Side, seconds: float) -> Iterator[tuple[IO[str], IO[str]]]:
-    """The load in a process of its own: the lines that it prints, the file that it logs to."""
-    command = [sys.executable, "-m", "testproject.load", "--json"]
-    command += [f"--seconds={seconds}", f"--threads={THREADS}"]
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            command,
-            env=variables(server, side),
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-        watchdog = threading.Timer(seconds + PATIENCE, process.kill)
-        watchdog.start()
-        try:
-            assert process.stdout is not None
-            yield process.stdout, log
-        finally:
-            watchdog.cancel()
-            process.kill()
-            process.wait()
-
-
-def measure(server: Server, side: Side, seconds: float, line: Line) -> Outcome:
-    """Run the load on one side, break its connections, and return what came of it."""
-    server.create_database(side.name)
-    faults = Faults(
-        server, side.name, kill_every=KILL_EVERY, restarts=[(seconds / 2, "fast")], down=DOWN
-    )
-    line.show(f"{side.name}: creating the tables ...")
-    result = None
-    with load_process(server, side, seconds) as (output, log):
-        output_lines = map(json.loads, output)
-        first = next(output_lines, None)
-        if first is not None:
-            with faults:
-                for message in output_lines:
-                    if "result" in message:
-                        result = Result(**message["result"])
-                        break
-                    line.show(f"{side.name}: {progress(message['progress'], seconds, faults)}")
-        log.seek(0)
-        logged = log.read().splitlines()
-    if result is None:
-        line.end()
-        raise SystemExit(f"The load on {side.engine} broke off:\n" + "\n".join(logged[-20:]))
-    line.end(f"{side.name}: {summary(result, faults)}")
-    own = [text for text in logged if f" {RESILIENT}" in text]
-    return Outcome(side, result, faults.kills, faults.restarts, own)
-
-
-def progress(done: dict[str, Any], seconds: float, faults: Faults) -> str:
-    return (
-        f"{done['seconds']:4.1f} of {seconds:g} s, {done['statements']} statements, "
-        f"{hits(faults)}; failed: {done['failed_reads']} reads, {done['failed_writes']} writes"
-    )
-
-
-def summary(result: Result, faults: Faults) -> str:
-    return f"done; {result.total_statements} statements in {result.seconds:.1f} s, {hits(faults)}"
-
-
-def hits(faults: Faults) -> str:
-    return f"{faults.kills} sessions terminated, {faults.restarts} restart(s)"
+def versions(server: Server) -> str:
+    """What the loads run on."""
+    ((version,),) = server.execute("SHOW server_version")
+    name = "psycopg" if find_spec("psycopg") else "psycopg2"
+    driver = f"{name} {import_module(name).__version__.split()[0]}"
+    return f"PostgreSQL {version} over TLS, Django {django.get_version()}, {driver}."
 
 
 def row(outcome: Outcome) -> list[Cell]:
@@ -185,24 +89,6 @@ def row(outcome: Outcome) -> list[Cell]:
         Cell(str(result.write_errors)),
         Cell(f"{result.slowest:.2f}"),
     ]
-
-
-def complaints(outcome: Outcome) -> list[str]:
-    """What the engine did not keep of its promise, or why the run proves nothing."""
-    result, name = outcome.result, outcome.side.engine
-    wrong = {
-        "reads failed": result.failed_reads,
-        "writes were doubled": result.doubled,
-        "acknowledged writes were lost": result.lost,
-        "transactions were committed by half": result.half_committed,
-        "threads hang": result.hung,
-    }
-    found = [f"{name}: {number} {what}." for what, number in wrong.items() if number]
-    if not (result.total_statements and outcome.kills and outcome.restarts):
-        found.append(
-            f"{name}: nothing was terminated, restarted or done, so the run proves nothing."
-        )
-    return found
 
 
 def check_connection(server: Server, side: Side) -> None:
@@ -223,8 +109,8 @@ def demo(seconds: float) -> int:
     print(INTRODUCTION.format(threads=THREADS, seconds=seconds, kill_every=KILL_EVERY, down=DOWN))
     line.show("Starting a PostgreSQL server of its own ...")
     with Server() as server:
-        ((version,),) = server.execute("SHOW server_version")
-        line.end(f"PostgreSQL {version} over TLS, Django {django.get_version()}.")
+        line.end(versions(server))
+        print(*(f"{side.name:9} is the engine {side.engine}" for side in sides), sep="\n")
         outcomes = [measure(server, side, seconds, line) for side in sides]
         print(flush=True)
         print_table(HEADERS, [row(outcome) for outcome in outcomes], sys.stdout)

@@ -68,13 +68,13 @@ class Worker(threading.Thread):
     def run(self) -> None:
         """Make requests until told to stop."""
         try:
-            with connections[self.shop.using].execute_wrapper(self._count):
+            with contextlib.ExitStack() as end:
+                end.callback(connections.close_all)
+                end.enter_context(connections[self.shop.using].execute_wrapper(self._count))
                 while not self._stopping.is_set():
                     self._request()
         except BaseException as error:  # raised again by the main thread
             self.defect = error
-        finally:
-            connections.close_all()
 
     def _request(self) -> None:
         close_old_connections()

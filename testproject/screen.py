@@ -80,7 +80,7 @@ def _print_rich(headers: Sequence[str], rows: Sequence[Sequence[Cell]], stream: 
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAVY, show_edge=False, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAVY, show_edge=False, padding=(0, 1, 0, 0))
     for number, header in enumerate(headers):
         heading = header.replace(" ", "\n")
         side: Literal["left", "right"] = "right" if number else "left"

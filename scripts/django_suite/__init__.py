@@ -1,0 +1,1 @@
+"""Runs Django's own database tests on the stock engine and on this one, and compares the failures."""

@@ -1,0 +1,121 @@
+"""Run ``python -m scripts.django_suite [LABEL...]``; exit status 1 if this engine fails where Django's does not.
+
+The tests are those of the sdist of the Django that is installed. ``DATABASE_ENGINE`` puts another
+engine in the place of this one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import django
+
+from testproject.postgres import Server
+
+STOCK = "django.db.backends.postgresql"
+RESILIENT = os.environ.get("DATABASE_ENGINE") or "django_resilient_pg"
+LABELS = [
+    "backends",
+    "transactions",
+    "transaction_hooks",
+    "queries",
+    "db_utils",
+    "select_for_update",
+]
+ROOT = Path(__file__).resolve().parent.parent.parent
+CACHE = ROOT / ".cache" / "django"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one run came to; ``failed`` are ids of tests, ``seconds`` the time on the clock."""
+
+    engine: str
+    failed: frozenset[str]
+    ran: int
+    skipped: int
+    seconds: float
+
+    def __str__(self) -> str:
+        counts = f"{self.ran} ran, {self.skipped} skipped, {len(self.failed)} failed"
+        return f"{self.engine}: {counts} in {self.seconds:.0f} s"
+
+
+def tests_of_django() -> Path:
+    """Return the folder of Django's tests, of the version installed; fetch the sdist if need be."""
+    home = CACHE / django.get_version()
+    if not home.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as work:
+            _unpacked_sdist(Path(work)).rename(home)
+    return home / "tests"
+
+
+def run(engine: str, labels: list[str], tests: Path) -> Outcome:
+    """Run the tests on a new server with this engine; raises SystemExit if they did not get to the end."""
+    with Server("18") as server, tempfile.TemporaryDirectory() as work:
+        databases = {
+            alias: server.database(alias, engine=engine, user=server.superuser)
+            for alias in ("default", "other")
+        }
+        record = Path(work) / "record.json"
+        environ = {
+            **os.environ,
+            "DJANGO_SUITE_DATABASES": json.dumps(databases),
+            "DJANGO_SUITE_RECORD": str(record),
+            # Behind the folder of runtests.py, but runtests imports nothing called django_resilient_pg.
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        }
+        options = ["--settings=scripts.django_suite.settings", "--parallel=1", "--noinput"]
+        start = time.monotonic()
+        subprocess.run(
+            [sys.executable, "runtests.py", *options, *labels], cwd=tests, env=environ, check=False
+        )
+        if not record.exists():
+            raise SystemExit(f"Django's tests did not get to the end on {engine}; see above.")
+        told = json.loads(record.read_text())
+    seconds = time.monotonic() - start
+    return Outcome(engine, frozenset(told["failed"]), told["ran"], told["skipped"], seconds)
+
+
+def report(stock: Outcome, resilient: Outcome) -> int:
+    """Print the comparison and return the exit status."""
+    print(f"\nDjango {django.get_version()}, PostgreSQL 18\n{stock}\n{resilient}")
+    for title, ids in (
+        ("Fail on both", stock.failed & resilient.failed),
+        (f"Fail on {stock.engine} only", stock.failed - resilient.failed),
+        (f"Fail on {resilient.engine} only", resilient.failed - stock.failed),
+    ):
+        print(f"{title}: {len(ids)}", *sorted(ids), sep="\n    ")
+    return 1 if resilient.failed - stock.failed or resilient.ran != stock.ran else 0
+
+
+def _unpacked_sdist(work: Path) -> Path:
+    version = django.get_version()
+    wanted = ["--no-deps", "--no-binary=:all:", "--dest", str(work), f"Django=={version}"]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*command, *wanted], check=True)
+    (archive,) = work.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)  # not in 3.11.0 to 3.11.3
+        tar.extractall(work)
+    return next(found.parent.parent for found in work.glob("*/tests/runtests.py"))
+
+
+def main() -> int:
+    """Run both engines and compare them."""
+    labels = sys.argv[1:] or LABELS
+    tests = tests_of_django()
+    return report(run(STOCK, labels, tests), run(RESILIENT, labels, tests))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

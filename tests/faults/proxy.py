@@ -1,0 +1,247 @@
+"""A TCP proxy on loopback that can refuse, cut, fall silent and come back.
+
+One thread does everything, so an order is in force when the call that gave it returns.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from testproject.cluster import free_port
+
+# pass: forward. refuse: nobody listens. cut: accept, end at once, as a balancer without backends.
+# deaf: connections come about (the kernel sees to that), but nothing is read or forwarded.
+# mute: what clients send reaches the server, its answers do not come back.
+Mode = Literal["pass", "refuse", "cut", "deaf", "mute"]
+End = Literal["reset", "close"]
+
+CHUNK = 65536
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with RST, dropping what is not sent
+PATIENCE = 10.0
+
+
+class Flow:
+    """One direction of a connection: from ``source`` to ``sink``."""
+
+    def __init__(self, source: socket.socket, sink: socket.socket) -> None:
+        self.source, self.sink = source, sink
+        self.waiting = b""
+        self.ended = self.broken = False
+        self.used = time.monotonic()
+
+    def read(self) -> None:
+        """Take what has come, or pass on that nothing more will."""
+        try:
+            self.waiting = self.source.recv(CHUNK)
+            if not self.waiting:
+                self.ended = True
+                self.sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.broken = True
+        self.used = time.monotonic()
+
+    def write(self) -> None:
+        """Pass on as much as goes."""
+        try:
+            self.waiting = self.waiting[self.sink.send(self.waiting) :]
+        except OSError:
+            self.broken = True
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The two directions of one connection."""
+
+    there: Flow
+    back: Flow
+
+    def end(self, how: End) -> None:
+        for each in (self.there.source, self.back.source):
+            _end(each, how)
+
+
+class Proxy:
+    """Listens on a port of its own and forwards to ``host``:``port``.
+
+    ``idle_timeout``: seconds without a byte in either direction after which a connection is ended
+    as ``idle_end`` says, as HAProxy ("close") and firewalls ("reset") do; None: never.
+    """
+
+    address = "127.0.0.1"
+
+    def __init__(
+        self,
+        port: int,
+        host: str = "127.0.0.1",
+        *,
+        idle_timeout: float | None = None,
+        idle_end: End = "close",
+    ) -> None:
+        self.target = (host, port)
+        self.port = free_port()
+        self.accepted = 0
+        self.mode: Mode = "pass"
+        self._idle_timeout, self._idle_end = idle_timeout, idle_end
+        self._pairs: list[Pair] = []
+        self._orders: list[Callable[[], None]] = []
+        self._bell, self._ear = socket.socketpair()
+        self._listener: socket.socket | None = None
+        self._listen()
+        self._running = True
+        self._thread = threading.Thread(target=self._run, name=f"proxy {self.port}", daemon=True)
+        self._thread.start()
+
+    # Orders
+
+    @property
+    def open(self) -> int:
+        """How many connections are forwarded."""
+        return len(self._pairs)
+
+    def set_mode(self, mode: Mode) -> None:
+        """Change the mode; what is forwarded already goes on under "refuse" and "cut"."""
+        self._order(lambda: self._enter(mode))
+
+    def cut(self, how: End = "reset") -> int:
+        """End all connections on both sides; return how many there were."""
+        count = len(self._pairs)
+        self._order(lambda: self._end_all(how))
+        return count
+
+    @contextmanager
+    def during(self, mode: Mode) -> Iterator[None]:
+        """Have this mode in the block, and "pass" after it."""
+        self.set_mode(mode)
+        try:
+            yield
+        finally:
+            self.set_mode("pass")
+
+    @contextmanager
+    def down(self, how: End = "reset") -> Iterator[None]:
+        """Refuse what comes in the block, after ending what is there."""
+        with self.during("refuse"):
+            self.cut(how)
+            yield
+
+    def close(self) -> None:
+        """End everything."""
+        if self._running:
+            self._order(self._finish)
+            self._thread.join()
+            self._bell.close()
+            self._ear.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _order(self, action: Callable[[], None]) -> None:
+        done = threading.Event()
+        self._orders.extend((action, done.set))
+        self._bell.send(b"x")
+        if not done.wait(PATIENCE):
+            raise TimeoutError(f"the proxy did not act within {PATIENCE:g} s")
+
+    # In the thread
+
+    def _run(self) -> None:
+        while self._running:
+            flows = self._flows()
+            reading = {flow.source: flow for flow in flows if not (flow.waiting or flow.ended)}
+            writing = {flow.sink: flow for flow in flows if flow.waiting}
+            doors = [self._listener] if self._listener and self.mode != "deaf" else []
+            wanted = [self._ear, *doors, *reading]
+            readable, writable, _ = select.select(wanted, list(writing), [], self._patience())
+            for each in readable:
+                if each is self._ear:
+                    self._ear.recv(CHUNK)
+                elif each is self._listener:
+                    self._accept(each)
+                else:
+                    reading[each].read()
+            for each in writable:
+                writing[each].write()
+            self._sweep()
+            while self._orders:
+                self._orders.pop(0)()
+
+    def _flows(self) -> list[Flow]:
+        """The directions in which bytes may move now."""
+        if self.mode == "deaf":
+            return []
+        there = [pair.there for pair in self._pairs]
+        return there if self.mode == "mute" else there + [pair.back for pair in self._pairs]
+
+    def _patience(self) -> float | None:
+        return None if self._idle_timeout is None else self._idle_timeout / 20
+
+    def _accept(self, listener: socket.socket) -> None:
+        client, _ = listener.accept()
+        self.accepted += 1
+        if self.mode == "cut":
+            _end(client, "close")
+            return
+        try:
+            server = socket.create_connection(self.target, PATIENCE)
+        except OSError:
+            _end(client, "reset")  # there is no way to refuse what has been accepted
+            return
+        for each in (client, server):
+            each.setblocking(False)
+            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._pairs.append(Pair(Flow(client, server), Flow(server, client)))
+
+    def _sweep(self) -> None:
+        """End what is over, broken, or idle for too long."""
+        for pair in list(self._pairs):
+            how = self._verdict(pair)
+            if how is not None:
+                pair.end(how)
+                self._pairs.remove(pair)
+
+    def _verdict(self, pair: Pair) -> End | None:
+        if pair.there.broken or pair.back.broken:
+            return "reset"
+        if pair.there.ended and pair.back.ended and not pair.there.waiting + pair.back.waiting:
+            return "close"
+        idle = time.monotonic() - max(pair.there.used, pair.back.used)
+        return self._idle_end if self._idle_timeout and idle > self._idle_timeout else None
+
+    def _enter(self, mode: Mode) -> None:
+        self.mode = mode
+        if mode == "refuse" and self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        elif mode != "refuse" and self._listener is None:
+            self._listen()
+
+    def _listen(self) -> None:
+        self._listener = socket.create_server((self.address, self.port), backlog=128)
+
+    def _end_all(self, how: End) -> None:
+        for pair in self._pairs:
+            pair.end(how)
+        self._pairs.clear()
+
+    def _finish(self) -> None:
+        self._running = False
+        self._enter("refuse")
+        self._end_all("reset")
+
+
+def _end(each: socket.socket, how: End) -> None:
+    if how == "reset":
+        with suppress(OSError):  # it may be closed
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    each.close()

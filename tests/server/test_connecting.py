@@ -1,0 +1,185 @@
+"""Connecting: what is tried again, for how long, and what is not."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.db import Error, OperationalError
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from django_resilient_pg import signals
+from testproject.postgres import Server
+from tests.engines import Connections
+
+
+def run(connection: BaseDatabaseWrapper, sql: str) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return [tuple(row) for row in cursor.fetchall()]
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_a_server_that_is_down_is_given_up_in_time_and_recovers_by_itself(
+    own_server: Server, connected: bool
+) -> None:
+    made = Connections(own_server)
+    connection = made(retry_deadline=2.0)
+    if connected:
+        run(connection, "SELECT 1")
+    own_server.stop("fast")
+    for _ in range(2):
+        began = time.monotonic()
+        with pytest.raises(OperationalError) as caught:
+            run(connection, "SELECT 1")
+        assert time.monotonic() - began <= 2.0 * 1.2
+        assert "retry_deadline is 2.0 s" in caught.value.__notes__[0]
+    own_server.start()
+    assert run(connection, "SELECT 1") == [(1,)]
+    made.close()
+
+
+def test_a_restart_is_waited_out(own_server: Server) -> None:
+    made = Connections(own_server)
+    connection = made()
+    run(connection, "SELECT 1")
+    own_server.stop("immediate")
+    threading.Timer(1.0, own_server.start).start()
+    assert run(connection, "SELECT 1") == [(1,)]
+    assert connection.resilience.stats.connect_retries > 0  # type: ignore[attr-defined]
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"PASSWORD": "a-wrong-secret"}, "password authentication failed"),
+        ({"NAME": "nowhere"}, "does not exist"),
+        ({"USER": "nobody-here", "PASSWORD": "a-wrong-secret"}, "password authentication failed"),
+    ],
+)
+def test_a_wrong_setting_fails_at_once_and_leaks_nothing(
+    make_connection: Connections,
+    change: dict[str, str],
+    text: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    connection = make_connection()
+    connection.settings_dict.update(change)
+    began = time.monotonic()
+    with pytest.raises(OperationalError, match=text) as caught:
+        run(connection, "SELECT 1")
+    assert time.monotonic() - began < 2.0
+    said = str(caught.value) + " ".join(getattr(caught.value, "__notes__", [])) + caplog.text
+    assert connection.settings_dict["PASSWORD"] not in said
+
+
+def test_a_refused_certificate_fails_at_once(make_connection: Connections) -> None:
+    connection = make_connection(options={"sslrootcert": "system"})
+    began = time.monotonic()
+    with pytest.raises(OperationalError, match=r"certificate|root"):
+        run(connection, "SELECT 1")
+    assert time.monotonic() - began < 2.0
+
+
+def test_a_wrong_option_is_said_before_anything_is_sent(make_connection: Connections) -> None:
+    connection = make_connection(ping_aftr=3)
+    with pytest.raises(ImproperlyConfigured, match="ping_after"):
+        run(connection, "SELECT 1")
+
+
+def test_retries_are_announced(own_server: Server) -> None:
+    """Frozen records to every listener, and the connection they are about."""
+    made = Connections(own_server)
+    connection = made(retry_deadline=0.5, backoff=0.05)
+    heard: list[Any] = []
+
+    def listen(sender: Any, record: Any, **_: Any) -> None:
+        heard.append(record)
+
+    every: list[Any] = [
+        signals.connection_lost,
+        signals.connection_replaced,
+        signals.connect_retried,
+        signals.statement_retried,
+    ]
+    for signal in every:
+        signal.connect(listen)
+    try:
+        run(connection, "SELECT 1")
+        own_server.terminate_all()
+        assert run(connection, "SELECT 1") == [(1,)]
+        own_server.stop("fast")
+        with pytest.raises(OperationalError):
+            run(connection, "SELECT 1")
+    finally:
+        for signal in every:
+            signal.disconnect(listen)
+        made.close()
+    kinds = [type(record).__name__ for record in heard]
+    assert kinds[:2] == ["ConnectionLost", "ConnectionReplaced"]
+    assert "ConnectRetried" in kinds
+    assert {record.alias for record in heard} == {connection.alias}
+    assert own_server.password not in repr(heard)
+
+
+def test_a_receiver_that_raises_disturbs_nothing(
+    resilient: BaseDatabaseWrapper, kill: Callable[[BaseDatabaseWrapper], int]
+) -> None:
+    def bad(**_: Any) -> None:
+        raise RuntimeError("a receiver's own error")
+
+    signals.connection_lost.connect(bad)
+    try:
+        kill(resilient)
+        assert run(resilient, "SELECT 1") == [(1,)]
+    finally:
+        signals.connection_lost.disconnect(bad)
+
+
+def test_a_connection_that_could_not_be_set_up_is_not_kept(
+    make_connection: Connections,
+) -> None:
+    """A failing connection_created receiver must not leave a half-configured connection."""
+    from django.db.backends.signals import connection_created
+
+    connection = make_connection()
+
+    def fail(connection: BaseDatabaseWrapper, **_: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT no_such_column")
+
+    connection_created.connect(fail)
+    try:
+        with pytest.raises(Error):
+            run(connection, "SELECT 1")
+        assert connection.connection is None
+    finally:
+        connection_created.disconnect(fail)
+    assert run(connection, "SELECT 1") == [(1,)]
+
+
+def test_what_receivers_set_on_a_new_connection_is_set_again_and_does_not_pin(
+    make_connection: Connections, server: Server
+) -> None:
+    from django.db.backends.signals import connection_created
+
+    connection = make_connection()
+
+    def configure(connection: BaseDatabaseWrapper, **_: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET application_name TO 'mine'")
+
+    connection_created.connect(configure)
+    try:
+        assert run(connection, "SHOW application_name") == [("mine",)]
+        server.terminate_all()
+        assert run(connection, "SHOW application_name") == [("mine",)]
+    finally:
+        connection_created.disconnect(configure)
