@@ -359,7 +359,7 @@ class ReplacingMixin(Base):
                 self.alias,
                 "unlimited" if configured is None else notes.seconds(configured),
                 notes.seconds(limits.age),
-                limits.idle.source,
+                limits.age_source,
             )
 
 

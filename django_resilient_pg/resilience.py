@@ -132,6 +132,9 @@ class Resilience:
 
 def gather_facts(wrapper: ResilientDatabaseMixin) -> None:
     """Ask server and socket once per process and alias; a refusal is remembered as such."""
-    shared = wrapper.resilience.shared
-    if shared.facts is None and wrapper._link is not None:
-        shared.facts = facts_module.gather_from(wrapper._link, wrapper.settings_dict)
+    shared, link = wrapper.resilience.shared, wrapper._link
+    if shared.facts is not None or link is None:
+        return
+    shared.facts = facts_module.gather_from(link, wrapper.settings_dict)
+    if not wrapper.autocommit and not link.lost():
+        link.connection.rollback()  # with AUTOCOMMIT=False the question began a transaction

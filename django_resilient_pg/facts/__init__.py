@@ -136,7 +136,7 @@ def gather_from(link: Asked, settings: Mapping[str, Any]) -> Facts | None:
         None if the connection was lost meanwhile: ask the next one.
     """
     view = socket_view(link, str(settings.get("HOST") or ""))
-    facts = gather(lambda sql: link.ask(sql)[0], view, errors=link.connection.Error)
+    facts = gather(lambda sql: link.ask(sql)[0], view, errors=(link.connection.Error,))
     return None if facts.refusal and link.lost() else facts
 
 
@@ -166,7 +166,7 @@ def gather(
     ask: Callable[[str], Sequence[object]],
     link: SocketView,
     *,
-    errors: type[BaseException] | tuple[type[BaseException], ...] = Exception,
+    errors: tuple[type[Exception], ...] = (Exception,),
 ) -> Facts:
     """Return the facts.
 
@@ -175,13 +175,13 @@ def gather(
         link: what is known without asking.
         errors: how a refusal shows. Anything else (a signal handler's exception) passes.
     """
-    # An answer that cannot be read is one.
-    refused = (ValueError, LookupError, *(errors if isinstance(errors, tuple) else (errors,)))
+    # The last two: an answer that cannot be read.
+    refusals: tuple[type[Exception], ...] = (*errors, ValueError, LookupError)
     try:
         row = ask(QUERY)
         if len(row) != len(_COLUMNS):
             raise ValueError(f"{len(row)} columns instead of {len(_COLUMNS)}")
-    except refused as error:
+    except refusals as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         return Facts(
             server_version=0,

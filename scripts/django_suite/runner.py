@@ -15,13 +15,13 @@ class RecordingRunner(DiscoverRunner):
     """Write the outcome to the file that DJANGO_SUITE_RECORD names."""
 
     def suite_result(self, suite: Any, result: unittest.TestResult, **kwargs: Any) -> int:
-        """Write down the ids of failed tests and how many tests ran and were skipped."""
+        """Write down the ids of what failed and what was skipped, and how many tests ran."""
         broken = [test.id() for test, _ in (*result.failures, *result.errors)]
         surprises = [test.id() for test in result.unexpectedSuccesses]
         record = {
             "failed": sorted({*broken, *surprises}),
             "ran": result.testsRun,
-            "skipped": len(result.skipped),
+            "skipped": sorted(test.id() for test, _ in result.skipped),
         }
         Path(os.environ["DJANGO_SUITE_RECORD"]).write_text(json.dumps(record))
         outcome: int = super().suite_result(suite, result, **kwargs)
