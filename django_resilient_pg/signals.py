@@ -9,10 +9,12 @@ Seconds are floats of the monotonic clock.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from django.dispatch import Signal
 
-from .verdicts import Reason
+if TYPE_CHECKING:
+    from .verdicts import Reason
 
 connection_lost = Signal()
 connection_replaced = Signal()

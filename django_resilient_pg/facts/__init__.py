@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from ..providers import MARKERS, Provider, recognise_host, recognise_markers
 from . import sockets
@@ -73,8 +72,7 @@ _UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d"
 _TIME: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What is known of an alias' server and of the path to it. Times are in seconds.
 
     A timeout of ``None`` is off or not known; any other ``None`` is not known.

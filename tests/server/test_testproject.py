@@ -19,6 +19,7 @@ from django.db import connections
 from django.test import Client
 from django.utils.module_loading import import_string
 
+from testproject import guard
 from testproject.faults import Faults
 from testproject.load import run
 from testproject.postgres import Server
@@ -141,7 +142,8 @@ def test_load_leaves_no_connection_behind(stock_alias: str, server: Server) -> N
     before = set(server.backends("project"))
     run(stock_alias, threads=3, seconds=0.5)
     connections[stock_alias].close()
-    assert set(server.backends("project")) <= before
+    left = set(server.backends("project")) - before
+    assert guard.wait_gone(list(left), timeout=5.0)
 
 
 def test_load_sees_the_stock_engine_fail(stock_alias: str, server: Server) -> None:

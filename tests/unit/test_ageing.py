@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -17,7 +16,7 @@ from django_resilient_pg.providers import PROVIDERS, Provider
 
 KEEPALIVES = SocketOptions(True, 20.0, 5.0, 3, 30.0)
 NO_KEEPALIVES = SocketOptions(False, 7200.0, 75.0, 9, 0.0)
-SYSTEM_KEEPALIVES = replace(NO_KEEPALIVES, keepalives=True)
+SYSTEM_KEEPALIVES = NO_KEEPALIVES._replace(keepalives=True)
 REMOTE = SocketView(1, Endpoint("10.0.0.1", 40000), Endpoint("10.0.0.2", 5432), unix=False)
 LOCAL = SocketView(1, Endpoint("127.0.0.1", 40000), Endpoint("127.0.0.1", 5432), unix=False)
 UNIX = SocketView(1, None, None, unix=True)
@@ -44,7 +43,7 @@ def facts(
         path=path,
         path_evidence="",
         provider=provider,
-        socket=replace(socket, keepalives=keepalives),
+        socket=socket._replace(keepalives=keepalives),
         idle_session_timeout=idle_session_timeout,
         tcp_keepalives_idle=tcp_keepalives_idle,
     )
@@ -143,7 +142,7 @@ def test_no_device_is_on_a_path_within_one_host(socket: SocketView) -> None:
 
 
 def test_keepalives_that_cannot_be_read_count_as_off() -> None:
-    unread = replace(facts(), socket=REMOTE)
+    unread = facts()._replace(socket=REMOTE)
     assert limits(Options(), unread, None, None).idle.seconds == 120
 
 

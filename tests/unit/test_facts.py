@@ -9,7 +9,6 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -91,7 +90,7 @@ def tcp() -> Iterator[tuple[socket.socket, socket.socket]]:
         (TCP, ServerView(78, None, None), Path.POOLER, "78"),
         (TCP, ServerView(78, Endpoint("10.0.0.2", 50000), THERE), Path.POOLER, "78"),
         # Older PgBouncers and pgcat send a negative one.
-        (replace(TCP, backend_pid=-5), ServerView(77, HERE, THERE), Path.POOLER, "-5"),
+        (TCP._replace(backend_pid=-5), ServerView(77, HERE, THERE), Path.POOLER, "-5"),
         (UNIX, ServerView(78, None, None), Path.POOLER, "78"),
         (
             TCP,
@@ -111,14 +110,14 @@ def tcp() -> Iterator[tuple[socket.socket, socket.socket]]:
         (TCP, ServerView(77, HERE, Endpoint("10.0.0.2", 5433)), Path.VIRTUAL_IP, "5433"),
         (UNIX, ServerView(77, None, None), Path.UNIX_SOCKET, "Unix socket"),
         # No cancel key, or no process number: the addresses decide.
-        (replace(TCP, backend_pid=0), ServerView(77, HERE, THERE), Path.DIRECT, "same"),
+        (TCP._replace(backend_pid=0), ServerView(77, HERE, THERE), Path.DIRECT, "same"),
         (TCP, ServerView(None, HERE, THERE), Path.DIRECT, "same"),
         (TCP, ServerView(-1, HERE, THERE), Path.DIRECT, "same"),
         # CockroachDB's "not told".
         (TCP, ServerView(77, Endpoint("::", 0), Endpoint("::", 0)), Path.UNKNOWN, "not tell"),
         (TCP, ServerView(77, HERE, Endpoint("::", 0)), Path.DIRECT, "same"),
         (TCP, ServerView(77, Endpoint("words", 9), THERE), Path.UNKNOWN, "not tell"),
-        (replace(TCP, local=None, peer=None), ServerView(77, HERE, THERE), Path.UNKNOWN, "not"),
+        (TCP._replace(local=None, peer=None), ServerView(77, HERE, THERE), Path.UNKNOWN, "not"),
     ],
 )
 def test_path(link: SocketView, seen: ServerView, path: Path, evidence: str) -> None:
@@ -148,7 +147,7 @@ def test_addresses_that_are_not_the_same() -> None:
 
 
 def test_a_mapped_address_is_the_same_path() -> None:
-    link = replace(TCP, local=Endpoint(plain_address("::ffff:10.0.0.1"), 40000))
+    link = TCP._replace(local=Endpoint(plain_address("::ffff:10.0.0.1"), 40000))
     assert gathered(link).path is Path.DIRECT
 
 
@@ -212,7 +211,7 @@ def test_a_bare_number_has_the_unit_of_its_setting() -> None:
 
 
 def test_cockroachdb() -> None:
-    link = replace(TCP, markers=frozenset({"crdb_version"}))
+    link = TCP._replace(markers=frozenset({"crdb_version"}))
     nothing = dict.fromkeys(ANSWER)
     found = gathered(link, **nothing | {"idle_in_session_timeout": "10000"})
     assert found.provider is not None
@@ -227,7 +226,7 @@ def test_a_standby() -> None:
 
 
 def test_provider_by_host_comes_before_the_servers_own() -> None:
-    link = replace(TCP, host="p.proxy-abc123.eu-west-1.rds.amazonaws.com")
+    link = TCP._replace(host="p.proxy-abc123.eu-west-1.rds.amazonaws.com")
     found = gathered(link, settings="rds.extensions", functions=None)
     assert found.provider is not None
     assert found.provider.name == "Amazon RDS Proxy"
@@ -255,7 +254,7 @@ def test_a_refusal_is_a_fact(error: Exception, said: str) -> None:
     def ask(sql: str) -> tuple[object, ...]:
         raise error
 
-    found = gather(ask, replace(TCP, host="x.neon.tech"), errors=(RefusedError,))
+    found = gather(ask, TCP._replace(host="x.neon.tech"), errors=(RefusedError,))
     assert found.path is Path.UNKNOWN
     assert found.refusal == said
     assert found.path_evidence == f"The server did not answer the question: {said}"
