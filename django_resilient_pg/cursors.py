@@ -10,7 +10,7 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from django.apps import apps
 from django.db.backends.postgresql.base import CursorDebugWrapper
@@ -43,6 +43,8 @@ class ResilientCursorMixin:
     cursor: Any
     #: The server-side cursor's name; such a cursor is made anew under the same name.
     name: str | None = None
+    #: The link of the connection that the driver cursor belongs to.
+    _link: Any
 
     def __init__(self, cursor: Any, db: ResilientDatabaseMixin) -> None:
         self.cursor = cursor
@@ -182,7 +184,7 @@ class ServerSideMixin:
             # Raises, unless no row has been delivered yet and the cursor is open again.
             from .recovery import Call, Recovery
 
-            call = Call(self, self._send, *self._last, untouched=False, status=IDLE)
+            call = Call(cast(Any, self), self._send, *self._last, untouched=False, status=IDLE)
             Recovery(self.db, call).after_fetch(error, self._delivered)
             return self._fetch(method, *args)
 

@@ -109,8 +109,11 @@ class Link:
             return list(cursor.fetchall()) if cursor.description is not None else []
 
     def parameter(self, name: str) -> str | None:
-        """A ParameterStatus value the server reported, without asking it."""
-        value = self.connection.info.parameter_status(name)
+        """A ParameterStatus value the server reported, without asking it; None if closed."""
+        try:
+            value = self.connection.info.parameter_status(name)
+        except self.connection.Error:
+            return None
         return None if value is None else str(value)
 
     def characteristics(self) -> dict[str, object]:

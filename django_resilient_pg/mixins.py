@@ -26,11 +26,27 @@ from .drivers import ACTIVE, IDLE, IN_TRANSACTION, UNKNOWN, Link, link_to
 from .session import Session
 
 if TYPE_CHECKING:
-    from django.db.backends.postgresql.base import DatabaseWrapper as Base
+    from django.db.backends.postgresql.base import DatabaseWrapper
 
     from .replacing import Lost
     from .resilience import Resilience
     from .retry import Budget
+
+    class Base(DatabaseWrapper):
+        """Django's wrapper with what its type stubs leave out (Django 5.2 to 6.1)."""
+
+        health_check_enabled: bool
+        health_check_done: bool
+        _thread_sharing_count: int
+
+        def _cursor(self, name: str | None = None) -> Any: ...
+        def _commit(self) -> None: ...
+        def _rollback(self) -> None: ...
+        def _savepoint(self, sid: str) -> None: ...
+        def _savepoint_rollback(self, sid: str) -> None: ...
+        def _savepoint_commit(self, sid: str) -> None: ...
+        def _set_autocommit(self, autocommit: bool) -> None: ...
+
 else:
     Base = object
 
@@ -191,7 +207,8 @@ class ResilientDatabaseMixin(Base):
         assert self._link is not None
         if self._status() not in {IDLE, UNKNOWN}:
             return self._link.ping(self.resilience.options.ping_timeout)
-        from .watching import Vital, inspect_connection
+        from .liveness import Vital
+        from .watching import inspect_connection
 
         return inspect_connection(self, monotonic()) is Vital.ALIVE
 

@@ -25,10 +25,12 @@ SCHEMA = [
     """CREATE FUNCTION slow_now() RETURNS text STABLE LANGUAGE sql
         AS $$ SELECT 'now' FROM pg_sleep(1) $$""",
     f"""CREATE FUNCTION slow_insert(v text) RETURNS int VOLATILE LANGUAGE plpgsql
-        AS $$ BEGIN PERFORM pg_sleep(1); INSERT INTO {TABLE} (value) VALUES (v); RETURN 1; END $$""",
+        AS $$ BEGIN PERFORM pg_sleep(1); INSERT INTO {TABLE} (value) VALUES (v); RETURN 1;
+        END $$""",
     """CREATE FUNCTION lying_insert(v text) RETURNS int STABLE LANGUAGE sql AS $$ SELECT 1 $$""",
     f"""CREATE PROCEDURE slow_procedure() LANGUAGE plpgsql
-        AS $$ BEGIN INSERT INTO {TABLE} (value) VALUES ('p'); COMMIT; PERFORM pg_sleep(1); END $$""",
+        AS $$ BEGIN INSERT INTO {TABLE} (value) VALUES ('p'); COMMIT; PERFORM pg_sleep(1);
+        END $$""",
     """GRANT ALL ON ALL TABLES IN SCHEMA public TO app""",
     """GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO app""",
 ]
@@ -87,7 +89,8 @@ LOST_MIDWAY = [
     "SELECT slow_insert('x')",
     "SELECT nextval('numbers') FROM pg_sleep(1)",
     "SELECT pg_notify('news', 'x') FROM pg_sleep(1)",
-    f"WITH i AS (INSERT INTO {TABLE} (value) SELECT 'x' FROM pg_sleep(1) RETURNING 1) SELECT * FROM i",
+    f"WITH i AS (INSERT INTO {TABLE} (value) SELECT 'x' FROM pg_sleep(1) RETURNING 1)"
+    " SELECT * FROM i",
     f"SELECT * FROM pg_sleep(1), {TABLE} FOR UPDATE",
     f"SELECT pg_sleep(1); INSERT INTO {TABLE} (value) VALUES ('x')",
     "CALL slow_procedure()",
@@ -266,8 +269,9 @@ def test_a_generator_of_parameters_is_not_gone_through_twice(
         stage.server.terminate_all(DATABASE)
         yield ["b"]
 
+    parameters: Any = values()
     with pytest.raises(Error), stage.atomic(), stage.connection.cursor() as cursor:
-        cursor.executemany(f"INSERT INTO {TABLE} (value) VALUES (%s)", values())
+        cursor.executemany(f"INSERT INTO {TABLE} (value) VALUES (%s)", parameters)
     assert stage.rows() == []
 
 

@@ -22,10 +22,10 @@ from django.utils.module_loading import import_string
 from testproject import guard
 from testproject.faults import Faults
 from testproject.load import run
-from testproject.postgres import Server
+from testproject.postgres import Mode, Server
 from testproject.shop.models import Customer, Movement, Order, OrderLine, Product
 from testproject.shop.operations import PRODUCTS, stock_up
-from tests.engines import STOCK, Connections
+from tests.engines import RESILIENT, STOCK, Connections
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -192,6 +192,20 @@ def test_defect_of_the_load_is_raised(stock_alias: str, monkeypatch: pytest.Monk
     monkeypatch.setattr("testproject.load.MIX", {})
     with pytest.raises(IndexError):
         run(stock_alias, threads=1, seconds=5.0)
+
+
+@pytest.mark.slow
+def test_a_minute_of_kills_and_two_restarts_fails_no_read_and_doubles_no_write(
+    own_connections: Connections, own_server: Server
+) -> None:
+    connection = own_connections(RESILIENT, CONN_MAX_AGE=60, CONN_HEALTH_CHECKS=True)
+    call_command("migrate", database=connection.alias, verbosity=0)
+    restarts: list[tuple[float, Mode]] = [(20.0, "fast"), (40.0, "immediate")]
+    faults = Faults(own_server, "app", kill_every=0.1, restarts=restarts)
+    result = run(connection.alias, threads=6, seconds=60.0, faults=faults)
+    assert (faults.kills > 300, faults.restarts) == (True, 2)
+    assert result.failed_reads == 0, result.errors
+    assert (result.lost, result.doubled, result.half_committed, result.hung) == (0, 0, 0, 0)
 
 
 @pytest.mark.slow

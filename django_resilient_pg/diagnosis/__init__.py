@@ -1,0 +1,1 @@
+"""Why connections die here and what to change: judged from the objects the engine acts on."""
