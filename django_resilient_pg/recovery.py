@@ -14,14 +14,14 @@ from django.db.utils import Error
 
 from . import notes, signals
 from .bucket import BUCKET
-from .connecting import spending
+from .connecting import deadline, spending
 from .drivers import IN_TRANSACTION, Link
 from .losses import Loss, judge_error, sqlstate_of
 from .replacing import abandon, end_quietly, replace, restore_savepoints
 from .resilience import logger
 from .retry import Circumstances, Decision, Row, decide
 from .session import text_of
-from .statements import Statement, analyse
+from .statements import Kind, Statement, analyse
 from .verdicts import Phase, Verdict
 from .volatility import why_volatile
 from .watching import note_loss
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # SQLSTATE of a write refused inside READ ONLY (PostgreSQL manual, appendix A).
 _READ_ONLY = "25006"
+# The verdict's rule for a read that a standby cancelled (see reasons.TABLE).
+_CANCELLED = "cancelled by recovery"
 
 
 @dataclass(slots=True)
@@ -83,8 +85,8 @@ class Recovery:
         with spending(db) as budget:
             while True:
                 verdict = judge_error(db._link, error, Phase.STATEMENT)
-                if not (verdict.lost or _cancelled(verdict)):
-                    raise error
+                if not verdict.lost:
+                    return self._after_cancellation(error, verdict)
                 loss = note_loss(db, verdict, error, "statement")
                 decision = self._decide(verdict)
                 if decision.row is None:
@@ -92,7 +94,7 @@ class Recovery:
                 if why := self._exhausted(decision.row, budget.remaining()):
                     self._give_up(error, loss, why)
                 try:
-                    result = self._again(decision.row, loss, intact=not verdict.lost)
+                    result = self._again(decision.row, loss)
                 except NotAgain as refusal:
                     self._give_up(error, loss, str(refusal))
                 except Error as next_error:
@@ -116,6 +118,27 @@ class Recovery:
             why = notes.delivered(self._db.alias, rows) if rows else "its transaction was lost"
             self._give_up(error, loss, why.rstrip("."))
         self.after(error)
+
+    def _after_cancellation(self, error: Error, verdict: Verdict) -> Any:
+        """Run a read again that a standby cancelled for its WAL; the connection is intact.
+
+        Raises:
+            Error: ``error`` itself, for everything else: it is none of our business.
+        """
+        db, call = self._db, self._call
+        if verdict.rule != _CANCELLED or not db.autocommit or call.status == IN_TRANSACTION:
+            raise error
+        readable = call.statement(self._link).kind is Kind.READ
+        if not readable or self._exhausted(Row.READ, remaining=1.0):
+            raise error
+        try:
+            result = self._guarded()
+        except NotAgain:
+            raise error from None
+        except Error as next_error:
+            return self.after(next_error)
+        self._announce(Row.READ)
+        return result
 
     def _decide(self, verdict: Verdict) -> Decision:
         db, call = self._db, self._call
@@ -144,20 +167,18 @@ class Recovery:
             return "too many retries are under way in this process; the database needs a rest"
         return ""
 
-    def _again(self, row: Row, loss: Loss, *, intact: bool) -> Any:
+    def _again(self, row: Row, loss: Loss) -> Any:
         db, call = self._db, self._call
-        if not intact:
-            savepoints = list(db._savepoints) if not db.autocommit else []
-            try:
-                replace(db, loss.reason, loss.idle)
-            except Error as error:
-                waited = monotonic() - self._began
-                deadline = db.resilience.options.retry_deadline
-                first_line = str(error).partition("\n")[0]
-                sentence = notes.unreachable(db.alias, waited, deadline)
-                raise NotAgain(f"{sentence} ({first_line})") from error
-            restore_savepoints(db, savepoints)
-            call.wrapper._renew()
+        savepoints = list(db._savepoints) if not db.autocommit else []
+        try:
+            replace(db, loss.reason, loss.idle)
+        except Error as error:
+            waited = monotonic() - self._began
+            first_line = str(error).partition("\n")[0]
+            sentence = notes.unreachable(db.alias, waited, deadline(db))
+            raise NotAgain(f"{sentence} ({first_line})") from error
+        restore_savepoints(db, savepoints)
+        call.wrapper._renew()
         if row is Row.READ:
             return self._guarded()
         db._untouched = False
@@ -204,15 +225,10 @@ class Recovery:
         took = monotonic() - self._began
         db.resilience.shared.count("statement", row.value)
         logger.warning(
-            'A statement on "%s" was run again after its connection was lost (%s): %s later.',
+            'A statement on "%s" was run again (%s): its result came %s after it had failed.',
             db.alias,
             row.value,
             notes.seconds(took),
         )
         record = signals.StatementRetried(db.alias, row.value, self._attempts, took)
         signals.statement_retried.send_robust(sender=type(db), connection=db, record=record)
-
-
-def _cancelled(verdict: Verdict) -> bool:
-    """A read cancelled on a standby by a recovery conflict, its connection intact."""
-    return verdict.rule == "cancelled by recovery"

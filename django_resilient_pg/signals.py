@@ -33,7 +33,8 @@ class ConnectionLost:
         sqlstate: SQLSTATE of the server's last word, if it had one.
         message: the first line of the server's or the driver's text.
         idle: seconds since the server was last heard on this connection.
-        noticed: when it was noticed: "before sending", "statement", "fetch", "commit".
+        noticed: when it was noticed: "before sending", "statement", "fetch", "commit",
+            "rollback".
     """
 
     alias: str

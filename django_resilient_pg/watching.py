@@ -22,7 +22,8 @@ from .verdicts import Reason, Verdict
 if TYPE_CHECKING:
     from .mixins import ResilientDatabaseMixin
 
-# An idle connection found dead sooner than this teaches nothing: restarts look the same.
+_IDLE_TIMEOUTS = frozenset({Reason.SERVER_IDLE_TIMEOUT, Reason.PATH_IDLE_TIMEOUT})
+# Seconds. An idle connection found dead sooner without a word teaches nothing: a crash looks alike.
 _LEARN_FROM = 5.0
 
 
@@ -77,12 +78,13 @@ def inspect_connection(db: ResilientDatabaseMixin, now: float) -> Vital:
 
 def note_idle_loss(db: ResilientDatabaseMixin, link: Link, idle: float) -> None:
     """Count, log and announce a loss found by looking; learn from it if nobody said why."""
-    word = link.last_word
-    if word is None and idle >= _LEARN_FROM and db._status() in {IDLE, UNKNOWN}:
+    word, reason = link.last_word, reason_of(link)
+    unannounced = word is None and idle >= _LEARN_FROM and db._status() in {IDLE, UNKNOWN}
+    if unannounced or reason in _IDLE_TIMEOUTS:
         db.resilience.shared.learned.note(idle)
     text = word.text if word is not None else "the socket was closed without a word"
     sqlstate = word.sqlstate if word is not None else None
-    _announce_loss(db, reason_of(link), sqlstate, text, idle, "before sending")
+    _announce_loss(db, reason, sqlstate, text, idle, "before sending")
 
 
 def note_loss(

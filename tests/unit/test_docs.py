@@ -16,7 +16,7 @@ from functools import cache
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
-from pkgutil import resolve_name
+from pkgutil import iter_modules, resolve_name
 from types import CodeType
 from typing import Any
 
@@ -28,7 +28,7 @@ from django.test.utils import isolate_apps
 
 import django_resilient_pg
 from benchmarks import healthy
-from django_resilient_pg import cursors, errors, keepalives, notes, signals, verdicts
+from django_resilient_pg import cursors, errors, keepalives, notes, signals, verdicts, watching
 from django_resilient_pg.options import Declaration, declarations
 from django_resilient_pg.resilience import Stats
 from django_resilient_pg.retry import Circumstances, decide
@@ -374,6 +374,27 @@ def test_the_gap_between_two_looks_is_as_long_as_documented() -> None:
     for name in (README, PROMISE):
         assert "half a millisecond" in words(page(name).astext())
     assert "within the last 0.5 ms" in words(page("docs/decisions.rst").astext())
+
+
+def test_learning_begins_where_documented() -> None:
+    assert watching._LEARN_FROM == 5.0
+    assert "idle for five seconds or more" in words(page(OPTIONS).astext())
+
+
+# Design, section 5.
+PLANNED = """
+    options verdicts statements facts signals errors keepalives providers liveness ageing retry
+    session cursors mixins base postgis transaction middleware decorators diagnosis checks apps
+    management
+""".split()
+
+
+def test_every_module_beyond_the_design_is_explained() -> None:
+    home = Path(str(django_resilient_pg.__file__)).parent
+    own = {module.name for module in iter_modules([str(home)])}
+    assert {"options", "drivers"} <= own
+    literals = {node.astext() for node in page("docs/decisions.rst").findall(NODES.literal)}
+    assert own - set(PLANNED) <= literals
 
 
 def test_the_changelog_begins_with_this_version() -> None:
