@@ -59,7 +59,9 @@ class ResilientCursorMixin:
         if status != IN_TRANSACTION:
             if monotonic() - db._seen_at > FRESH:
                 self._look()
-            db._untouched = True
+                status = db._status()
+            # Not in a failed transaction: it has run something.
+            db._untouched = status == IDLE
         untouched = db._untouched
         db._untouched = False
         try:
@@ -95,7 +97,8 @@ class ResilientCursorMixin:
         status = db._status()
         if status != IN_TRANSACTION:
             self._look()
-            db._untouched = True
+            status = db._status()
+            db._untouched = status == IDLE
         untouched = db._untouched
         db._untouched = False
         try:

@@ -275,4 +275,11 @@ def _shut_down(own: socket.socket) -> None:
 
 def link_to(connection: Any) -> Link:
     """The link for a driver's connection object."""
-    return (Psycopg3Link if hasattr(connection, "pgconn") else Psycopg2Link)(connection)
+    if not hasattr(connection, "pgconn"):
+        return Psycopg2Link(connection)
+    # One link for the life of a connection: a pool hands the same one out again and again, and
+    # each link adds a notice handler.
+    link = getattr(connection, "_django_resilient_pg_link", None)
+    if not isinstance(link, Psycopg3Link):
+        link = connection._django_resilient_pg_link = Psycopg3Link(connection)
+    return link

@@ -161,7 +161,9 @@ class ResilientDatabaseMixin(Base):
         if self.connection is not self._bound_to:
             self._bind()
         status = self._status()
-        if status == IN_TRANSACTION:
+        # Another thread may be waiting for its answer on a shared connection: reading that away
+        # would leave it waiting for ever, and a poll object takes one thread at a time.
+        if status == IN_TRANSACTION or (status == IDLE and self._thread_sharing_count):
             return
         now = monotonic()
         if status == IDLE and not self._poll(0) and now - self._heard_at <= self._quiet:
@@ -211,6 +213,8 @@ class ResilientDatabaseMixin(Base):
         if status not in {IDLE, UNKNOWN}:
             # A failed transaction answers nothing but ROLLBACK; TestCase counts on this.
             return False
+        if self._thread_sharing_count:
+            return not self._link.lost()
         from .liveness import Vital
         from .watching import inspect_connection
 
@@ -244,7 +248,8 @@ class ResilientDatabaseMixin(Base):
             super()._commit()
             return
         # A loss seen before COMMIT is sent is certain, not "outcome unknown".
-        if self._lost is not None or link.lost() or self._poll(0):
+        shared = self._thread_sharing_count
+        if self._lost is not None or link.lost() or (not shared and self._poll(0)):
             from .committing import gone_before_commit
 
             if gone_before_commit(self, link):

@@ -68,7 +68,7 @@ def replace(db: ResilientDatabaseMixin, reason: Reason | None, idle: float) -> N
         if not autocommit:
             db.connection = db._bound_to = old
             db._link = old_link
-            db._lost = Lost(reason or Reason.UNKNOWN, "")
+            give_up(db, Lost(reason or Reason.UNKNOWN, ""))
         raise
     finally:
         atomic.restore(db)
@@ -122,7 +122,12 @@ def abandon(db: ResilientDatabaseMixin, reason: Reason, *, raw_transaction: bool
     if db.autocommit and not pinned_by:
         drop(db)
         return
-    db._lost = Lost(reason, pinned_by if db.autocommit else "")
+    give_up(db, Lost(reason, pinned_by if db.autocommit else ""))
+
+
+def give_up(db: ResilientDatabaseMixin, lost: Lost) -> None:
+    """Keep the dead connection in its place, so that nothing can run as if nothing had been."""
+    db._lost = lost
     db._seen_at = -math.inf  # the next statement looks, and is told
     db.errors_occurred = True
     if db._link is not None:

@@ -15,7 +15,7 @@ from .drivers import IDLE, UNKNOWN, Link
 from .facts import Path
 from .liveness import Vital, inspect
 from .losses import Loss, reason_of, sqlstate_of
-from .replacing import Lost, lost_error, replace
+from .replacing import Lost, give_up, lost_error, replace
 from .resilience import logger
 from .verdicts import Reason, Verdict
 
@@ -35,7 +35,8 @@ def look_closer(db: ResilientDatabaseMixin, status: int, now: float) -> None:
     link = db._link
     if link is None or db.closed_in_transaction or status not in {IDLE, UNKNOWN}:
         return
-    if status == IDLE and (db._thread_sharing_count or link.busy()):
+    # The threads that share a connection must not replace it under one another.
+    if db._thread_sharing_count or (status == IDLE and link.busy()):
         return
     vital = inspect_connection(db, now)
     if vital is Vital.ALIVE:
@@ -46,8 +47,7 @@ def look_closer(db: ResilientDatabaseMixin, status: int, now: float) -> None:
     begun = not db.autocommit and status != IDLE and not db._untouched
     if db._session.pinned_by or begun:
         pinned_by = "" if begun else db._session.pinned_by
-        db._lost = Lost(reason or Reason.UNKNOWN, pinned_by)
-        link.close()
+        give_up(db, Lost(reason or Reason.UNKNOWN, pinned_by))
         look_closer(db, status, now)
     replace(db, reason, idle)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from django.db import Error, OperationalError, connections, transaction
+from django.db import DataError, Error, OperationalError, connections, transaction
 
 from django_resilient_pg.errors import CommitOutcomeUnknown, SessionLost, TransactionLost
 from testproject.postgres import Server
@@ -194,6 +194,36 @@ def test_swallowed_in_an_inner_block_the_outer_one_commits_nothing(
             stage.insert("c")
     assert stage.rows() == []
     assert hooks == []
+    assert stage.run("SELECT 5") == [(5,)]
+
+
+@pytest.mark.parametrize("go_on", [False, True])
+def test_a_failed_transaction_is_not_taken_for_an_untouched_one(
+    go_on: bool, stage_of: Callable[..., Stage]
+) -> None:
+    """Lost during ROLLBACK TO SAVEPOINT: what came before the savepoint is gone as well."""
+    stage = stage_of()
+    pid = stage.pid()
+
+    def work() -> None:
+        with stage.atomic():
+            stage.insert("before")
+            try:
+                with stage.atomic():
+                    try:
+                        stage.run("SELECT 1 / 0")
+                    finally:
+                        stage.server.terminate(pid)
+            except DataError:
+                if go_on:
+                    stage.insert("after")
+
+    if go_on:
+        with pytest.raises(Error):
+            work()
+    else:
+        work()
+    assert stage.rows() == []
     assert stage.run("SELECT 5") == [(5,)]
 
 
