@@ -8,6 +8,7 @@ Compose it with any engine built on Django's::
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import cached_property
 from time import monotonic
@@ -106,10 +107,10 @@ class ResilientDatabaseMixin(Base):
         try:
             super().connect()
         except BaseException:
-            if self.connection is not None:
-                link_to(self.connection).close()
-                self.connection = None
-            self._link = self._bound_to = None
+            # The outermost way: a pooled connection goes back to its pool.
+            with contextlib.suppress(Error):
+                self._close()
+            self.connection = self._link = self._bound_to = None
             raise
         finally:
             self._connecting = False
