@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING
 from django.db.utils import Error
 
 from . import notes
+from .connecting import spending
+from .cursors import MOST_TEXTS
 from .drivers import IDLE, Link
 from .errors import CommitOutcomeUnknown, TransactionLost
-from .losses import judge_error
+from .losses import Loss, judge_error, reason_of
+from .outcome import Mark, Outcome, mark, outcome
+from .replacing import replace
+from .statements import Kind, analyse
 from .verdicts import Phase
+from .volatility import why_volatile
 from .watching import note_idle_loss, note_loss
 
 if TYPE_CHECKING:
@@ -37,21 +43,95 @@ def gone_before_commit(db: ResilientDatabaseMixin, link: Link) -> bool:
     if not known:
         note_idle_loss(db, link, monotonic() - db._heard_at)
     link.close()
-    db._transaction_over()
-    if not empty:
+    if not empty and not (db._lost is None and _only_read(db, link)):
+        db._transaction_over()
         raise TransactionLost(notes.transaction_lost(db.alias))
+    db._transaction_over()
     return True
 
 
-def raise_if_unknown(db: ResilientDatabaseMixin, link: Link, error: Error) -> None:
-    """Say that the outcome is unknown, if it was the connection that failed during COMMIT."""
+def _only_read(db: ResilientDatabaseMixin, link: Link) -> bool:
+    """Whether a lost transaction can only have read, so that nothing of it is missing."""
+    loss = Loss(reason_of(link), monotonic() - db._heard_at)
+    return _ask(db, loss, None, frozenset(db._ran)) is Outcome.COMMITTED
+
+
+def mark_transaction(db: ResilientDatabaseMixin, link: Link) -> Mark:
+    """Learn the id of a transaction before its COMMIT is sent (one round trip).
+
+    Raises:
+        TransactionLost: the connection died at this: COMMIT was not sent.
+    """
+    try:
+        with db.wrap_database_errors:
+            return mark(link)
+    except Error as error:
+        verdict = judge_error(link, error, Phase.STATEMENT)
+        if not verdict.lost:
+            raise
+        note_loss(db, verdict, error, "commit")
+        link.close()
+        raise TransactionLost(notes.transaction_lost(db.alias)) from error
+
+
+def has_committed(
+    db: ResilientDatabaseMixin, link: Link, error: Error, marked: Mark | None
+) -> bool:
+    """Find out what became of a transaction whose COMMIT failed.
+
+    Returns:
+        True: it has committed, or only read; False: the connection lives, so the error is the
+        server's own answer.
+
+    Raises:
+        TransactionLost: the server says that it was rolled back.
+        CommitOutcomeUnknown: nobody can say.
+    """
     verdict = judge_error(link, error, Phase.COMMIT)
     if not (link.lost() or verdict.lost):
-        return
+        return False
+    texts = frozenset(db._ran)
     loss = note_loss(db, verdict, error, "commit")
     link.close()
-    message = notes.commit_unknown(db.alias, loss.reason)
-    raise CommitOutcomeUnknown(message, alias=db.alias) from error
+    found = _ask(db, loss, marked, texts)
+    if found is Outcome.COMMITTED:
+        return True
+    if found is Outcome.ABORTED:
+        raise TransactionLost(notes.transaction_lost(db.alias)) from error
+    xid = None if marked is None or marked.xid is None else int(marked.xid)
+    message = notes.commit_unknown(db.alias, loss.reason, xid)
+    raise CommitOutcomeUnknown(message, alias=db.alias, xid=xid) from error
+
+
+def _ask(
+    db: ResilientDatabaseMixin, loss: Loss, marked: Mark | None, texts: frozenset[object]
+) -> Outcome:
+    """Ask on a new connection, which stays in the place of the lost one."""
+    if marked is None and not only_reads(texts):
+        return Outcome.UNKNOWN
+    try:
+        with spending(db) as budget:
+            replace(db, loss.reason, loss.idle)
+            fresh = db._link
+            assert fresh is not None
+            with db.wrap_database_errors:
+                if marked is not None:
+                    found = outcome(fresh, marked, seconds=budget.remaining())
+                else:
+                    calls = frozenset().union(*(analyse(str(text)).functions for text in texts))
+                    volatile = why_volatile(fresh, calls)
+                    found = Outcome.UNKNOWN if volatile else Outcome.COMMITTED
+                fresh.connection.rollback()  # the questions have begun a transaction
+            return found
+    except Error:
+        return Outcome.UNKNOWN
+
+
+def only_reads(texts: frozenset[object]) -> bool:
+    """Whether every statement of a transaction was a read, by its text."""
+    if len(texts) >= MOST_TEXTS:
+        return False
+    return all(isinstance(text, str) and analyse(text).kind is Kind.READ for text in texts)
 
 
 def lost_in_rollback(db: ResilientDatabaseMixin, link: Link, error: Error) -> None:

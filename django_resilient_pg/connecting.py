@@ -26,15 +26,18 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def spending(db: ResilientDatabaseMixin, already: float = 0.0) -> Iterator[Budget]:
+def spending(
+    db: ResilientDatabaseMixin, already: float = 0.0, seconds: float | None = None
+) -> Iterator[Budget]:
     """One budget for all that is waited for until the outermost user is done.
 
-    ``already`` seconds were spent before; a budget under way has counted them itself.
+    ``already`` seconds were spent before; a budget under way has counted them itself. ``seconds``:
+    of a new budget, instead of ``retry_deadline``.
     """
     if db._budget is not None:
         yield db._budget
         return
-    db._budget = Budget(deadline(db) - already)
+    db._budget = Budget((deadline(db) if seconds is None else seconds) - already)
     try:
         yield db._budget
     finally:

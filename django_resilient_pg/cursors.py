@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # busy request come faster. Death can come later than any look, so looking narrows a gap that
 # nothing closes; this leaves it at half a millisecond.
 FRESH: Final = 0.0005
+#: A transaction that has run more different texts than this counts as one that has written.
+MOST_TEXTS: Final = 500
 _COPIES: Final = frozenset({"copy", "copy_expert", "copy_from", "copy_to", "stream"})
 
 
@@ -72,6 +74,8 @@ class ResilientCursorMixin:
         except BaseException as error:
             result = self._failed(error, self._send, sql, params, untouched, status)
         db._heard_at = db._seen_at = monotonic()
+        if not db.autocommit and len(db._ran) < MOST_TEXTS:
+            db._ran.add(sql if sql.__class__ is str else id(sql))
         if BUCKET.short:
             BUCKET.refund()
         # Texts that are known to leave the session as it was are the ordinary case.
@@ -106,6 +110,8 @@ class ResilientCursorMixin:
         except BaseException as error:
             result = self._failed(error, send, sql, params, untouched, status)
         db._heard_at = db._seen_at = monotonic()
+        if not db.autocommit and len(db._ran) < MOST_TEXTS:
+            db._ran.add(str(sql))
         db._note_session(sql)
         return result
 

@@ -33,6 +33,9 @@ class TransactionLost(OperationalError):
     outside the transaction it was written for, even when the first error was swallowed.
     """
 
+    #: As on every error of a statement that was lost together with its transaction.
+    transaction_lost = True
+
 
 class SessionLost(OperationalError):
     """The lost session held state that a new one would not have (``SET``, ``LISTEN`` ...).

@@ -82,7 +82,11 @@ class ResilientDatabaseMixin(Base):
         self._untouched = True
         self._savepoints: list[str] = []
         self._saving = False
+        # The texts a transaction has run, so that one that only read is known as such.
+        self._ran: set[object] = set()
+        self._ask_outcome = False
         self._connecting = False
+        self._in_unit = False
         self._lost: Lost | None = None
         self._budget: Budget | None = None
         self._wake = 0.0
@@ -149,6 +153,8 @@ class ResilientDatabaseMixin(Base):
         self._lost = None
         self._untouched = True
         self._savepoints = []
+        self._ran = set()
+        self._ask_outcome = options.commit_outcome or self._in_unit
         self._quiet = min(self.resilience.limits.idle.seconds, options.ping_after)
         self._heard_at = self._seen_at = monotonic()
 
@@ -256,13 +262,18 @@ class ResilientDatabaseMixin(Base):
 
             if gone_before_commit(self, link):
                 return
+        marked = None
+        if self._ask_outcome and self._status() == IN_TRANSACTION and not self._untouched:
+            from .committing import mark_transaction
+
+            marked = mark_transaction(self, link)
         try:
             super()._commit()
         except Error as error:
-            from .committing import raise_if_unknown
+            from .committing import has_committed
 
-            raise_if_unknown(self, link, error)
-            raise
+            if not has_committed(self, link, error, marked):
+                raise
         self._heard_at = monotonic()
         self._transaction_over()
 
@@ -287,6 +298,7 @@ class ResilientDatabaseMixin(Base):
     def _transaction_over(self) -> None:
         self._untouched = True
         self._savepoints = []
+        self._ran.clear()
 
     def _savepoint(self, sid: str) -> None:
         self._as_savepoint(super()._savepoint, sid)

@@ -66,12 +66,14 @@ def session_lost(alias: str, pinned_by: str) -> str:
     )
 
 
-def commit_unknown(alias: str, reason: Reason) -> str:
+def commit_unknown(alias: str, reason: Reason, xid: int | None = None) -> str:
     """What a lost COMMIT raises."""
+    check = "look for its effect (a natural key, a unique token)"
+    if xid is not None:
+        check += f", or ask the server that had it: SELECT pg_xact_status('{xid}'),"
     return (
         f'The connection "{alias}" was lost during COMMIT ({reason.text}): the transaction may or'
-        " may not have taken effect. It was not run again; look for its effect (a natural key, a"
-        " unique token) before doing so."
+        f" may not have taken effect. It was not run again; {check} before doing so."
     )
 
 

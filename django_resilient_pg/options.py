@@ -128,6 +128,12 @@ class Options:
         optional=True,
     )
     replay_session: bool = _key("boolean", True, "Replay SETs that were made on the lost session.")
+    commit_outcome: bool = _key(
+        "boolean",
+        False,
+        "Learn the id of every writing transaction before its COMMIT (one round trip), so that the"
+        " server can be asked what became of a COMMIT that was lost.",
+    )
     credentials: str | None = _key(
         "path",
         None,

@@ -216,6 +216,8 @@ class Recovery:
         raw = db.autocommit and self._call.status == IN_TRANSACTION
         abandon(db, loss.reason, raw_transaction=raw)
         limits = db.resilience.limits
+        # The server has rolled it back: retry_atomic may run it again as a whole.
+        error.transaction_lost = not db.autocommit  # type: ignore[attr-defined]
         error.add_note(notes.refused(db.alias, loss.reason, loss.idle, limits, why))
         db.resilience.shared.count("refused")
         raise error

@@ -1,0 +1,145 @@
+"""Transactions that run again as a whole: :data:`retry_atomic`."""
+
+from __future__ import annotations
+
+import functools
+import random
+import time
+from collections.abc import Callable
+from typing import Any, Final, ParamSpec, TypeVar, overload
+
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.db.transaction import atomic
+from django.db.utils import Error
+
+from .connecting import spending
+from .losses import sqlstate_of
+from .mixins import ResilientDatabaseMixin
+from .resilience import logger
+from .retry import backoff
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# serialization_failure and deadlock_detected (PostgreSQL manual, appendix A): the server has
+# undone the transaction and says itself that it may be run again.
+_CONFLICTS: Final = frozenset({"40001", "40P01"})
+
+
+class _RetryAtomic:
+    """Run a function in ``atomic()``, and again when its transaction has had no effect.
+
+    Used as a decorator with or without arguments, or as ``retry_atomic.run(function)``.
+
+    Args:
+        using: database alias.
+        retries: how often the function may run again (default 2).
+        deadline: seconds for all of it that is not the function's own work: reconnecting, waiting
+            and asking what became of a COMMIT (default 10).
+        conflicts: also after SQLSTATE 40001 and 40P01, with backoff (default True).
+
+    The function runs again only if the server is known to have rolled its transaction back; after
+    a lost COMMIT the server is asked. ``on_commit`` hooks run once. What the function does outside
+    of the database it does again.
+
+    Raises:
+        RuntimeError: inside another atomic block, which would own the transaction (not under
+            Django's ``TestCase``).
+        CommitOutcomeUnknown: COMMIT was lost and nobody can say what became of it.
+        Error: the last attempt's own error, unchanged.
+    """
+
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> Callable[P, T]: ...
+    @overload
+    def __call__(self, /, **options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
+    def __call__(self, function: Callable[P, T] | None = None, /, **options: Any) -> Any:
+        if function is None:
+            return functools.partial(self._wrap, options)
+        return self._wrap(options, function)
+
+    def _wrap(self, options: dict[str, Any], function: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(function)
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+            return self.run(functools.partial(function, *args, **kwargs), **options)
+
+        return wrapper
+
+    def run(
+        self,
+        function: Callable[[], T],
+        *,
+        using: str = DEFAULT_DB_ALIAS,
+        retries: int = 2,
+        deadline: float = 10.0,
+        conflicts: bool = True,
+    ) -> T:
+        """Run ``function`` now; see the class."""
+        connection: Any = connections[using]
+        if connection.in_atomic_block:
+            if not connection.atomic_blocks[-1]._from_testcase:
+                raise RuntimeError(
+                    f'retry_atomic cannot run inside another atomic block on "{using}": only the'
+                    " outermost transaction can be run again."
+                )
+            with atomic(using=using):
+                return function()
+        if not isinstance(connection, ResilientDatabaseMixin):
+            raise RuntimeError(
+                f'retry_atomic needs the engine "django_resilient_pg"; "{using}" has'
+                f" {connection.settings_dict['ENGINE']!r}."
+            )
+        return _Unit(connection, conflicts, retries, deadline).run(function)
+
+
+class _Unit:
+    """One transaction that may run again."""
+
+    def __init__(
+        self, db: ResilientDatabaseMixin, conflicts: bool, retries: int, deadline: float
+    ) -> None:
+        self._db, self._conflicts = db, conflicts
+        self._retries, self._deadline = retries, deadline
+
+    def run(self, function: Callable[[], T]) -> T:
+        db = self._db
+        asked = db._ask_outcome
+        db._in_unit = db._ask_outcome = True
+        try:
+            with spending(db, seconds=self._deadline) as budget:
+                for attempt in range(1, self._retries + 1):
+                    try:
+                        with atomic(using=db.alias, durable=True):
+                            return function()
+                    except Error as error:
+                        pause = self._pause(error, attempt)
+                        if pause is None or pause >= budget.remaining():
+                            raise
+                    time.sleep(pause)
+                with atomic(using=db.alias, durable=True):
+                    return function()
+        finally:
+            db._in_unit, db._ask_outcome = False, asked
+
+    def _pause(self, error: Error, attempt: int) -> float | None:
+        """Seconds to wait before running it again; ``None``: it must not be."""
+        options = self._db.resilience.options
+        if getattr(error, "transaction_lost", False):
+            pause = 0.0
+        elif self._conflicts and sqlstate_of(error) in _CONFLICTS:
+            pause = backoff(
+                attempt, base=options.backoff, most=options.max_backoff, random=random.random
+            )
+        else:
+            return None
+        logger.warning(
+            'A transaction on "%s" is run again (%d of %d): %s.',
+            self._db.alias,
+            attempt,
+            self._retries,
+            str(error).partition("\n")[0].rstrip("."),
+        )
+        return pause
+
+
+retry_atomic = _RetryAtomic()

@@ -1,0 +1,269 @@
+"""COMMIT on a wire that is cut: before the server sees it, after it, and before its answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.db import Error, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from django_resilient_pg.errors import CommitOutcomeUnknown, TransactionLost
+from django_resilient_pg.transaction import retry_atomic
+from testproject.postgres import Server
+from tests.engines import RESILIENT, Connections, backend_pid
+from tests.faults.proxy import Proxy
+
+TABLE = "commits"
+
+
+@pytest.fixture
+def table(server: Server) -> Iterator[None]:
+    server.execute(f"CREATE TABLE {TABLE} (value text)", database="app")
+    server.execute(f"GRANT ALL ON {TABLE} TO app", database="app")
+    yield
+    server.execute(f"DROP TABLE {TABLE}", database="app")
+
+
+def rows(server: Server) -> list[str]:
+    return [v for (v,) in server.execute(f"SELECT value FROM {TABLE} ORDER BY 1", database="app")]
+
+
+def insert(connection: BaseDatabaseWrapper, value: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"INSERT INTO {TABLE} (value) VALUES (%s)", [value])
+
+
+@pytest.mark.parametrize("via", ["retry_atomic", "option"])
+def test_the_server_is_asked_what_became_of_a_commit(
+    via: str, make_connection: Connections, server: Server, table: None, proxy: Proxy
+) -> None:
+    """The answer to COMMIT never arrives; the row is there; nothing is done twice."""
+    given: dict[str, Any] = {} if via == "retry_atomic" else {"commit_outcome": True}
+    connection = make_connection(RESILIENT, PORT=proxy.port, **given)
+    hooks: list[str] = []
+
+    def work() -> None:
+        insert(connection, "once")
+        transaction.on_commit(lambda: hooks.append("once"), using=connection.alias)
+
+    slow_commit(server)
+    pid: list[int] = []
+    connection.ensure_connection()
+    pid.append(backend_pid(connection))
+    cutter = threading.Thread(target=cut_after_commit, args=(server, proxy, pid[0]))
+    cutter.start()
+    if via == "retry_atomic":
+        retry_atomic.run(work, using=connection.alias)
+    else:
+        with transaction.atomic(using=connection.alias):
+            work()
+    cutter.join()
+    assert rows(server) == ["once"]
+    assert hooks == ["once"]
+
+
+def slow_commit(server: Server) -> None:
+    """Make COMMIT take long enough to be cut in the middle."""
+    server.execute(
+        """
+        CREATE OR REPLACE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql
+            AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END $$
+        """,
+        database="app",
+    )
+    server.execute(
+        f"CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON {TABLE}"
+        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()",
+        database="app",
+    )
+
+
+def cut_after_commit(server: Server, proxy: Proxy, pid: int) -> None:
+    """Cut the connection while its COMMIT runs in the server."""
+    deadline = time.monotonic() + 10
+    asleep = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
+    while not server.execute(asleep, [pid]):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    proxy.cut("reset")
+
+
+def test_a_lost_commit_that_was_rolled_back_runs_again(
+    make_connection: Connections, server: Server, table: None
+) -> None:
+    """Killed in COMMIT's triggers: aborted, says the server, and retry_atomic does it again."""
+    connection = make_connection(RESILIENT)
+    slow_commit(server)
+    connection.ensure_connection()
+    pid = backend_pid(connection)
+    runs: list[int] = []
+    hooks: list[int] = []
+
+    def work() -> None:
+        runs.append(1)
+        insert(connection, "once")
+        transaction.on_commit(lambda: hooks.append(1), using=connection.alias)
+
+    killer = threading.Thread(target=kill_in_commit, args=(server, pid))
+    killer.start()
+    retry_atomic.run(work, using=connection.alias)
+    killer.join()
+    assert len(runs) == 2
+    assert rows(server) == ["once"]
+    assert hooks == [1]
+
+
+def kill_in_commit(server: Server, pid: int) -> None:
+    deadline = time.monotonic() + 10
+    asleep = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
+    while not server.execute(asleep, [pid]):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    server.terminate(pid)
+
+
+def test_plain_atomic_says_that_the_outcome_is_unknown(
+    make_connection: Connections, server: Server, table: None, proxy: Proxy
+) -> None:
+    connection = make_connection(RESILIENT, PORT=proxy.port)
+    slow_commit(server)
+    connection.ensure_connection()
+    cutter = threading.Thread(
+        target=cut_after_commit, args=(server, proxy, backend_pid(connection))
+    )
+    cutter.start()
+    with pytest.raises(CommitOutcomeUnknown), transaction.atomic(using=connection.alias):
+        insert(connection, "x")
+    cutter.join()
+    assert len(rows(server)) <= 1
+
+
+@pytest.mark.parametrize("using", ["function", "decorator", "arguments"])
+def test_a_transaction_lost_in_the_middle_runs_again(
+    using: str,
+    make_connection: Connections,
+    server: Server,
+    table: None,
+    kill: Callable[[BaseDatabaseWrapper], int],
+) -> None:
+    connection = make_connection(RESILIENT)
+    runs: list[int] = []
+
+    def work() -> str:
+        runs.append(1)
+        insert(connection, "a")
+        if len(runs) == 1:
+            kill(connection)
+        insert(connection, "b")
+        return "done"
+
+    if using == "function":
+        assert retry_atomic.run(work, using=connection.alias) == "done"
+    else:
+        decorated = retry_atomic(using=connection.alias)(work)
+        assert decorated() == "done"
+    assert len(runs) == 2
+    assert rows(server) == ["a", "b"]
+
+
+def test_conflicts_run_again(make_connection: Connections, server: Server, table: None) -> None:
+    """SQLSTATE 40001: the server says itself that the transaction may be run again."""
+    connection = make_connection(RESILIENT)
+    runs: list[int] = []
+
+    def work() -> None:
+        runs.append(1)
+        insert(connection, "a")
+        if len(runs) < 3:
+            with connection.cursor() as cursor:
+                cursor.execute("DO $$ BEGIN RAISE EXCEPTION 'c' USING ERRCODE = '40001'; END $$")
+
+    retry_atomic.run(work, using=connection.alias)
+    assert (len(runs), rows(server)) == (3, ["a"])
+    runs.clear()
+    with pytest.raises(Error):
+        retry_atomic.run(work, using=connection.alias, conflicts=False)
+    assert (len(runs), rows(server)) == (1, ["a"])
+
+
+def test_it_gives_up_after_its_retries_with_the_last_error(
+    make_connection: Connections,
+    server: Server,
+    table: None,
+    kill: Callable[[BaseDatabaseWrapper], int],
+) -> None:
+    connection = make_connection(RESILIENT)
+    runs: list[int] = []
+
+    def work() -> None:
+        runs.append(1)
+        insert(connection, "a")
+        kill(connection)
+        insert(connection, "b")
+
+    with pytest.raises(Error):
+        retry_atomic.run(work, using=connection.alias, retries=2)
+    assert len(runs) == 3
+    assert rows(server) == []
+
+
+def test_it_refuses_to_nest(make_connection: Connections) -> None:
+    connection = make_connection(RESILIENT)
+    with transaction.atomic(using=connection.alias), pytest.raises(RuntimeError, match="outermost"):
+        retry_atomic.run(lambda: None, using=connection.alias)
+
+
+def test_a_transaction_that_only_read_is_not_reported_as_unknown(
+    make_connection: Connections,
+    server: Server,
+    kill: Callable[[BaseDatabaseWrapper], int],
+) -> None:
+    connection = make_connection(RESILIENT)
+    hooks: list[int] = []
+    with transaction.atomic(using=connection.alias):
+        transaction.on_commit(lambda: hooks.append(1), using=connection.alias)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_class")
+        kill(connection)
+    assert hooks == [1]
+
+
+def test_a_swallowed_loss_runs_again_as_well(
+    make_connection: Connections,
+    server: Server,
+    table: None,
+    kill: Callable[[BaseDatabaseWrapper], int],
+) -> None:
+    connection = make_connection(RESILIENT)
+    runs: list[int] = []
+
+    def work() -> None:
+        runs.append(1)
+        insert(connection, "a")
+        if len(runs) == 1:
+            kill(connection)
+            try:
+                insert(connection, "b")
+            except Error:
+                return
+        insert(connection, "b")
+
+    retry_atomic.run(work, using=connection.alias)
+    assert (len(runs), rows(server)) == (2, ["a", "b"])
+
+
+def test_without_retry_the_loss_of_a_writing_transaction_is_certain(
+    make_connection: Connections,
+    server: Server,
+    table: None,
+    kill: Callable[[BaseDatabaseWrapper], int],
+) -> None:
+    connection = make_connection(RESILIENT)
+    with pytest.raises(TransactionLost), transaction.atomic(using=connection.alias):
+        insert(connection, "a")
+        kill(connection)
+    assert rows(server) == []
