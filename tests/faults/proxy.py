@@ -22,6 +22,8 @@ from testproject.cluster import free_port
 # mute: what clients send reaches the server, its answers do not come back.
 Mode = Literal["pass", "refuse", "cut", "deaf", "mute"]
 End = Literal["reset", "close"]
+# Where a message meets the cut: before the server sees it, after it, or its answer on the way back.
+Point = Literal["before", "after", "answer"]
 
 CHUNK = 65536
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with RST, dropping what is not sent
@@ -92,6 +94,7 @@ class Proxy:
         self._idle_timeout, self._idle_end = idle_timeout, idle_end
         self._pairs: list[Pair] = []
         self._orders: list[Callable[[], None]] = []
+        self._messages, self._point = 0, ""
         self._bell, self._ear = socket.socketpair()
         self._listener: socket.socket | None = None
         self._listen()
@@ -115,6 +118,17 @@ class Proxy:
         count = len(self._pairs)
         self._order(lambda: self._end_all(how))
         return count
+
+    def cut_at(self, message: int, point: Point) -> None:
+        """Cut at a message that is still to come from a client: 1 is the next one.
+
+        A message is what one ``send`` of the client brings: libpq sends a short query at once.
+        """
+
+        def plan() -> None:
+            self._messages, self._point = message, point
+
+        self._order(plan)
 
     @contextmanager
     def during(self, mode: Mode) -> Iterator[None]:
@@ -170,11 +184,28 @@ class Proxy:
                     self._accept(each)
                 else:
                     reading[each].read()
+                    self._cut_as_planned(reading[each])
             for each in writable:
                 writing[each].write()
             self._sweep()
             while self._orders:
                 self._orders.pop(0)()
+
+    def _cut_as_planned(self, flow: Flow) -> None:
+        if not self._point or not flow.waiting:
+            return
+        pair = next(pair for pair in self._pairs if flow in (pair.there, pair.back))
+        from_client = flow is pair.there
+        self._messages -= from_client
+        if self._messages > 0 or (self._point == "answer") == from_client:
+            return
+        if self._point == "after":
+            flow.write()
+        flow.waiting, self._point = b"", ""
+        # An RST would throw away what the server has not read yet.
+        _end(pair.there.sink, "close")
+        _end(pair.there.source, "reset")
+        self._pairs.remove(pair)
 
     def _flows(self) -> list[Flow]:
         """The directions in which bytes may move now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,8 +15,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django_resilient_pg.errors import CommitOutcomeUnknown, TransactionLost
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
-from tests.engines import RESILIENT, Connections, backend_pid
-from tests.faults.proxy import Proxy
+from tests.engines import RESILIENT, STOCK, Connections, backend_pid
+from tests.faults.proxy import Point, Proxy
 
 TABLE = "commits"
 
@@ -90,6 +91,56 @@ def cut_after_commit(server: Server, proxy: Proxy, pid: int) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     proxy.cut("reset")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["before", "after", "answer"])
+def test_two_hundred_commits_cut_leave_one_row_and_one_hook_each(
+    point: Point, make_connection: Connections, server: Server, table: None, proxy: Proxy
+) -> None:
+    connection = make_connection(RESILIENT, PORT=proxy.port)
+    hooks: list[str] = []
+
+    def work(token: str, runs: list[int]) -> None:
+        runs.append(1)
+        insert(connection, token)
+        transaction.on_commit(lambda: hooks.append(token), using=connection.alias)
+        if len(runs) == 1:
+            proxy.cut_at(2, point)  # 1 asks for the transaction's id, 2 is COMMIT
+
+    tokens = [f"{number:03}" for number in range(200)]
+    for token in tokens:
+        runs: list[int] = []
+        retry_atomic.run(partial(work, token, runs), using=connection.alias)
+        assert len(runs) == (2 if point == "before" else 1)
+    assert rows(server) == tokens
+    assert hooks == tokens
+    assert sum(connection.resilience.stats.lost.values()) >= 200  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("point", ["before", "after", "answer"])
+def test_plain_atomic_never_claims_to_know(
+    point: Point, make_connection: Connections, server: Server, table: None, proxy: Proxy
+) -> None:
+    connection = make_connection(RESILIENT, PORT=proxy.port)
+    for number in range(10):
+        with pytest.raises(CommitOutcomeUnknown), transaction.atomic(using=connection.alias):
+            insert(connection, f"{number}")
+            proxy.cut_at(1, point)
+    assert len(rows(server)) == (0 if point == "before" else 10)
+
+
+@pytest.mark.parametrize("point", ["before", "after", "answer"])
+def test_the_stock_engine_raises_alike_whether_it_committed_or_not(
+    point: Point, make_connection: Connections, server: Server, table: None, proxy: Proxy
+) -> None:
+    """Which is why retry loops around it write rows twice."""
+    connection = make_connection(STOCK, PORT=proxy.port)
+    with pytest.raises(Error) as caught, transaction.atomic(using=connection.alias):
+        insert(connection, "x")
+        proxy.cut_at(1, point)
+    assert not isinstance(caught.value, CommitOutcomeUnknown)
+    assert len(rows(server)) == (0 if point == "before" else 1)
 
 
 def test_a_lost_commit_that_was_rolled_back_runs_again(
