@@ -9,13 +9,13 @@ from django.db.utils import Error
 
 from . import notes
 from .connecting import spending
-from .cursors import MOST_TEXTS
 from .drivers import IDLE, Link
 from .errors import CommitOutcomeUnknown, TransactionLost
 from .losses import Loss, judge_error, reason_of
 from .outcome import Mark, Outcome, mark, outcome
 from .replacing import replace
 from .statements import Kind, analyse
+from .units import MOST_TEXTS
 from .verdicts import Phase
 from .volatility import why_volatile
 from .watching import note_idle_loss, note_loss

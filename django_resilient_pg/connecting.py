@@ -19,6 +19,7 @@ from .providers import CONNECT_TIMEOUT
 from .resilience import gather_facts, logger
 from .retry import Budget, backoff
 from .retry import connect_again as attempt_again
+from .units import UNIT
 from .verdicts import Phase
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ def spending(
     if db._budget is not None:
         yield db._budget
         return
-    db._budget = Budget((deadline(db) if seconds is None else seconds) - already)
+    left = (deadline(db) if seconds is None else seconds) - already
+    unit = UNIT.get()
+    db._budget = Budget(left if unit is None else min(left, unit.budget.remaining()))
     try:
         yield db._budget
     finally:

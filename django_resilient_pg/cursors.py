@@ -20,6 +20,7 @@ from django.db.utils import Error
 from .bucket import BUCKET
 from .drivers import IDLE, IN_TRANSACTION
 from .session import HARMLESS
+from .units import ACTIVE
 
 if TYPE_CHECKING:
     from .mixins import ResilientDatabaseMixin
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 # busy request come faster. Death can come later than any look, so looking narrows a gap that
 # nothing closes; this leaves it at half a millisecond.
 FRESH: Final = 0.0005
-#: A transaction that has run more different texts than this counts as one that has written.
-MOST_TEXTS: Final = 500
 _COPIES: Final = frozenset({"copy", "copy_expert", "copy_from", "copy_to", "stream"})
 
 
@@ -74,10 +73,10 @@ class ResilientCursorMixin:
         except BaseException as error:
             result = self._failed(error, self._send, sql, params, untouched, status)
         db._heard_at = db._seen_at = monotonic()
-        if not db.autocommit and len(db._ran) < MOST_TEXTS:
-            db._ran.add(sql if sql.__class__ is str else id(sql))
         if BUCKET.short:
             BUCKET.refund()
+        if ACTIVE or not db.autocommit:
+            db._note_effect(sql)
         # Texts that are known to leave the session as it was are the ordinary case.
         if sql.__class__ is not str or sql not in HARMLESS:
             db._note_session(sql)
@@ -110,8 +109,7 @@ class ResilientCursorMixin:
         except BaseException as error:
             result = self._failed(error, send, sql, params, untouched, status)
         db._heard_at = db._seen_at = monotonic()
-        if not db.autocommit and len(db._ran) < MOST_TEXTS:
-            db._ran.add(str(sql))
+        db._note_effect(sql)
         db._note_session(sql)
         return result
 

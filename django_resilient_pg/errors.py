@@ -35,6 +35,7 @@ class TransactionLost(OperationalError):
 
     #: As on every error of a statement that was lost together with its transaction.
     transaction_lost = True
+    connection_lost = True
 
 
 class SessionLost(OperationalError):
@@ -43,3 +44,5 @@ class SessionLost(OperationalError):
     Raised by every later statement until the application starts clean with
     ``connection.close()`` or ``close_old_connections()``.
     """
+
+    connection_lost = True

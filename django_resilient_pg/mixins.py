@@ -25,6 +25,7 @@ from .cursors import (
 )
 from .drivers import ACTIVE, IDLE, IN_TRANSACTION, UNKNOWN, Link, link_to
 from .session import Session
+from .units import MOST_TEXTS, UNIT
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.base import DatabaseWrapper
@@ -228,6 +229,14 @@ class ResilientDatabaseMixin(Base):
 
         return inspect_connection(self, monotonic()) is Vital.ALIVE
 
+    def _note_effect(self, sql: object) -> None:
+        """Remember what a transaction ran, and what took effect in a unit of work."""
+        if not self.autocommit:
+            if len(self._ran) < MOST_TEXTS:
+                self._ran.add(sql if isinstance(sql, str) else id(sql))
+        elif (unit := UNIT.get()) is not None:
+            unit.took_effect(sql)
+
     def _note_session(self, sql: object) -> None:
         # What runs while connecting (connection_created receivers) runs again by itself.
         if not self._connecting:
@@ -275,7 +284,22 @@ class ResilientDatabaseMixin(Base):
             if not has_committed(self, link, error, marked):
                 raise
         self._heard_at = monotonic()
+        if (unit := UNIT.get()) is not None:
+            for text in self._ran:
+                unit.took_effect(text)
         self._transaction_over()
+
+    def run_and_clear_commit_hooks(self) -> None:
+        """As Django's; hooks are an effect that a unit of work has had."""
+        if self.run_on_commit and (unit := UNIT.get()) is not None:
+            unit.hooks += len(self.run_on_commit)
+        super().run_and_clear_commit_hooks()
+
+    def on_commit(self, func: Callable[[], object], robust: bool = False) -> None:
+        """As Django's; outside of a transaction the hook runs at once."""
+        if not self.in_atomic_block and (unit := UNIT.get()) is not None:
+            unit.hooks += 1
+        super().on_commit(func, robust)
 
     def _something_came(self) -> bool:
         if monotonic() - self._seen_at <= FRESH or self._thread_sharing_count:

@@ -22,6 +22,7 @@ from .resilience import logger
 from .retry import Circumstances, Decision, Row, decide
 from .session import text_of
 from .statements import Kind, Statement, analyse
+from .units import UNIT
 from .verdicts import Phase, Verdict
 from .volatility import why_volatile
 from .watching import note_loss
@@ -218,6 +219,9 @@ class Recovery:
         limits = db.resilience.limits
         # The server has rolled it back: retry_atomic may run it again as a whole.
         error.transaction_lost = not db.autocommit  # type: ignore[attr-defined]
+        error.connection_lost = True  # type: ignore[attr-defined]
+        if db.autocommit and (unit := UNIT.get()) is not None:
+            unit.took_effect(text_of(self._call.sql))  # it may have
         error.add_note(notes.refused(db.alias, loss.reason, loss.idle, limits, why))
         db.resilience.shared.count("refused")
         raise error

@@ -80,6 +80,21 @@ class ConnectRetried:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestRetried:
+    """A request is run again; the signal carries ``request`` instead of ``connection``.
+
+    Attributes:
+        method: of HTTP.
+        path: of the URL, without the query string.
+        attempt: 1 for the first time it is run again.
+    """
+
+    method: str
+    path: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class StatementRetried:
     """A statement was run again on a new connection.
 
