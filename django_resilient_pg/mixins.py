@@ -128,13 +128,9 @@ class ResilientDatabaseMixin(Base):
     def ensure_connection(self) -> None:
         """Connect if need be; a passing failure is tried again until ``retry_deadline``."""
         if self.connection is None:
-            began = monotonic()
-            try:
-                super().ensure_connection()
-            except Error as error:
-                from .connecting import connect_again
+            from .connecting import connect
 
-                connect_again(self, error, began, super().ensure_connection)
+            connect(self, super().ensure_connection)
 
     def close(self) -> None:
         """Django's boundary: what comes after starts clean."""

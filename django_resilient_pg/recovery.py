@@ -16,6 +16,7 @@ from . import notes, signals
 from .bucket import BUCKET
 from .connecting import deadline, spending
 from .drivers import IN_TRANSACTION, Link
+from .errors import ServerDown
 from .losses import Loss, judge_error, sqlstate_of
 from .replacing import abandon, end_quietly, replace, restore_savepoints
 from .resilience import logger
@@ -173,6 +174,8 @@ class Recovery:
         savepoints = list(db._savepoints) if not db.autocommit else []
         try:
             replace(db, loss.reason, loss.idle)
+        except ServerDown as error:
+            raise NotAgain(str(error).rstrip(".")) from error
         except Error as error:
             waited = monotonic() - self._began
             first_line = str(error).partition("\n")[0]
