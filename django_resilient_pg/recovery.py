@@ -224,7 +224,7 @@ class Recovery:
         error.transaction_lost = not db.autocommit  # type: ignore[attr-defined]
         error.connection_lost = True  # type: ignore[attr-defined]
         if db.autocommit and (unit := UNIT.get()) is not None:
-            unit.took_effect(text_of(self._call.sql))  # it may have
+            unit.took_effect(db.alias, self._call.sql)  # it may have
         error.add_note(notes.refused(db.alias, loss.reason, loss.idle, limits, why))
         db.resilience.shared.count("refused")
         raise error
