@@ -112,7 +112,9 @@ class ResilientDatabaseMixin(Base):
         self._connecting = True
         try:
             super().connect()
-        except BaseException:
+        except BaseException as error:
+            # Told from an error of the same words that came out of a statement.
+            error.not_connected = True  # type: ignore[attr-defined]
             # The outermost way: a pooled connection goes back to its pool.
             with contextlib.suppress(Error):
                 self._close()

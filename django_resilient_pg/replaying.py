@@ -43,8 +43,8 @@ def unreachable(error: BaseException | None) -> bool:
             return False
         if isinstance(one, ServerDown):
             return True
-        if isinstance(one, Error) and judge_error(None, one, Phase.CONNECT).transient:
-            return True
+        if getattr(one, "not_connected", False):
+            return judge_error(None, one, Phase.CONNECT).transient
     return False
 
 

@@ -27,6 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "max_backoff": 0.5,
     "primary": None,
     "replay_session": True,
+    "commit_outcome": False,
     "credentials": None,
 }
 NUMBERS = [d for d in declarations() if d.kind in {"number", "integer"}]
