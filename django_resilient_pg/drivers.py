@@ -62,9 +62,10 @@ class Link:
         status: ``PQtransactionStatus`` as an int, read from memory.
         poll: see :func:`poll_for`.
         last_word: what the server said when it ended the session, once that was read.
+        identity: of the server and its process, once ``outcome`` has asked for them.
     """
 
-    __slots__ = ("_owned_fd", "connection", "fd", "last_word", "poll", "status")
+    __slots__ = ("_owned_fd", "connection", "fd", "identity", "last_word", "poll", "status")
 
     connection: Any
     status: Callable[[], int]
@@ -72,6 +73,7 @@ class Link:
     def __init__(self, connection: Any) -> None:
         self.connection = connection
         self.last_word: LastWord | None = None
+        self.identity: tuple[Any, ...] = ()
         self.fd = self._fileno()
         self.poll: Callable[[int], object] = poll_for(self.fd)
 

@@ -240,6 +240,8 @@ class ResilientDatabaseMixin(Base):
         if (unit := UNIT.get()) is not None:
             for text in self._ran:
                 unit.took_effect(self.alias, text)
+            if len(self._ran) >= MOST_TEXTS:
+                unit.uncounted.add(self.alias)
 
     def _note_session(self, sql: object) -> None:
         # What runs while connecting (connection_created receivers) runs again by itself.
@@ -287,7 +289,7 @@ class ResilientDatabaseMixin(Base):
         if self._ask_outcome and self._status() == IN_TRANSACTION and not self._untouched:
             from .committing import mark_transaction
 
-            marked = mark_transaction(self, link)
+            marked = mark_transaction(self, link)  # None: it has only read
         try:
             super()._commit()
         except Error as error:

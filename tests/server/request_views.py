@@ -16,6 +16,7 @@ from django.urls import path
 from django.views import View
 
 from django_resilient_pg.decorators import not_replayable, replayable
+from django_resilient_pg.units import MOST_TEXTS
 from testproject.shop.models import Customer
 
 #: Every run of a view that loses its connection, by its name.
@@ -72,6 +73,15 @@ def committed_reads(request: HttpRequest) -> HttpResponse:
     with transaction.atomic(), transaction.atomic():
         Customer.objects.count()
     return HttpResponse(lost_reads("committed_reads"))
+
+
+def committed_much(request: HttpRequest) -> HttpResponse:
+    """More different reads than are kept, and then a write."""
+    with transaction.atomic(), connections["default"].cursor() as cursor:
+        for number in range(MOST_TEXTS):
+            cursor.execute(f"SELECT {number}")
+        create("once")
+    return HttpResponse(lost_reads("committed_much"))
 
 
 def called(request: HttpRequest) -> HttpResponse:
@@ -266,7 +276,7 @@ def unreachable(request: HttpRequest) -> HttpResponse:
 
 
 VIEWS: list[Any] = [
-    *(reading, setting, wrote, committed, committed_reads, called, copied, hooked),
+    *(reading, setting, wrote, committed, committed_reads, committed_much, called, copied, hooked),
     *(wrote_elsewhere, hooked_elsewhere, read_elsewhere, posting, streamed, uploading, unmarked),
     *(forbidden, rendering, tracing, new_session_key, stream, stream_lost_late, empty_stream),
     *(events, file, asynchronous, wrote_in_a_thread, stream_async, swallowed, unreachable),
