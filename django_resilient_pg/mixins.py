@@ -232,8 +232,17 @@ class ResilientDatabaseMixin(Base):
         if not self.autocommit:
             if len(self._ran) < MOST_TEXTS:
                 self._ran.add(sql if isinstance(sql, str) else id(sql))
-        elif (unit := UNIT.get()) is not None:
+        elif not self._connecting and (unit := UNIT.get()) is not None:
+            # What runs while connecting runs again by itself.
             unit.took_effect(self.alias, sql)
+
+    def _note_failed(self, sql: object) -> None:
+        """Remember what may have committed inside before it failed: CALL, several statements."""
+        from .session import text_of
+        from .statements import Kind, analyse
+
+        if analyse(text_of(sql)).kind is Kind.UNREPEATABLE:
+            self._note_effect(sql)
 
     def _note_committed(self) -> None:
         """What the transaction ran has taken effect, or may have."""
@@ -270,6 +279,7 @@ class ResilientDatabaseMixin(Base):
         link = self._link
         if link is None or self.connection is not self._bound_to:
             super()._commit()
+            self._note_committed()
             return
         # A loss seen before COMMIT is sent is certain, not "outcome unknown".
         if (
