@@ -103,9 +103,10 @@ def connect(db: ResilientDatabaseMixin, attempt: Callable[[], None]) -> None:
     except Error as error:
         if not one.passing(error):
             raise
-        if not BUCKET.take():
-            raise one.refusal(waits=False) from error
         with spending(db, monotonic() - began) as budget:
+            if budget.remaining() and not BUCKET.take():
+                asked = None if isinstance(error, ServerDown) else error
+                raise one.refusal(waits=False) from asked
             one.go_on(error, budget, began)
 
 
@@ -123,15 +124,29 @@ class _Attempt:
         try:
             self._attempt()
         except Error as error:
-            if self.passing(error):
-                self._probe.failed(turn, str(error).partition("\n")[0], self._pause)
-            else:
-                self._probe.answered(turn)
+            self._conclude(turn, error)
             raise
         except BaseException:
             self._probe.interrupted(turn)
             raise
-        self._probe.answered(turn)
+        self._answered(turn)
+
+    def _conclude(self, turn: Turn, error: Error) -> None:
+        """A failed attempt is a verdict on the server, unless the server said no by itself."""
+        if not self.passing(error):
+            self._answered(turn)
+        elif self._probe.failed(turn, line := str(error).partition("\n")[0], self._pause):
+            logger.warning('The server of "%s" takes no connections: %s', self._db.alias, line)
+
+    def _answered(self, turn: Turn) -> None:
+        seconds = self._probe.answered(turn)
+        if seconds is not None:
+            away = notes.seconds(seconds)
+            logger.warning(
+                'The server of "%s" takes connections again, %s after the first failure.',
+                self._db.alias,
+                away,
+            )
 
     def _pause(self, failures: int) -> float:
         options = self._db.resilience.options

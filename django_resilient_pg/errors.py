@@ -20,7 +20,7 @@ class CommitOutcomeUnknown(OperationalError):
         xid: the transaction's id where it is known (a 64-bit ``xid8``), else ``None``.
     """
 
-    def __init__(self, message: str, *, alias: str, xid: int | None = None) -> None:
+    def __init__(self, message: str, *, alias: str = "", xid: int | None = None) -> None:
         super().__init__(message)
         self.alias = alias
         self.xid = xid

@@ -121,6 +121,12 @@ class Options:
     max_backoff: float = _seconds(
         0.5, 0.001, 3600.0, "Longest wait between attempts to connect; not below backoff."
     )
+    commit_outcome: bool = _key(
+        "boolean",
+        False,
+        "Learn the id of every writing transaction before its COMMIT (one round trip), so that the"
+        " server can be asked what became of a COMMIT that was lost.",
+    )
     primary: bool | None = _key(
         "boolean",
         None,
@@ -129,12 +135,6 @@ class Options:
         optional=True,
     )
     replay_session: bool = _key("boolean", True, "Replay SETs that were made on the lost session.")
-    commit_outcome: bool = _key(
-        "boolean",
-        False,
-        "Learn the id of every writing transaction before its COMMIT (one round trip), so that the"
-        " server can be asked what became of a COMMIT that was lost.",
-    )
     credentials: str | None = _key(
         "path",
         None,

@@ -49,7 +49,7 @@ class Probe:
         self.down = False
         self.said = ""
         self.failures = 0
-        self._due = 0.0
+        self._since = self._due = 0.0
         self._start_anew()
 
     def _start_anew(self) -> None:
@@ -78,28 +78,40 @@ class Probe:
         self._asking = True
         return Turn.ASK
 
-    def failed(self, turn: Turn, said: str, wait: Callable[[int], float]) -> None:
-        """The server could not be reached; ``wait(failures)`` seconds until the next attempt."""
+    def failed(self, turn: Turn, said: str, wait: Callable[[int], float]) -> bool:
+        """The server could not be reached; ``wait(failures)`` seconds until the next attempt.
+
+        Returns:
+            whether this is news.
+        """
         with self._own():
-            if turn is Turn.ASK:
-                self._asking = False
-            elif self.down:
-                return  # begun before it was known: not what sets the pace
+            self._leave(turn)
+            if self.down and turn is Turn.FREE:
+                return False  # begun before it was known: not what sets the pace
+            now, news = self._clock(), not self.down
+            if news:
+                self._since = now
             self.down = True
             self.said = said
             self.failures += 1
-            self._due = self._clock() + wait(self.failures)
+            self._due = now + wait(self.failures)
             self._changed.notify_all()
+            return news
 
-    def answered(self, turn: Turn) -> None:
-        """The server has answered, if only to refuse."""
+    def answered(self, turn: Turn) -> float | None:
+        """The server has answered, if only to refuse.
+
+        Returns:
+            seconds since the first failed attempt; ``None``: it was not known to be down.
+        """
         if turn is Turn.FREE and not self.down:
-            return
+            return None
         with self._own():
             self._leave(turn)
-            self.down = False
+            was_down, self.down = self.down, False
             self.failures = 0
             self._changed.notify_all()
+            return self._clock() - self._since if was_down else None
 
     def interrupted(self, turn: Turn) -> None:
         """The attempt ended without a verdict: the next thread may ask at once."""

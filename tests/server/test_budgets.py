@@ -122,7 +122,10 @@ def test_retry_atomic_sets_it(
 
 
 def test_one_thread_asks_and_the_others_wait_for_its_verdict(
-    own_server: Server, own_connections: Connections, tokens: None
+    own_server: Server,
+    own_connections: Connections,
+    tokens: None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Eight statements wait out a restart with the attempts of one."""
     alias = own_connections(retry_deadline=30.0).alias
@@ -148,6 +151,10 @@ def test_one_thread_asks_and_the_others_wait_for_its_verdict(
         signals.connect_retried.disconnect(count)
     # Eight that began before it was known, then doubling waits up to half a second.
     assert 8 <= len(attempts) <= 8 + 25
+    said = [line for line in caplog.messages if "takes" in line]
+    assert len(said) == 2
+    assert f'server of "{alias}" takes no connections: ' in said[0]
+    assert f'server of "{alias}" takes connections again, ' in said[1]
 
 
 def test_an_empty_bucket_fails_at_once_and_says_why_and_when(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import dis
+import inspect
 import os
 import re
 import subprocess
@@ -24,15 +25,30 @@ import pytest
 from django.core.management import get_commands
 from django.db import connection
 from django.dispatch import Signal
+from django.test import RequestFactory
 from django.test.utils import isolate_apps
 
 import django_resilient_pg
 from benchmarks import healthy
-from django_resilient_pg import cursors, errors, keepalives, notes, signals, verdicts, watching
+from django_resilient_pg import (
+    cursors,
+    errors,
+    keepalives,
+    middleware_checks,
+    notes,
+    request_settings,
+    signals,
+    verdicts,
+    watching,
+)
 from django_resilient_pg.options import Declaration, declarations
+from django_resilient_pg.replaying import why_lasting, why_not
 from django_resilient_pg.resilience import Stats
-from django_resilient_pg.retry import Circumstances, decide
+from django_resilient_pg.retry import Budget, Circumstances, decide
+from django_resilient_pg.snapshots import Snapshot
 from django_resilient_pg.statements import analyse
+from django_resilient_pg.transaction import retry_atomic
+from django_resilient_pg.units import Unit
 from django_resilient_pg.verdicts import Failure, Phase, Reason
 from django_resilient_pg.volatility import HARMLESS_FUNCTIONS
 
@@ -45,6 +61,7 @@ README = "README.rst"
 OPTIONS = "docs/options.rst"
 PROMISE = "docs/promise.rst"
 OBSERVE = "docs/observe.rst"
+UNITS = "docs/units.rst"
 PAGES = [README, "CHANGELOG.rst", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.rst"))]
 LATER = "Not in this version"
 QUIET = {"syntax_highlight": "none", "raw_enabled": False, "file_insertion_enabled": False}
@@ -432,6 +449,41 @@ def test_the_libpq_parameters_are_those_that_are_added() -> None:
     rows = {row[0]: row[1] for row in table(section(OPTIONS, "libpq parameters"), "Parameter")}
     added = keepalives.additions({"host": "db.example.org"}, {})
     assert rows == {name: str(value) for name, value in added.items()}
+
+
+# -- requests and transactions ----------------------------------------------------------------
+
+
+def test_every_setting_of_the_middleware_is_documented() -> None:
+    rows = table(section(UNITS, "Settings"), "Setting")
+    declared = request_settings.DECLARED
+    assert rows == [[one.name, repr(one.default), one.allowed] for one in declared]
+
+
+def test_every_system_check_of_the_middleware_is_documented() -> None:
+    source = Path(str(middleware_checks.__file__)).read_text(encoding="utf-8")
+    ids = re.findall(r'id="(resilient_pg\.[EWI]\d+)"', source)
+    assert len(ids) == 5
+    assert sorted(ids) == list(listed_fields(section(UNITS, "System checks")))
+
+
+def test_the_arguments_of_retry_atomic_are_documented() -> None:
+    rows = table(section(UNITS, "A function"), "Argument")
+    given = inspect.signature(retry_atomic.run).parameters.values()
+    options = [one for one in given if one.kind is inspect.Parameter.KEYWORD_ONLY]
+    assert [row[:2] for row in rows] == [[one.name, repr(one.default)] for one in options]
+
+
+def test_the_reasons_that_are_quoted_are_the_middlewares_own() -> None:
+    unit = Unit(Budget(1.0))
+    unit.took_effect("default", "INSERT INTO t VALUES (1)")
+    request = RequestFactory().post("/")
+    request.resolver_match = None
+    methods = request_settings.METHODS.default
+    reasons = [why_lasting(unit), why_not(request, unit, Snapshot(request), methods)]
+    quoted = [words(block) for block in blocks(UNITS, "text")]
+    for reason in reasons:
+        assert any(f"The request was not run again: {reason}." in block for block in quoted), reason
 
 
 # -- the promise ------------------------------------------------------------------------------

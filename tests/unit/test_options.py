@@ -25,9 +25,9 @@ DEFAULTS: dict[str, Any] = {
     "retry_deadline": 10.0,
     "backoff": 0.05,
     "max_backoff": 0.5,
+    "commit_outcome": False,
     "primary": None,
     "replay_session": True,
-    "commit_outcome": False,
     "credentials": None,
 }
 NUMBERS = [d for d in declarations() if d.kind in {"number", "integer"}]

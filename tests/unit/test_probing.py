@@ -49,7 +49,7 @@ def test_the_next_attempt_follows_the_failure_of_the_last() -> None:
 def test_attempts_begun_before_it_was_known_do_not_set_the_pace() -> None:
     down = Down()
     down.now += 0.9
-    down.probe.failed(Turn.FREE, "refused too", lambda _: 60.0)
+    assert not down.probe.failed(Turn.FREE, "refused too", lambda _: 60.0)
     assert down.probe.due_in() == pytest.approx(0.1)
     assert (down.probe.failures, down.probe.said) == (1, "refused")
 
@@ -59,9 +59,11 @@ def test_an_answer_sets_everybody_free(turn: Turn) -> None:
     down = Down()
     down.now += 1.0
     assert down.probe.begin() is Turn.ASK
-    down.probe.answered(turn)
+    down.now += 1.0
+    assert down.probe.answered(turn) == 2.0
+    assert down.probe.answered(turn) is None
     assert [down.probe.begin() for _ in range(2)] == [Turn.FREE] * 2
-    down.probe.failed(Turn.FREE, "again", lambda n: float(n))
+    assert down.probe.failed(Turn.FREE, "again", float)
     assert (down.probe.failures, down.probe.due_in() > 0) == (1, True)
 
 
