@@ -21,6 +21,7 @@ from django.http import HttpRequest, HttpResponse, RawPostDataException
 from django.http.response import HttpResponseBase
 
 from . import foreign, request_settings, signals, streaming
+from .bucket import BUCKET
 from .replaying import lost, may_ever, start_clean, unreachable, why_lasting, why_not
 from .resilience import logger
 from .retry import Budget
@@ -167,7 +168,10 @@ class RequestRetryMiddleware:
         if not attempts.unit.budget.remaining():
             seconds = self._settings.deadline
             return f"it began more than {seconds:g} s ago (RESILIENT_PG_REQUEST_DEADLINE)"
-        return why_not(request, attempts.unit, attempts.snapshot, self._settings.methods)
+        why = why_not(request, attempts.unit, attempts.snapshot, self._settings.methods)
+        if not why and not BUCKET.take():
+            return "too many retries are under way in this process; the database needs a rest"
+        return why
 
     def _make_new(self, request: HttpRequest, attempts: _Attempts) -> None:
         """Make the request as new as before its view, and say so."""

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from django.core.files.uploadedfile import InMemoryUploadedFile
 from django.db.models import Model
 from django.http import HttpRequest
 from django.utils.datastructures import ImmutableList
-from django.utils.functional import LazyObject, empty
+from django.utils.functional import LazyObject
 
 _CONTAINERS: Final = frozenset({dict, list, set})
+# Most attributes are one of these, and hold nothing.
+_PLAIN: Final = frozenset({str, bool, int, type(None)})
 _FORM: Final = ("_post", "_files", "_read_started", "_upload_handlers")
 _CACHE: Final = "_session_cache"
 
-Undo = Callable[[], None]
+#: A container, or an object by its attributes, and what it held.
+Kept = tuple[Any, Any]
 
 
 class Snapshot:
@@ -29,9 +32,18 @@ class Snapshot:
 
     def __init__(self, request: HttpRequest) -> None:
         self._request = request
-        self._attributes = dict(request.__dict__)
-        self._undo = list(_undos(self._attributes))
-        self._session_key = _session_key(self._attributes)
+        self._attributes = attributes = dict(request.__dict__)
+        self._session_key = _session_key(attributes)
+        self._kept: list[Kept] = []
+        for name, value in attributes.items():
+            kind = type(value)
+            if kind in _PLAIN or name in {"session", "environ"}:  # environ is META once more
+                continue
+            if kind in _CONTAINERS:
+                self._kept.append((value, value.copy()))
+            elif name == "_messages" or isinstance(value, (LazyObject, Model)):
+                self._kept += _of_object(value)
+        self._session = _of_session(attributes.get("session"))
 
     def keep_form(self) -> None:
         """Keep a form that was parsed from the stream before the view, as CSRF protection does.
@@ -64,8 +76,11 @@ class Snapshot:
         body = now.get("_body")
         now.clear()
         now.update(self._attributes)
-        for undo in self._undo:
-            undo()
+        for value, before in self._kept:
+            _put_back(value, before)
+        if self._session:
+            # Copied again: there may be a third attempt.
+            _put_back(self._attributes["session"], _with_own_cache(self._session))
         if body is not None:
             now.update(_body=body, _stream=io.BytesIO(body))
         for one in self._files(now):
@@ -81,66 +96,34 @@ def _session_key(attributes: dict[str, Any]) -> object:
     return getattr(attributes.get("session"), "session_key", None)
 
 
-def _undos(attributes: dict[str, Any]) -> Iterator[Undo]:
-    for name, value in attributes.items():
-        if name == "session":
-            yield _undo_session(value)
-        elif name == "_messages":
-            yield _undo_object(value)
-            yield from (_undo_object(one) for one in getattr(value, "storages", ()))
-        elif type(value) in _CONTAINERS:
-            yield _undo_container(value)
-        elif isinstance(value, LazyObject):
-            yield from _undo_lazy(value)
-        elif isinstance(value, Model):
-            yield _undo_object(value)
+def _put_back(value: Any, before: Any) -> None:
+    target = value if type(value) in _CONTAINERS else value.__dict__
+    target.clear()
+    if type(target) is list:
+        target.extend(before)
+    else:
+        target.update(before)
 
 
-def _undo_container(value: Any) -> Undo:
-    before = value.copy()
-    put = value.extend if type(value) is list else value.update
-
-    def undo() -> None:
-        value.clear()
-        put(before)
-
-    return undo
-
-
-def _undo_object(value: Any) -> Undo:
+def _of_object(value: Any) -> Iterator[Kept]:
+    """Its attributes, their containers, what a lazy object stands for, and inner storages."""
     before = dict(value.__dict__)
-    inner = [_undo_container(one) for one in before.values() if type(one) in _CONTAINERS]
-
-    def undo() -> None:
-        value.__dict__.clear()
-        value.__dict__.update(before)
-        for one in inner:
-            one()
-
-    return undo
+    yield value, before
+    yield from ((one, one.copy()) for one in before.values() if type(one) in _CONTAINERS)
+    if isinstance(before.get("_wrapped"), Model):
+        yield from _of_object(before["_wrapped"])
+    for one in before.get("storages", ()):  # of messages
+        yield from _of_object(one)
 
 
-def _undo_lazy(value: Any) -> Iterator[Undo]:
-    """An object that the view was the first to need is made anew; else it is put back."""
-    wrapped = value.__dict__.get("_wrapped", empty)
-    yield lambda: value.__dict__.update(_wrapped=wrapped)
-    if isinstance(wrapped, Model):
-        yield _undo_object(wrapped)
-
-
-def _undo_session(value: Any) -> Undo:
+def _of_session(session: Any) -> dict[str, Any]:
     """A session is loaded again from its store, unless a middleware had changed it already."""
-    if not hasattr(value, "__dict__"):
-        return lambda: None
-    before = dict(value.__dict__)
-    changed = before.get("modified", False)
-    cache = copy.deepcopy(before.get(_CACHE)) if changed else None
+    before = dict(getattr(session, "__dict__", {}))
+    cache = before.pop(_CACHE, None)
+    if cache is not None and before.get("modified"):
+        before[_CACHE] = copy.deepcopy(cache)
+    return before
 
-    def undo() -> None:
-        value.__dict__.clear()
-        value.__dict__.update(before)
-        value.__dict__.pop(_CACHE, None)
-        if changed and cache is not None:
-            value.__dict__[_CACHE] = copy.deepcopy(cache)
 
-    return undo
+def _with_own_cache(session: dict[str, Any]) -> dict[str, Any]:
+    return session | {_CACHE: copy.deepcopy(session[_CACHE])} if _CACHE in session else session

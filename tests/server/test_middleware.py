@@ -23,6 +23,7 @@ from django.http.response import HttpResponseBase
 from django.test import AsyncClient, Client, override_settings
 
 from django_resilient_pg import signals
+from django_resilient_pg.bucket import BUCKET
 from testproject.postgres import Server
 from testproject.shop.models import Customer
 from tests.engines import RESILIENT, STOCK, Connections, backend_pid
@@ -374,6 +375,26 @@ def test_other_middlewares_see_one_answer() -> None:
     ]
 
 
+def test_a_middleware_below_runs_twice() -> None:
+    """Which is why a system check wants this one to be the last."""
+    from tests.server import request_middleware
+
+    request_middleware.seen.clear()
+    below = "tests.server.request_middleware.Watching"
+    with override_settings(MIDDLEWARE=[OURS, below]):
+        assert send("/reading/").status_code == 200
+    assert request_middleware.seen.count("response") == 2
+
+
+def test_without_tokens_nothing_is_run_again(caplog: pytest.LogCaptureFixture) -> None:
+    BUCKET.tokens, BUCKET.short = 0, True
+    try:
+        assert send("/reading/").status_code == 500
+    finally:
+        BUCKET.tokens, BUCKET.short = BUCKET.CAPACITY, False
+    assert "the database needs a rest" in caplog.text
+
+
 # -- streams ----------------------------------------------------------------------------------
 
 
@@ -423,6 +444,14 @@ def test_under_asgi(view: str, name: str, reported: list[Any]) -> None:
     assert response.status_code == 200
     assert response.body == (b"0!" if view.startswith("stream") else b"0")
     assert (runs, reported) == ([view] * 2, [])
+
+
+@pytest.mark.parametrize("above", [True, False])
+def test_beside_a_synchronous_middleware_under_asgi(above: bool) -> None:
+    other = "tests.server.request_middleware.Watching"
+    with override_settings(MIDDLEWARE=[other, OURS] if above else [OURS, other]):
+        response = send_async("/asynchronous/")
+    assert (response.status_code, runs) == (200, ["asynchronous"] * 2)
 
 
 def test_a_write_in_another_thread_counts() -> None:
