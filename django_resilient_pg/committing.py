@@ -22,6 +22,7 @@ from .watching import note_idle_loss, note_loss
 
 if TYPE_CHECKING:
     from .mixins import ResilientDatabaseMixin
+    from .retry import Budget
 
 # Texts of plain reads, shared by all threads; bounded as those of ``session``.
 _PLAIN: set[object] = set()
@@ -133,25 +134,37 @@ def has_committed(
 def _ask(
     db: ResilientDatabaseMixin, loss: Loss, marked: Mark | None, texts: frozenset[object]
 ) -> Outcome:
-    """Ask on a new connection, which stays in the place of the lost one."""
+    """Ask on a new connection, which stays in the place of the lost one.
+
+    If that one dies as well the question is asked again: it is a read like any other.
+    """
     if marked is None and not only_reads(texts):
         return Outcome.UNKNOWN
-    try:
-        with spending(db) as budget:
-            replace(db, loss.reason, loss.idle)
+    with spending(db) as budget:
+        for _ in range(1 + db.resilience.options.read_retries):
+            try:
+                replace(db, loss.reason, loss.idle)
+            except Error:
+                break
             fresh = db._link
             assert fresh is not None
-            with db.wrap_database_errors:
-                if marked is not None:
-                    found = outcome(fresh, marked, seconds=budget.remaining())
-                else:
-                    calls = frozenset().union(*(analyse(str(text)).functions for text in texts))
-                    volatile = why_volatile(fresh, calls)
-                    found = Outcome.UNKNOWN if volatile else Outcome.COMMITTED
-                fresh.connection.rollback()  # the questions have begun a transaction
-            return found
-    except Error:
-        return Outcome.UNKNOWN
+            try:
+                with db.wrap_database_errors:
+                    return _answer(fresh, marked, texts, budget)
+            except Error:
+                if not fresh.lost():
+                    break
+    return Outcome.UNKNOWN
+
+
+def _answer(fresh: Link, marked: Mark | None, texts: frozenset[object], budget: Budget) -> Outcome:
+    if marked is not None:
+        found = outcome(fresh, marked, seconds=budget.remaining())
+    else:
+        calls = frozenset().union(*(analyse(str(text)).functions for text in texts))
+        found = Outcome.UNKNOWN if why_volatile(fresh, calls) else Outcome.COMMITTED
+    fresh.connection.rollback()  # the questions have begun a transaction
+    return found
 
 
 def only_reads(texts: frozenset[object]) -> bool:

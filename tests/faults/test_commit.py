@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.db import Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 
 from django_resilient_pg.errors import CommitOutcomeUnknown, TransactionLost
 from django_resilient_pg.transaction import retry_atomic
@@ -318,3 +319,41 @@ def test_without_retry_the_loss_of_a_writing_transaction_is_certain(
         insert(connection, "a")
         kill(connection)
     assert rows(server) == []
+
+
+@pytest.mark.parametrize("kind", ["read", "write"])
+def test_the_question_is_asked_again_if_its_connection_dies_too(
+    kind: str, make_connection: Connections, server: Server, table: None, proxy: Proxy
+) -> None:
+    """As under a load whose sessions are ended all the time."""
+    connection = make_connection(RESILIENT, PORT=proxy.port)
+    hooks: list[int] = []
+    killed: list[int] = []
+
+    def kill_the_first(connection: BaseDatabaseWrapper, **_: Any) -> None:
+        if not killed:
+            killed.append(backend_pid(connection))
+            server.terminate(*killed)
+
+    def work() -> None:
+        if kind == "write":
+            insert(connection, "once")
+        else:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT count(*) FROM pg_class")
+        transaction.on_commit(lambda: hooks.append(1), using=connection.alias)
+        proxy.cut_at(2 if kind == "write" else 1, "answer")
+
+    connection.ensure_connection()
+    connection_created.connect(kill_the_first)
+    try:
+        if kind == "write":
+            retry_atomic.run(work, using=connection.alias)
+        else:
+            with transaction.atomic(using=connection.alias):
+                work()
+    finally:
+        connection_created.disconnect(kill_the_first)
+    assert killed
+    assert hooks == [1]
+    assert rows(server) == (["once"] if kind == "write" else [])
