@@ -245,8 +245,9 @@ class ResilientDatabaseMixin(Base):
             self._note_effect(sql)
 
     def _note_committed(self) -> None:
-        """What the transaction ran has taken effect, or may have."""
+        """What the transaction ran has taken effect, or may have; its hooks are about to run."""
         if (unit := UNIT.get()) is not None:
+            unit.hooks += len(self.run_on_commit)
             for text in self._ran:
                 unit.took_effect(self.alias, text)
             if len(self._ran) >= MOST_TEXTS:
@@ -294,6 +295,7 @@ class ResilientDatabaseMixin(Base):
             from .committing import gone_before_commit
 
             if gone_before_commit(self, link):
+                self._note_committed()
                 return
         marked = None
         if self._ask_outcome and self._status() == IN_TRANSACTION and not self._untouched:
@@ -314,12 +316,6 @@ class ResilientDatabaseMixin(Base):
         if self._savepoints:
             self._savepoints = []
         self._ran.clear()
-
-    def run_and_clear_commit_hooks(self) -> None:
-        """As Django's; hooks are an effect that a unit of work has had."""
-        if self.run_on_commit and (unit := UNIT.get()) is not None:
-            unit.hooks += len(self.run_on_commit)
-        super().run_and_clear_commit_hooks()
 
     def on_commit(self, func: Callable[[], object], robust: bool = False) -> None:
         """As Django's; outside of a transaction the hook runs at once."""

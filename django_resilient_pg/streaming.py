@@ -15,7 +15,7 @@ _END: Final = object()
 def is_open(response: Any) -> bool:
     """Whether a response has still to make its content, and will not wait for events before."""
     return (
-        response.streaming
+        getattr(response, "streaming", False)
         # A file is handed to the server as it is.
         and getattr(response, "file_to_stream", None) is None
         and not response.get("Content-Type", "").startswith("text/event-stream")
