@@ -28,6 +28,7 @@ _VARIABLES: Final = {
     "sslcert": "PGSSLCERT",
     "sslkey": "PGSSLKEY",
     "sslnegotiation": "PGSSLNEGOTIATION",
+    "require_auth": "PGREQUIREAUTH",
     "connect_timeout": "PGCONNECT_TIMEOUT",
     "target_session_attrs": "PGTARGETSESSIONATTRS",
 }

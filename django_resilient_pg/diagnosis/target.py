@@ -58,6 +58,7 @@ class Target:
         sslrootcert: as set, "" if not; see :attr:`trust`.
         sslcert, sslkey: paths of the client's certificate and key, "" for libpq's default.
         sslnegotiation: "postgres" or "direct".
+        require_auth: the ways to authenticate that are allowed, "" for all (libpq 16).
         connect_timeout: seconds per address; ``None``: libpq waits without end.
         target_session_attrs: which kind of server is wanted, "any" by default.
         service: the service file's section in use, "" if none.
@@ -75,6 +76,7 @@ class Target:
     sslcert: str = ""
     sslkey: str = ""
     sslnegotiation: str = "postgres"
+    require_auth: str = ""
     connect_timeout: float | None = None
     target_session_attrs: str = "any"
     service: str = ""
@@ -141,6 +143,7 @@ def target(alias: str, params: Mapping[str, object], environ: Mapping[str, str])
         sslnegotiation=_choice(
             given, "sslnegotiation", "postgres", ("postgres", "direct"), problems
         ),
+        require_auth=given.text("require_auth"),
         connect_timeout=_seconds(given, problems),
         target_session_attrs=given.text("target_session_attrs", "any"),
         service=given.service,
