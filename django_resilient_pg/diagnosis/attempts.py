@@ -125,7 +125,7 @@ def attempt(
 
 def _refusal(error: Exception, hide: Callable[[str], str], seconds: float) -> Refusal:
     if isinstance(error, TimeoutError):
-        return Refusal("timeout", True, f"The login did not end: {error}", False, seconds)
+        return Refusal("timeout", True, str(error), False, seconds)
     if isinstance(error, ImproperlyConfigured):
         return Refusal("settings", False, hide(str(error)), True, seconds)
     if not _of_a_driver(error):

@@ -53,6 +53,9 @@ def _stopped(trip: Trip, refusal: Refusal) -> Stopped:
         return Stopped(explained.sentence, explained.advice, refusal.transient, stage)
     stage, advice = _RULES.get(refusal.rule, _OTHERWISE)
     text = refusal.text
+    if refusal.rule in {"timeout", "unreachable"} and trip.reached is not None:
+        text = f"the login did not end within {trip.timeout:.3g} s"
+        advice = "Look at the server's log: it is overloaded, waking up, or slow to authenticate."
     if refusal.local:
         stage, advice = _RULES["settings"]
     elif stage == "database" and text.startswith("role "):
