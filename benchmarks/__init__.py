@@ -1,0 +1,1 @@
+"""Figures beside the stock engine's, paired in one run."""

@@ -22,7 +22,12 @@ ENGINES = ("django.db.backends.postgresql", "django_resilient_pg")
 #: name -> highest ratio allowed (resilient : stock).
 BOUNDS = {"query": 1.02, "orm query": 1.02, "transaction": 1.02, "request": 0.85}
 IMPORT_BOUND = 0.015
-IMPORT = "import time, django.db.backends.postgresql.base; b = time.perf_counter(); import {}; print(time.perf_counter() - b)"
+IMPORT = """
+import time, django.db.backends.postgresql.base
+began = time.perf_counter()
+import {}
+print(time.perf_counter() - began)
+"""
 
 
 def configure(server: Any) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from .facts import Facts, Path
 from .options import Options
@@ -24,8 +23,7 @@ _UNSEEN_DEVICES: Final = 240.0
 _LIFETIME_MARGIN: Final = 0.9
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(NamedTuple):
     """A number of seconds and where it comes from.
 
     Attributes:
@@ -38,8 +36,7 @@ class Limit:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What the connections of one alias may do.
 
     Attributes:

@@ -17,8 +17,8 @@ from django.db.backends.postgresql.base import CursorDebugWrapper
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error
 
+from .bucket import BUCKET
 from .drivers import IDLE, IN_TRANSACTION
-from .recovery import Call, Recovery
 from .session import HARMLESS
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class ResilientCursorMixin:
     cursor: Any
     #: The server-side cursor's name; such a cursor is made anew under the same name.
     name: str | None = None
+    #: The link of the connection that the driver cursor belongs to.
+    _link: Any
 
     def __init__(self, cursor: Any, db: ResilientDatabaseMixin) -> None:
         self.cursor = cursor
@@ -57,7 +59,9 @@ class ResilientCursorMixin:
         if status != IN_TRANSACTION:
             if monotonic() - db._seen_at > FRESH:
                 self._look()
-            db._untouched = True
+                status = db._status()
+            # Not in a failed transaction: it has run something.
+            db._untouched = status == IDLE
         untouched = db._untouched
         db._untouched = False
         try:
@@ -66,9 +70,10 @@ class ResilientCursorMixin:
             else:
                 result = self.cursor.execute(sql, params)
         except BaseException as error:
-            call = Call(self, self._send, sql, params, untouched=untouched, status=status)
-            result = self._failed(error, call)
+            result = self._failed(error, self._send, sql, params, untouched, status)
         db._heard_at = db._seen_at = monotonic()
+        if BUCKET.short:
+            BUCKET.refund()
         # Texts that are known to leave the session as it was are the ordinary case.
         if sql.__class__ is not str or sql not in HARMLESS:
             db._note_session(sql)
@@ -92,14 +97,14 @@ class ResilientCursorMixin:
         status = db._status()
         if status != IN_TRANSACTION:
             self._look()
-            db._untouched = True
+            status = db._status()
+            db._untouched = status == IDLE
         untouched = db._untouched
         db._untouched = False
         try:
             result = send(sql, params)
         except BaseException as error:
-            call = Call(self, send, sql, params, untouched=untouched, status=status)
-            result = self._failed(error, call)
+            result = self._failed(error, send, sql, params, untouched, status)
         db._heard_at = db._seen_at = monotonic()
         db._note_session(sql)
         return result
@@ -125,13 +130,16 @@ class ResilientCursorMixin:
         if self._link is not self.db._link:
             self._renew()
 
-    def _failed(self, error: BaseException, call: Call) -> Any:
+    def _failed(self, error: BaseException, *call: Any) -> Any:
         """Translate the driver's error as Django does, then recover or raise."""
         try:
             with self.db.wrap_database_errors:
                 raise error
         except Error as translated:
-            return Recovery(self.db, call).after(translated)
+            # Imported at the first failure: what heals costs nothing where nothing is wrong.
+            from .recovery import Call, Recovery
+
+            return Recovery(self.db, Call(self, *call)).after(translated)
         except BaseException:
             self.db._interrupted()
             raise
@@ -160,7 +168,7 @@ class ServerSideMixin:
     cursor: Any
     _link: Any
     _send: Callable[[Any, Any], Any]
-    _last: Call | None = None
+    _last: tuple[Any, Any] = ("", None)
     # Counted here: psycopg2's rownumber starts again with every batch (measured).
     _delivered = 0
 
@@ -168,7 +176,7 @@ class ServerSideMixin:
         result = super()._execute(sql, params)  # type: ignore[misc]
         self._delivered = 0
         # Kept in case the loss comes before the first row: then it may be opened again.
-        self._last = Call(self, self._send, sql, params, untouched=False, status=IDLE)
+        self._last = (sql, params)
         return result
 
     def _fetch(self, method: str, *args: Any) -> Any:
@@ -177,7 +185,10 @@ class ServerSideMixin:
                 return getattr(self.cursor, method)(*args)
         except Error as error:
             # Raises, unless no row has been delivered yet and the cursor is open again.
-            Recovery(self.db, cast(Call, self._last)).after_fetch(error, self._delivered)
+            from .recovery import Call, Recovery
+
+            call = Call(cast(Any, self), self._send, *self._last, untouched=False, status=IDLE)
+            Recovery(self.db, call).after_fetch(error, self._delivered)
             return self._fetch(method, *args)
 
     def fetchone(self) -> Any:

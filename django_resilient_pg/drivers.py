@@ -17,8 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from .verdicts import Failure, Phase
-
 # PQtransactionStatus (libpq manual, section 32.2).
 IDLE: Final = 0
 ACTIVE: Final = 1
@@ -111,8 +109,11 @@ class Link:
             return list(cursor.fetchall()) if cursor.description is not None else []
 
     def parameter(self, name: str) -> str | None:
-        """A ParameterStatus value the server reported, without asking it."""
-        value = self.connection.info.parameter_status(name)
+        """A ParameterStatus value the server reported, without asking it; None if closed."""
+        try:
+            value = self.connection.info.parameter_status(name)
+        except self.connection.Error:
+            return None
         return None if value is None else str(value)
 
     def characteristics(self) -> dict[str, object]:
@@ -274,20 +275,11 @@ def _shut_down(own: socket.socket) -> None:
 
 def link_to(connection: Any) -> Link:
     """The link for a driver's connection object."""
-    return (Psycopg3Link if hasattr(connection, "pgconn") else Psycopg2Link)(connection)
-
-
-def failure(error: BaseException, phase: Phase, *, connection_lost: bool | None) -> Failure:
-    """Plain data of a driver's (or Django's wrapped) exception, for :mod:`.verdicts`."""
-    cause = error.__cause__ if error.__cause__ is not None else error
-    diagnostic = getattr(cause, "diag", None)
-    severity = getattr(diagnostic, "severity_nonlocalized", None)
-    sqlstate = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
-    return Failure(
-        phase=phase,
-        connection_lost=connection_lost,
-        exception=type(cause).__name__,
-        sqlstate=sqlstate,
-        severity=severity or getattr(diagnostic, "severity", None),
-        text=str(cause),
-    )
+    if not hasattr(connection, "pgconn"):
+        return Psycopg2Link(connection)
+    # One link for the life of a connection: a pool hands the same one out again and again, and
+    # each link adds a notice handler.
+    link = getattr(connection, "_django_resilient_pg_link", None)
+    if not isinstance(link, Psycopg3Link):
+        link = connection._django_resilient_pg_link = Psycopg3Link(connection)
+    return link

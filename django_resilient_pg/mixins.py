@@ -8,14 +8,14 @@ Compose it with any engine built on Django's::
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Callable
+from functools import cached_property
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from django.db.utils import Error
 
-from . import keepalives, notes
 from .cursors import (
     FRESH,
     ResilientCursor,
@@ -24,17 +24,31 @@ from .cursors import (
     ResilientServerDebugCursor,
 )
 from .drivers import ACTIVE, IDLE, IN_TRANSACTION, UNKNOWN, Link, link_to
-from .errors import CommitOutcomeUnknown, SessionLost, TransactionLost
-from .liveness import Vital
-from .providers import CONNECT_TIMEOUT
-from .recovery import judge_error
-from .replacing import ReplacingMixin
-from .resilience import Resilience
 from .session import Session
-from .verdicts import Phase
 
 if TYPE_CHECKING:
-    from django.db.backends.postgresql.base import DatabaseWrapper as Base
+    from django.db.backends.postgresql.base import DatabaseWrapper
+
+    from .replacing import Lost
+    from .resilience import Resilience
+    from .retry import Budget
+
+    class Base(DatabaseWrapper):
+        """Django's wrapper with what its type stubs leave out (Django 5.2 to 6.1)."""
+
+        health_check_enabled: bool
+        health_check_done: bool
+        _thread_sharing_count: int
+
+        def _cursor(self, name: str | None = None) -> Any: ...
+        def _close(self) -> None: ...
+        def _commit(self) -> None: ...
+        def _rollback(self) -> None: ...
+        def _savepoint(self, sid: str) -> None: ...
+        def _savepoint_rollback(self, sid: str) -> None: ...
+        def _savepoint_commit(self, sid: str) -> None: ...
+        def _set_autocommit(self, autocommit: bool) -> None: ...
+
 else:
     Base = object
 
@@ -47,17 +61,17 @@ def _silent(timeout: int) -> object:
     return ()
 
 
-class ResilientDatabaseMixin(ReplacingMixin, Base):
+class ResilientDatabaseMixin(Base):
     """Keeps an application working when its connections die (design section 1).
 
-    Attributes:
-        resilience: options, facts, limits and stats, read-only.
+    This module, ``cursors``, ``drivers`` and ``session`` are the healthy path. Everything else is
+    imported at the first connection or the first failure, so that importing the engine costs
+    little more than importing Django's.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Nothing is parsed and nothing connects here: psqlextra makes an instance at import.
-        self.resilience = Resilience(self)
         self._link: Link | None = None
         self._bound_to: Any = None
         self._status: Callable[[], int] = _unbound
@@ -68,18 +82,25 @@ class ResilientDatabaseMixin(ReplacingMixin, Base):
         self._untouched = True
         self._savepoints: list[str] = []
         self._saving = False
+        self._connecting = False
+        self._lost: Lost | None = None
+        self._budget: Budget | None = None
+        self._wake = 0.0
+
+    @cached_property
+    def resilience(self) -> Resilience:
+        """What the engine knows: options, facts, limits and stats; read-only."""
+        from .resilience import Resilience
+
+        return Resilience(self)
 
     # -- connecting -------------------------------------------------------------------------
 
     def get_connection_params(self) -> dict[str, Any]:
         """Django's parameters with the libpq ones the user did not set."""
-        params: dict[str, Any] = super().get_connection_params()
-        params.pop("resilience", None)
-        self.resilience.options  # noqa: B018  a wrong option is an error before anything is sent
-        added = keepalives.additions(params, os.environ)
-        # Where a sleeping server must wake first, connecting may take longer than a statement.
-        self._wake = max(0.0, float(str(added.get("connect_timeout", 0))) - CONNECT_TIMEOUT)
-        return self._bounded(params | added)
+        from .connecting import complete
+
+        return complete(self, super().get_connection_params())
 
     def connect(self) -> None:
         """Connect once. A connection that could not be set up fully is given up."""
@@ -87,15 +108,17 @@ class ResilientDatabaseMixin(ReplacingMixin, Base):
         try:
             super().connect()
         except BaseException:
-            if self.connection is not None:
-                link_to(self.connection).close()
-                self.connection = None
-            self._link = self._bound_to = None
+            # The outermost way: a pooled connection goes back to its pool.
+            with contextlib.suppress(Error):
+                self._close()
+            self.connection = self._link = self._bound_to = None
             raise
         finally:
             self._connecting = False
         self._bind()
-        self._settle()
+        from .connecting import settle
+
+        settle(self)
 
     def ensure_connection(self) -> None:
         """Connect if need be; a passing failure is tried again until ``retry_deadline``."""
@@ -104,7 +127,9 @@ class ResilientDatabaseMixin(ReplacingMixin, Base):
             try:
                 super().ensure_connection()
             except Error as error:
-                self._connect_again(error, began, super().ensure_connection)
+                from .connecting import connect_again
+
+                connect_again(self, error, began, super().ensure_connection)
 
     def close(self) -> None:
         """Django's boundary: what comes after starts clean."""
@@ -138,13 +163,17 @@ class ResilientDatabaseMixin(ReplacingMixin, Base):
         if self.connection is not self._bound_to:
             self._bind()
         status = self._status()
-        if status == IN_TRANSACTION:
+        # Another thread may be waiting for its answer on a shared connection: reading that away
+        # would leave it waiting for ever, and a poll object takes one thread at a time.
+        if status == IN_TRANSACTION or (status == IDLE and self._thread_sharing_count):
             return
         now = monotonic()
         if status == IDLE and not self._poll(0) and now - self._heard_at <= self._quiet:
             self._seen_at = now
             return
-        self._look_closer(status, now)
+        from .watching import look_closer
+
+        look_closer(self, status, now)
 
     def _cursor(self, name: str | None = None) -> Any:
         if self.connection is None:
@@ -180,9 +209,18 @@ class ResilientDatabaseMixin(ReplacingMixin, Base):
         if self.connection is not self._bound_to:
             self._bind()
         assert self._link is not None
-        if self._status() not in {IDLE, UNKNOWN}:
+        status = self._status()
+        if status == IN_TRANSACTION:
             return self._link.ping(self.resilience.options.ping_timeout)
-        return self._inspect(monotonic()) is Vital.ALIVE
+        if status not in {IDLE, UNKNOWN}:
+            # A failed transaction answers nothing but ROLLBACK; TestCase counts on this.
+            return False
+        if self._thread_sharing_count:
+            return not self._link.lost()
+        from .liveness import Vital
+        from .watching import inspect_connection
+
+        return inspect_connection(self, monotonic()) is Vital.ALIVE
 
     def _note_session(self, sql: object) -> None:
         # What runs while connecting (connection_created receivers) runs again by itself.
@@ -200,7 +238,9 @@ class ResilientDatabaseMixin(ReplacingMixin, Base):
                 self._look()
                 self._untouched = True
             elif self._link is not None and self._link.lost():
-                self._leave_lost_transaction()
+                from .replacing import leave_lost_transaction
+
+                leave_lost_transaction(self)
                 return
         super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
 
@@ -209,40 +249,22 @@ class ResilientDatabaseMixin(ReplacingMixin, Base):
         if link is None or self.connection is not self._bound_to:
             super()._commit()
             return
-        if self._lost is not None:
-            raise TransactionLost(notes.transaction_lost(self.alias))
-        if self._gone_before_commit(link):
-            return
+        # A loss seen before COMMIT is sent is certain, not "outcome unknown".
+        shared = self._thread_sharing_count
+        if self._lost is not None or link.lost() or (not shared and self._poll(0)):
+            from .committing import gone_before_commit
+
+            if gone_before_commit(self, link):
+                return
         try:
             super()._commit()
         except Error as error:
-            if not link.lost():
-                raise
-            verdict = judge_error(link, error, Phase.COMMIT)
-            loss = self._note_loss(verdict, error, "commit")
-            link.close()
-            raise CommitOutcomeUnknown(
-                notes.commit_unknown(self.alias, loss.reason), alias=self.alias
-            ) from error
+            from .committing import raise_if_unknown
+
+            raise_if_unknown(self, link, error)
+            raise
         self._heard_at = monotonic()
         self._transaction_over()
-
-    def _gone_before_commit(self, link: Link) -> bool:
-        """Look before COMMIT is sent: a loss seen now is certain, not "outcome unknown".
-
-        Returns True when nothing had run in the transaction, so that nothing is missing.
-        """
-        empty = self._untouched or self._status() == IDLE
-        if self._poll(0) and not (self._thread_sharing_count or link.busy()):
-            link.consume()
-        if not link.lost():
-            return False
-        self._note_idle_loss(link, monotonic() - self._heard_at)
-        link.close()
-        self._transaction_over()
-        if not empty:
-            raise TransactionLost(notes.transaction_lost(self.alias))
-        return True
 
     def _rollback(self) -> None:
         """A lost connection was rolled back by the server: nothing is left to do."""
@@ -256,8 +278,9 @@ class ResilientDatabaseMixin(ReplacingMixin, Base):
         except Error as error:
             if not link.lost():
                 raise
-            self._note_loss(judge_error(link, error, Phase.STATEMENT), error, "rollback")
-            link.close()
+            from .committing import lost_in_rollback
+
+            lost_in_rollback(self, link, error)
         self._lost = None
         self._transaction_over()
 
@@ -298,12 +321,6 @@ class ResilientDatabaseMixin(ReplacingMixin, Base):
         """
         link = self._link
         if link is not None and self._status() == ACTIVE and not link.busy():
-            self._abandon_interrupted()
+            from .replacing import abandon_interrupted
 
-    def lost_error(self) -> Error | None:
-        """What every statement raises until the lost transaction or session is left."""
-        if self._lost is None:
-            return None
-        if self._lost.pinned_by:
-            return SessionLost(notes.session_lost(self.alias, self._lost.pinned_by))
-        return TransactionLost(notes.transaction_lost(self.alias))
+            abandon_interrupted(self)

@@ -8,8 +8,8 @@ from .ageing import Limits
 from .verdicts import Reason
 
 _PREVENTION = {
-    Reason.SERVER_IDLE_TIMEOUT: "raise idle_session_timeout on the server, or leave"
-    ' OPTIONS["resilience"]["idle_timeout"] unset so that it is detected',
+    Reason.SERVER_IDLE_TIMEOUT: "raise idle_session_timeout on the server, or let connections"
+    ' live shorter: OPTIONS["resilience"]["idle_timeout"]',
     Reason.PATH_IDLE_TIMEOUT: 'set OPTIONS["resilience"]["idle_timeout"] to the timeout of the'
     " pooler, proxy or firewall in between",
     Reason.TRANSACTION_TIMEOUT: "keep slow work (HTTP calls, files) out of atomic(), or raise the"

@@ -13,17 +13,28 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from django.db.utils import Error
 
 from . import notes, signals
-from .drivers import IN_TRANSACTION, Link, failure
+from .bucket import BUCKET
+from .connecting import deadline, spending
+from .drivers import IN_TRANSACTION, Link
+from .losses import Loss, judge_error, sqlstate_of
+from .replacing import abandon, end_quietly, replace, restore_savepoints
 from .resilience import logger
-from .retry import BUCKET, Circumstances, Decision, Row, decide
+from .retry import Circumstances, Decision, Row, decide
 from .session import text_of
-from .statements import Statement, analyse
-from .verdicts import Phase, Reason, Verdict, judge
+from .statements import Kind, Statement, analyse
+from .verdicts import Phase, Verdict
 from .volatility import why_volatile
+from .watching import note_loss
 
 if TYPE_CHECKING:
     from .cursors import ResilientCursorMixin
     from .mixins import ResilientDatabaseMixin
+
+
+# SQLSTATE of a write refused inside READ ONLY (PostgreSQL manual, appendix A).
+_READ_ONLY = "25006"
+# The verdict's rule for a read that a standby cancelled (see reasons.TABLE).
+_CANCELLED = "cancelled by recovery"
 
 
 @dataclass(slots=True)
@@ -50,14 +61,6 @@ class Call:
         return analyse(text_of(self.sql), standard_strings=standard)
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """One lost connection: why, and how long after the server was last heard."""
-
-    reason: Reason
-    idle: float
-
-
 class NotAgain(Exception):
     """The statement must not be run again after all; the argument says why."""
 
@@ -79,20 +82,19 @@ class Recovery:
                 the statement raises when it is run again and the connection lives.
         """
         db = self._db
-        with db._spending() as budget:
+        with spending(db) as budget:
             while True:
                 verdict = judge_error(db._link, error, Phase.STATEMENT)
-                if not (verdict.lost or _cancelled(verdict)):
-                    raise error
-                loss = db._note_loss(verdict, error, "statement")
+                if not verdict.lost:
+                    return self._after_cancellation(error, verdict)
+                loss = note_loss(db, verdict, error, "statement")
                 decision = self._decide(verdict)
                 if decision.row is None:
                     self._give_up(error, loss, decision.why)
-                self._attempts += 1
                 if why := self._exhausted(decision.row, budget.remaining()):
                     self._give_up(error, loss, why)
                 try:
-                    result = self._again(decision.row, loss, intact=not verdict.lost)
+                    result = self._again(decision.row, loss)
                 except NotAgain as refusal:
                     self._give_up(error, loss, str(refusal))
                 except Error as next_error:
@@ -112,10 +114,31 @@ class Recovery:
         if not verdict.lost:
             raise error
         if rows or not self._db.autocommit:
-            loss = self._db._note_loss(verdict, error, "fetch")
+            loss = note_loss(self._db, verdict, error, "fetch")
             why = notes.delivered(self._db.alias, rows) if rows else "its transaction was lost"
             self._give_up(error, loss, why.rstrip("."))
         self.after(error)
+
+    def _after_cancellation(self, error: Error, verdict: Verdict) -> Any:
+        """Run a read again that a standby cancelled for its WAL; the connection is intact.
+
+        Raises:
+            Error: ``error`` itself, for everything else: it is none of our business.
+        """
+        db, call = self._db, self._call
+        if verdict.rule != _CANCELLED or not db.autocommit or call.status == IN_TRANSACTION:
+            raise error
+        readable = call.statement(self._link).kind is Kind.READ
+        if not readable or self._exhausted(Row.READ, remaining=1.0):
+            raise error
+        try:
+            result = self._guarded()
+        except NotAgain:
+            raise error from None
+        except Error as next_error:
+            return self.after(next_error)
+        self._announce(Row.READ)
+        return result
 
     def _decide(self, verdict: Verdict) -> Decision:
         db, call = self._db, self._call
@@ -138,30 +161,33 @@ class Recovery:
             return f"retry_deadline ({notes.seconds(options.retry_deadline)}) is used up"
         if row is Row.NOTHING_SENT:
             return ""
-        if self._attempts > options.read_retries:
+        if self._attempts >= options.read_retries:
             return f"it was run again {options.read_retries} times already (read_retries)"
         if not BUCKET.take():
             return "too many retries are under way in this process; the database needs a rest"
         return ""
 
-    def _again(self, row: Row, loss: Loss, *, intact: bool) -> Any:
+    def _again(self, row: Row, loss: Loss) -> Any:
         db, call = self._db, self._call
-        if not intact:
-            savepoints = list(db._savepoints) if not db.autocommit else []
-            try:
-                db._replace(loss.reason, loss.idle)
-            except Error as error:
-                waited = monotonic() - self._began
-                deadline = db.resilience.options.retry_deadline
-                first_line = str(error).partition("\n")[0]
-                sentence = notes.unreachable(db.alias, waited, deadline)
-                raise NotAgain(f"{sentence} ({first_line})") from error
-            db._restore_savepoints(savepoints)
-            call.wrapper._renew()
+        savepoints = list(db._savepoints) if not db.autocommit else []
+        try:
+            replace(db, loss.reason, loss.idle)
+        except Error as error:
+            waited = monotonic() - self._began
+            first_line = str(error).partition("\n")[0]
+            sentence = notes.unreachable(db.alias, waited, deadline(db))
+            raise NotAgain(f"{sentence} ({first_line})") from error
+        restore_savepoints(db, savepoints)
+        call.wrapper._renew()
         if row is Row.READ:
             return self._guarded()
         db._untouched = False
-        return call.run(call.sql, call.params)
+        return self._run()
+
+    def _run(self) -> Any:
+        """Send the statement. Only this counts as an attempt: losses on the way to it do not."""
+        self._attempts += 1
+        return self._call.run(self._call.sql, self._call.params)
 
     def _guarded(self) -> Any:
         """Run a read inside BEGIN READ ONLY, so that the server refuses whatever writes."""
@@ -173,24 +199,22 @@ class Recovery:
                 raise NotAgain(why)
             link.ask("BEGIN READ ONLY")
         try:
-            result = call.run(call.sql, call.params)
+            result = self._run()
         except Error as error:
             if not link.lost():
                 with db.wrap_database_errors:
                     link.ask("ROLLBACK")
-                if getattr(error.__cause__, "sqlstate", None) == "25006" or (
-                    getattr(error.__cause__, "pgcode", None) == "25006"
-                ):
+                if sqlstate_of(error) == _READ_ONLY:
                     raise NotAgain("it writes (the server refused it as a read)") from error
             raise
         # The rows are here already: an end that goes wrong now takes nothing away.
-        db._end_quietly(link)
+        end_quietly(link)
         return result
 
     def _give_up(self, error: Error, loss: Loss, why: str) -> NoReturn:
         db = self._db
         raw = db.autocommit and self._call.status == IN_TRANSACTION
-        db._abandon(loss.reason, raw_transaction=raw)
+        abandon(db, loss.reason, raw_transaction=raw)
         limits = db.resilience.limits
         error.add_note(notes.refused(db.alias, loss.reason, loss.idle, limits, why))
         db.resilience.shared.count("refused")
@@ -201,21 +225,10 @@ class Recovery:
         took = monotonic() - self._began
         db.resilience.shared.count("statement", row.value)
         logger.warning(
-            'A statement on "%s" was run again after its connection was lost (%s): %s later.',
+            'A statement on "%s" was run again (%s): its result came %s after it had failed.',
             db.alias,
             row.value,
             notes.seconds(took),
         )
         record = signals.StatementRetried(db.alias, row.value, self._attempts, took)
         signals.statement_retried.send_robust(sender=type(db), connection=db, record=record)
-
-
-def judge_error(link: Link | None, error: BaseException, phase: Phase) -> Verdict:
-    """The verdict on an error, by the connection's state first."""
-    lost = None if link is None else link.lost()
-    return judge(failure(error, phase, connection_lost=lost))
-
-
-def _cancelled(verdict: Verdict) -> bool:
-    """A read cancelled on a standby by a recovery conflict, its connection intact."""
-    return verdict.rule == "cancelled by recovery"

@@ -93,7 +93,7 @@ class Resilience:
         self._wrapper = wrapper
         self._options: Options | None = None
         self._limits: Limits | None = None
-        self._limits_for: tuple[Facts | None, float | None] | None = None
+        self._limits_for: tuple[Facts | None, float | None, float | None] | None = None
 
     @property
     def shared(self) -> Shared:
@@ -117,10 +117,10 @@ class Resilience:
     def limits(self) -> Limits:
         """How long this alias' connections may live and stay idle, and why."""
         shared = self.shared
-        basis = (shared.facts, shared.learned.value())
+        max_age = self._wrapper.settings_dict["CONN_MAX_AGE"]
+        basis = (shared.facts, shared.learned.value(), max_age)
         if self._limits is None or self._limits_for != basis:
-            max_age = self._wrapper.settings_dict["CONN_MAX_AGE"]
-            self._limits = limits(self.options, *basis, max_age)
+            self._limits = limits(self.options, *basis)
             self._limits_for = basis
         return self._limits
 
@@ -132,6 +132,9 @@ class Resilience:
 
 def gather_facts(wrapper: ResilientDatabaseMixin) -> None:
     """Ask server and socket once per process and alias; a refusal is remembered as such."""
-    shared = wrapper.resilience.shared
-    if shared.facts is None and wrapper._link is not None:
-        shared.facts = facts_module.gather_from(wrapper._link, wrapper.settings_dict)
+    shared, link = wrapper.resilience.shared, wrapper._link
+    if shared.facts is not None or link is None:
+        return
+    shared.facts = facts_module.gather_from(link, wrapper.settings_dict)
+    if not wrapper.autocommit and not link.lost():
+        link.connection.rollback()  # with AUTOCOMMIT=False the question began a transaction

@@ -1,19 +1,17 @@
 """When something may be done again, and for how long.
 
 :func:`decide` is the table of design section 1 for statements, as a pure function. The rest
-bounds it: one deadline for all waiting (:class:`Budget`), one bucket of tokens for all threads
-of the process, exponential backoff with full jitter between connection attempts (tenacity,
-imported only when an attempt has failed).
+bounds it: one deadline for all waiting (:class:`Budget`), one bucket of tokens for all
+threads of the process (:mod:`.bucket`), exponential backoff with full jitter between connection
+attempts (tenacity, imported only when an attempt has failed).
 """
 
 from __future__ import annotations
 
 import enum
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 from .statements import Kind
 from .verdicts import Verdict
@@ -108,40 +106,6 @@ class Budget:
     def remaining(self) -> float:
         """Seconds left, never below 0."""
         return max(0.0, self._ends - self._clock())
-
-
-class TokenBucket:
-    """Stops retry storms: retries cost more than successes give back.
-
-    Figures as in the AWS SDKs (botocore ``retries/quota.py``): capacity 500, a retry costs 5,
-    a success gives back 1.
-    """
-
-    CAPACITY: Final = 500
-    COST: Final = 5
-
-    __slots__ = ("_lock", "tokens")
-
-    def __init__(self) -> None:
-        self.tokens = self.CAPACITY
-        self._lock = threading.Lock()
-
-    def take(self) -> bool:
-        """Pay for one retry; False when the bucket is empty and the retry must not be made."""
-        with self._lock:
-            if self.tokens < self.COST:
-                return False
-            self.tokens -= self.COST
-            return True
-
-    def refund(self) -> None:
-        """A statement has succeeded. Cheap to leave out while the bucket is full."""
-        with self._lock:
-            self.tokens = min(self.CAPACITY, self.tokens + 1)
-
-
-#: One for the process: a storm is made of all threads and aliases together.
-BUCKET = TokenBucket()
 
 
 def backoff(attempt: int, *, base: float, most: float, random: Callable[[], float]) -> float:

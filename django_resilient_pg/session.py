@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from .statements import analyse
-
 #: Texts known to leave nothing behind in a session. Shared by all threads of the process;
 #: additions are atomic, and losing one costs a second look.
 HARMLESS: set[str] = set()
@@ -45,6 +43,10 @@ class Session:
             if not any(trace in lowered for trace in _TRACES):
                 _remember(text)
                 return
+        # Imported where it is first needed: its patterns take longer to compile than the engine
+        # takes to import.
+        from .statements import analyse
+
         if pins := analyse(text).pins:
             self.pinned_by = self.pinned_by or pins
         else:

@@ -9,10 +9,12 @@ Seconds are floats of the monotonic clock.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from django.dispatch import Signal
 
-from .verdicts import Reason
+if TYPE_CHECKING:
+    from .verdicts import Reason
 
 connection_lost = Signal()
 connection_replaced = Signal()
@@ -31,7 +33,8 @@ class ConnectionLost:
         sqlstate: SQLSTATE of the server's last word, if it had one.
         message: the first line of the server's or the driver's text.
         idle: seconds since the server was last heard on this connection.
-        noticed: when it was noticed: "before sending", "statement", "fetch", "commit".
+        noticed: when it was noticed: "before sending", "statement", "fetch", "commit",
+            "rollback".
     """
 
     alias: str

@@ -7,13 +7,17 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from testproject.witness import WITNESS
 
 if TYPE_CHECKING:
     from testproject.postgres import Mode, Server
+
+# Seconds. A kill later than that is left out: those that were due while the server was down would
+# come all at once when it is back, and hit one session again and again.
+LATE = 0.05
 
 # The witness counts what the load left behind: it is no part of the application.
 KILL = """
@@ -38,6 +42,24 @@ def schedule(
         sorted(restarts),
         key=lambda planned: planned[0],
     )
+
+
+def timely(
+    planned: Iterable[tuple[float, Mode | None]],
+    elapsed: Callable[[], float],
+    wait: Callable[[float], bool],
+) -> Iterator[Mode | None]:
+    """What is planned, each when its time has come, until ``wait`` says that it is over.
+
+    ``elapsed``: seconds since the start. ``wait(seconds)``: waits, and returns whether to stop.
+    """
+    for at, mode in planned:
+        early = at - elapsed()
+        if mode is None and early < -LATE:
+            continue
+        if wait(max(early, 0.0)):
+            return
+        yield mode
 
 
 class Faults:
@@ -85,9 +107,7 @@ class Faults:
     def _run(self) -> None:
         start = time.monotonic()
         try:
-            for at, mode in self._schedule:
-                if self._stop.wait(max(start + at - time.monotonic(), 0.0)):
-                    return
+            for mode in timely(self._schedule, lambda: time.monotonic() - start, self._stop.wait):
                 if mode is None:
                     self._kill()
                 else:

@@ -113,6 +113,14 @@ def make_connection(server: Server) -> Iterator[Connections]:
 
 
 @pytest.fixture
+def own_connections(own_server: Server) -> Iterator[Connections]:
+    """Make connections to ``own_server``."""
+    made = Connections(own_server)
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def resilient(make_connection: Connections) -> BaseDatabaseWrapper:
     """A connection of this engine, opened."""
     return _opened(make_connection(RESILIENT))

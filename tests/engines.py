@@ -22,6 +22,8 @@ STOCK = "django.db.backends.postgresql"
 RESILIENT = os.environ.get("DATABASE_ENGINE") or "django_resilient_pg"
 DRIVER = "psycopg" if find_spec("psycopg") else "psycopg2"
 
+_numbers = itertools.count(1)  # of aliases, in the whole run
+
 
 class Connections:
     """Makes connections to one server, each under an alias of its own, and closes them in the end.
@@ -34,7 +36,6 @@ class Connections:
     def __init__(self, server: Server) -> None:
         self.server = server
         self._made: list[BaseDatabaseWrapper] = []
-        self._numbers = itertools.count(1)
 
     def __call__(
         self,
@@ -58,7 +59,7 @@ class Connections:
         entry = self.server.database(
             database, engine=engine, user=user, options={**(options or {}), **more}, **settings
         )
-        return self.register(alias or f"{database}-{next(self._numbers)}", entry)
+        return self.register(alias or f"{database}-{next(_numbers)}", entry)
 
     def register(self, alias: str, entry: dict[str, Any]) -> BaseDatabaseWrapper:
         """Return the connection for this entry of DATABASES, which from now on has this alias."""
@@ -76,11 +77,11 @@ class Connections:
         """Close all connections that were made here in this thread, and forget their aliases."""
         while self._made:
             made = self._made.pop()
+            del connections[made.alias]
+            del connections.settings[made.alias]
             made.close()
             with suppress(AttributeError):  # not in every engine
                 made.close_pool()  # type: ignore[attr-defined]
-            del connections[made.alias]
-            del connections.settings[made.alias]
 
 
 def backend_pid(connection: BaseDatabaseWrapper) -> int:

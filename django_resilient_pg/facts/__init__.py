@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from ..providers import MARKERS, Provider, recognise_host, recognise_markers
 from . import sockets
@@ -73,8 +72,7 @@ _UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d"
 _TIME: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What is known of an alias' server and of the path to it. Times are in seconds.
 
     A timeout of ``None`` is off or not known; any other ``None`` is not known.
@@ -136,7 +134,7 @@ def gather_from(link: Asked, settings: Mapping[str, Any]) -> Facts | None:
         None if the connection was lost meanwhile: ask the next one.
     """
     view = socket_view(link, str(settings.get("HOST") or ""))
-    facts = gather(lambda sql: link.ask(sql)[0], view, errors=link.connection.Error)
+    facts = gather(lambda sql: link.ask(sql)[0], view, errors=(link.connection.Error,))
     return None if facts.refusal and link.lost() else facts
 
 
@@ -166,7 +164,7 @@ def gather(
     ask: Callable[[str], Sequence[object]],
     link: SocketView,
     *,
-    errors: type[BaseException] | tuple[type[BaseException], ...] = Exception,
+    errors: tuple[type[Exception], ...] = (Exception,),
 ) -> Facts:
     """Return the facts.
 
@@ -175,13 +173,13 @@ def gather(
         link: what is known without asking.
         errors: how a refusal shows. Anything else (a signal handler's exception) passes.
     """
-    # An answer that cannot be read is one.
-    refused = (ValueError, LookupError, *(errors if isinstance(errors, tuple) else (errors,)))
+    # The last two: an answer that cannot be read.
+    refusals: tuple[type[Exception], ...] = (*errors, ValueError, LookupError)
     try:
         row = ask(QUERY)
         if len(row) != len(_COLUMNS):
             raise ValueError(f"{len(row)} columns instead of {len(_COLUMNS)}")
-    except refused as error:
+    except refusals as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         return Facts(
             server_version=0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .sockets import Endpoint, SocketOptions, plain_address
 
@@ -20,8 +20,7 @@ class Path(enum.Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class SocketView:
+class SocketView(NamedTuple):
     """A connection as this process sees it.
 
     Attributes:
@@ -48,8 +47,7 @@ class SocketView:
     cipher: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ServerView:
+class ServerView(NamedTuple):
     """The same connection as the server sees it; ``None``: it sees a Unix socket."""
 
     backend_pid: int | None

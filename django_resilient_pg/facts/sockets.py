@@ -11,7 +11,6 @@ import os
 import socket
 import struct
 import sys
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 # The head of struct tcp_info (linux/tcp.h, unchanged since 2.6): 8 bytes (tcpi_state,
@@ -38,8 +37,7 @@ class Endpoint(NamedTuple):
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self[0]}:{self[1]}"
 
 
-@dataclass(frozen=True, slots=True)
-class SocketOptions:
+class SocketOptions(NamedTuple):
     """The keepalive settings that are really on a socket, in seconds.
 
     ``None``: this platform, or a Unix socket, has none. A ``user_timeout`` of 0 is the system's
@@ -53,8 +51,7 @@ class SocketOptions:
     user_timeout: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class TcpInfo:
+class TcpInfo(NamedTuple):
     """What Linux knows of a TCP connection. Times are in seconds.
 
     Attributes:

@@ -7,8 +7,7 @@ host equally well the first one counts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 #: Seconds to allow one attempt to connect.
 CONNECT_TIMEOUT: Final = 5.0
@@ -16,8 +15,7 @@ CONNECT_TIMEOUT: Final = 5.0
 WAKING: Final = 40.0
 
 
-@dataclass(frozen=True, slots=True)
-class Provider:
+class Provider(NamedTuple):
     """Something on the path to a server, or the server itself, as its maker documents it.
 
     Attributes:

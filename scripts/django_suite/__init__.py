@@ -1,1 +1,1 @@
-"""Runs Django's own database tests on the stock engine and on this one, and compares the failures."""
+"""Runs Django's own database tests on the stock engine and on this one, and compares."""

@@ -17,7 +17,7 @@ from testproject.shop.models import Customer, Movement, Order, OrderLine, Produc
 
 PRODUCTS = 50
 CUSTOMERS = 20
-NAP = 0.05  # seconds the slow read takes: long enough to be killed in the middle
+NAP = 0.01  # seconds the slow read takes: long enough to be killed in the middle now and then
 
 
 class WrongAnswer(AssertionError):

@@ -26,10 +26,9 @@ def run(connection: BaseDatabaseWrapper, sql: str) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("connected", [True, False])
 def test_a_server_that_is_down_is_given_up_in_time_and_recovers_by_itself(
-    own_server: Server, connected: bool
+    own_connections: Connections, own_server: Server, connected: bool
 ) -> None:
-    made = Connections(own_server)
-    connection = made(retry_deadline=2.0)
+    connection = own_connections(retry_deadline=2.0)
     if connected:
         run(connection, "SELECT 1")
     own_server.stop("fast")
@@ -41,18 +40,15 @@ def test_a_server_that_is_down_is_given_up_in_time_and_recovers_by_itself(
         assert "retry_deadline is 2.0 s" in caught.value.__notes__[0]
     own_server.start()
     assert run(connection, "SELECT 1") == [(1,)]
-    made.close()
 
 
-def test_a_restart_is_waited_out(own_server: Server) -> None:
-    made = Connections(own_server)
-    connection = made()
+def test_a_restart_is_waited_out(own_connections: Connections, own_server: Server) -> None:
+    connection = own_connections()
     run(connection, "SELECT 1")
     own_server.stop("immediate")
     threading.Timer(1.0, own_server.start).start()
     assert run(connection, "SELECT 1") == [(1,)]
     assert connection.resilience.stats.connect_retries > 0  # type: ignore[attr-defined]
-    made.close()
 
 
 @pytest.mark.parametrize(
@@ -94,10 +90,9 @@ def test_a_wrong_option_is_said_before_anything_is_sent(make_connection: Connect
         run(connection, "SELECT 1")
 
 
-def test_retries_are_announced(own_server: Server) -> None:
+def test_retries_are_announced(own_connections: Connections, own_server: Server) -> None:
     """Frozen records to every listener, and the connection they are about."""
-    made = Connections(own_server)
-    connection = made(retry_deadline=0.5, backoff=0.05)
+    connection = own_connections(retry_deadline=0.5, backoff=0.05)
     heard: list[Any] = []
 
     def listen(sender: Any, record: Any, **_: Any) -> None:
@@ -121,8 +116,7 @@ def test_retries_are_announced(own_server: Server) -> None:
     finally:
         for signal in every:
             signal.disconnect(listen)
-        made.close()
-    kinds = [type(record).__name__ for record in heard]
+        kinds = [type(record).__name__ for record in heard]
     assert kinds[:2] == ["ConnectionLost", "ConnectionReplaced"]
     assert "ConnectRetried" in kinds
     assert {record.alias for record in heard} == {connection.alias}

@@ -48,9 +48,9 @@ def test_a_pending_notification_is_not_death_and_is_not_lost(
 
 
 def test_a_pending_parameter_status_is_not_death(
-    make_connection: Connections, own_server: Server
+    own_connections: Connections, own_server: Server
 ) -> None:
-    connection = Connections(own_server)()
+    connection = own_connections()
     run(connection, "SELECT 1")
     pid = backend_pid(connection)
     own_server.configure(IntervalStyle="iso_8601")
@@ -58,7 +58,6 @@ def test_a_pending_parameter_status_is_not_death(
     assert run(connection, "SELECT 1") == [(1,)]
     assert backend_pid(connection) == pid
     assert connection.connection.info.parameter_status("IntervalStyle") == "iso_8601"
-    connection.close()
 
 
 def test_looking_names_the_servers_reason(
@@ -70,10 +69,11 @@ def test_looking_names_the_servers_reason(
     assert resilient.resilience.stats.lost["ADMINISTRATOR"] >= 1  # type: ignore[attr-defined]
 
 
-def test_a_ping_ends_in_time_though_the_server_is_frozen(own_server: Server) -> None:
+def test_a_ping_ends_in_time_though_the_server_is_frozen(
+    own_connections: Connections, own_server: Server
+) -> None:
     """A stopped process below a live kernel: TCP acknowledges, nobody answers."""
-    made = Connections(own_server)
-    connection = made()
+    connection = own_connections()
     run(connection, "SELECT 1")
     link = link_to(connection.connection)
     assert link.ping(2.0)
@@ -85,13 +85,13 @@ def test_a_ping_ends_in_time_though_the_server_is_frozen(own_server: Server) -> 
     finally:
         own_server.resume()
     assert 0.4 < took < 1.0
-    made.close()
 
 
-def test_a_frozen_session_is_replaced_after_the_ping(own_server: Server) -> None:
+def test_a_frozen_session_is_replaced_after_the_ping(
+    own_connections: Connections, own_server: Server
+) -> None:
     """Idle for longer than ping_after: the ping fails, the read is answered by a new session."""
-    made = Connections(own_server)
-    connection = made(ping_after=0.2, ping_timeout=0.3)
+    connection = own_connections(ping_after=0.2, ping_timeout=0.3)
     run(connection, "SELECT 1")
     pid = backend_pid(connection)
     time.sleep(0.3)
@@ -99,7 +99,6 @@ def test_a_frozen_session_is_replaced_after_the_ping(own_server: Server) -> None
     threading.Timer(1.0, own_server.resume).start()
     assert run(connection, "SELECT 3") == [(3,)]
     assert backend_pid(connection) != pid
-    made.close()
 
 
 def test_an_idle_connection_that_answers_is_kept(make_connection: Connections) -> None:
@@ -156,9 +155,7 @@ def test_a_shared_connection_is_not_looked_into(
         resilient.dec_thread_sharing()
 
 
-def test_health_checks_cost_no_round_trip(
-    make_connection: Connections, server: Server
-) -> None:
+def test_health_checks_cost_no_round_trip(make_connection: Connections, server: Server) -> None:
     """CONN_HEALTH_CHECKS looks instead of SELECT 1, and still finds a dead connection."""
     connection = make_connection(CONN_MAX_AGE=None, CONN_HEALTH_CHECKS=True)
     run(connection, "SELECT 1")
@@ -175,11 +172,12 @@ def test_health_checks_cost_no_round_trip(
 
 
 @pytest.mark.slow
-def test_the_idle_timeout_of_the_server_is_found_and_kept(own_server: Server) -> None:
+def test_the_idle_timeout_of_the_server_is_found_and_kept(
+    own_connections: Connections, own_server: Server
+) -> None:
     """idle_session_timeout = 3s, requests 0.5 to 4 s apart: no loss in a minute."""
     own_server.configure(idle_session_timeout="3s")
-    made = Connections(own_server)
-    connection = made(CONN_MAX_AGE=600, CONN_HEALTH_CHECKS=True)
+    connection = own_connections(CONN_MAX_AGE=600, CONN_HEALTH_CHECKS=True)
     assert run(connection, "SELECT 1") == [(1,)]
     limits = connection.resilience.limits  # type: ignore[attr-defined]
     assert limits.age is not None
@@ -192,4 +190,3 @@ def test_the_idle_timeout_of_the_server_is_found_and_kept(own_server: Server) ->
             assert run(connection, "SELECT 1") == [(1,)]
             time.sleep(pause)
     assert dict(connection.resilience.stats.lost) == {}  # type: ignore[attr-defined]
-    made.close()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from django.db import Error, OperationalError, connections, transaction
+from django.db import DataError, Error, OperationalError, connections, transaction
 
 from django_resilient_pg.errors import CommitOutcomeUnknown, SessionLost, TransactionLost
 from testproject.postgres import Server
@@ -25,10 +25,12 @@ SCHEMA = [
     """CREATE FUNCTION slow_now() RETURNS text STABLE LANGUAGE sql
         AS $$ SELECT 'now' FROM pg_sleep(1) $$""",
     f"""CREATE FUNCTION slow_insert(v text) RETURNS int VOLATILE LANGUAGE plpgsql
-        AS $$ BEGIN PERFORM pg_sleep(1); INSERT INTO {TABLE} (value) VALUES (v); RETURN 1; END $$""",
+        AS $$ BEGIN PERFORM pg_sleep(1); INSERT INTO {TABLE} (value) VALUES (v); RETURN 1;
+        END $$""",
     """CREATE FUNCTION lying_insert(v text) RETURNS int STABLE LANGUAGE sql AS $$ SELECT 1 $$""",
     f"""CREATE PROCEDURE slow_procedure() LANGUAGE plpgsql
-        AS $$ BEGIN INSERT INTO {TABLE} (value) VALUES ('p'); COMMIT; PERFORM pg_sleep(1); END $$""",
+        AS $$ BEGIN INSERT INTO {TABLE} (value) VALUES ('p'); COMMIT; PERFORM pg_sleep(1);
+        END $$""",
     """GRANT ALL ON ALL TABLES IN SCHEMA public TO app""",
     """GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO app""",
 ]
@@ -87,7 +89,8 @@ LOST_MIDWAY = [
     "SELECT slow_insert('x')",
     "SELECT nextval('numbers') FROM pg_sleep(1)",
     "SELECT pg_notify('news', 'x') FROM pg_sleep(1)",
-    f"WITH i AS (INSERT INTO {TABLE} (value) SELECT 'x' FROM pg_sleep(1) RETURNING 1) SELECT * FROM i",
+    f"WITH i AS (INSERT INTO {TABLE} (value) SELECT 'x' FROM pg_sleep(1) RETURNING 1)"
+    " SELECT * FROM i",
     f"SELECT * FROM pg_sleep(1), {TABLE} FOR UPDATE",
     f"SELECT pg_sleep(1); INSERT INTO {TABLE} (value) VALUES ('x')",
     "CALL slow_procedure()",
@@ -194,6 +197,36 @@ def test_swallowed_in_an_inner_block_the_outer_one_commits_nothing(
     assert stage.run("SELECT 5") == [(5,)]
 
 
+@pytest.mark.parametrize("go_on", [False, True])
+def test_a_failed_transaction_is_not_taken_for_an_untouched_one(
+    go_on: bool, stage_of: Callable[..., Stage]
+) -> None:
+    """Lost during ROLLBACK TO SAVEPOINT: what came before the savepoint is gone as well."""
+    stage = stage_of()
+    pid = stage.pid()
+
+    def work() -> None:
+        with stage.atomic():
+            stage.insert("before")
+            try:
+                with stage.atomic():
+                    try:
+                        stage.run("SELECT 1 / 0")
+                    finally:
+                        stage.server.terminate(pid)
+            except DataError:
+                if go_on:
+                    stage.insert("after")
+
+    if go_on:
+        with pytest.raises(Error):
+            work()
+    else:
+        work()
+    assert stage.rows() == []
+    assert stage.run("SELECT 5") == [(5,)]
+
+
 def test_a_transaction_lost_before_commit_is_reported_as_lost(
     stage_of: Callable[..., Stage],
 ) -> None:
@@ -266,8 +299,9 @@ def test_a_generator_of_parameters_is_not_gone_through_twice(
         stage.server.terminate_all(DATABASE)
         yield ["b"]
 
+    parameters: Any = values()
     with pytest.raises(Error), stage.atomic(), stage.connection.cursor() as cursor:
-        cursor.executemany(f"INSERT INTO {TABLE} (value) VALUES (%s)", values())
+        cursor.executemany(f"INSERT INTO {TABLE} (value) VALUES (%s)", parameters)
     assert stage.rows() == []
 
 

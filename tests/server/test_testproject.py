@@ -19,12 +19,13 @@ from django.db import connections
 from django.test import Client
 from django.utils.module_loading import import_string
 
+from testproject import guard
 from testproject.faults import Faults
 from testproject.load import run
-from testproject.postgres import Server
+from testproject.postgres import Mode, Server
 from testproject.shop.models import Customer, Movement, Order, OrderLine, Product
 from testproject.shop.operations import PRODUCTS, stock_up
-from tests.engines import STOCK, Connections
+from tests.engines import RESILIENT, STOCK, Connections
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -141,7 +142,8 @@ def test_load_leaves_no_connection_behind(stock_alias: str, server: Server) -> N
     before = set(server.backends("project"))
     run(stock_alias, threads=3, seconds=0.5)
     connections[stock_alias].close()
-    assert set(server.backends("project")) <= before
+    left = set(server.backends("project")) - before
+    assert guard.wait_gone(list(left), timeout=5.0)
 
 
 def test_load_sees_the_stock_engine_fail(stock_alias: str, server: Server) -> None:
@@ -190,6 +192,20 @@ def test_defect_of_the_load_is_raised(stock_alias: str, monkeypatch: pytest.Monk
     monkeypatch.setattr("testproject.load.MIX", {})
     with pytest.raises(IndexError):
         run(stock_alias, threads=1, seconds=5.0)
+
+
+@pytest.mark.slow
+def test_a_minute_of_kills_and_two_restarts_fails_no_read_and_doubles_no_write(
+    own_connections: Connections, own_server: Server
+) -> None:
+    connection = own_connections(RESILIENT, CONN_MAX_AGE=60, CONN_HEALTH_CHECKS=True)
+    call_command("migrate", database=connection.alias, verbosity=0)
+    restarts: list[tuple[float, Mode]] = [(20.0, "fast"), (40.0, "immediate")]
+    faults = Faults(own_server, "app", kill_every=0.1, restarts=restarts)
+    result = run(connection.alias, threads=6, seconds=60.0, faults=faults)
+    assert (faults.kills > 300, faults.restarts) == (True, 2)
+    assert result.failed_reads == 0, result.errors
+    assert (result.lost, result.doubled, result.half_committed, result.hung) == (0, 0, 0, 0)
 
 
 @pytest.mark.slow

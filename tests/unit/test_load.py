@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from testproject.faults import schedule
+from testproject.faults import schedule, timely
 from testproject.ledger import Found, Kind, Ledger, Result, judge
 from testproject.witness import count
 
@@ -155,3 +155,26 @@ def test_restarts_take_their_place_among_the_kills() -> None:
 
 def test_without_kills_there_are_only_restarts() -> None:
     assert list(schedule(None, [(2.5, "fast")])) == [(2.5, "fast")]
+
+
+class Clock:
+    """Time that passes only when somebody waits, and is over after five seconds."""
+
+    now = 0.0
+
+    def elapsed(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> bool:
+        self.now += seconds
+        return self.now >= 5.0
+
+
+def test_kills_that_were_due_during_a_restart_are_left_out() -> None:
+    clock = Clock()
+    happened: list[tuple[float, str | None]] = []
+    for mode in timely(schedule(1.0, [(1.5, "fast")]), clock.elapsed, clock.wait):
+        happened.append((clock.now, mode))
+        if mode:
+            clock.wait(2.0)  # the restart takes until 3.5: the kills at 2 and 3 are gone
+    assert happened == [(1.0, None), (1.5, "fast"), (4.0, None)]

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_resilient_pg.bucket import TokenBucket
 from django_resilient_pg.retry import (
     Budget,
     Circumstances,
     Row,
-    TokenBucket,
     backoff,
     connect_again,
     decide,

@@ -1,0 +1,44 @@
+"""One bucket of tokens for all threads and aliases of the process: what stops a retry storm."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+
+class TokenBucket:
+    """Stops retry storms: retries cost more than successes give back.
+
+    Figures as in the AWS SDKs (botocore ``retries/quota.py``): capacity 500, a retry costs 5,
+    a success gives back 1.
+    """
+
+    CAPACITY: Final = 500
+    COST: Final = 5
+
+    __slots__ = ("_lock", "short", "tokens")
+
+    def __init__(self) -> None:
+        self.tokens = self.CAPACITY
+        #: Whether anything is missing: a success looks here before it gives something back.
+        self.short = False
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        """Pay for one retry; False when the bucket is empty and the retry must not be made."""
+        with self._lock:
+            if self.tokens < self.COST:
+                return False
+            self.tokens -= self.COST
+            self.short = True
+            return True
+
+    def refund(self) -> None:
+        """Give one token back, for a statement that has succeeded."""
+        with self._lock:
+            self.tokens = min(self.CAPACITY, self.tokens + 1)
+            self.short = self.tokens < self.CAPACITY
+
+
+#: One for the process: a storm is made of all threads and aliases together.
+BUCKET = TokenBucket()

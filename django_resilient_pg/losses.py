@@ -1,0 +1,59 @@
+"""From an exception to a verdict, and what a loss is remembered as."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .drivers import Link
+from .verdicts import Failure, Phase, Reason, Verdict, judge
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """One lost connection: why, and how many seconds after the server was last heard."""
+
+    reason: Reason
+    idle: float
+
+
+def judge_error(link: Link | None, error: BaseException, phase: Phase) -> Verdict:
+    """The verdict on an error, by the connection's state first."""
+    lost = None if link is None else link.lost()
+    return judge(failure(error, phase, connection_lost=lost))
+
+
+def reason_of(link: Link) -> Reason:
+    """Why a session ended, by the last word of the server on its connection."""
+    word = link.last_word
+    if word is None:
+        return Reason.UNKNOWN
+    failed = Failure(
+        phase=Phase.IDLE,
+        connection_lost=True,
+        exception="",
+        sqlstate=word.sqlstate,
+        severity=word.severity,
+        text=word.text,
+    )
+    return judge(failed).reason
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """The SQLSTATE of an error, from whichever driver and through Django's translation."""
+    cause = error.__cause__ if error.__cause__ is not None else error
+    return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+
+
+def failure(error: BaseException, phase: Phase, *, connection_lost: bool | None) -> Failure:
+    """Plain data of a driver's exception, or of Django's translation of it."""
+    cause = error.__cause__ if error.__cause__ is not None else error
+    diagnostic = getattr(cause, "diag", None)
+    severity = getattr(diagnostic, "severity_nonlocalized", None)
+    return Failure(
+        phase=phase,
+        connection_lost=connection_lost,
+        exception=type(cause).__name__,
+        sqlstate=sqlstate_of(error),
+        severity=severity or getattr(diagnostic, "severity", None),
+        text=str(cause),
+    )

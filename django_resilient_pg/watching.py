@@ -1,0 +1,114 @@
+"""Looking into a connection that is in doubt, and saying what was found.
+
+Off the healthy path: something has arrived on the socket, the connection was idle for long, or an
+error came out of a statement.
+"""
+
+from __future__ import annotations
+
+import math
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from . import notes, signals
+from .drivers import IDLE, UNKNOWN, Link
+from .facts import Path
+from .liveness import Vital, inspect
+from .losses import Loss, reason_of, sqlstate_of
+from .replacing import Lost, give_up, lost_error, replace
+from .resilience import logger
+from .verdicts import Reason, Verdict
+
+if TYPE_CHECKING:
+    from .mixins import ResilientDatabaseMixin
+
+_IDLE_TIMEOUTS = frozenset({Reason.SERVER_IDLE_TIMEOUT, Reason.PATH_IDLE_TIMEOUT})
+# Seconds. An idle connection found dead sooner without a word teaches nothing: a crash looks alike.
+_LEARN_FROM = 5.0
+
+
+def look_closer(db: ResilientDatabaseMixin, status: int, now: float) -> None:
+    """Something arrived, or the connection was idle for long, or it is in no state to use."""
+    if (error := lost_error(db)) is not None:
+        db.errors_occurred = True
+        raise error
+    link = db._link
+    if link is None or db.closed_in_transaction or status not in {IDLE, UNKNOWN}:
+        return
+    # The threads that share a connection must not replace it under one another.
+    if db._thread_sharing_count or (status == IDLE and link.busy()):
+        return
+    vital = inspect_connection(db, now)
+    if vital is Vital.ALIVE:
+        db._seen_at = now
+        return
+    idle = now - db._heard_at
+    reason = reason_of(link) if vital is Vital.LOST else None
+    begun = not db.autocommit and status != IDLE and not db._untouched
+    if db._session.pinned_by or begun:
+        pinned_by = "" if begun else db._session.pinned_by
+        give_up(db, Lost(reason or Reason.UNKNOWN, pinned_by))
+        look_closer(db, status, now)
+    replace(db, reason, idle)
+
+
+def inspect_connection(db: ResilientDatabaseMixin, now: float) -> Vital:
+    """Look into the connection; a loss is counted, announced and learned from."""
+    link = db._link
+    assert link is not None
+    idle = now - db._heard_at
+    resilience = db.resilience
+    options, facts = resilience.options, resilience.facts
+    # State that would be lost with the session outweighs an idle limit.
+    limit = math.inf if db._session.pinned_by else resilience.limits.idle.seconds
+    vital = inspect(
+        link,
+        idle=idle,
+        idle_limit=limit,
+        ping_after=options.ping_after,
+        ping_timeout=options.ping_timeout,
+        path=Path.UNKNOWN if facts is None else facts.path,
+    )
+    if vital is Vital.LOST:
+        note_idle_loss(db, link, idle)
+    elif vital is Vital.ALIVE and idle > options.ping_after:
+        db._heard_at = now
+    return vital
+
+
+def note_idle_loss(db: ResilientDatabaseMixin, link: Link, idle: float) -> None:
+    """Count, log and announce a loss found by looking; learn from it if nobody said why."""
+    word, reason = link.last_word, reason_of(link)
+    unannounced = word is None and idle >= _LEARN_FROM and db._status() in {IDLE, UNKNOWN}
+    if unannounced or reason in _IDLE_TIMEOUTS:
+        db.resilience.shared.learned.note(idle)
+    text = word.text if word is not None else "the socket was closed without a word"
+    sqlstate = word.sqlstate if word is not None else None
+    _announce_loss(db, reason, sqlstate, text, idle, "before sending")
+
+
+def note_loss(
+    db: ResilientDatabaseMixin, verdict: Verdict, error: BaseException, noticed: str
+) -> Loss:
+    """Count, log and announce a loss that an error told of."""
+    link = db._link
+    reason = verdict.reason
+    if reason is Reason.UNKNOWN and link is not None:
+        reason = reason_of(link)
+    idle = monotonic() - db._heard_at
+    _announce_loss(db, reason, sqlstate_of(error), str(error).partition("\n")[0], idle, noticed)
+    return Loss(reason, idle)
+
+
+def _announce_loss(
+    db: ResilientDatabaseMixin,
+    reason: Reason,
+    sqlstate: str | None,
+    text: str,
+    idle: float,
+    noticed: str,
+) -> None:
+    db.resilience.shared.count("lost", reason.name)
+    logger.warning("%s", notes.happened(db.alias, reason, idle, db.resilience.limits))
+    record = signals.ConnectionLost(db.alias, reason, sqlstate, text, idle, noticed)
+    signals.connection_lost.send_robust(sender=type(db), connection=db, record=record)

@@ -1,0 +1,538 @@
+"""The README and docs/: every snippet runs, every table and quotation says what the code says."""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from importlib import import_module
+from io import StringIO
+from pathlib import Path
+from pkgutil import iter_modules, resolve_name
+from types import CodeType
+from typing import Any
+
+import pytest
+from django.core.management import get_commands
+from django.db import connection
+from django.dispatch import Signal
+from django.test.utils import isolate_apps
+
+import django_resilient_pg
+from benchmarks import healthy
+from django_resilient_pg import cursors, errors, keepalives, notes, signals, verdicts, watching
+from django_resilient_pg.options import Declaration, declarations
+from django_resilient_pg.resilience import Stats
+from django_resilient_pg.retry import Circumstances, decide
+from django_resilient_pg.statements import analyse
+from django_resilient_pg.verdicts import Failure, Phase, Reason
+from django_resilient_pg.volatility import HARMLESS_FUNCTIONS
+
+# Imported by name: docutils has no types of its own.
+NODES: Any = import_module("docutils.nodes")
+CORE: Any = import_module("docutils.core")
+
+ROOT = Path(__file__).resolve().parents[2]
+README = "README.rst"
+OPTIONS = "docs/options.rst"
+PROMISE = "docs/promise.rst"
+OBSERVE = "docs/observe.rst"
+PAGES = [README, "CHANGELOG.rst", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.rst"))]
+LATER = "Not in this version"
+QUIET = {"syntax_highlight": "none", "raw_enabled": False, "file_insertion_enabled": False}
+
+# What a project has before it has read a snippet that changes its settings.
+BEFORE = """
+SECRET_KEY = "for a test"
+USE_TZ = True
+DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "shop"}}
+INSTALLED_APPS = ["django.contrib.contenttypes"]
+"""
+TRY_SETTINGS = """
+import django
+from django.core import checks
+from django.db import connections
+from django_resilient_pg.mixins import ResilientDatabaseMixin
+
+django.setup()
+for connection in connections.all():
+    assert isinstance(connection, ResilientDatabaseMixin), type(connection)
+    print(connection.resilience.options)
+    assert "resilience" not in connection.get_connection_params()
+wrong = [message for message in checks.run_checks() if message.is_serious()]
+assert not wrong, wrong
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    """A block of Python on a page. Its first line is a comment with the file it belongs into."""
+
+    page: str
+    code: str
+
+    @property
+    def file(self) -> str:
+        first = self.code.splitlines()[0]
+        assert re.fullmatch(r"# [\w/]+\.py", first), f"{self.page}: {first!r}"
+        return first[2:]
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.file}"
+
+
+@cache
+def page(name: str) -> Any:
+    """The parsed page."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    overrides = {**QUIET, "warning_stream": StringIO(), "report_level": 1}
+    return CORE.publish_doctree(text, source_path=name, settings_overrides=overrides)
+
+
+def blocks(name: str, language: str) -> list[str]:
+    """The blocks of a page in one language."""
+    found = page(name).findall(NODES.literal_block)
+    return [block.astext() for block in found if language in block["classes"]]
+
+
+SNIPPETS = [Snippet(name, code) for name in PAGES for code in blocks(name, "python")]
+SETTINGS = [one for one in SNIPPETS if one.file == "settings.py"]
+MODULES = [one for one in SNIPPETS if one.file != "settings.py"]
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def section(name: str, title: str) -> Any:
+    """One section of a page."""
+    for found in page(name).findall(NODES.section):
+        if found[0].astext() == title:
+            return found
+    raise AssertionError(f"{name} has no section {title!r}")
+
+
+def titles(name: str) -> list[str]:
+    return [title.astext() for title in page(name).findall(NODES.title)]
+
+
+def table(within: Any, first: str) -> list[list[str]]:
+    """The rows, without the head, of the one table whose first heading is ``first``."""
+    found = []
+    for one in within.findall(NODES.table):
+        rows = [
+            [words(entry.astext()) for entry in row.findall(NODES.entry)]
+            for row in one.findall(NODES.row)
+        ]
+        if rows[0][0] == first:
+            found.append(rows[1:])
+    (only,) = found
+    return only
+
+
+def listed_fields(within: Any) -> dict[str, str]:
+    """The field lists (``:name: text``) of a section without its subsections' names doubled."""
+    return {field[0].astext(): words(field[1].astext()) for field in within.findall(NODES.field)}
+
+
+# -- all pages --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_page_is_valid(name: str) -> None:
+    said = [message.astext() for message in page(name).findall(NODES.system_message)]
+    assert said == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name: str) -> None:
+    for reference in page(name).findall(NODES.reference):
+        target = reference.get("refuri")
+        if target is not None and not target.startswith("https://"):
+            assert (ROOT / name).parent.joinpath(target).is_file(), f"{name}: {target}"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_what_is_named_exists_and_what_comes_later_does_not(name: str) -> None:
+    later = [
+        literal.astext()
+        for found in page(name).findall(NODES.section)
+        if found[0].astext() == LATER
+        for literal in found.findall(NODES.literal)
+    ]
+    for literal in page(name).findall(NODES.literal):
+        text = literal.astext()
+        if re.fullmatch(r"django_resilient_pg(\.\w+)+", text):
+            assert _exists(text) == (text not in later), f"{name}: {text}"
+
+
+def _exists(dotted: str) -> bool:
+    try:
+        resolve_name(dotted)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_commands_exist(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = {
+        word
+        for line in makefile.splitlines()
+        if line.startswith(".PHONY:")
+        for word in line.split()[1:]
+    }
+    shell = "\n".join(blocks(name, "shell"))
+    for target in re.findall(r"``make ([\w-]+)", text) + re.findall(r"^make ([\w-]+)", shell, re.M):
+        assert target in phony, f"{name}: make {target}"
+    for command in re.findall(r"manage\.py (\w+)", text):
+        assert command in get_commands(), f"{name}: manage.py {command}"
+    extras = _project()["optional-dependencies"]
+    for extra in re.findall(r"django-resilient-pg\[(\w+)\]", text):
+        assert extra in extras, f"{name}: extra {extra}"
+
+
+@cache
+def _project() -> dict[str, Any]:
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project: dict[str, Any] = whole["project"]
+    return project
+
+
+def test_every_page_is_in_the_index() -> None:
+    links = {node["refuri"] for node in page("docs/index.rst").findall(NODES.reference)}
+    own = {Path(name).name for name in PAGES if name.startswith("docs/")} - {"index.rst"}
+    assert own <= links
+
+
+# -- snippets ---------------------------------------------------------------------------------
+
+
+def test_there_are_snippets() -> None:
+    """Otherwise the tests below would prove nothing."""
+    pages = {one.page for one in SNIPPETS}
+    assert {README, OPTIONS, OBSERVE, PROMISE, "docs/compose.rst"} <= pages
+    assert SETTINGS
+    assert MODULES
+
+
+@pytest.mark.parametrize("snippet", SETTINGS, ids=str)
+def test_settings_work(snippet: Snippet, tmp_path: Path) -> None:
+    """In a process of its own: Django starts, and this engine takes every database."""
+    for module in MODULES:
+        if module.page == snippet.page:
+            file = tmp_path / module.file
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(module.code, encoding="utf-8")
+    (tmp_path / "documented.py").write_text(f"{BEFORE}\n{snippet.code}\n", encoding="utf-8")
+    environment = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "documented",
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", TRY_SETTINGS],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Options(")
+
+
+@pytest.mark.parametrize("snippet", MODULES, ids=str)
+def test_a_module_works(snippet: Snippet) -> None:
+    """It runs, no name in it is undefined, and its receivers take every record."""
+    with _receivers_restored(), isolate_apps("testproject.shop"):
+        namespace: dict[str, Any] = {"__name__": "testproject.shop.documented"}
+        code = compile(snippet.code, str(snippet), "exec")
+        exec(code, namespace)
+        unknown = _globals_of(code) - namespace.keys() - set(dir(builtins))
+        assert unknown == set()
+        if "@receiver" in snippet.code:
+            heard = [_announce(signal, record) for signal, record in RECORDS.items()]
+            assert any(heard), "no receiver was connected"
+
+
+def _globals_of(code: CodeType) -> set[str]:
+    """Names that functions defined in ``code`` look up when they are called."""
+    found = {str(one.argval) for one in dis.get_instructions(code) if one.opname == "LOAD_GLOBAL"}
+    return found.union(*(_globals_of(one) for one in code.co_consts if isinstance(one, CodeType)))
+
+
+RECORDS: dict[Signal, object] = {
+    signals.connection_lost: signals.ConnectionLost(
+        "default", Reason.ADMINISTRATOR, "57P01", "terminating", 1.0, "statement"
+    ),
+    signals.connection_replaced: signals.ConnectionReplaced("default", None, 1.0, 0.1),
+    signals.connect_retried: signals.ConnectRetried("default", 1, 0.1, "refused"),
+    signals.statement_retried: signals.StatementRetried("default", "read", 1, 0.1),
+}
+
+
+def _announce(signal: Signal, record: object) -> list[Any]:
+    """As the engine does it, but errors of receivers come out. Returns who has heard it."""
+    return signal.send(sender=type(connection), connection=connection, record=record)
+
+
+@contextmanager
+def _receivers_restored() -> Iterator[None]:
+    before = {signal: list(signal.receivers) for signal in RECORDS}
+    try:
+        yield
+    finally:
+        for signal, receivers in before.items():
+            signal.receivers = receivers
+            signal.sender_receivers_cache.clear()
+
+
+def test_the_safe_write_of_the_promise_is_refused_twice_by_the_database() -> None:
+    (snippet,) = [one for one in MODULES if one.file == "shop/payments.py"]
+    with isolate_apps("testproject.shop"):
+        namespace: dict[str, Any] = {"__name__": "testproject.shop.documented"}
+        exec(snippet.code, namespace)
+    assert namespace["Payment"]._meta.get_field("token").unique
+
+
+def test_the_health_snippet_tells_what_it_promises() -> None:
+    (snippet,) = [one for one in MODULES if one.file == "shop/health.py"]
+    namespace: dict[str, Any] = {}
+    exec(snippet.code, namespace)
+    told = namespace["health"]()
+    assert told["because of"] == connection.resilience.limits.idle.source  # type: ignore[attr-defined]
+    assert set(told) == {"lost", "refused", "idle limit (s)", "because of"}
+
+
+# -- README -----------------------------------------------------------------------------------
+
+
+def test_the_errors_it_claims_to_cure_are_recognised_as_losses() -> None:
+    claimed = blocks(README, "text")[0].splitlines()
+    assert len(claimed) == 8
+    for text in claimed:
+        failure = Failure(Phase.STATEMENT, None, "OperationalError", None, None, text)
+        assert verdicts.judge(failure).lost, text
+
+
+def test_the_readme_lists_every_option_with_its_default() -> None:
+    rows = [row[:2] for row in table(section(README, "Options"), "Key")]
+    assert rows == [[one.name, repr(one.default)] for one in declarations()]
+
+
+@pytest.mark.parametrize("name", ["demo", "healthy"])
+def test_figures_come_from_a_command(name: str) -> None:
+    """A marked block names its command; outside of the command's output it has no figure."""
+    text = (ROOT / README).read_text(encoding="utf-8")
+    ((block),) = re.findall(rf"^\.\. figures: {name}\n(.*?)^\.\. figures end$", text, re.M | re.S)
+    assert {"demo": "make demo", "healthy": "make benchmark"}[name] in block
+    prose = [line for line in block.splitlines() if not line.startswith(" ")]
+    assert not re.search(r"\d", " ".join(prose))
+
+
+def test_the_bounds_of_the_benchmark_are_those_it_holds() -> None:
+    prose = words(section(README, "What it costs").astext())
+    assert f"a query costs more than {healthy.BOUNDS['query']} times" in prose
+    assert f"CONN_HEALTH_CHECKS more than {healthy.BOUNDS['request']} times" in prose
+    assert f"importing the engine {healthy.IMPORT_BOUND * 1000:g} ms" in prose
+
+
+def test_the_requirements_are_those_of_the_package() -> None:
+    prose = words(section(README, "Requirements").astext())
+    named = [classifier.rpartition(" :: ") for classifier in _project()["classifiers"]]
+    versions = {
+        (kind, version)
+        for kind, _, version in named
+        if kind in {"Framework :: Django", "Programming Language :: Python :: 3"}
+        and re.fullmatch(r"\d\.\d+", version)
+    } | {
+        (kind, version)
+        for kind, _, version in named
+        if kind == "Programming Language :: Python" and re.fullmatch(r"3\.\d+", version)
+    }
+    assert len(versions) == 6
+    for _, version in versions:
+        assert version in prose
+    for extra in ("psycopg", "psycopg2"):
+        (needed,) = _project()["optional-dependencies"][extra]
+        assert f"({needed.partition('>=')[2]} or later)" in prose
+
+
+def test_the_gap_between_two_looks_is_as_long_as_documented() -> None:
+    assert cursors.FRESH == 0.0005
+    for name in (README, PROMISE):
+        assert "half a millisecond" in words(page(name).astext())
+    assert "within the last 0.5 ms" in words(page("docs/decisions.rst").astext())
+
+
+def test_learning_begins_where_documented() -> None:
+    assert watching._LEARN_FROM == 5.0
+    assert "idle for five seconds or more" in words(page(OPTIONS).astext())
+
+
+# Design, section 5.
+PLANNED = """
+    options verdicts statements facts signals errors keepalives providers liveness ageing retry
+    session cursors mixins base postgis transaction middleware decorators diagnosis checks apps
+    management
+""".split()
+
+
+def test_every_module_beyond_the_design_is_explained() -> None:
+    home = Path(str(django_resilient_pg.__file__)).parent
+    own = {module.name for module in iter_modules([str(home)])}
+    assert {"options", "drivers"} <= own
+    literals = {node.astext() for node in page("docs/decisions.rst").findall(NODES.literal)}
+    assert own - set(PLANNED) <= literals
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    first = next(title for title in titles("CHANGELOG.rst") if title[0].isdigit())
+    assert first.split()[0] == django_resilient_pg.__version__
+
+
+# -- options ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("declared", declarations(), ids=lambda declared: declared.name)
+def test_every_option_has_its_entry(declared: Declaration) -> None:
+    entry = section(OPTIONS, declared.name)
+    listed = listed_fields(entry)
+    assert words(entry[1].astext()) == words(declared.doc)
+    assert listed["Default"] == repr(declared.default)
+    assert listed["Allowed"] == _allowed(declared)
+    assert "Does not" in listed
+
+
+def _allowed(declared: Declaration) -> str:
+    """As the error message has it, with long numbers written out."""
+    written = declared.allowed
+    for bound in (declared.lowest, declared.highest):
+        written = written.replace(f"{bound:g}", f"{bound:.15g}")
+    return written
+
+
+def test_no_option_is_documented_that_does_not_exist() -> None:
+    documented = [title for title in titles(OPTIONS) if re.fullmatch(r"[a-z_]+", title)]
+    assert documented == [one.name for one in declarations()]
+
+
+def test_the_libpq_parameters_are_those_that_are_added() -> None:
+    rows = {row[0]: row[1] for row in table(section(OPTIONS, "libpq parameters"), "Parameter")}
+    added = keepalives.additions({"host": "db.example.org"}, {})
+    assert rows == {name: str(value) for name, value in added.items()}
+
+
+# -- the promise ------------------------------------------------------------------------------
+
+
+def test_statements_are_run_again_as_the_table_says() -> None:
+    text = "server closed the connection unexpectedly"
+    failure = Failure(Phase.STATEMENT, True, "OperationalError", None, None, text)
+    verdict = verdicts.judge(failure)
+    autocommit = Circumstances(autocommit=True, untouched=True)
+    first = Circumstances(autocommit=False, untouched=True)
+    rows = table(section(PROMISE, "Which statement is what"), "Statement")
+    assert len(rows) > 10
+    for sql, *documented in rows:
+        decisions = [decide(verdict, analyse(sql).kind, at) for at in (autocommit, first)]
+        actual = ["raised" if one.row is None else "run again" for one in decisions]
+        assert documented == actual, sql
+
+
+def test_sessions_are_pinned_as_the_table_says() -> None:
+    rows = table(section(PROMISE, "With session state"), "Statement")
+    assert {answer for _, answer in rows} == {"yes", "no"}
+    for sql, answer in rows:
+        assert (answer == "yes") == bool(analyse(sql).pins), sql
+
+
+def test_the_harmless_functions_are_all_listed() -> None:
+    listed = blocks(PROMISE, "text")[0].split()
+    assert listed == sorted(HARMLESS_FUNCTIONS)
+
+
+WRITE = decide(
+    verdicts.judge(Failure(Phase.STATEMENT, True, "", None, None, "")),
+    analyse("INSERT INTO t VALUES (1)").kind,
+    Circumstances(autocommit=True, untouched=True),
+)
+LATE = decide(
+    verdicts.judge(Failure(Phase.STATEMENT, True, "", None, None, "")),
+    analyse("SELECT 1").kind,
+    Circumstances(autocommit=False, untouched=False),
+)
+QUOTED = [
+    (PROMISE, notes.refused("default", Reason.ADMINISTRATOR, 0.4, None, WRITE.why)),
+    (PROMISE, f"The statement was not run again: {LATE.why}."),
+    (PROMISE, notes.transaction_lost("default")),
+    (PROMISE, notes.session_lost("default", "SET search_path")),
+    (PROMISE, notes.commit_unknown("default", Reason.ADMINISTRATOR)),
+    (PROMISE, notes.delivered("default", 300)),
+    (PROMISE, notes.unreachable("default", 10.0, 10.0)),
+    (OBSERVE, notes.happened("default", Reason.SERVER_IDLE_TIMEOUT, 35.0, None)),
+]
+
+
+@pytest.mark.parametrize(("name", "sentence"), QUOTED)
+def test_quoted_messages_are_the_engines_own(name: str, sentence: str) -> None:
+    quoted = [words(block) for block in blocks(name, "text")]
+    assert any(words(sentence) in block for block in quoted), sentence
+
+
+def test_every_error_is_explained() -> None:
+    text = page(PROMISE).astext()
+    own = [name for name, one in vars(errors).items() if _defined_in(one, errors.__name__)]
+    assert own
+    for name in own:
+        assert f"django_resilient_pg.errors.{name}" in text
+
+
+def _defined_in(one: object, module: str) -> bool:
+    return isinstance(one, type) and one.__module__ == module
+
+
+# -- observing --------------------------------------------------------------------------------
+
+
+RECORD_CLASSES = [
+    one
+    for one in vars(signals).values()
+    if _defined_in(one, signals.__name__) and is_dataclass(one)
+]
+
+
+@pytest.mark.parametrize("record", RECORD_CLASSES, ids=lambda record: record.__name__)
+def test_every_record_is_documented_field_by_field(record: Any) -> None:
+    (title,) = [one for one in titles(OBSERVE) if one.endswith(f": {record.__name__}")]
+    listed = listed_fields(section(OBSERVE, title))
+    assert list(listed) == [field.name for field in fields(record)]
+    assert isinstance(getattr(signals, title.partition(":")[0]), Signal)
+
+
+def test_every_signal_is_documented() -> None:
+    own = [name for name, one in vars(signals).items() if isinstance(one, Signal)]
+    assert own
+    for name in own:
+        assert f"``{name}``" in (ROOT / OBSERVE).read_text(encoding="utf-8")
+
+
+def test_every_count_is_documented() -> None:
+    counts = section(OBSERVE, "What the engine knows").findall(NODES.definition_list_item)
+    assert [one[0].astext() for one in counts] == [field.name for field in fields(Stats)]
+
+
+def test_every_reason_is_documented_with_its_text() -> None:
+    rows = [row[:2] for row in table(section(OBSERVE, "Reasons"), "Name")]
+    assert rows == [[reason.name, reason.text] for reason in Reason]
