@@ -13,7 +13,8 @@ from typing import Any, Final
 from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ..drivers import Link, failure, link_to
+from ..drivers import Link, link_to
+from ..losses import failure
 from ..verdicts import Phase, judge
 from .network import limited
 

@@ -89,14 +89,10 @@ def handshake(
         facts = _merged(facts, talk.shake(_lenient()))
     elif facts.version and context.verify_mode is ssl.CERT_REQUIRED:
         facts = replace(facts, chain_verified=True)
-    return replace(
-        facts,
-        direct=direct,
-        trust=trust,
-        verify_error=facts.verify_error or unreadable,
-        server_name=server_name,
-        hostname_matches=_matches(facts.certificate, server_name),
-    )
+    error = facts.verify_error or unreadable
+    fits = _matches(facts.certificate, server_name)
+    facts = replace(facts, direct=direct, trust=trust, verify_error=error)
+    return replace(facts, server_name=server_name, hostname_matches=fits)
 
 
 def _merged(refused: TlsFacts, seen: TlsFacts) -> TlsFacts:

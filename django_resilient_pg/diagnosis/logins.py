@@ -113,9 +113,8 @@ def _facts(trip: Trip) -> Facts:
     link = trip.link
     assert link is not None
     try:
-        found = limited(lambda: gather_from(link, {}), trip.timeout)
+        found = limited(lambda: gather_from(link, {}), trip.timeout, stop=lambda: hang_up(link.fd))
     except TimeoutError:
-        hang_up(link.fd)
         raise Stopped(
             f"The login succeeded, but the first statement got no answer within "
             f"{trip.timeout:.3g} s.",

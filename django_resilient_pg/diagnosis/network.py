@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -20,17 +20,25 @@ T = TypeVar("T")
 
 #: Addresses looked at in one go; nobody has more servers behind one alias.
 MOST: Final = 16
+#: Seconds for a call to end that was told to.
+STOPPING: Final = 1.0
 # Where distributions (and upstream) put the Unix socket; which of them libpq has compiled in
 # cannot be asked.
 _FOLDERS: Final = ("/var/run/postgresql", "/tmp")
 
 
-def limited(call: Callable[[], T], seconds: float, late: Callable[[T], object] | None = None) -> T:
+def limited(
+    call: Callable[[], T],
+    seconds: float,
+    *,
+    late: Callable[[T], object] | None = None,
+    stop: Callable[[], object] | None = None,
+) -> T:
     """Return what ``call`` returns, or give up after some seconds.
 
     For what takes no timeout of its own (``getaddrinfo``, a driver's ``connect``). It runs in a
     thread, which cannot be stopped: given up, it ends by itself, and a result that comes then
-    goes to ``late``.
+    goes to ``late``. Where there is a ``stop`` that makes it end, that is called and waited for.
 
     Raises:
         TimeoutError: it took too long, "no answer within 5 s".
@@ -50,10 +58,19 @@ def limited(call: Callable[[], T], seconds: float, late: Callable[[T], object] |
         too_long = isinstance(error, TimeoutError)
         if too_long and box.done():
             return box.result()  # what came in the last moment, or its own TimeoutError
-        box.add_done_callback(lambda done: _pass_on(done, late))
+        _give_up(box, late, stop)
         if too_long:
             raise TimeoutError(f"no answer within {seconds:.3g} s") from None
         raise
+
+
+def _give_up(
+    box: Future[T], late: Callable[[T], object] | None, stop: Callable[[], object] | None
+) -> None:
+    box.add_done_callback(lambda done: _pass_on(done, late))
+    if stop is not None and not box.done():
+        stop()
+        wait([box], STOPPING)
 
 
 def _pass_on(done: Future[T], late: Callable[[T], object] | None) -> None:

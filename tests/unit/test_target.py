@@ -10,7 +10,7 @@ from django.db import connections
 from django_resilient_pg.diagnosis.target import MODES, SYSTEM, Host, Target, target
 
 
-def at(home: Path, environ: dict[str, str] | None = None, **params: object) -> Target:
+def at(home: Path, environ: dict[str, str] | None = None, /, **params: object) -> Target:
     """The target of these parameters, in an environment with nothing else in it."""
     return target("default", params, {"HOME": str(home), **(environ or {})})
 
