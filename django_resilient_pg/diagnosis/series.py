@@ -1,4 +1,4 @@
-"""Sessions left idle side by side, and the interval in which they die. Pure but for the sessions.
+"""Sessions left idle side by side, and the interval in which they die.
 
 A first pass tells between which two of its times sessions die. Those that were used in time take
 part in a second one, which divides that interval.
@@ -7,16 +7,17 @@ part in a second one, which divides that interval.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from .endings import Ending, Session
 
-#: Seconds that a second pass would have to gain; also a twentieth of the time found.
+#: A second pass has to gain more than so many seconds, and more than a twentieth of the time.
 FINE: Final = 0.5
-#: The shortest time in which a first pass looks for an end, in seconds.
+#: The shortest time that a session is left alone for, in seconds.
 SHORTEST: Final = 2.0
-#: Seconds in which sessions that end together are seen to do so.
+#: Seconds within which sessions end that end together.
 TOGETHER: Final = 1.0
 
 
@@ -30,9 +31,9 @@ class Found:
         survived: the longest time in seconds after which one was still good, 0 if none.
         died: the shortest after which one was dead; ``None``: none was.
         ending: how that one ended.
-        idle: whether being idle explains it. If not, sessions that were idle for less ended,
-            too, or the server gave another reason.
-        complete: whether all times were waited for.
+        idle: whether being idle explains it. It does not if the server gave another reason, or
+            if others were good after a longer time.
+        complete: whether nothing was left to wait for.
     """
 
     keepalives: bool
@@ -50,177 +51,196 @@ class Found:
 
 
 @dataclass(slots=True)
-class Left:
+class _Left:
     """A session left alone.
 
     Attributes:
         session: the session.
         since: the clock when it was last used.
         target: seconds after which to use it again; ``None``: it waits for the second pass.
-        looked: seconds that it had been idle for when it was last seen alive.
+        looked: seconds that it had been idle for when it was last seen to be there.
     """
 
     session: Session
     since: float
-    target: float | None
+    target: float | None = None
     looked: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Death:
-    survived: float  # alive for certain after so many seconds
+    survived: float  # there after so many seconds
     died: float
     ending: Ending
 
 
-@dataclass(slots=True)
 class Series:
-    """One series, with or without keepalives.
+    """One series of sessions.
 
-    Attributes:
-        keepalives: which of the two.
-        targets: the seconds to leave sessions idle for, one each.
+    Args:
+        keepalives: whether they send them.
+        clock: the time in seconds.
         patience: seconds to wait for an answer.
-        left: the sessions still looked after.
     """
 
-    keepalives: bool
-    targets: tuple[float, ...]
-    patience: float
-    left: list[Left] = field(default_factory=list)
-    _opened: int = 0
-    _good: list[float] = field(default_factory=list)
-    _deaths: list[_Death] = field(default_factory=list)
-    _first_death: float = math.inf  # by the clock
-    _divided: bool = False
+    def __init__(self, keepalives: bool, clock: Callable[[], float], patience: float) -> None:
+        self.keepalives = keepalives
+        self._clock, self._patience = clock, patience
+        self._left: list[_Left] = []
+        self._sessions = 0
+        self._good: list[float] = []
+        self._deaths: list[_Death] = []
+        self._first_death = math.inf
+        self._divided = False
 
-    def add(self, session: Session, now: float) -> None:
-        """Leave one more session alone. The longest times come first, should there be no more."""
-        self.left.append(Left(session, now, self.targets[-1 - self._opened]))
-        self._opened += 1
+    def add(self, session: Session) -> None:
+        """Take one more session in, which was used just now."""
+        self._left.append(_Left(session, self._clock()))
+        self._sessions += 1
 
-    def tend(self, clock: float) -> str:
+    def begin(self, seconds: float) -> None:
+        """Say how long each is to be left alone, at most ``seconds``."""
+        for each, target in zip(self._left, times(self._sessions, seconds), strict=True):
+            each.target = target
+
+    def tend(self) -> list[str]:
         """Look at all sessions, use those whose time has come; return what there is to tell."""
-        before = len(self._good), len(self._deaths)
-        for each in list(self.left):
-            self._look(each, clock)
-        due = next((each for each in self.left if _due(each, clock)), None)
-        if due is not None:
-            self._use(due, clock)
-        elif rest := next((each for each in self.left if self._restless(each, clock)), None):
-            self._use(rest, clock, count=False)
-        self._give_up(clock)
-        self._divide(clock)
-        return self._news(*before)
+        good, deaths = len(self._good), len(self._deaths)
+        for step in (self._look, self._use_due, self._keep):
+            for each in list(self._left):
+                if each in self._left:
+                    step(each)
+        self._give_up()
+        told = [f"alive after {seconds:.1f} s idle" for seconds in self._good[good:]]
+        for death in self._deaths[deaths:]:
+            told.append(f"dead after {death.died:.1f} s idle ({death.ending.how.value})")
+        self._divide()
+        return told
+
+    @property
+    def alive(self) -> int:
+        """How many sessions are looked after."""
+        return len(self._left)
 
     @property
     def over(self) -> bool:
-        """Whether there is nothing to wait for."""
-        return not any(each.target is not None for each in self.left)
+        """Whether there is nothing more to wait for."""
+        return not self._waiting() and self._clock() >= self._last_look()
 
     @property
     def until(self) -> float:
         """The clock when the last session's time comes."""
-        return max((each.since + (each.target or 0.0) for each in self.left), default=0.0)
+        return max((each.since + (each.target or 0.0) for each in self._left), default=0.0)
 
     def found(self) -> Found:
         """What is known so far."""
         first = min(self._deaths, key=lambda each: each.died, default=None)
         longest = max(self._good, default=0.0)
         if first is None:
-            return Found(self.keepalives, self._opened, longest, complete=self.over)
-        # Timeouts are kept by sweeps and rounded: a bit of overlap proves nothing.
-        together = longest > first.died + max(TOGETHER, first.died / 4)
+            return Found(self.keepalives, self._sessions, longest, complete=self.over)
+        # Timeouts are rounded and kept by sweeps: a bit of overlap proves nothing.
+        mixed = longest > first.died + max(TOGETHER, first.died / 4)
         shorter = [good for good in self._good if good < first.died]
         return Found(
             keepalives=self.keepalives,
-            sessions=self._opened,
+            sessions=self._sessions,
             survived=max([first.survived, *shorter]),
             died=first.died,
             ending=first.ending,
-            idle=first.ending.of_idleness and not together,
+            idle=first.ending.of_idleness and not mixed,
             complete=self.over,
         )
 
-    def _look(self, each: Left, clock: float) -> None:
-        ending = each.session.look()
-        if ending is None:
-            each.looked = clock - each.since
-            return
-        # Not while it was silent: the kernel's keepalives take their time to find out.
-        seen = each.looked if ending.how.seen else 0.0
-        self._bury(each, _Death(seen, clock - each.since, ending), clock)
+    def close(self) -> None:
+        """Close all sessions."""
+        while self._left:
+            self._left.pop().session.close()
 
-    def _use(self, each: Left, clock: float, *, count: bool = True) -> None:
-        idle = clock - each.since
-        ending = each.session.use(self.patience)
+    def _waiting(self) -> bool:
+        return any(each.target is not None for each in self._left)
+
+    def _last_look(self) -> float:
+        """The clock until which to wait for sessions that end together with the first."""
+        seen = bool(self._deaths) and self._deaths[0].ending.how.seen
+        return self._first_death + TOGETHER if seen else 0.0
+
+    def _look(self, each: _Left) -> None:
+        ending = each.session.look()
+        idle = self._clock() - each.since
+        if ending is None:
+            each.looked = idle
+        else:
+            # The kernel's keepalives take their time to find out that nothing comes back.
+            there = each.looked if ending.how.seen else 0.0
+            self._bury(each, _Death(there, idle, ending))
+
+    def _use_due(self, each: _Left) -> None:
+        if each.target is not None and self._clock() - each.since >= each.target:
+            each.target = None
+            self._use(each)
+
+    def _keep(self, each: _Left) -> None:
+        """Use one that waits for the second pass in time for it to be there then."""
+        longest = max(self._good, default=0.0)
+        if each.target is None and self._clock() - each.since >= longest / 2:
+            self._use(each)
+
+    def _use(self, each: _Left) -> None:
+        idle = self._clock() - each.since
+        ending = each.session.use(self._patience)
         if ending is not None:
-            self._bury(each, _Death(0.0, idle, ending), clock)
+            self._bury(each, _Death(0.0, idle, ending))
+            self._give_up()
             return
         self._good.append(idle)
-        each.since, each.looked = clock, 0.0
-        if count:
-            each.target = None
+        each.since, each.looked = self._clock(), 0.0
 
-    def _bury(self, each: Left, death: _Death, clock: float) -> None:
-        self.left.remove(each)
+    def _bury(self, each: _Left, death: _Death) -> None:
+        self._left.remove(each)
         each.session.close()
+        if not self._deaths:
+            self._first_death = self._clock()
         self._deaths.append(death)
-        self._first_death = min(self._first_death, clock)
 
-    def _restless(self, each: Left, clock: float) -> bool:
-        """Whether one that waits for the second pass has to be used, to live until then."""
-        longest = max(self._good, default=0.0)
-        return each.target is None and clock - each.since >= longest / 2
-
-    def _give_up(self, clock: float) -> None:
+    def _give_up(self) -> None:
         """Once one has died, those that were idle for longer have nothing to tell."""
-        found = self.found()
-        if found.died is None or found.ending is None:
+        died = self.found().died
+        if died is None or self._clock() < self._last_look():
             return
-        wait = TOGETHER if found.ending.how.seen else 0.0
-        for each in list(self.left):
-            over = clock - each.since >= found.died or (each.target or 0.0) >= found.died
-            if over and clock >= self._first_death + wait:
-                self.left.remove(each)
+        for each in list(self._left):
+            if max(self._clock() - each.since, each.target or 0.0) >= died:
+                self._left.remove(each)
                 each.session.close()
 
-    def _divide(self, clock: float) -> None:
+    def _divide(self) -> None:
         """Begin the second pass when the first is over, if there is something to gain."""
-        found = self.found()
-        waiting = [each for each in self.left if each.target is None]
-        if self._divided or not self.over or not found.limited or found.died is None:
+        if self._divided or not self.over:
             return
         self._divided = True
-        width = found.died - found.survived
-        if width <= max(FINE, found.died / 20):
+        if not self._coarse():
             return
-        for each in waiting:
-            self._use(each, clock)
-        for number, each in enumerate(self.left, 1):
-            each.target = found.survived + width * number / (len(self.left) + 1)
+        for each in list(self._left):
+            if each in self._left:
+                self._use(each)
+        found = self.found()
+        for number, each in enumerate(self._left, 1):
+            part = number / (len(self._left) + 1)
+            each.target = found.survived + ((found.died or 0.0) - found.survived) * part
 
-    def _news(self, good: int, deaths: int) -> str:
-        what = "with keepalives" if self.keepalives else "without keepalives"
-        if len(self._deaths) > deaths:
-            death = self._deaths[-1]
-            return f"{what}: dead after {death.died:.1f} s idle ({death.ending.how.value})"
-        if len(self._good) > good:
-            return f"{what}: alive after {self._good[-1]:.1f} s idle"
-        return ""
-
-
-def _due(each: Left, clock: float) -> bool:
-    return each.target is not None and clock - each.since >= each.target
+    def _coarse(self) -> bool:
+        found = self.found()
+        if found.died is None or not found.limited:
+            return False
+        return found.died - found.survived > max(FINE, found.died / 20)
 
 
 def times(count: int, seconds: float) -> tuple[float, ...]:
     """Times to leave sessions idle for, each longer than the one before by the same part.
 
-    Short timeouts are found more exactly than long ones, in proportion the same.
+    So short timeouts are found as exactly as long ones, in proportion.
     """
-    if count == 1:
-        return (seconds,)
+    if count < 2:
+        return (seconds,) * count
     shortest = min(SHORTEST, seconds / count)
     ratio = (seconds / shortest) ** (1 / (count - 1))
     return (*(shortest * ratio**number for number in range(count - 1)), seconds)
