@@ -81,6 +81,11 @@ class Survey:
         return self.walk.facts if self.walk is not None else None
 
     @property
+    def exit_status(self) -> int:
+        """That of the walk; see :func:`.waiting.wait_for`."""
+        return self.walk.exit_status if self.walk is not None else 0
+
+    @property
     def unix(self) -> bool:
         """Whether every host is reached over a Unix socket."""
         return bool(self.target.hosts) and all(host.unix for host in self.target.hosts)
