@@ -235,7 +235,8 @@ class ResilientDatabaseMixin(Base):
         """Entering a transaction looks first; leaving one needs nothing of a dead connection."""
         if self.connection is not None and not self._connecting:
             if not autocommit:
-                self._look()
+                if monotonic() - self._seen_at > FRESH:
+                    self._look()
                 self._untouched = True
             elif self._link is not None and self._link.lost():
                 from .replacing import leave_lost_transaction
@@ -250,8 +251,7 @@ class ResilientDatabaseMixin(Base):
             super()._commit()
             return
         # A loss seen before COMMIT is sent is certain, not "outcome unknown".
-        shared = self._thread_sharing_count
-        if self._lost is not None or link.lost() or (not shared and self._poll(0)):
+        if self._lost is not None or link.lost() or self._something_came():
             from .committing import gone_before_commit
 
             if gone_before_commit(self, link):
@@ -265,6 +265,11 @@ class ResilientDatabaseMixin(Base):
             raise
         self._heard_at = monotonic()
         self._transaction_over()
+
+    def _something_came(self) -> bool:
+        if monotonic() - self._seen_at <= FRESH or self._thread_sharing_count:
+            return False
+        return bool(self._poll(0))
 
     def _rollback(self) -> None:
         """A lost connection was rolled back by the server: nothing is left to do."""
