@@ -66,7 +66,7 @@ def _up(survey: Survey) -> tuple[str, str]:
 
 
 def _log(survey: Survey) -> tuple[str, str]:
-    words = "terminating connection|could not receive data|unexpected EOF"
+    words = "terminating|receive data|EOF"
     if survey.facts is not None and survey.facts.provider is not None:
         return f"Look in the console of {survey.facts.provider.name}.", ""
     return "Only the server's machine can tell.", f'grep -E "{words}" /var/log/postgresql/*.log'

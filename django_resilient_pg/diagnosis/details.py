@@ -88,7 +88,7 @@ def _tls(survey: Survey) -> Iterator[Detail]:
         return
     until = f"until {own.not_after:%Y-%m-%d} ({days_left(own, survey.now):.0f} days)"
     chain = {True: "chain verified", False: shake.verify_error, None: "chain not checked"}
-    names = ", ".join(own.names) or own.subject
+    names = ", ".join(dict.fromkeys(own.names)) or own.subject
     yield "certificate", f"{names}; {until}; {chain[shake.chain_verified]}"
     yield "issuer", own.issuer
 

@@ -34,7 +34,7 @@ class Project:
         resilient: whether this package's engine serves the alias.
         conn_max_age: ``None``: unlimited.
         health_checks: CONN_HEALTH_CHECKS.
-        pool: the pool's arguments, ``None`` without one.
+        pool: the pool's numbers, ``None`` without one.
         atomic_requests: ATOMIC_REQUESTS.
         server_side_cursors: not DISABLE_SERVER_SIDE_CURSORS.
         prepare_threshold: psycopg 3's, ``None``: statements are not prepared.
@@ -68,7 +68,7 @@ def project(wrapper: BaseDatabaseWrapper) -> Project:
         resilient=hasattr(wrapper, "resilience"),
         conn_max_age=entry.get("CONN_MAX_AGE", 0),
         health_checks=bool(entry.get("CONN_HEALTH_CHECKS")),
-        pool=None if not pool else (pool if isinstance(pool, Mapping) else {}),
+        pool=_pool(pool),
         atomic_requests=bool(entry.get("ATOMIC_REQUESTS")),
         server_side_cursors=not entry.get("DISABLE_SERVER_SIDE_CURSORS"),
         prepare_threshold=_whole(options.get("prepare_threshold")),
@@ -77,6 +77,14 @@ def project(wrapper: BaseDatabaseWrapper) -> Project:
         routed=bool(router.routers),
         options=tuple(sorted(options)),
     )
+
+
+def _pool(pool: object) -> Mapping[str, Any] | None:
+    """What is told of it: numbers only, since its ``kwargs`` may hold a password."""
+    if not pool:
+        return None
+    given = pool if isinstance(pool, Mapping) else {}
+    return {name: value for name, value in given.items() if isinstance(value, (int, float))}
 
 
 def _serving() -> str:

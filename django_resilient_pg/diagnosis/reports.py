@@ -16,7 +16,7 @@ from .ladder import Ladder
 from .stages import Outcome, Stage
 
 WIDTH: Final = 80
-_LABEL: Final = 20
+_LABEL: Final = 22
 _GOOD, _BAD, _WARN, _DIM, _HEAD = "green", "bold red", "yellow", "dim", "bold"
 _STYLES: Final = {Level.ERROR: _BAD, Level.WARNING: _WARN, Level.INFO: "cyan"}
 _HEADINGS: Final = {Level.ERROR: "Errors", Level.WARNING: "Warnings", Level.INFO: "Worth knowing"}

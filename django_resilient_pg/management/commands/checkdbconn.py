@@ -29,7 +29,7 @@ class Command(BaseCommand):
 
     help = "Says whether PostgreSQL connections will die here, why, and what to change."
     # It must run while the database is down, whatever the other apps' checks want.
-    requires_system_checks = ()
+    requires_system_checks = []  # noqa: RUF012  as Django declares it
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
@@ -145,6 +145,5 @@ class Command(BaseCommand):
     def _print(self, inspection: Inspection) -> None:
         options = self._options
         lines = reports.report(inspection, verbosity=options["verbosity"], fix=options["fix"])
-        forced = options["force_color"]
-        color = forced or (not options["no_color"] and self.stdout.isatty())
-        reports.write(lines, self.stdout._out, color=color)  # type: ignore[attr-defined]
+        color = options["force_color"] or (not options["no_color"] and self.stdout.isatty())
+        reports.write(lines, self.stdout, color=color)
