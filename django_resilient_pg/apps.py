@@ -1,4 +1,4 @@
-"""The app: the command ``checkdbconn``."""
+"""The app: the command ``checkdbconn`` and the system checks."""
 
 from django.apps import AppConfig
 
@@ -8,3 +8,9 @@ class DjangoResilientPgConfig(AppConfig):
 
     name = "django_resilient_pg"
     verbose_name = "Resilient PostgreSQL connections"
+
+    def ready(self) -> None:
+        """Enter the checks into Django's registry."""
+        from . import checks
+
+        checks.register()

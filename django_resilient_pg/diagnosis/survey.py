@@ -101,7 +101,7 @@ class Survey:
     @property
     def keepalives(self) -> SocketOptions | None:
         """On the session's socket, or as they will be; ``None`` on Unix sockets."""
-        if self.unix:
+        if self.refused or self.unix:
             return None
         if self.facts is not None and self.facts.socket.unix:
             return None
@@ -215,7 +215,7 @@ def _parameters(wrapper: BaseDatabaseWrapper) -> tuple[dict[str, Any], str]:
         params: dict[str, Any] = wrapper.get_connection_params()
         if wrapper.settings_dict["OPTIONS"].get("pool"):
             wrapper.pool  # type: ignore[attr-defined] # noqa: B018  Django checks it there
-    except ImproperlyConfigured as error:
+    except (ImproperlyConfigured, TypeError, ValueError) as error:  # the last two: the pool's own
         return {}, str(error)
     return params, ""
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from ..stages import Stage
 from ..survey import Survey
+from . import certificates
 from .base import Found, rule
 
 # Since which libpq these parameters, or these values, exist (release notes of PostgreSQL).
@@ -59,10 +60,19 @@ def unreachable(survey: Survey) -> Found | None:
 def misconfigured(survey: Survey) -> Found | None:
     """A failure that waiting does not cure."""
     walk = survey.walk
-    told = bool(survey.refused or survey.target.problems)
-    if walk is None or walk.failed is None or walk.retryable or told:
+    if walk is None or walk.failed is None or walk.retryable or _told(survey):
         return None
     return _failure(survey, walk.failed)
+
+
+def _told(survey: Survey) -> bool:
+    """Whether a finding with an id of its own says why."""
+    if survey.refused or survey.target.problems or foreign_options(survey) or old_libpq(survey):
+        return True
+    return any(judge(survey) for judge in _CERTIFICATES)
+
+
+_CERTIFICATES: Final = (certificates.expired, certificates.wrong_name, certificates.untrusted)
 
 
 def _failure(survey: Survey, stage: Stage) -> Found:

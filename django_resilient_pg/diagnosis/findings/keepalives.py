@@ -79,9 +79,9 @@ def in_vain(survey: Survey) -> Found | None:
     return Found(
         f"{provider.name} ends connections without data for {seconds(allowed)}: keepalives do not "
         "count.",
-        f"Set CONN_MAX_AGE to {_below(allowed * 2)}, or use this package's engine.",
+        f"Set CONN_MAX_AGE to {max(1, int(allowed / 2))}, or use this package's engine.",
         f"CONN_MAX_AGE is {seconds(age)}; {provider.source}.",
-        {"CONN_MAX_AGE": _below(allowed * 2)},
+        {"CONN_MAX_AGE": max(1, int(allowed / 2))},
     )
 
 
@@ -142,7 +142,11 @@ def count_defeated(survey: Survey) -> Found | None:
         return None
     idle, interval, count = _numbers(real)
     patience, timeout = idle + interval * count, real.user_timeout
-    if idle >= _KERNEL or patience - interval <= timeout <= 2 * patience:
+    if (
+        idle >= _KERNEL
+        or timeout < _LEAST_USER_TIMEOUT
+        or patience - interval <= timeout <= 2 * patience
+    ):
         return None
     return Found(
         f"tcp_user_timeout ({seconds(timeout)}) overrides keepalives_count: by keepalives a dead "

@@ -117,7 +117,7 @@ def unchecked(survey: Survey) -> Found | None:
 def pool_check(survey: Survey) -> Found | None:
     """psycopg #711: each dead connection found makes the pool wait longer."""
     pool = survey.project.pool
-    if pool is None or not (survey.project.health_checks or "check" in pool):
+    if pool is None or not survey.project.health_checks:
         return None
     return Found(
         "The pool checks connections as it hands them out: after a restart it waits longer after "
@@ -155,7 +155,7 @@ def _number(value: Any, default: float) -> float:
 @rule("W128", "A pool together with this engine")
 def pool_and_engine(survey: Survey) -> Found | None:
     """Not supported in this version."""
-    if survey.project.pool is None or not survey.project.resilient:
+    if survey.refused or survey.project.pool is None or not survey.project.resilient:
         return None
     return Found(
         'OPTIONS["pool"] is set together with this package\'s engine, which does not support it.',

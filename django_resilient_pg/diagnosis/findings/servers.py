@@ -137,7 +137,7 @@ def short_transactions(survey: Survey) -> Found | None:
     )
 
 
-@rule("W145", "The server's version is out of support", connects=True)
+@rule("I245", "The server's version is out of support", connects=True)
 def unsupported(survey: Survey) -> Found | None:
     """No fixes for data loss and security any more."""
     facts = survey.facts

@@ -1,130 +1,90 @@
-"""TLS: whether it is in use, how much it proves, and how long the certificate lasts.
+"""TLS: whether it is in use, and how much it proves.
 
-Sources: libpq manual, "SSL Support"; X509_V_ERR codes of OpenSSL; RFC 8996 (TLS below 1.2).
+Sources: libpq manual, "SSL Support", section "Protection Provided in Different Modes"; RFC 8996
+(TLS below 1.2).
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from ..certificates import days_left
-from ..handshakes import Answer, TlsFacts
+from ..handshakes import TlsFacts
 from ..survey import Survey
-from ..target import MODES
+from ..target import MODES, SYSTEM
 from .base import Found, rule
+from .certificates import CHECKING, UNTRUSTED, seen, shaken, unchecked
 
-#: Days in which there is time to renew.
-EXPIRES_SOON: Final = 30
-_EXPIRED: Final = 10
-_SELF_SIGNED: Final = {18, 19}
 _OLD: Final = {"TLSv1", "TLSv1.1", "SSLv3"}
+_SYSTEM_SINCE: Final = 160_000  # libpq's sslrootcert=system
 
 
-def _shake(survey: Survey) -> TlsFacts | None:
-    found = survey.walk.tls if survey.walk is not None else None
-    return found if found is not None and found.answer is Answer.TLS else None
-
-
-@rule("E005", "The server's certificate has expired", connects=True)
-def expired(survey: Survey) -> Found | None:
-    """By its own dates, or by OpenSSL's verdict."""
-    shake = _shake(survey)
-    if shake is None:
-        return None
-    own = shake.certificate
-    if not (shake.verify_code == _EXPIRED if own is None else days_left(own, survey.now) < 0):
-        return None
-    when = f" on {own.not_after:%Y-%m-%d}" if own is not None else ""
-    return Found(
-        f"The server's certificate expired{when}: clients that verify it cannot connect.",
-        "Renew the certificate on the server, then reload it (SELECT pg_reload_conf()).",
-        f"Read from a TLS handshake: {own.subject if own else shake.verify_error}.",
-    )
-
-
-@rule("W114", "The server's certificate expires soon", connects=True)
-def expiring(survey: Survey) -> Found | None:
-    """Within :data:`EXPIRES_SOON` days."""
-    shake = _shake(survey)
+@rule("I219", "Nobody checks the certificate", connects=True)
+def unverified(survey: Survey) -> Found | None:
+    """Encrypted, but with whom?"""
+    shake = unchecked(survey)
     own = shake.certificate if shake is not None else None
-    if own is None or not 0 <= days_left(own, survey.now) < EXPIRES_SOON:
+    if shake is None or shake.chain_verified is not False or (own and own.self_signed):
         return None
-    days = int(days_left(own, survey.now))
+    if survey.target.sslmode in CHECKING or shake.verify_code not in UNTRUSTED:
+        return None
     return Found(
-        f"The server's certificate expires in {days} days, on {own.not_after:%Y-%m-%d}.",
-        "Renew the certificate on the server, then reload it (SELECT pg_reload_conf()).",
-        f"Read from a TLS handshake: {own.subject}.",
+        f'sslmode "{survey.target.sslmode}" encrypts without checking who answers, and the '
+        "certificate's authority is not known here.",
+        'Get the authority\'s certificate, name its file in OPTIONS["sslrootcert"] and set '
+        "sslmode to verify-full.",
+        seen(shake),
     )
 
 
-@rule("W115", "The certificate does not name the host", connects=True)
-def other_name(survey: Survey) -> Found | None:
-    """verify-full cannot succeed."""
-    shake = _shake(survey)
-    if shake is None or shake.hostname_matches is not False or not shake.server_name:
-        return None
-    names = ", ".join(shake.certificate.names) if shake.certificate is not None else "no name"
-    return Found(
-        f'The server\'s certificate is not for "{shake.server_name}", but for {names}.',
-        "Connect by a name in the certificate, or issue one with this name in it.",
-        "Read from a TLS handshake.",
-    )
-
-
-@rule("W116", "The certificate is self-signed", connects=True)
-def self_signed(survey: Survey) -> Found | None:
-    """No authority vouches for it, and it is not itself trusted."""
-    shake = _shake(survey)
-    if shake is None or shake.chain_verified:
-        return None
-    own = shake.certificate
-    if not (own.self_signed if own is not None else shake.verify_code in _SELF_SIGNED):
-        return None
-    return Found(
-        "The server's certificate is self-signed: nobody can tell it from an impostor's.",
-        "Issue one by an authority and set sslrootcert to its certificate, or copy this one to "
-        "the clients as sslrootcert.",
-        f"Read from a TLS handshake: {shake.verify_error or 'issuer and subject are the same'}.",
-    )
+def _strongest(shake: TlsFacts) -> str:
+    """The strongest sslmode that works as things are."""
+    return MODES[-1] if shake.chain_verified and shake.hostname_matches else "require"
 
 
 @rule("W111", "No TLS over a network", connects=True)
 def in_clear(survey: Survey) -> Found | None:
     """Passwords' proofs, statements and rows can be read and changed on the way."""
-    facts = survey.facts
+    facts, shake = survey.facts, shaken(survey)
     if facts is None or not survey.network or facts.socket.tls is not False:
         return None
+    mode = _strongest(shake) if shake is not None else "verify-full"
+    first = "" if shake is not None else "Switch TLS on in the server (ssl = on). "
     return Found(
         "The session is not encrypted, and it leaves this machine.",
-        'Set OPTIONS["sslmode"] to "verify-full" and switch TLS on in the server.',
+        f'{first}Set OPTIONS["sslmode"] to "{mode}".',
         f"The session goes from {facts.socket.local} to {facts.socket.peer} without TLS.",
-        {"OPTIONS": {"sslmode": "verify-full"}},
+        {"OPTIONS": {"sslmode": mode}} if shake is not None else {},
     )
 
 
 @rule("W112", "sslmode is weaker than the server allows", connects=True)
 def weak_mode(survey: Survey) -> Found | None:
     """Below "require" an attacker who answers first decides."""
-    mode = survey.target.sslmode
-    if not survey.network or _shake(survey) is None or survey.target.needs_tls:
+    mode, shake, facts = survey.target.sslmode, shaken(survey), survey.facts
+    if not survey.network or shake is None or survey.target.needs_tls or facts is None:
         return None
+    if facts.socket.tls is False:
+        return None  # the finding above says more
     return Found(
         f'sslmode is "{mode}", but the server offers TLS: whoever is in between can switch it off.',
-        'Set OPTIONS["sslmode"] to "verify-full"; manage.py checkdbconn --sslmodes tries it.',
+        f'Set OPTIONS["sslmode"] to "{_strongest(shake)}"; manage.py checkdbconn --sslmodes tries '
+        "all modes.",
         f"sslmode is from {survey.target.source('sslmode')}; the server answered with TLS.",
-        {"OPTIONS": {"sslmode": "verify-full"}},
+        {"OPTIONS": {"sslmode": _strongest(shake)}},
     )
 
 
 @rule("W113", "verify-full would work but is not used", connects=True)
 def could_verify(survey: Survey) -> Found | None:
     """The chain and the name are in order already."""
-    shake, mode = _shake(survey), survey.target.sslmode
+    shake, mode = unchecked(survey), survey.target.sslmode
     if shake is None or not shake.chain_verified or not shake.hostname_matches:
         return None
-    if not survey.network or mode == MODES[-1] or not survey.target.needs_tls:
+    if mode == MODES[-1] or not survey.target.needs_tls:
         return None
-    root = {} if survey.target.root_file else {"sslrootcert": "system"}
+    if not survey.target.root_file and survey.libpq < _SYSTEM_SINCE:
+        return None
+    root = {} if survey.target.root_file else {"sslrootcert": SYSTEM}
     return Found(
         f'sslmode is "{mode}", although the certificate can be verified in full.',
         'Set OPTIONS["sslmode"] to "verify-full".',
