@@ -6,7 +6,7 @@ default`` (and ``migrate``, and the test runner) connects, and adds what only a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from django.core import checks
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: ``manage.py check --tag resilient_pg``: the settings alone.
 TAG: Final = "resilient_pg"
 # By Django's own numbers, which ``Level`` has.
-_CLASSES: Final[dict[int, type[checks.CheckMessage]]] = {
+_CLASSES: Final[dict[int, Callable[..., checks.CheckMessage]]] = {
     checks.ERROR: checks.Error,
     checks.WARNING: checks.Warning,
     checks.INFO: checks.Info,

@@ -159,10 +159,11 @@ def proxied(survey: Survey) -> Found | None:
     facts = survey.facts
     if facts is None or facts.path not in {Path.POOLER, Path.NAT_OR_PROXY}:
         return None
+    own = survey.project.resilient
+    known = 'OPTIONS["resilience"]["idle_timeout"]' if own else "CONN_MAX_AGE"
     return Found(
         "What is in between may have an idle timeout of its own, which keepalives may not reset.",
-        "Measure it with manage.py checkdbconn --probe-idle, and set "
-        'OPTIONS["resilience"]["idle_timeout"].',
+        f"Measure it with manage.py checkdbconn --probe-idle, and set {known} below it.",
         facts.path_evidence,
     )
 
