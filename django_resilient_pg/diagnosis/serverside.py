@@ -16,7 +16,8 @@ _COLUMNS: Final = {
     "used": "(SELECT sum(numbackends)::int FROM pg_stat_database)",
     "client_connection_check_interval": "extract(epoch FROM"
     " current_setting('client_connection_check_interval', true)::interval)::float8",
-    "lowest_tls": "current_setting('ssl_min_protocol_version', true)",
+    # By way of the catalogue: to ask for it is an error for a role that may not see it.
+    "lowest_tls": "(SELECT setting FROM pg_settings WHERE name = 'ssl_min_protocol_version')",
     "tls_on": "current_setting('ssl', true) = 'on'",
     "tls_version": "(SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid())",
     "cipher": "(SELECT cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid())",
@@ -35,7 +36,7 @@ class ServerSide:
         reserved: those kept for superusers and the role pg_use_reserved_connections.
         used: sessions in databases now.
         client_connection_check_interval: seconds; 0: off.
-        lowest_tls: the lowest version that it accepts.
+        lowest_tls: the lowest version that it accepts; ``None`` if the role may not see it.
         tls_on: whether it offers TLS at all.
         tls_version, cipher: of its own end of the connection, which may be a pooler's.
         superuser: whether the session's role is one.

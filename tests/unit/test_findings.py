@@ -436,7 +436,7 @@ CASES = [
     Case(
         "I248",
         known(server={"client_connection_check_interval": 0.0}),
-        known(server={"client_connection_check_interval": None}),
+        known(server={"client_connection_check_interval": 0.0}, facts={"statement_timeout": 30.0}),
     ),
 ]
 

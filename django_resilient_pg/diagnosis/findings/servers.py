@@ -171,12 +171,15 @@ def proxied(survey: Survey) -> Found | None:
 @rule("I248", "Statements of dead clients run on", connects=True)
 def unwatched(survey: Survey) -> Found | None:
     """The server looks at its client only when it has something to send."""
-    server = survey.server
+    server, facts = survey.server, survey.facts
     if server is None or server.client_connection_check_interval != 0:
         return None
+    if facts is None or facts.statement_timeout is not None:
+        return None
     return Found(
-        "client_connection_check_interval is 0: the server finishes long statements whose client "
-        "is gone.",
-        "Set it to 10s on the server (ALTER ROLE ... SET), if clients die in long statements.",
-        "The session's own setting.",
+        "client_connection_check_interval and statement_timeout are 0: the server finishes the "
+        "statements of clients that are gone, however long they take.",
+        "Set client_connection_check_interval to 10s on the server (ALTER ROLE ... SET), if "
+        "clients die in long statements.",
+        "The session's own settings.",
     )
