@@ -107,10 +107,14 @@ def keepalives_asked(params: Mapping[str, Any]) -> dict[str, int | None]:
 
 
 def keepalives_expected(asked: Mapping[str, int | None], kernel: SocketOptions) -> SocketOptions:
-    """What will be on the socket: 0 and nothing mean the kernel's own."""
-    timeout = asked["tcp_user_timeout"]
+    """What will be on the socket: 0 and nothing mean the kernel's own.
+
+    libpq sets the user timeout only together with keepalives.
+    """
+    on = asked["keepalives"] != 0
+    timeout = asked["tcp_user_timeout"] if on else 0
     return SocketOptions(
-        keepalives=asked["keepalives"] != 0,
+        keepalives=on,
         keepalives_idle=asked["keepalives_idle"] or kernel.keepalives_idle,
         keepalives_interval=asked["keepalives_interval"] or kernel.keepalives_interval,
         keepalives_count=asked["keepalives_count"] or kernel.keepalives_count,

@@ -277,7 +277,11 @@ CASES = [
         known(socket=keepalives(user_timeout=None)),
         "keepalives_idle: asked 20, is 21",
     ),
-    Case("W106", known(socket=keepalives(user_timeout=0.0)), known()),
+    Case(
+        "W106",
+        known(socket=keepalives(user_timeout=0.0)),
+        known(socket=keepalives(user_timeout=0.0, keepalives=False)),
+    ),
     Case("W106", known(connected=False, asked={"tcp_user_timeout": None}), known(connected=False)),
     Case("W107", known(socket=keepalives(user_timeout=29.0)), known(), "29 s"),
     Case(

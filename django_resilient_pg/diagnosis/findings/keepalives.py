@@ -29,7 +29,8 @@ def off(survey: Survey) -> Found | None:
     if real is None or real.keepalives:
         return None
     return Found(
-        "TCP keepalives are off: an idle connection whose path dies is never noticed.",
+        "TCP keepalives are off, and with them tcp_user_timeout: a connection whose path dies is "
+        "noticed late, an idle one never.",
         "Take keepalives=0 out, or set it to 1 and keepalives_idle to 20.",
         _where(survey, "SO_KEEPALIVE is off"),
         _ALL,
@@ -98,8 +99,8 @@ def not_as_asked(survey: Survey) -> Found | None:
         return None
     return Found(
         "The socket has other keepalive settings than those asked for.",
-        "The operating system has bounds of its own: ask for values within them (keepalives_idle "
-        "up to 32767 s, keepalives_count up to 127).",
+        "Ask for what libpq and the operating system take: numbers above 0, keepalives_idle up to "
+        "32767 s, keepalives_count up to 127.",
         f"Read back from the socket: {', '.join(wrong)}.",
     )
 
@@ -108,7 +109,7 @@ def not_as_asked(survey: Survey) -> Found | None:
 def no_user_timeout(survey: Survey) -> Found | None:
     """Keepalives do not run while data is under way."""
     real = survey.keepalives
-    if real is None or real.user_timeout is None or real.user_timeout:
+    if real is None or real.user_timeout is None or real.user_timeout or not real.keepalives:
         return None
     return Found(
         "tcp_user_timeout is not set: a statement sent into a dead path hangs for 15 minutes.",
@@ -142,11 +143,9 @@ def count_defeated(survey: Survey) -> Found | None:
         return None
     idle, interval, count = _numbers(real)
     patience, timeout = idle + interval * count, real.user_timeout
-    if (
-        idle >= _KERNEL
-        or timeout < _LEAST_USER_TIMEOUT
-        or patience - interval <= timeout <= 2 * patience
-    ):
+    if idle >= _path_timeout(survey).seconds or timeout < _LEAST_USER_TIMEOUT:
+        return None  # other findings say more
+    if patience - interval <= timeout <= 2 * patience:
         return None
     return Found(
         f"tcp_user_timeout ({seconds(timeout)}) overrides keepalives_count: by keepalives a dead "
