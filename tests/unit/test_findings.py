@@ -194,7 +194,7 @@ def provided(host: str) -> dict[str, Any]:
 
 NEON = provided("ep-cool-name-123.eu-central-1.aws.neon.tech")
 UNVERIFIED = {"chain_verified": False, "verify_code": 20, "verify_error": "unknown issuer"}
-REFUSED = {"failed": "TLS", "tls": UNVERIFIED}
+REFUSED: dict[str, Any] = {"failed": "TLS", "tls": UNVERIFIED}
 OLD = {"not_after": NOW - timedelta(days=3)}
 SOON = {"not_after": NOW + timedelta(days=29)}
 OVER_NAT = {"path": Path.NAT_OR_PROXY, "path_evidence": "The server sees another port."}
