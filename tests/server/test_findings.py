@@ -283,6 +283,8 @@ ROWS = [
     Row("certificate for another host", "E006", state=presented("db.example")),
     Row("another authority", "E007", state=other_authority),
     Row("self-signed and verified", "E007 E006", state=self_signed),
+    Row("keepalives of 0 s", "E009", {"keepalives_idle": 0}),
+    Row("too many keepalives", "E009", {"keepalives_count": 128}, engine=RESILIENT),
     Row("options of this engine for Django's", "E010", {"resilience": {}}),
     # Keepalives and timeouts.
     Row("keepalives=0", "W101", {"keepalives": 0}),

@@ -244,6 +244,17 @@ CASES = [
         known(target={"target_session_attrs": "read-write"}, libpq=130000),
     ),
     Case(
+        "E009",
+        known(connected=False, asked={"keepalives_idle": 0, "keepalives_count": 128}),
+        known(connected=False, asked={"keepalives_idle": 1, "keepalives_count": 127}),
+        "keepalives_idle is 0, keepalives_count is 128",
+    ),
+    Case(
+        "E009",
+        known(connected=False, asked={"keepalives_interval": 32768}),
+        known(connected=False, asked={"keepalives_interval": 32768, "keepalives": 0}),
+    ),
+    Case(
         "E010",
         known(project={**STOCK, "options": ("resilience",)}),
         known(project={"options": ("resilience",)}),

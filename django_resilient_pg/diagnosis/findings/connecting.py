@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ...keepalives import TCP_DEFAULTS
 from ..stages import Stage
 from ..survey import Survey
 from . import certificates
@@ -25,6 +26,12 @@ _SINCE: Final = {
     "max_protocol_version": 18,
     "sslkeylogfile": 18,
     "servicefile": 18,
+}
+# include/net/tcp.h: MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL, MAX_TCP_KEEPCNT.
+KEEPALIVE_BOUNDS: Final = {
+    "keepalives_idle": 32_767,
+    "keepalives_interval": 32_767,
+    "keepalives_count": 127,
 }
 _NEWER_ATTRS: Final = {"read-only", "primary", "standby", "prefer-standby"}
 
@@ -60,15 +67,19 @@ def unreachable(survey: Survey) -> Found | None:
 def misconfigured(survey: Survey) -> Found | None:
     """A failure that waiting does not cure."""
     walk = survey.walk
-    if walk is None or walk.failed is None or walk.retryable or _told(survey):
+    if walk is None or walk.failed is None or walk.retryable or _told(survey, walk.failed):
         return None
     return _failure(survey, walk.failed)
 
 
-def _told(survey: Survey) -> bool:
+def _told(survey: Survey, stage: Stage) -> bool:
     """Whether a finding with an id of its own says why."""
-    if survey.refused or survey.target.problems or foreign_options(survey) or old_libpq(survey):
+    if survey.refused or survey.target.problems:
         return True
+    if stage.name == "settings":
+        return any(judge(survey) for judge in (foreign_options, old_libpq))
+    if "setsockopt" in stage.detail.lower():
+        return out_of_bounds(survey) is not None
     return any(judge(survey) for judge in _CERTIFICATES)
 
 
@@ -100,6 +111,29 @@ def old_libpq(survey: Survey) -> Found | None:
         f"libpq {major} does not know what the settings ask for: {asked}.",
         "Install a newer driver (its binary wheel brings libpq along), or take this out.",
         f"The driver is {survey.driver} with libpq {survey.libpq}.",
+    )
+
+
+@rule("E009", "Keepalives out of bounds")
+def out_of_bounds(survey: Survey) -> Found | None:
+    """libpq gives up where setsockopt fails. It makes 0 of what is negative."""
+    if survey.refused or survey.unix or survey.asked["keepalives"] == 0:
+        return None
+    asked = {name: survey.asked[name] for name in KEEPALIVE_BOUNDS}
+    wrong = {
+        name: value
+        for name, value in asked.items()
+        if value is not None and not 1 <= value <= KEEPALIVE_BOUNDS[name]
+    }
+    if not wrong:
+        return None
+    told = ", ".join(f"{name} is {value}" for name, value in wrong.items())
+    bounds = ", ".join(f"{name} from 1 to {KEEPALIVE_BOUNDS[name]}" for name in wrong)
+    return Found(
+        f"The system refuses these keepalive settings, and libpq gives up: {told}.",
+        f"Set {bounds}.",
+        "From the settings; the bounds are those of Linux.",
+        {"OPTIONS": {name: TCP_DEFAULTS[name] for name in wrong}},
     )
 
 

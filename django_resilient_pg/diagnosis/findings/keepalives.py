@@ -13,6 +13,7 @@ from ...keepalives import TCP_DEFAULTS
 from ..project import KEEPALIVES, keepalives_expected
 from ..survey import Survey
 from .base import Found, rule, seconds
+from .connecting import out_of_bounds
 
 # The shortest of the usual timeouts of NAT gateways, firewalls and balancers (Azure's).
 USUAL: Final = 240.0
@@ -42,6 +43,8 @@ def kernel_defaults(survey: Survey) -> Found | None:
     """The first probe after two hours is after every timeout on the way."""
     real = survey.keepalives
     if real is None or not real.keepalives or (real.keepalives_idle or 0) < _KERNEL:
+        return None
+    if out_of_bounds(survey):
         return None
     return Found(
         f"The first keepalive is sent after {seconds(real.keepalives_idle)} idle: firewalls, NAT "
@@ -99,8 +102,7 @@ def not_as_asked(survey: Survey) -> Found | None:
         return None
     return Found(
         "The socket has other keepalive settings than those asked for.",
-        "Ask for what libpq and the operating system take: numbers above 0, keepalives_idle up to "
-        "32767 s, keepalives_count up to 127.",
+        "Ask for positive numbers; libpq makes 0 (the system's own) of others.",
         f"Read back from the socket: {', '.join(wrong)}.",
     )
 
@@ -145,6 +147,8 @@ def count_defeated(survey: Survey) -> Found | None:
     patience, timeout = idle + interval * count, real.user_timeout
     if idle >= _path_timeout(survey).seconds or timeout < _LEAST_USER_TIMEOUT:
         return None  # other findings say more
+    if out_of_bounds(survey):
+        return None
     if patience - interval <= timeout <= 2 * patience:
         return None
     return Found(
