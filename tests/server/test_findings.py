@@ -471,7 +471,7 @@ def test_a_healthy_set_up(engine: str, age: float, lab: Lab) -> None:
     row = Row("healthy", "", entry={"CONN_MAX_AGE": age}, engine=engine)
     found = judged(row, lab)
     assert serious(found) == set()
-    assert numbers(found) <= {"I223", "I248"}
+    assert numbers(found) <= {"I223", "I245", "I248"}  # I245: as the years go by
 
 
 def test_djangos_own_engine_as_it_comes_is_not_drowned(lab: Lab) -> None:

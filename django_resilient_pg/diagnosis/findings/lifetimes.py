@@ -69,21 +69,6 @@ def _keepalives(survey: Survey) -> str:
     return f"the first keepalive is sent after {seconds(real.keepalives_idle)}"
 
 
-@rule("I222", "The pooler's idle timeout is not told to the engine", connects=True)
-def untold(survey: Survey) -> Found | None:
-    """The engine does not ask PgBouncer's console; it would learn by the first loss."""
-    pooler, told = survey.pooler, survey.options.idle_timeout
-    timeout = pooler.client_idle_timeout if pooler is not None else None
-    if not timeout or not survey.project.resilient or (told is not None and told <= timeout):
-        return None
-    return Found(
-        f"The pooler ends clients that are idle for {seconds(timeout)}, which the engine only "
-        "learns by losing a connection.",
-        f'Set OPTIONS["resilience"]["idle_timeout"] to {timeout:g}.',
-        "client_idle_timeout, as PgBouncer's console shows it.",
-    )
-
-
 @rule("I223", "Every request connects anew", connects=True)
 def no_reuse(survey: Survey) -> Found | None:
     """``CONN_MAX_AGE = 0``, Django's default, with what it costs."""

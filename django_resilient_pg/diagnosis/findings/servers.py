@@ -1,7 +1,6 @@
-"""What is at the other end: poolers, standbys, full servers, old servers.
+"""What is at the other end: standbys, full servers, impatient servers, old servers.
 
-Sources: PgBouncer's feature matrix; Django's documentation, "Transaction pooling and server-side
-cursors"; https://www.postgresql.org/support/versioning/.
+Source of the versions: https://www.postgresql.org/support/versioning/.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from typing import Final
 
 from django.db import DEFAULT_DB_ALIAS
 
-from ...facts import Path
 from ..logins import version
 from ..survey import Survey
 from .base import Found, rule, seconds
@@ -31,41 +29,6 @@ _FULL: Final = 0.85
 # Transactions that wait for an HTTP call may take so long.
 _SHORT: Final = 60.0
 _ANY: Final = "any"
-
-
-def _transactions(survey: Survey) -> bool:
-    return survey.pooler is not None and survey.pooler.mode in {"transaction", "statement"}
-
-
-@rule("W131", "Server-side cursors through a transaction pooler", connects=True)
-def cursors(survey: Survey) -> Found | None:
-    """``iterator()`` outside of a transaction fetches from another server's session."""
-    if not _transactions(survey) or not survey.project.server_side_cursors:
-        return None
-    return Found(
-        "The pooler shares sessions between transactions: QuerySet.iterator() fails with "
-        '"cursor does not exist".',
-        "Set DISABLE_SERVER_SIDE_CURSORS to True.",
-        survey.pooler.evidence if survey.pooler is not None else "",
-        {"DISABLE_SERVER_SIDE_CURSORS": True},
-    )
-
-
-@rule("W132", "Prepared statements through a transaction pooler", connects=True)
-def prepared(survey: Survey) -> Found | None:
-    """The next transaction may run where the statement was never prepared."""
-    pooler = survey.pooler
-    if not _transactions(survey) or pooler is None or survey.project.prepare_threshold is None:
-        return None
-    if pooler.max_prepared_statements:
-        return None
-    return Found(
-        "The pooler shares sessions between transactions, and statements are prepared: they fail "
-        'with "prepared statement does not exist".',
-        'Take OPTIONS["prepare_threshold"] out, or set max_prepared_statements in PgBouncer 1.21.',
-        f"{pooler.evidence} prepare_threshold is {survey.project.prepare_threshold}.",
-        {"OPTIONS": {"prepare_threshold": None}},
-    )
 
 
 @rule("W141", "A standby where writes go", connects=True)
@@ -150,21 +113,6 @@ def unsupported(survey: Survey) -> Found | None:
         f"PostgreSQL {major} gets no fixes any more{when}.",
         f"Upgrade to PostgreSQL {max(END_OF_LIFE)} (pg_upgrade).",
         f"The server is PostgreSQL {version(facts.server_version) if facts else ''}.",
-    )
-
-
-@rule("I204", "Keepalives end at a proxy", connects=True)
-def proxied(survey: Survey) -> Found | None:
-    """Each leg has keepalives and timeouts of its own."""
-    facts = survey.facts
-    if facts is None or facts.path not in {Path.POOLER, Path.NAT_OR_PROXY}:
-        return None
-    own = survey.project.resilient
-    known = 'OPTIONS["resilience"]["idle_timeout"]' if own else "CONN_MAX_AGE"
-    return Found(
-        "What is in between may have an idle timeout of its own, which keepalives may not reset.",
-        f"Measure it with manage.py checkdbconn --probe-idle, and set {known} below it.",
-        facts.path_evidence,
     )
 
 
