@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -33,7 +34,12 @@ _TIMEOUTS: Final = {"connect": "5s", "client": "1h", "server": "1h"}
 
 def missing() -> str | None:
     """Return what stands in the way of HAProxy on this machine, or None."""
-    return None if shutil.which("haproxy") else "not installed: haproxy"
+    return None if _program() else "not installed: haproxy"
+
+
+def _program() -> str | None:
+    # /usr/sbin is not in everybody's PATH.
+    return shutil.which("haproxy", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
 
 
 @contextmanager
@@ -48,7 +54,7 @@ def haproxy(target: int, **timeouts: str) -> Iterator[int]:
         file.write_text(_configuration(port, target, timeouts))
         # In the foreground, as one process: it ends with us.
         process = subprocess.Popen(
-            ["haproxy", "-db", "-f", str(file)], stderr=subprocess.PIPE, text=True
+            [_program() or "haproxy", "-db", "-f", str(file)], stderr=subprocess.PIPE, text=True
         )
         try:
             _wait(process, port)
