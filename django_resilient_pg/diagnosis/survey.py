@@ -33,6 +33,7 @@ from .project import (
     kernel_keepalives,
     project,
 )
+from .refusals import sentence
 from .serverside import ServerSide
 from .stages import TIMEOUT, Walk, refused_settings, walk
 from .target import Target, target
@@ -215,8 +216,10 @@ def _parameters(wrapper: BaseDatabaseWrapper) -> tuple[dict[str, Any], str]:
         params: dict[str, Any] = wrapper.get_connection_params()
         if wrapper.settings_dict["OPTIONS"].get("pool"):
             wrapper.pool  # type: ignore[attr-defined] # noqa: B018  Django checks it there
-    except (ImproperlyConfigured, TypeError, ValueError) as error:  # the last two: the pool's own
-        return {}, str(error)
+    except ImproperlyConfigured as error:
+        return {}, sentence(str(error))
+    except (TypeError, ValueError) as error:  # the pool's own
+        return {}, sentence(f'OPTIONS["pool"] is refused: {error}')
     return params, ""
 
 

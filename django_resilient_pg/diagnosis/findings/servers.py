@@ -37,13 +37,22 @@ def standby(survey: Survey) -> Found | None:
     facts, used = survey.facts, survey.alias == DEFAULT_DB_ALIAS or not survey.project.routed
     if facts is None or not (facts.in_recovery or facts.read_only) or not used:
         return None
-    what = "a standby" if facts.in_recovery else "read-only"
+    evidence = f"pg_is_in_recovery() is {facts.in_recovery}, transaction_read_only "
+    evidence += f"{facts.read_only}."
+    if not facts.in_recovery:
+        return Found(
+            "Transactions are read-only here: every write fails.",
+            "Take default_transaction_read_only back (ALTER ROLE ... RESET, ALTER DATABASE ... "
+            "RESET, or the server's configuration).",
+            evidence,
+        )
+    several = len(survey.target.hosts) > 1  # with one, there would be nothing to choose from
     return Found(
-        f"The server is {what}: every write fails.",
+        "The server is a standby: every write fails.",
         'Connect to the primary: list all servers in HOST and set OPTIONS["target_session_attrs"] '
         'to "read-write".',
-        f"pg_is_in_recovery() is {facts.in_recovery}, transaction_read_only {facts.read_only}.",
-        {"OPTIONS": {"target_session_attrs": "read-write"}},
+        evidence,
+        {"OPTIONS": {"target_session_attrs": "read-write"}} if several else {},
     )
 
 

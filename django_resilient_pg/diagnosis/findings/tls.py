@@ -36,9 +36,19 @@ def unverified(survey: Survey) -> Found | None:
     )
 
 
-def _strongest(shake: TlsFacts) -> str:
-    """The strongest sslmode that works as things are."""
-    return MODES[-1] if shake.chain_verified and shake.hostname_matches else "require"
+def _strongest(survey: Survey, shake: TlsFacts) -> dict[str, str]:
+    """The settings of the strongest mode that works as things are."""
+    if not (shake.chain_verified and shake.hostname_matches):
+        return {"sslmode": "require"}
+    if survey.target.root_file or survey.target.sslrootcert == SYSTEM:
+        return {"sslmode": MODES[-1]}
+    if survey.libpq < _SYSTEM_SINCE:
+        return {"sslmode": "require"}  # libpq would look for a file, and there is none
+    return {"sslmode": MODES[-1], "sslrootcert": SYSTEM}
+
+
+def _words(settings: dict[str, str]) -> str:
+    return " and ".join(f'OPTIONS["{name}"] to "{value}"' for name, value in settings.items())
 
 
 @rule("W111", "No TLS over a network", connects=True)
@@ -47,13 +57,13 @@ def in_clear(survey: Survey) -> Found | None:
     facts, shake = survey.facts, shaken(survey)
     if facts is None or not survey.network or facts.socket.tls is not False:
         return None
-    mode = _strongest(shake) if shake is not None else "verify-full"
-    first = "" if shake is not None else "Switch TLS on in the server (ssl = on). "
+    best = _strongest(survey, shake) if shake is not None else {}
+    first = "" if best else "Switch TLS on in the server (ssl = on). "
     return Found(
         "The session is not encrypted, and it leaves this machine.",
-        f'{first}Set OPTIONS["sslmode"] to "{mode}".',
+        f"{first}Set {_words(best or {'sslmode': MODES[-1]})}.",
         f"The session goes from {facts.socket.local} to {facts.socket.peer} without TLS.",
-        {"OPTIONS": {"sslmode": mode}} if shake is not None else {},
+        {"OPTIONS": best} if best else {},
     )
 
 
@@ -65,12 +75,12 @@ def weak_mode(survey: Survey) -> Found | None:
         return None
     if facts.socket.tls is False:
         return None  # the finding above says more
+    best = _strongest(survey, shake)
     return Found(
         f'sslmode is "{mode}", but the server offers TLS: whoever is in between can switch it off.',
-        f'Set OPTIONS["sslmode"] to "{_strongest(shake)}"; manage.py checkdbconn --sslmodes tries '
-        "all modes.",
+        f"Set {_words(best)}; manage.py checkdbconn --sslmodes tries all modes.",
         f"sslmode is from {survey.target.source('sslmode')}; the server answered with TLS.",
-        {"OPTIONS": {"sslmode": _strongest(shake)}},
+        {"OPTIONS": best},
     )
 
 
@@ -78,18 +88,16 @@ def weak_mode(survey: Survey) -> Found | None:
 def could_verify(survey: Survey) -> Found | None:
     """The chain and the name are in order already."""
     shake, mode = unchecked(survey), survey.target.sslmode
-    if shake is None or not shake.chain_verified or not shake.hostname_matches:
+    if shake is None or mode == MODES[-1] or not survey.target.needs_tls:
         return None
-    if mode == MODES[-1] or not survey.target.needs_tls:
+    best = _strongest(survey, shake)
+    if best["sslmode"] != MODES[-1]:
         return None
-    if not survey.target.root_file and survey.libpq < _SYSTEM_SINCE:
-        return None
-    root = {} if survey.target.root_file else {"sslrootcert": SYSTEM}
     return Found(
         f'sslmode is "{mode}", although the certificate can be verified in full.',
-        'Set OPTIONS["sslmode"] to "verify-full".',
+        f"Set {_words(best)}.",
         f"A TLS handshake verified chain and name against {shake.trust}.",
-        {"OPTIONS": {"sslmode": "verify-full", **root}},
+        {"OPTIONS": best},
     )
 
 
