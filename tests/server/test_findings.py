@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import trustme
+from django.db import DEFAULT_DB_ALIAS
 from django.test import override_settings
 
 from django_resilient_pg.diagnosis.findings import PREFIX, Finding, Level, findings
@@ -407,6 +408,10 @@ else:
             state=pooled(pool_mode="transaction"),
         ),
     ]
+
+
+if from_settings(DEFAULT_DB_ALIAS).libpq < 180000:  # of the driver's wheel
+    ROWS.append(Row("option newer than libpq", "E008", {"min_protocol_version": "3.0"}))
 
 
 @pytest.fixture(scope="module")
