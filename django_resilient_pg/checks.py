@@ -15,6 +15,7 @@ from django.db import connections
 
 if TYPE_CHECKING:
     from .diagnosis.findings import Finding
+    from .diagnosis.survey import Survey
 
 #: ``manage.py check --tag resilient_pg``: the settings alone.
 TAG: Final = "resilient_pg"
@@ -49,16 +50,27 @@ def check_databases(
 ) -> list[checks.CheckMessage]:
     """Connect to these aliases, and tell what the settings alone did not show.
 
-    A database that cannot be reached is a finding too, and takes a bounded time.
+    A database that cannot be reached is a finding too. It is given as long as this engine would
+    give it (``retry_deadline``): ``migrate`` must not fail here where its first query would not.
     """
     from .diagnosis.findings import findings
-    from .diagnosis.survey import from_settings, survey
+    from .diagnosis.survey import from_settings
 
     messages = []
     for alias in _postgresql(databases or ()):
-        told = {one.id for one in findings(from_settings(alias), connects=False)}
-        messages += [_message(alias, one) for one in findings(survey(alias)) if one.id not in told]
+        known = from_settings(alias)
+        told = {one.id for one in findings(known, connects=False)}
+        found = findings(_patiently(known))
+        messages += [_message(alias, one) for one in found if one.id not in told]
     return messages
+
+
+def _patiently(known: Survey) -> Survey:
+    from .diagnosis.survey import survey
+    from .diagnosis.waiting import wait_for
+
+    patience = known.options.retry_deadline if known.project.resilient else 0.0
+    return wait_for(lambda timeout: survey(known.alias, timeout), patience).last
 
 
 def _postgresql(aliases: Iterable[str]) -> list[str]:
