@@ -50,17 +50,18 @@ def check_databases(
 ) -> list[checks.CheckMessage]:
     """Connect to these aliases, and tell what the settings alone did not show.
 
+    Not what is only worth knowing: ``migrate`` and the test runner would print it every time.
     A database that cannot be reached is a finding too. It is given as long as this engine would
     give it (``retry_deadline``): ``migrate`` must not fail here where its first query would not.
     """
-    from .diagnosis.findings import findings
+    from .diagnosis.findings import Level, findings
     from .diagnosis.survey import from_settings
 
     messages = []
     for alias in _postgresql(databases or ()):
         known = from_settings(alias)
         told = {one.id for one in findings(known, connects=False)}
-        found = findings(_patiently(known))
+        found = [one for one in findings(_patiently(known)) if one.level > Level.INFO]
         messages += [_message(alias, one) for one in found if one.id not in told]
     return messages
 

@@ -1,4 +1,4 @@
-"""``--drill``: sessions of its own are ended on the user's own database, and what survives is shown.
+"""``--drill``: ends sessions of its own on the user's database, and shows what survives.
 
 What ends a session is a second one with the same credentials, by ``pg_terminate_backend``, which
 PostgreSQL allows every role for its own sessions (manual, "Server Signaling Functions").
@@ -34,9 +34,13 @@ _END: Final = (
     "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE pid = %s"
     " AND (extract(epoch FROM backend_start) * 1000000)::bigint = %s"
 )
-# Seconds that the read takes which is lost in the middle, and after which it is.
-_READING: Final = 0.3
-_MIDWAY: Final = 0.1
+_BUSY: Final = (
+    "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND state = 'active'"
+    " AND query LIKE %s AND (extract(epoch FROM backend_start) * 1000000)::bigint = %s"
+)
+# Seconds that the read takes which is lost in the middle, if it is not; between two looks for it.
+_READING: Final = 3.0
+_LOOK: Final = 0.02
 _TABLE: Final = "django_resilient_pg_drill"
 
 
@@ -84,8 +88,9 @@ class DrillResult:
 
     @property
     def survived(self) -> bool:
-        """Whether nothing failed."""
-        return all(step.survived is not False for step in self.steps)
+        """Whether something was tried, and nothing failed."""
+        tried = [step.survived for step in self.steps if step.survived is not None]
+        return bool(tried) and all(tried)
 
     @property
     def sentences(self) -> list[str]:
@@ -111,22 +116,26 @@ def drill(survey: Survey) -> DrillResult:
             refusal="Not tried: behind a pooler that shares sessions, ending one could hit somebody"
             " else's. Run it on an alias that leads past the pooler."
         )
+    connect = Connector.of(connections[survey.alias])
     try:
-        ending, _ = attempt(
-            Connector.of(connections[survey.alias]), {}, TIMEOUT, len(survey.target.hosts)
-        )
+        second, _ = attempt(connect, {}, TIMEOUT, len(survey.target.hosts))
     except Refused as error:
         return DrillResult(refusal=f"Not tried: no second session came about. {error}")
-    with contextlib.closing(ending), _own(survey.alias) as db:
-        executioner = _Ending(db, ending.ask)
-        return DrillResult(tuple(_try(db, executioner, each) for each in _STEPS))
+    with contextlib.closing(second), _own(survey.alias) as db:
+        ending = _Ending(db, second.ask, connect.hide)
+        return DrillResult(tuple(_try(db, ending, each) for each in _STEPS))
 
 
 @contextlib.contextmanager
 def _own(alias: str) -> Iterator[BaseDatabaseWrapper]:
-    """A connection of our own under the alias, in this thread, for as long as this takes."""
+    """A connection of our own under the alias, in this thread, for as long as this takes.
+
+    Not of the alias' pool, if it has one: that is the application's.
+    """
     kept = connections[alias]
-    connections[alias] = db = connections.create_connection(alias)
+    entry = dict(kept.settings_dict)
+    entry["OPTIONS"] = {name: value for name, value in entry["OPTIONS"].items() if name != "pool"}
+    connections[alias] = db = type(kept)(entry, alias)
     try:
         yield db
     finally:
@@ -141,6 +150,7 @@ class _Ending:
 
     db: BaseDatabaseWrapper
     ask: Callable[..., list[tuple[Any, ...]]]
+    hide: Callable[[str], str]
     failed: list[str] = field(default_factory=list)
 
     def know(self) -> tuple[int, int]:
@@ -159,18 +169,18 @@ class _Ending:
         try:
             rows = self.ask(_END, [int(TIMEOUT * 1000), process, started])
         except Exception as error:  # the raw driver's, whichever it is
-            raise _Impossible(_line(error)) from None
+            raise _Impossible(self.line(error)) from None
         if not rows:
             raise _Impossible("The second session does not see the first: they are on two servers.")
         if not rows[0][0]:
             raise _Impossible(f"The session was still there after {TIMEOUT:g} s.")
 
-    def soon(self, process: int, started: int) -> threading.Thread:
-        """End it in a moment, while something runs on it."""
+    def midway(self, process: int, started: int) -> threading.Thread:
+        """End it as soon as our read runs on it."""
 
         def run() -> None:
-            time.sleep(_MIDWAY)
             try:
+                self._wait_until_busy(process, started)
                 self.end(process, started)
             except _Impossible as error:
                 self.failed.append(str(error))
@@ -179,8 +189,24 @@ class _Ending:
         thread.start()
         return thread
 
+    def _wait_until_busy(self, process: int, started: int) -> None:
+        deadline = time.monotonic() + _READING
+        while time.monotonic() < deadline:
+            [(busy,)] = self.ask(_BUSY, [process, f"%{_NAP}%", started])
+            if busy:
+                return
+            time.sleep(_LOOK)
+        raise _Impossible("The read was never seen to run.")
 
-Loss = Callable[[], object]
+    def line(self, error: Exception) -> str:
+        """The first line of what was said."""
+        first = self.hide(str(error)).strip().partition("\n")[0].strip()
+        return f"{type(error).__name__}: {first.rstrip('.')}."
+
+
+#: Loses the session; returns its process id, 0 where there is nothing to lose.
+Loss = Callable[[], int]
+_NAP: Final = "django_resilient_pg_nap"
 
 
 def _read(db: BaseDatabaseWrapper, lose: Loss) -> None:
@@ -189,8 +215,10 @@ def _read(db: BaseDatabaseWrapper, lose: Loss) -> None:
 
 
 def _long_read(db: BaseDatabaseWrapper, lose: Loss) -> None:
-    lose()  # in a moment
-    _value(db, f"SELECT 1 FROM pg_sleep({_READING})")
+    # The session that is to be lost waits for it, the one that takes over does not.
+    lost = lose()
+    nap = f"CASE pg_backend_pid() WHEN {lost} THEN pg_sleep({_READING}) END"
+    _value(db, f"SELECT 1 FROM (SELECT {nap}) AS {_NAP}")
 
 
 def _write(db: BaseDatabaseWrapper, lose: Loss) -> None:
@@ -240,17 +268,20 @@ _STEPS: Final = (
 def _try(db: BaseDatabaseWrapper, ending: _Ending, case: _Case) -> Step:
     """First undisturbed, so that what fails without a loss is not taken for one."""
     try:
-        undisturbed = _timed(lambda: case.run(db, lambda: None))
+        db.ensure_connection()
+        undisturbed = _timed(lambda: case.run(db, lambda: 0))
+        db.close()  # to begin with a session that nothing has been done in
         session = ending.know()
     except Error as error:
-        return Step(case.name, case.row, None, detail=_line(error))
+        return Step(case.name, case.row, None, detail=ending.line(error))
     threads: list[threading.Thread] = []
 
-    def lose() -> None:
+    def lose() -> int:
         if case.midway:
-            threads.append(ending.soon(*session))
+            threads.append(ending.midway(*session))
         else:
             ending.end(*session)
+        return session[0]
 
     began = time.monotonic()
     try:
@@ -259,7 +290,7 @@ def _try(db: BaseDatabaseWrapper, ending: _Ending, case: _Case) -> Step:
         return Step(case.name, case.row, None, detail=str(error))
     except Error as error:
         spent = time.monotonic() - began
-        return Step(case.name, case.row, False, spent, undisturbed, _line(error))
+        return Step(case.name, case.row, False, spent, undisturbed, ending.line(error))
     finally:
         spent = time.monotonic() - began
         for thread in threads:
@@ -275,8 +306,3 @@ def _timed(run: Callable[[], object]) -> float:
     began = time.monotonic()
     run()
     return time.monotonic() - began
-
-
-def _line(error: Exception) -> str:
-    first = str(error).strip().partition("\n")[0].strip()
-    return f"{type(error).__name__}: {first.rstrip('.')}."

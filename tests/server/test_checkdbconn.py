@@ -20,7 +20,7 @@ from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections
 
 ROOT = Path(__file__).resolve().parents[2]
-UNREACHABLE = {"HOST": "localhost", "PORT": "1"}
+UNREACHABLE: dict[str, Any] = {"HOST": "localhost", "PORT": "1"}
 
 
 def run(*aliases: str, **options: Any) -> tuple[str, str, int]:
@@ -316,16 +316,14 @@ def test_a_port_that_stays_silent_takes_a_bounded_time(make_connection: Connecti
 
 
 def test_settings_to_paste_are_only_those_that_differ(make_connection: Connections) -> None:
-    healthy = make_connection()
+    healthy = make_connection(CONN_MAX_AGE=60)
     assert "# Nothing to change in the settings." in run(healthy.alias, fix=True)[0]
-    flawed = make_connection(STOCK, CONN_MAX_AGE=None)
+    flawed = make_connection(STOCK, CONN_MAX_AGE=60)
+    block = run(flawed.alias, fix=True)[0].split("Settings to paste\n")[1].split("\n\n")[0]
+    kept = {"sslmode": "verify-full"}
+    entry: dict[str, Any] = {"CONN_MAX_AGE": 60, "OPTIONS": dict(kept)}
+    code = "\n".join(line[2:] for line in block.splitlines())
+    exec(code, {"DATABASES": {flawed.alias: entry}})
     (database,) = document(flawed.alias)["databases"]
-    said = run(flawed.alias, fix=True)[0]
-    pasted = [line.strip() for line in said.splitlines() if line.startswith("  DATABASES[")]
-    assert pasted
-    entry: dict[str, Any] = {**flawed.settings_dict, "OPTIONS": {}}
-    block = said.split("Settings to paste\n")[1].split("\n\n")[0]
-    exec(
-        "\n".join(line[2:] for line in block.splitlines()), {"DATABASES": {flawed.alias: entry}}
-    )
-    assert database["fix"].items() >= {"ENGINE": entry["ENGINE"]}.items() or entry["OPTIONS"]
+    assert entry["OPTIONS"] == {**kept, **database["fix"]["OPTIONS"]}
+    assert entry["OPTIONS"]["tcp_user_timeout"] == 30000

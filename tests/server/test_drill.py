@@ -1,4 +1,4 @@
-"""The drill, on real servers: what it says survives does, and what Django's engine loses is lost."""
+"""The drill, on real servers: what survives on this engine, and is lost on Django's own."""
 
 from __future__ import annotations
 

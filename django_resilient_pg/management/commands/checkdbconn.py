@@ -102,7 +102,7 @@ class Command(BaseCommand):
         if not found.reachable:
             return found
         if options["drill"]:
-            found = found.adding(drill=drill(alias))
+            found = found.adding(drill=drill(found.survey))
         if options["probe_idle"] is not None:
             found = found.adding(probe=self._probe(connect, len(target.hosts)))
         return found
