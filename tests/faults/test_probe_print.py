@@ -70,9 +70,7 @@ def probe(connection: Any, seconds: float, **options: Any) -> ProbeResult:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", [RESILIENT, STOCK])
-def test_a_proxy_with_a_timeout(
-    server: Server, make_connection: Connections, engine: str
-) -> None:
+def test_a_proxy_with_a_timeout(server: Server, make_connection: Connections, engine: str) -> None:
     """HAProxy ends an idle client after 7 s; keepalives do not reach it."""
     with proxied(server, client="7s") as port:
         result = probe(make_connection(engine, PORT=port), 20.0)
