@@ -1,7 +1,6 @@
 """The app: the command ``checkdbconn`` and the system checks."""
 
 from django.apps import AppConfig
-from django.core import checks
 
 
 class DjangoResilientPgConfig(AppConfig):
@@ -11,7 +10,8 @@ class DjangoResilientPgConfig(AppConfig):
     verbose_name = "Resilient PostgreSQL connections"
 
     def ready(self) -> None:
-        """Register the system checks."""
-        from .middleware_checks import check_middleware
+        """Enter the checks into Django's registry."""
+        from . import checks, middleware_checks
 
-        checks.register(check_middleware)
+        checks.register()
+        middleware_checks.register()

@@ -9,12 +9,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from django.conf import settings
+from django.core import checks
 from django.core.checks import CheckMessage, Error, Warning
 from django.utils.module_loading import import_string
 
 from . import request_settings
 
 MIDDLEWARE: Final = "django_resilient_pg.middleware.RequestRetryMiddleware"
+
+
+def register() -> None:
+    """Enter the check into Django's registry; once more changes nothing."""
+    checks.register(check_middleware)
 
 
 def check_middleware(app_configs: Sequence[Any] | None, **_: object) -> list[CheckMessage]:

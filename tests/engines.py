@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import ConnectionHandler
@@ -80,7 +81,8 @@ class Connections:
             del connections[made.alias]
             del connections.settings[made.alias]
             made.close()
-            with suppress(AttributeError):  # not in every engine
+            # Not in every engine; or there is none, because its settings are refused.
+            with suppress(AttributeError, TypeError, ImproperlyConfigured):
                 made.close_pool()  # type: ignore[attr-defined]
 
 

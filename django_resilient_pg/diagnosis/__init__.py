@@ -1,1 +1,4 @@
-"""Why connections die here and what to change: judged from the objects the engine acts on."""
+"""What ``checkdbconn`` and the system checks find out, and what they conclude from it.
+
+The modules here look, with a limit on every wait, and judge; none of them prints or exits.
+"""

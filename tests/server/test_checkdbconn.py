@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,54 +19,311 @@ from django.core.management import CommandError, call_command
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections
 
+ROOT = Path(__file__).resolve().parents[2]
+UNREACHABLE: dict[str, Any] = {"HOST": "localhost", "PORT": "1"}
 
-def report(alias: str) -> str:
-    out = io.StringIO()
-    call_command("checkdbconn", databases=[alias], stdout=out, no_color=True)
-    return re.sub(r"[ \t]+", " ", out.getvalue())
+
+def run(*aliases: str, **options: Any) -> tuple[str, str, int]:
+    """What it printed, what it complained of, and its exit status."""
+    out, complaints, status = io.StringIO(), io.StringIO(), 0
+    try:
+        call_command(
+            "checkdbconn",
+            database=list(aliases),
+            stdout=out,
+            stderr=complaints,
+            **{"no_color": True, **options},
+        )
+    except CommandError as error:
+        complaints.write(str(error))
+        status = error.returncode
+    return out.getvalue(), complaints.getvalue(), status
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def document(alias: str, **options: Any) -> dict[str, Any]:
+    said, _, status = run(alias, format="json", **options)
+    whole: dict[str, Any] = json.loads(said)
+    assert whole["exit_status"] == status
+    return whole
+
+
+# -- the report -------------------------------------------------------------------------------
 
 
 def test_it_says_what_lies_between(make_connection: Connections) -> None:
     connection = make_connection(CONN_MAX_AGE=600)
-    said = report(connection.alias)
-    assert f'"{connection.alias}": connected.' in said
-    assert "a primary" in said
-    assert "path direct" in said
-    assert "TLS TLSv1." in said
-    assert "idle 20 s, interval 5.0 s, count 3, user timeout 30 s" in said
-    assert "600 s at most" in said
-    assert connection.settings_dict["PASSWORD"] not in said
+    said, complaints, status = run(connection.alias)
+    assert (status, complaints) == (0, "")
+    said = words(said)
+    assert said.startswith(f'"{connection.alias}": Healthy')
+    for part in (
+        "a primary",
+        "path direct",
+        "TLS TLSv1.",
+        "idle 20 s, interval 5 s, count 3, user timeout 30 s",
+        "connection age 600 s at most",
+    ):
+        assert part in said
+
+
+def test_the_verdict_comes_first_then_findings_by_level_then_facts(
+    make_connection: Connections,
+) -> None:
+    said, _, _ = run(make_connection(STOCK, CONN_MAX_AGE=None).alias)
+    lines = said.splitlines()
+    assert "warning" in lines[0]
+    order = [lines.index(name) for name in ("Warnings", "Facts", "The seven questions")]
+    assert order == sorted(order)
+    assert max(map(len, lines)) <= 80
+    assert "Fix:" in said
+    assert len([line for line in lines if re.match(r"  \d\. .+\?", line)]) == 7
+
+
+def test_rich_shows_the_same_in_colour(make_connection: Connections) -> None:
+    alias = make_connection(STOCK).alias
+    plain, _, _ = run(alias, verbosity=0)
+    coloured, _, _ = run(alias, verbosity=0, no_color=False, force_color=True)
+    assert "\x1b[" in coloured
+    assert re.sub(r"\x1b\[[\d;]*m", "", coloured) == plain
+
+
+def test_no_verbosity_leaves_the_verdict_and_what_is_wrong(make_connection: Connections) -> None:
+    alias = make_connection(STOCK, CONN_MAX_AGE=None).alias
+    quiet, _, _ = run(alias, verbosity=0)
+    ordinary, _, _ = run(alias)
+    loud, _, _ = run(alias, verbosity=2)
+    assert "Warnings" in quiet
+    assert "Facts" not in quiet
+    assert len(quiet) < len(ordinary) < len(loud)
 
 
 def test_it_finds_the_servers_idle_timeout(
     own_connections: Connections, own_server: Server
 ) -> None:
     own_server.configure(idle_session_timeout="3s")
-    said = report(own_connections(CONN_MAX_AGE=600).alias)
+    said = words(run(own_connections(CONN_MAX_AGE=600).alias)[0])
     assert "idle_session_timeout of the server (3 s)" in said
-    assert "connection age 1.5 s at most (CONN_MAX_AGE: 600 s" in said
-
-
-def test_it_works_with_djangos_own_engine(make_connection: Connections) -> None:
-    said = report(make_connection(STOCK).alias)
-    assert "not clamped by Django's own engine" in said
-    assert "user timeout not set" in said
+    assert "connection age 1.5 s at most, by " in said
 
 
 def test_it_reads_keepalives_back_from_the_socket(make_connection: Connections) -> None:
     options = {"keepalives_idle": 77, "tcp_user_timeout": 41000}
-    said = report(make_connection(RESILIENT, options=options).alias)
-    assert "idle 77 s" in said
+    said = words(run(make_connection(RESILIENT, options=options).alias)[0])
+    assert "on the socket: idle 77 s" in said
     assert "user timeout 41 s" in said
+
+
+def test_it_works_with_djangos_own_engine(make_connection: Connections) -> None:
+    said, _, status = run(make_connection(STOCK).alias)
+    assert status == 0
+    assert "user timeout not set" in words(said)
+
+
+def test_several_aliases_in_one_run(make_connection: Connections) -> None:
+    good, bad = make_connection(), make_connection(**UNREACHABLE)
+    said, complaints, status = run(good.alias, bad.alias)
+    assert f'"{good.alias}": Healthy' in said
+    assert f'"{bad.alias}": Not reachable' in said
+    assert status == 1
+    assert complaints == f'Not in order: "{bad.alias}".'
+
+
+def test_what_is_not_postgresql_is_left_out_and_said_so(make_connection: Connections) -> None:
+    sqlite = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
+    alias = make_connection.register("lite", sqlite).alias
+    said, complaints, status = run(alias)
+    assert (said, status) == ("", 0)
+    assert '"lite" is not PostgreSQL (sqlite): skipped.' in complaints
+
+
+# -- exit status ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("engine", [STOCK, RESILIENT])
 def test_a_server_that_is_down_is_exit_status_1(
     own_connections: Connections, own_server: Server, engine: str
 ) -> None:
-    given: dict[str, Any] = {} if engine == STOCK else {"retry_deadline": 0.5}
-    alias = own_connections(engine, **given).alias
+    alias = own_connections(engine).alias
     own_server.stop("fast")
-    with pytest.raises(CommandError, match=f'Not reachable: "{alias}"') as caught:
-        report(alias)
-    assert caught.value.returncode == 1
+    said, complaints, status = run(alias)
+    assert status == 1
+    assert f'"{alias}": Not reachable for now: the stage TCP fails.' in said
+    assert f'"{alias}"' in complaints
+    assert "not run" in said
+
+
+@pytest.mark.parametrize(
+    ("stage", "wrong"),
+    [
+        ("authentication", {"PASSWORD": "not-this-one"}),
+        ("database", {"NAME": "nowhere"}),
+        ("settings", {"OPTIONS": {"resilience": {"read_retry": 3}}}),
+    ],
+)
+def test_what_waiting_does_not_cure_is_exit_status_3(
+    make_connection: Connections, stage: str, wrong: dict[str, Any]
+) -> None:
+    began = time.monotonic()
+    said, _, status = run(make_connection(**wrong).alias, wait=30.0)
+    assert status == 3
+    assert f"until the configuration is corrected: the stage {stage} fails." in words(said)
+    assert time.monotonic() - began < 15
+    assert "not-this-one" not in said
+
+
+def test_the_fail_level_decides_whether_findings_are_a_failure(
+    make_connection: Connections,
+) -> None:
+    alias = make_connection(STOCK, CONN_MAX_AGE=None).alias
+    assert [run(alias, fail_level=level)[2] for level in ("error", "warning", "info")] == [0, 1, 1]
+
+
+def _shell(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "manage.py", "checkdbconn", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "complaint"),
+    [
+        (["--database", "defualt"], 2, "defualt"),
+        (["--fail-level", "critical"], 2, "critical"),
+        (["--probe-idle", "abc"], 2, "abc"),
+        ([], 1, 'Not in order: "default".'),
+    ],
+)
+def test_the_exit_status_reaches_the_shell(
+    arguments: list[str], status: int, complaint: str
+) -> None:
+    done = _shell(*arguments)
+    assert done.returncode == status, done.stderr
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [({"probe_idle": 1.0}, "1 s is out of bounds"), ({"wait": -1.0}, "-1 s is no time to wait")],
+)
+def test_an_option_out_of_bounds_is_named(
+    make_connection: Connections, options: dict[str, Any], complaint: str
+) -> None:
+    _, complaints, status = run(make_connection().alias, **options)
+    assert status == 2
+    assert complaint in complaints
+
+
+# -- waiting ----------------------------------------------------------------------------------
+
+
+def test_it_waits_until_the_server_is_there(
+    own_connections: Connections, own_server: Server
+) -> None:
+    alias = own_connections().alias
+    own_server.stop("fast")
+    starter = threading.Timer(1.5, own_server.start)
+    starter.start()
+    said, complaints, status = run(alias, wait=30.0)
+    starter.join()
+    assert status == 0
+    assert said.startswith(f'"{alias}": Healthy')
+    assert f'"{alias}": not yet (stage TCP)' in complaints
+
+
+# -- JSON -------------------------------------------------------------------------------------
+
+
+def test_json_has_the_documented_schema(make_connection: Connections) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    from django_resilient_pg.diagnosis.schema import SCHEMA
+
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    whole = document(make_connection(STOCK).alias, sslmodes=True, drill=True, verbosity=2)
+    jsonschema.validate(whole, SCHEMA)
+    jsonschema.validate(document(make_connection(**UNREACHABLE).alias), SCHEMA)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**whole, "schema": 99}, SCHEMA)
+    (database,) = whole["databases"]
+    assert database["sslmodes"]["recommended"] == "verify-full"
+    assert database["survey"]["facts"]["server_version"] >= 140000
+
+
+def test_json_and_text_tell_the_same_findings(make_connection: Connections) -> None:
+    alias = make_connection(STOCK, CONN_MAX_AGE=None).alias
+    (database,) = document(alias)["databases"]
+    said = words(run(alias)[0])
+    assert database["findings"]
+    for finding in database["findings"]:
+        assert words(finding["message"]) in said
+        assert finding["id"].removeprefix("resilient_pg.") in said
+
+
+# -- what it costs, what it gives away --------------------------------------------------------
+
+
+def test_at_most_twelve_round_trips_and_a_second(
+    own_connections: Connections, own_server: Server
+) -> None:
+    own_server.configure(log_statement="all", log_line_prefix="[%c] ")
+    connection = own_connections()
+    before = len(own_server.log_text())
+    began = time.monotonic()
+    _, _, status = run(connection.alias)
+    spent = time.monotonic() - began
+    assert status == 0
+    logged = own_server.log_text()[before:]
+    asked = re.findall(r"LOG:  (?:statement|execute [^:]*):", logged)
+    # The walk and the server's own state: at least these, else the log was not read.
+    assert 3 <= len(asked) <= 12
+    assert spent < 1
+
+
+PASSWORD = "uncommon-secret-of-this-test"
+
+
+@pytest.mark.parametrize("engine", [STOCK, RESILIENT])
+def test_no_password_is_ever_shown(make_connection: Connections, engine: str) -> None:
+    connection = make_connection(engine)
+    own = str(connection.settings_dict["PASSWORD"])
+    wrong = make_connection(engine, PASSWORD=PASSWORD)
+    for alias in (connection.alias, wrong.alias):
+        for shape in ("text", "json"):
+            said, complaints, _ = run(
+                alias, format=shape, sslmodes=True, drill=True, fix=True, verbosity=3
+            )
+            assert own not in said + complaints
+            assert PASSWORD not in said + complaints
+            assert "password=" not in said + complaints
+
+
+def test_a_port_that_stays_silent_takes_a_bounded_time(make_connection: Connections) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = str(silent.getsockname()[1])
+        began = time.monotonic()
+        said, _, status = run(make_connection(HOST="127.0.0.1", PORT=port).alias)
+    assert status in {1, 3}
+    assert "Not reachable" in said
+    assert time.monotonic() - began < 25
+
+
+def test_settings_to_paste_are_only_those_that_differ(make_connection: Connections) -> None:
+    healthy = make_connection(CONN_MAX_AGE=60)
+    assert "# Nothing to change in the settings." in run(healthy.alias, fix=True)[0]
+    flawed = make_connection(STOCK, CONN_MAX_AGE=60)
+    block = run(flawed.alias, fix=True)[0].split("Settings to paste\n")[1].split("\n\n")[0]
+    kept = {"sslmode": "verify-full"}
+    entry: dict[str, Any] = {"CONN_MAX_AGE": 60, "OPTIONS": dict(kept)}
+    code = "\n".join(line[2:] for line in block.splitlines())
+    exec(code, {"DATABASES": {flawed.alias: entry}})
+    (database,) = document(flawed.alias)["databases"]
+    assert entry["OPTIONS"] == {**kept, **database["fix"]["OPTIONS"]}
+    assert entry["OPTIONS"]["tcp_user_timeout"] == 30000

@@ -348,12 +348,19 @@ def test_the_readme_lists_every_option_with_its_default() -> None:
     assert rows == [[one.name, repr(one.default)] for one in declarations()]
 
 
-@pytest.mark.parametrize("name", ["demo", "healthy"])
+COMMANDS = {
+    "demo": "make demo",
+    "healthy": "make benchmark",
+    "sample": "python -m testproject.sample",
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_figures_come_from_a_command(name: str) -> None:
     """A marked block names its command; outside of the command's output it has no figure."""
     text = (ROOT / README).read_text(encoding="utf-8")
     ((block),) = re.findall(rf"^\.\. figures: {name}\n(.*?)^\.\. figures end$", text, re.M | re.S)
-    assert {"demo": "make demo", "healthy": "make benchmark"}[name] in block
+    assert COMMANDS[name] in block
     prose = [line for line in block.splitlines() if not line.startswith(" ")]
     assert not re.search(r"\d", " ".join(prose))
 

@@ -1,60 +1,149 @@
-"""``manage.py checkdbconn``: can this project reach its databases, and what lies between?"""
+"""``manage.py checkdbconn``: will connections die here, why, and what to change?"""
 
 from __future__ import annotations
 
+import json
 from argparse import ArgumentParser
+from collections.abc import Iterator
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
-from django.db.utils import Error
 
-from ...diagnosis.summary import lines, summarise
+from ...diagnosis import reports, schema
+from ...diagnosis.attempts import Connector, Refused
+from ...diagnosis.drill import drill
+from ...diagnosis.endings import opener
+from ...diagnosis.findings import Level
+from ...diagnosis.inspection import LEVELS, Inspection
+from ...diagnosis.ladder import sslmodes
+from ...diagnosis.probe import DEFAULT, Progress, probe_idle
+from ...diagnosis.survey import Survey, survey
+from ...diagnosis.waiting import wait_for
+
+_LOGIN = 10.0
 
 
 class Command(BaseCommand):
-    """Connects as the application would and says what it found."""
+    """Connects as the application would, and says what it found."""
 
-    help = "Connects to PostgreSQL as the application would and says what lies between."
+    help = "Says whether PostgreSQL connections will die here, why, and what to change."
     # It must run while the database is down, whatever the other apps' checks want.
-    requires_system_checks = ()
+    requires_system_checks = []  # noqa: RUF012  as Django declares it
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare ``--database``."""
-        parser.add_argument(
+        """Declare the options."""
+        add = parser.add_argument
+        add(
             "--database",
             action="append",
             choices=tuple(connections),
-            dest="databases",
             help="alias to check; may be given several times (default: all PostgreSQL ones)",
         )
+        add("--format", choices=("text", "json"), default="text", help="of the report")
+        add(
+            "--fail-level",
+            choices=tuple(LEVELS),
+            default=Level.ERROR.word,
+            help="exit status 1 for findings of this level or worse (default: error)",
+        )
+        add("--fix", action="store_true", help="print the settings to paste, only what differs")
+        add("--sslmodes", action="store_true", help="try every sslmode and say which to set")
+        add(
+            "--probe-idle",
+            type=float,
+            nargs="?",
+            const=DEFAULT,
+            metavar="SECONDS",
+            help="measure the path's idle timeout with idle sessions (default: %(const)g)",
+        )
+        add("--drill", action="store_true", help="end an own session, and show what survives")
+        add("--wait", type=float, metavar="SECONDS", help="wait until connections are accepted")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Check each alias.
 
         Raises:
-            CommandError: at least one cannot be reached (exit status 1).
+            CommandError: exit status 1: findings at the fail level, or not reachable for now;
+                3: a configuration that waiting will not cure.
         """
-        aliases = options["databases"] or list(connections)
-        unreachable = [alias for alias in aliases if not self._check(alias)]
-        if unreachable:
-            names = ", ".join(f'"{alias}"' for alias in unreachable)
-            raise CommandError(f"Not reachable: {names}.")
+        self._options = options
+        level = LEVELS[options["fail_level"]]
+        done: list[Inspection] = []
+        for alias in self._aliases():
+            done.append(self._inspect(alias))
+            if options["format"] == "text":
+                self._print(done[-1])
+        document = schema.document(done, level)
+        if options["format"] == "json":
+            self.stdout.write(json.dumps(document, indent=2))
+        if status := document["exit_status"]:
+            bad = [each.survey for each in done if each.exit_status(level)]
+            names = ", ".join(f'"{each.alias}"' for each in bad)
+            raise CommandError(f"Not in order: {names}.", returncode=status)
 
-    def _check(self, alias: str) -> bool:
-        connection = connections[alias]
-        if connection.vendor != "postgresql":
-            self.stderr.write(f'"{alias}" is not PostgreSQL ({connection.vendor}): skipped.')
-            return True
+    def _aliases(self) -> Iterator[str]:
+        for alias in self._options["database"] or list(connections):
+            vendor = connections[alias].vendor
+            if vendor == "postgresql":
+                yield alias
+            else:
+                self.stderr.write(f'"{alias}" is not PostgreSQL ({vendor}): skipped.')
+
+    def _inspect(self, alias: str) -> Inspection:
+        found = Inspection.of(self._survey(alias))
+        target, options = found.survey.target, self._options
+        if found.survey.refused:
+            return found
+        connect = Connector.of(connections[alias])
+        if options["sslmodes"]:
+            tls = found.survey.walk.tls if found.survey.walk is not None else None
+            found = found.adding(ladder=sslmodes(target, connect, tls=tls))
+        if not found.reachable:
+            return found
+        if options["drill"]:
+            found = found.adding(drill=drill(found.survey))
+        if options["probe_idle"] is not None:
+            found = found.adding(probe=self._probe(connect, len(target.hosts)))
+        return found
+
+    def _survey(self, alias: str) -> Survey:
+        seconds = self._options["wait"]
+        if seconds is None:
+            return survey(alias)
         try:
-            summary = summarise(connection)
-        except Error as error:
-            self.stdout.write(self.style.ERROR(f'"{alias}": cannot connect.'))
-            notes = getattr(error, "__notes__", [])
-            for line in [*str(error).strip().splitlines(), *notes]:
-                self.stdout.write(f"  {line.strip()}")
-            return False
-        self.stdout.write(self.style.SUCCESS(f'"{alias}": connected.'))
-        for label, text in lines(summary):
-            self.stdout.write(f"  {label:15} {text}")
-        return True
+            return wait_for(
+                lambda patience: survey(alias, patience), seconds, report=self._waiting
+            ).last
+        except ValueError as error:
+            raise CommandError(f"--wait: {error}", returncode=2) from None
+
+    def _waiting(self, last: Survey, left: float) -> None:
+        stage = last.walk.failed.name if last.walk is not None and last.walk.failed else ""
+        self.stderr.write(f'"{last.alias}": not yet (stage {stage}), {left:.0f} s left.')
+
+    def _probe(self, connect: Connector, addresses: int) -> object:
+        try:
+            return probe_idle(
+                opener(connect, _LOGIN, addresses),
+                self._options["probe_idle"],
+                report=self._progress,
+            )
+        except ValueError as error:
+            raise CommandError(f"--probe-idle: {error}", returncode=2) from None
+        except Refused as error:
+            raise CommandError(f"--probe-idle: {error}", returncode=1) from None
+
+    def _progress(self, progress: Progress) -> None:
+        """Once a second on a terminal, else only news: to standard error."""
+        if progress.told:
+            self.stderr.write(f"{progress.seconds:5.0f} s: {progress.told}")
+        elif self.stderr.isatty():
+            text = f"{progress.seconds:5.0f} of {progress.until:.0f} s, {progress.alive} sessions"
+            self.stderr.write(text, ending="\r")
+
+    def _print(self, inspection: Inspection) -> None:
+        options = self._options
+        lines = reports.report(inspection, verbosity=options["verbosity"], fix=options["fix"])
+        color = options["force_color"] or (not options["no_color"] and self.stdout.isatty())
+        reports.write(lines, self.stdout, color=color)

@@ -1,0 +1,165 @@
+"""One attempt to log in, bounded in time, and what a refusal says. No secret leaves here."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ..drivers import Link, link_to
+from ..losses import failure
+from ..verdicts import Phase, judge
+from .network import limited
+
+_SECRETS: Final = ("password", "sslpassword", "oauth_client_secret", "scram_client_key")
+# What libpq (14 and later) puts before what happened at one address.
+_ATTEMPT: Final = re.compile(
+    r"connection to server (?:at \"[^\"]*\"(?: \([^)]*\))?, port \d+|on socket \"[^\"]*\") failed: "
+)
+_URL: Final = re.compile(r"://[^\s/]*@")
+_PREFIXES: Final = ("connection failed: ", "connection is bad: ", "invalid dsn: ", "FATAL:  ")
+#: Seconds more than libpq's own limit, so that its words are heard.
+GRACE: Final = 0.5
+
+
+class Connector:
+    """Opens raw connections with the parameters of an alias, some of them changed.
+
+    ``parameters`` is asked before each attempt, so that credentials that expire are fresh.
+    """
+
+    def __init__(
+        self, connect: Callable[..., Any], parameters: Callable[[], Mapping[str, Any]]
+    ) -> None:
+        self._connect, self._parameters = connect, parameters
+        self._secrets: set[str] = {os.environ.get("PGPASSWORD", "")}
+        self._known: set[str] = set()
+
+    @classmethod
+    def of(cls, wrapper: BaseDatabaseWrapper) -> Connector:
+        """For a Django connection, which itself is not opened; past its pool if it has one."""
+        return cls(wrapper.Database.connect, wrapper.get_connection_params)  # type: ignore[attr-defined]
+
+    def __call__(self, changes: Mapping[str, object]) -> Any:
+        """Connect, with these parameters changed (None: taken out), in autocommit."""
+        params = self._parameters()
+        self._secrets.update(str(params[name]) for name in _SECRETS if params.get(name))
+        self._known.update(str(params.get(name)) for name in ("user", "dbname", "host"))
+        merged = {**params, **changes}
+        given = {name: value for name, value in merged.items() if value is not None}
+        connection = self._connect(**given)
+        connection.autocommit = True
+        return connection
+
+    def hide(self, text: str) -> str:
+        """Return a text without the secrets used so far, nor whatever looks like those of a URL."""
+        # A password that is also a name is given away by hiding the name.
+        for secret in self._secrets - self._known - {""}:
+            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
+        return _URL.sub("://***@", text)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an attempt failed.
+
+    Attributes:
+        rule: which entry of the verdict table decided; "timeout" and "settings" are ours.
+        transient: the cause may pass by itself.
+        text: what was said, without addresses and repetitions.
+        local: nothing was sent: the settings themselves were refused.
+        seconds: it took.
+    """
+
+    rule: str
+    transient: bool
+    text: str
+    local: bool
+    seconds: float
+
+
+class Refused(Exception):
+    """No session came about."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.text)
+        self.refusal = refusal
+
+
+def attempt(
+    connect: Connector, changes: Mapping[str, object], seconds: float, addresses: int = 1
+) -> tuple[Link, float]:
+    """Log in, giving up after ``seconds`` (and :data:`GRACE`).
+
+    Args:
+        connect: how.
+        changes: parameters other than the alias'.
+        seconds: for all addresses together; libpq itself takes whole seconds per address, and
+            not less than 2.
+        addresses: how many libpq may have to try.
+
+    Returns:
+        The session, and the seconds it took to get it.
+
+    Raises:
+        Refused: no session came about; says why.
+    """
+    began = time.monotonic()
+    limit = {"connect_timeout": max(2, math.floor(seconds / max(addresses, 1)))}
+    try:
+        link = limited(
+            lambda: link_to(connect({**limit, **changes})), seconds + GRACE, late=Link.close
+        )
+        return link, time.monotonic() - began
+    except Exception as error:
+        refusal = _refusal(error, connect.hide, time.monotonic() - began)
+    # Outside, so that the driver's exception, with all it holds, is not chained.
+    raise Refused(refusal)
+
+
+def _refusal(error: Exception, hide: Callable[[str], str], seconds: float) -> Refusal:
+    if isinstance(error, TimeoutError):
+        return Refusal("timeout", True, str(error), False, seconds)
+    if isinstance(error, ImproperlyConfigured):
+        return Refusal("settings", False, hide(str(error)), True, seconds)
+    if not _of_a_driver(error):
+        # Somebody's credentials callable: who knows what its texts hold.
+        return Refusal("settings", False, f"{type(error).__name__} was raised", True, seconds)
+    text = str(error)
+    verdict = judge(failure(error, Phase.CONNECT, connection_lost=None))
+    local = verdict.rule in {"unknown connection error", "wrong option"} and not _ATTEMPT.search(
+        text
+    )
+    return Refusal(verdict.rule, verdict.transient, hide(said(text)), local, seconds)
+
+
+def _of_a_driver(error: Exception) -> bool:
+    """Whether the class is one of PEP 249's."""
+    return any(each.__name__ == "DatabaseError" for each in type(error).__mro__)
+
+
+def said(text: str) -> str:
+    """Return what a driver's message says happened, each thing once.
+
+    Where addresses were tried in vain and another one answered, what that said.
+    """
+    parts = _ATTEMPT.split(text)
+    reasons = list(dict.fromkeys(filter(None, map(_reason, parts[1:] or parts))))
+    answered = [reason for reason in reasons if "onnection refused" not in reason]
+    return "; ".join(answered or reasons) or text.strip()
+
+
+def _reason(part: str) -> str:
+    # Behind the first line psycopg lists the attempts once more, libpq gives hints.
+    lines = re.split(r"\nMultiple connection attempts|\n- host: ", part)[0].splitlines()
+    line = " ".join(each.strip() for each in lines if not each.startswith("\t"))
+    for prefix in _PREFIXES:
+        line = line.removeprefix(prefix)
+    return line.strip()

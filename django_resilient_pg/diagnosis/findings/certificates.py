@@ -1,0 +1,179 @@
+"""The server's certificate: what refuses it today, and what will.
+
+Sources: libpq manual, "SSL Support"; X509_V_ERR codes of OpenSSL.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from ..certificates import days_left
+from ..handshakes import Answer, TlsFacts
+from ..survey import Survey
+from ..target import MODES, SYSTEM
+from .base import Found, rule
+
+#: Days in which there is time to renew.
+EXPIRES_SOON: Final = 30
+#: What OpenSSL says of a chain that ends at an authority not known to it.
+UNTRUSTED: Final = {2, 18, 19, 20, 21, 24, 27}
+#: The modes that check the certificate in any case.
+CHECKING: Final = MODES[-2:]
+_EXPIRED: Final = 10
+_SELF_SIGNED: Final = {18, 19}
+_RENEW: Final = "Renew the certificate on the server, then reload it (SELECT pg_reload_conf())."
+
+
+def shaken(survey: Survey) -> TlsFacts | None:
+    """The handshake, if there was one."""
+    found = survey.walk.tls if survey.walk is not None else None
+    return found if found is not None and found.answer is Answer.TLS else None
+
+
+def _refused(survey: Survey) -> TlsFacts | None:
+    """The handshake, if no session came about because of it.
+
+    libpq checks the certificate under verify-ca and verify-full, and under any mode with TLS if it
+    finds a file of authorities.
+    """
+    walk, mode = survey.walk, survey.target.sslmode
+    if walk is None or walk.failed is None or walk.failed.name != "TLS" or walk.retryable:
+        return None
+    checked = mode in CHECKING or (mode != "disable" and survey.target.root_file)
+    return shaken(survey) if checked else None
+
+
+def unchecked(survey: Survey) -> TlsFacts | None:
+    """The handshake, if there is a session, and what is wrong with the certificate matters.
+
+    On this machine nobody is in between; there it matters to those who ask for TLS.
+    """
+    matters = survey.network or survey.target.needs_tls
+    return shaken(survey) if survey.facts is not None and matters else None
+
+
+def _is_expired(shake: TlsFacts, now: datetime) -> bool:
+    own = shake.certificate
+    return shake.verify_code == _EXPIRED if own is None else days_left(own, now) < 0
+
+
+def _since(shake: TlsFacts) -> str:
+    return f" on {shake.certificate.not_after:%Y-%m-%d}" if shake.certificate is not None else ""
+
+
+def seen(shake: TlsFacts) -> str:
+    """What a finding was seen by."""
+    own = f": {shake.certificate.subject}" if shake.certificate is not None else ""
+    said = f" OpenSSL says: {shake.verify_error}." if shake.verify_error else ""
+    return f"Read from a TLS handshake{own}.{said}"
+
+
+@rule("E005", "The server's certificate has expired", connects=True)
+def expired(survey: Survey) -> Found | None:
+    """By its own dates, or by OpenSSL's verdict."""
+    shake = _refused(survey)
+    if shake is None or not _is_expired(shake, survey.now):
+        return None
+    return Found(
+        f"The server's certificate expired{_since(shake)}, and sslmode "
+        f'"{survey.target.sslmode}" refuses it.',
+        _RENEW,
+        seen(shake),
+    )
+
+
+@rule("E006", "The certificate is for another host", connects=True)
+def wrong_name(survey: Survey) -> Found | None:
+    """verify-full refuses it."""
+    shake = _refused(survey)
+    full = survey.target.sslmode == MODES[-1]
+    if shake is None or not full or shake.hostname_matches is not False or not shake.server_name:
+        return None
+    return Found(
+        f'The server\'s certificate is not for "{shake.server_name}", but for {_names(shake)}: '
+        "verify-full refuses it.",
+        "Connect by a name in the certificate, or issue one with this name in it.",
+        seen(shake),
+    )
+
+
+def _names(shake: TlsFacts) -> str:
+    own = shake.certificate.names if shake.certificate is not None else ()
+    return ", ".join(own) or "no name"
+
+
+@rule("E007", "The certificate's authority is not trusted", connects=True)
+def untrusted(survey: Survey) -> Found | None:
+    """verify-ca and verify-full refuse it, and every mode if there is a file of authorities."""
+    shake = _refused(survey)
+    if shake is None or shake.verify_code not in UNTRUSTED:
+        return None
+    who = f' ("{shake.certificate.issuer}")' if shake.certificate is not None else ""
+    place = "the system" if shake.trust == SYSTEM else shake.trust
+    return Found(
+        f"The authority of the server's certificate{who} is not in {place}.",
+        "Get the authority's certificate from whoever runs the server, and name its file in "
+        'OPTIONS["sslrootcert"].',
+        seen(shake),
+    )
+
+
+@rule("W118", "An expired certificate, which nobody checks", connects=True)
+def expired_unchecked(survey: Survey) -> Found | None:
+    """The day somebody sets verify-full, nothing connects any more."""
+    shake = unchecked(survey)
+    if shake is None or not _is_expired(shake, survey.now):
+        return None
+    return Found(
+        f'The server\'s certificate expired{_since(shake)}; sslmode "{survey.target.sslmode}" '
+        "does not look, others will refuse it.",
+        _RENEW,
+        seen(shake),
+    )
+
+
+@rule("W114", "The server's certificate expires soon", connects=True)
+def expiring(survey: Survey) -> Found | None:
+    """Within :data:`EXPIRES_SOON` days."""
+    shake = shaken(survey)
+    own = shake.certificate if shake is not None else None
+    if shake is None or own is None or not 0 <= days_left(own, survey.now) < EXPIRES_SOON:
+        return None
+    days = int(days_left(own, survey.now))
+    return Found(
+        f"The server's certificate expires in {days} days, on {own.not_after:%Y-%m-%d}.",
+        _RENEW,
+        seen(shake),
+    )
+
+
+@rule("W115", "The certificate does not name the host", connects=True)
+def other_name(survey: Survey) -> Found | None:
+    """The session works, verify-full would not."""
+    shake = unchecked(survey)
+    if shake is None or shake.hostname_matches is not False or not shake.server_name:
+        return None
+    return Found(
+        f'The server\'s certificate is not for "{shake.server_name}", but for {_names(shake)}: '
+        "verify-full is not possible.",
+        "Connect by a name in the certificate, or issue one with this name in it.",
+        seen(shake),
+    )
+
+
+@rule("W116", "The certificate is self-signed", connects=True)
+def self_signed(survey: Survey) -> Found | None:
+    """No authority vouches for it, and it is not itself trusted."""
+    shake = unchecked(survey)
+    if shake is None or shake.chain_verified:
+        return None
+    own = shake.certificate
+    if not (own.self_signed if own is not None else shake.verify_code in _SELF_SIGNED):
+        return None
+    return Found(
+        "The server's certificate is self-signed: nobody can tell it from an impostor's.",
+        "Issue one by an authority and set sslrootcert to its certificate, or copy this one to "
+        "the clients as sslrootcert.",
+        seen(shake),
+    )

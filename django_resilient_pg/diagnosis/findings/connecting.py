@@ -1,0 +1,164 @@
+"""Settings that make no sense, ways that end early, and waits without end."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ...keepalives import TCP_DEFAULTS
+from ..stages import Stage
+from ..survey import Survey
+from . import certificates
+from .base import Found, rule
+
+# Since which libpq these parameters, or these values, exist (release notes of PostgreSQL).
+_SINCE: Final = {
+    "tcp_user_timeout": 12,
+    "gssencmode": 12,
+    "channel_binding": 13,
+    "ssl_min_protocol_version": 13,
+    "ssl_max_protocol_version": 13,
+    "sslsni": 14,
+    "require_auth": 16,
+    "sslcertmode": 16,
+    "load_balance_hosts": 16,
+    "sslnegotiation": 17,
+    "min_protocol_version": 18,
+    "max_protocol_version": 18,
+    "sslkeylogfile": 18,
+    "servicefile": 18,
+}
+# include/net/tcp.h: MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL, MAX_TCP_KEEPCNT.
+KEEPALIVE_BOUNDS: Final = {
+    "keepalives_idle": 32_767,
+    "keepalives_interval": 32_767,
+    "keepalives_count": 127,
+}
+_NEWER_ATTRS: Final = {"read-only", "primary", "standby", "prefer-standby"}
+
+
+@rule("E001", "The settings are refused")
+def refused(survey: Survey) -> Found | None:
+    """Django or the engine raises ImproperlyConfigured."""
+    if not survey.refused:
+        return None
+    return Found(survey.refused, "Correct this entry of DATABASES.", "Nothing was sent.")
+
+
+@rule("E002", "The settings do not name a server")
+def no_target(survey: Survey) -> Found | None:
+    """Ports, hosts, services or values that libpq does not know."""
+    if not survey.target.problems:
+        return None
+    return Found(
+        " ".join(survey.target.problems), "Correct this entry of DATABASES.", "Nothing was sent."
+    )
+
+
+@rule("E003", "The database cannot be reached for now", connects=True)
+def unreachable(survey: Survey) -> Found | None:
+    """A failure that may pass by itself."""
+    walk = survey.walk
+    if walk is None or walk.failed is None or not walk.retryable:
+        return None
+    return _failure(survey, walk.failed)
+
+
+@rule("E004", "The database refuses what is configured", connects=True)
+def misconfigured(survey: Survey) -> Found | None:
+    """A failure that waiting does not cure."""
+    walk = survey.walk
+    if walk is None or walk.failed is None or walk.retryable or _told(survey, walk.failed):
+        return None
+    return _failure(survey, walk.failed)
+
+
+def _told(survey: Survey, stage: Stage) -> bool:
+    """Whether a finding with an id of its own says why."""
+    if survey.refused or survey.target.problems:
+        return True
+    if stage.name == "settings":
+        return any(judge(survey) for judge in (foreign_options, old_libpq))
+    if "setsockopt" in stage.detail.lower():
+        return out_of_bounds(survey) is not None
+    return any(judge(survey) for judge in _CERTIFICATES)
+
+
+_CERTIFICATES: Final = (certificates.expired, certificates.wrong_name, certificates.untrusted)
+
+
+def _failure(survey: Survey, stage: Stage) -> Found:
+    walk = survey.walk
+    rest = ", ".join(walk.not_run) if walk is not None else ""
+    not_run = f" Not run: {rest}." if rest else ""
+    took = f" after {stage.seconds:.3f} s" if stage.seconds is not None else ""
+    evidence = f"The stage {stage.name} failed{took}.{not_run}"
+    return Found(stage.detail, stage.advice, evidence)
+
+
+@rule("E008", "libpq is too old for an option")
+def old_libpq(survey: Survey) -> Found | None:
+    """libpq refuses what it does not know."""
+    major = survey.libpq // 10_000
+    newer = {n: v for n in survey.project.options if (v := _SINCE.get(n, 0)) > major}
+    if survey.target.sslrootcert == "system" and major < 16:
+        newer["sslrootcert=system"] = 16
+    if survey.target.target_session_attrs in _NEWER_ATTRS and major < 14:
+        newer[f"target_session_attrs={survey.target.target_session_attrs}"] = 14
+    if not newer:
+        return None
+    asked = ", ".join(f"{name} (libpq {since})" for name, since in newer.items())
+    return Found(
+        f"libpq {major} does not know what the settings ask for: {asked}.",
+        "Install a newer driver (its binary wheel brings libpq along), or take this out.",
+        f"The driver is {survey.driver} with libpq {survey.libpq}.",
+    )
+
+
+@rule("E009", "Keepalives out of bounds")
+def out_of_bounds(survey: Survey) -> Found | None:
+    """libpq gives up where setsockopt fails. It makes 0 of what is negative."""
+    if survey.refused or survey.unix or survey.asked["keepalives"] == 0:
+        return None
+    asked = {name: survey.asked[name] for name in KEEPALIVE_BOUNDS}
+    wrong = {
+        name: value
+        for name, value in asked.items()
+        if value is not None and not 1 <= value <= KEEPALIVE_BOUNDS[name]
+    }
+    if not wrong:
+        return None
+    told = ", ".join(f"{name} is {value}" for name, value in wrong.items())
+    bounds = ", ".join(f"{name} from 1 to {KEEPALIVE_BOUNDS[name]}" for name in wrong)
+    return Found(
+        f"The system refuses these keepalive settings, and libpq gives up: {told}.",
+        f"Set {bounds}.",
+        "From the settings; the bounds are those of Linux.",
+        {"OPTIONS": {name: TCP_DEFAULTS[name] for name in wrong}},
+    )
+
+
+@rule("E010", "Resilience options on another engine")
+def foreign_options(survey: Survey) -> Found | None:
+    """Django's engine passes them to libpq, which refuses them."""
+    if survey.project.resilient or "resilience" not in survey.project.options:
+        return None
+    return Found(
+        'OPTIONS["resilience"] is set, but ENGINE is not this package\'s: libpq refuses it.',
+        'Set ENGINE to "django_resilient_pg", or take the options out.',
+        f"ENGINE is {survey.project.engine}.",
+        {"ENGINE": "django_resilient_pg"},
+    )
+
+
+@rule("W109", "No connect timeout")
+def no_connect_timeout(survey: Survey) -> Found | None:
+    """libpq waits as long as the kernel: two minutes and more per address."""
+    if survey.refused or survey.unix or survey.target.connect_timeout is not None:
+        return None
+    return Found(
+        "connect_timeout is not set: a server that does not answer holds every request for two "
+        "minutes and more.",
+        "Set connect_timeout to 5 (seconds, per address).",
+        f"From the settings: connect_timeout is from {survey.target.source('connect_timeout')}.",
+        {"OPTIONS": {"connect_timeout": 5}},
+    )

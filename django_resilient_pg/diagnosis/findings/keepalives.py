@@ -1,0 +1,186 @@
+"""Keepalives and timeouts of the socket: whether a dead peer is noticed, and an idle path kept.
+
+Numbers: those of :mod:`django_resilient_pg.keepalives`; tcp(7) on TCP_USER_TIMEOUT.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ...ageing import Limit
+from ...facts import SocketOptions
+from ...keepalives import TCP_DEFAULTS
+from ..project import KEEPALIVES, keepalives_expected
+from ..survey import Survey
+from .base import Found, rule, seconds
+from .connecting import out_of_bounds
+
+# The shortest of the usual timeouts of NAT gateways, firewalls and balancers (Azure's).
+USUAL: Final = 240.0
+# From here on it is the kernel's choice (Linux: 7200 s), not anybody's.
+_KERNEL: Final = 3600.0
+_LEAST_USER_TIMEOUT: Final = 30.0
+_ALL: Final = {"OPTIONS": {name: TCP_DEFAULTS[name] for name in KEEPALIVES}}
+
+
+@rule("W101", "Keepalives are off")
+def off(survey: Survey) -> Found | None:
+    """``keepalives=0``, or the socket has none."""
+    real = survey.keepalives
+    if real is None or real.keepalives:
+        return None
+    return Found(
+        "TCP keepalives are off, and with them tcp_user_timeout: a connection whose path dies is "
+        "noticed late, an idle one never.",
+        "Take keepalives=0 out, or set it to 1 and keepalives_idle to 20.",
+        _where(survey, "SO_KEEPALIVE is off"),
+        _ALL,
+    )
+
+
+@rule("W102", "Keepalives have the kernel's defaults")
+def kernel_defaults(survey: Survey) -> Found | None:
+    """The first probe after two hours is after every timeout on the way."""
+    real = survey.keepalives
+    if real is None or not real.keepalives or (real.keepalives_idle or 0) < _KERNEL:
+        return None
+    if out_of_bounds(survey):
+        return None
+    return Found(
+        f"The first keepalive is sent after {seconds(real.keepalives_idle)} idle: firewalls, NAT "
+        f"and balancers forget a connection after {USUAL:g} s or more.",
+        "Set keepalives_idle to 20, keepalives_interval to 5, keepalives_count to 3.",
+        _where(survey, f"TCP_KEEPIDLE is {seconds(real.keepalives_idle)}"),
+        _ALL,
+    )
+
+
+@rule("W103", "Keepalives are rarer than the path's timeout")
+def too_rare(survey: Survey) -> Found | None:
+    """Keepalives that come after the flow was forgotten keep nothing."""
+    real, path = survey.keepalives, _path_timeout(survey)
+    idle = real.keepalives_idle if real is not None and real.keepalives else None
+    if idle is None or not path.seconds <= idle < _KERNEL:
+        return None
+    return Found(
+        f"The first keepalive is sent after {seconds(idle)} idle, but the path may forget a "
+        f"connection after {seconds(path.seconds)}.",
+        f"Set keepalives_idle to {_below(path.seconds)}.",
+        _where(survey, f"TCP_KEEPIDLE is {seconds(idle)}; {path.source}"),
+        {"OPTIONS": {"keepalives_idle": _below(path.seconds)}},
+    )
+
+
+@rule("W104", "Keepalives do not help here", connects=True)
+def in_vain(survey: Survey) -> Found | None:
+    """Some providers count data only; connections kept longer than they allow are ended."""
+    provider = survey.facts.provider if survey.facts is not None else None
+    if provider is None or provider.keepalives_help is not False or not provider.idle_timeout:
+        return None
+    allowed, age = provider.idle_timeout, survey.project.conn_max_age
+    if survey.project.resilient or (age is not None and age <= allowed):
+        return None
+    return Found(
+        f"{provider.name} ends connections without data for {seconds(allowed)}: keepalives do not "
+        "count.",
+        f"Set CONN_MAX_AGE to {max(1, int(allowed / 2))}, or use this package's engine.",
+        f"CONN_MAX_AGE is {seconds(age)}; {provider.source}.",
+        {"CONN_MAX_AGE": max(1, int(allowed / 2))},
+    )
+
+
+@rule("W105", "The socket does not have the keepalives asked for", connects=True)
+def not_as_asked(survey: Survey) -> Found | None:
+    """What libpq was told and what getsockopt returns."""
+    real = survey.facts.socket.keepalives if survey.facts is not None else None
+    if real is None or survey.keepalives is None:
+        return None
+    wanted = keepalives_expected(survey.asked, survey.kernel)
+    pairs = zip(KEEPALIVES, wanted, real, strict=True)
+    wrong = [f"{n}: asked {w:g}, is {r:g}" for n, w, r in pairs if r is not None and r != w]
+    if not wrong or not real.keepalives:
+        return None
+    return Found(
+        "The socket has other keepalive settings than those asked for.",
+        "Ask for positive numbers; libpq makes 0 (the system's own) of others.",
+        f"Read back from the socket: {', '.join(wrong)}.",
+    )
+
+
+@rule("W106", "No user timeout")
+def no_user_timeout(survey: Survey) -> Found | None:
+    """Keepalives do not run while data is under way."""
+    real = survey.keepalives
+    if real is None or real.user_timeout is None or real.user_timeout or not real.keepalives:
+        return None
+    return Found(
+        "tcp_user_timeout is not set: a statement sent into a dead path hangs for 15 minutes.",
+        "Set tcp_user_timeout to 30000 (milliseconds).",
+        _where(survey, "TCP_USER_TIMEOUT is 0"),
+        {"OPTIONS": {"tcp_user_timeout": TCP_DEFAULTS["tcp_user_timeout"]}},
+    )
+
+
+@rule("W107", "The user timeout is short")
+def short_user_timeout(survey: Survey) -> Found | None:
+    """It also ends a live peer that does not read for so long."""
+    real = survey.keepalives
+    timeout = real.user_timeout if real is not None else None
+    if not timeout or timeout >= _LEAST_USER_TIMEOUT:
+        return None
+    return Found(
+        f"tcp_user_timeout is {seconds(timeout)}: it ends healthy connections too, when the "
+        "server does not read for so long (COPY, a lock, a busy disk).",
+        "Set tcp_user_timeout to 30000 or more (it is in milliseconds).",
+        _where(survey, f"TCP_USER_TIMEOUT is {seconds(timeout)}"),
+        {"OPTIONS": {"tcp_user_timeout": TCP_DEFAULTS["tcp_user_timeout"]}},
+    )
+
+
+@rule("W108", "The user timeout overrides the keepalive count")
+def count_defeated(survey: Survey) -> Found | None:
+    """With a user timeout Linux does not count probes; the two should say about the same."""
+    real = survey.keepalives
+    if real is None or not real.keepalives or not real.user_timeout:
+        return None
+    idle, interval, count = _numbers(real)
+    patience, timeout = idle + interval * count, real.user_timeout
+    if idle >= _path_timeout(survey).seconds or timeout < _LEAST_USER_TIMEOUT:
+        return None  # other findings say more
+    if out_of_bounds(survey):
+        return None
+    if patience - interval <= timeout <= 2 * patience:
+        return None
+    return Found(
+        f"tcp_user_timeout ({seconds(timeout)}) overrides keepalives_count: by keepalives a dead "
+        f"peer would be found after {seconds(patience)}.",
+        f"Set tcp_user_timeout to {int(max(patience, _LEAST_USER_TIMEOUT) * 1000)} "
+        "(milliseconds: idle + interval * count), or change the keepalives.",
+        _where(survey, f"idle {seconds(idle)}, interval {seconds(interval)}, count {count}"),
+        {"OPTIONS": {"tcp_user_timeout": int(max(patience, _LEAST_USER_TIMEOUT) * 1000)}},
+    )
+
+
+def _numbers(real: SocketOptions) -> tuple[float, float, int]:
+    return real.keepalives_idle or 0, real.keepalives_interval or 0, real.keepalives_count or 0
+
+
+def _path_timeout(survey: Survey) -> Limit:
+    """The shortest timeout on the way that keepalives reset."""
+    known = [Limit(USUAL, f"the shortest of the usual ones is {USUAL:g} s")]
+    if survey.options.idle_timeout is not None:
+        own = survey.options.idle_timeout
+        known.append(Limit(own, f"the option idle_timeout says {own:g} s"))
+    provider = survey.facts.provider if survey.facts is not None else None
+    if provider is not None and provider.idle_timeout and provider.keepalives_help:
+        known.append(Limit(provider.idle_timeout, f"that of {provider.name}"))
+    return min(known, key=lambda limit: limit.seconds)
+
+
+def _below(timeout: float) -> int:
+    return max(1, min(20, int(timeout / 2))) if timeout <= USUAL else int(timeout / 2)
+
+
+def _where(survey: Survey, text: str) -> str:
+    source = "Read back from the socket" if survey.facts is not None else "From the settings"
+    return f"{source}: {text}."

@@ -1,0 +1,188 @@
+"""How long connections are kept, and whether something on the way ends them before."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ..survey import Survey
+from .base import Found, rule, seconds
+from .keepalives import USUAL
+
+# psycopg_pool's own default.
+_POOL_MAX_IDLE: Final = 600.0
+# Of a server that sleeps: longer would keep it awake, and it ends connections when it falls asleep.
+_SLEEPY_AGE: Final = 300.0
+
+
+@rule("W121", "CONN_MAX_AGE is above the idle timeout", connects=True)
+def age_above_timeout(survey: Survey) -> Found | None:
+    """Django's engine finds out by an error."""
+    limit, age = survey.idle_timeout, survey.project.conn_max_age
+    if limit is None or survey.project.resilient or survey.project.pool is not None:
+        return None
+    if age is not None and age <= limit.seconds:
+        return None
+    half = max(1, int(limit.seconds / 2))
+    return Found(
+        f"CONN_MAX_AGE is {seconds(age)}, but idle connections end after {seconds(limit.seconds)}.",
+        f"Set CONN_MAX_AGE to {half}, or ENGINE to django_resilient_pg, which clamps it.",
+        f"The timeout: {limit.source}.",
+        {"CONN_MAX_AGE": half},
+    )
+
+
+@rule("I221", "CONN_MAX_AGE is clamped", connects=True)
+def clamped(survey: Survey) -> Found | None:
+    """This package's engine keeps connections for less than is configured."""
+    age, limits = survey.project.conn_max_age, survey.limits
+    if not survey.project.resilient or limits is None or limits.age is None:
+        return None
+    if age is not None and age <= limits.age:
+        return None
+    return Found(
+        f"The engine keeps connections for {seconds(limits.age)} instead of {seconds(age)}.",
+        "Nothing has to be done.",
+        f"Decided by {limits.age_source}.",
+    )
+
+
+@rule("W122", "Connections live for ever without keepalives")
+def for_ever(survey: Survey) -> Found | None:
+    """``CONN_MAX_AGE = None`` needs keepalives more than anything else."""
+    real = survey.keepalives
+    if survey.refused or survey.project.conn_max_age is not None or real is None:
+        return None
+    if real.keepalives and (real.keepalives_idle or 0) < USUAL:
+        return None
+    return Found(
+        "CONN_MAX_AGE is None, and no keepalive keeps the path to idle connections open.",
+        "Set keepalives_idle to 20, or CONN_MAX_AGE to 60.",
+        "From the settings: " + _keepalives(survey) + ".",
+        {"CONN_MAX_AGE": 60},
+    )
+
+
+def _keepalives(survey: Survey) -> str:
+    real = survey.keepalives
+    if real is None or not real.keepalives:
+        return "keepalives are off"
+    return f"the first keepalive is sent after {seconds(real.keepalives_idle)}"
+
+
+@rule("I223", "Every request connects anew", connects=True)
+def no_reuse(survey: Survey) -> Found | None:
+    """``CONN_MAX_AGE = 0``, Django's default, with what it costs."""
+    spent = survey.walk.connect_seconds if survey.walk is not None else None
+    unused = survey.project.pool is not None or survey.project.serving == "ASGI"
+    if survey.project.conn_max_age != 0 or unused or spent is None:
+        return None
+    return Found(
+        f"CONN_MAX_AGE is 0: every request spends {spent * 1000:.0f} ms on connecting.",
+        "Set CONN_MAX_AGE to 60 and CONN_HEALTH_CHECKS to True (not under ASGI).",
+        f"Logging in took {spent * 1000:.1f} ms.",
+        {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True},
+    )
+
+
+@rule("W124", "Persistent connections under ASGI")
+def asgi(survey: Survey) -> Found | None:
+    """Each request may run in another thread: connections are left behind."""
+    if survey.project.conn_max_age == 0 or survey.project.serving != "ASGI":
+        return None
+    return Found(
+        f"CONN_MAX_AGE is {seconds(survey.project.conn_max_age)} under ASGI: connections are kept "
+        "per thread, and pile up until the server has no slots left.",
+        "Set CONN_MAX_AGE to 0, and put a pooler in front of the server if connecting is slow.",
+        "INSTALLED_APPS or ASGI_APPLICATION without WSGI_APPLICATION say so.",
+        {"CONN_MAX_AGE": 0},
+    )
+
+
+@rule("W125", "Persistent connections are not checked")
+def unchecked(survey: Survey) -> Found | None:
+    """Django's engine hands out a connection that died."""
+    own = survey.project
+    if survey.refused or own.resilient or own.health_checks or own.conn_max_age == 0:
+        return None
+    return Found(
+        "Connections are kept between requests, but CONN_HEALTH_CHECKS is off: the first request "
+        "after a restart or a drop fails.",
+        "Set CONN_HEALTH_CHECKS to True.",
+        f"CONN_MAX_AGE is {seconds(own.conn_max_age)}.",
+        {"CONN_HEALTH_CHECKS": True},
+    )
+
+
+@rule("W126", "The pool's check stalls after a restart")
+def pool_check(survey: Survey) -> Found | None:
+    """psycopg #711: each dead connection found makes the pool wait longer."""
+    pool = survey.project.pool
+    if pool is None or not survey.project.health_checks:
+        return None
+    return Found(
+        "The pool checks connections as it hands them out: after a restart it waits longer after "
+        "each dead one, up to 30 s in all.",
+        'Set CONN_HEALTH_CHECKS to False with OPTIONS["pool"], or use this package\'s engine '
+        "without the pool.",
+        "CONN_HEALTH_CHECKS with a pool is ConnectionPool.check_connection (psycopg #711).",
+        {"CONN_HEALTH_CHECKS": False},
+    )
+
+
+@rule("W127", "The pool keeps connections longer than the path", connects=True)
+def pool_idle(survey: Survey) -> Found | None:
+    """``max_idle``, and what ``min_size`` keeps for ever, outlive the timeout."""
+    pool, limit = survey.project.pool, survey.idle_timeout
+    if pool is None or limit is None:
+        return None
+    kept = _number(pool.get("max_idle"), _POOL_MAX_IDLE)
+    if kept <= limit.seconds:
+        return None
+    half = max(1, int(limit.seconds / 2))
+    return Found(
+        f"The pool keeps idle connections for {seconds(kept)}, but they end after "
+        f"{seconds(limit.seconds)}.",
+        f'Set OPTIONS["pool"]["max_idle"] to {half}, and min_size to 0.',
+        f"The timeout: {limit.source}.",
+        {"OPTIONS": {"pool": {**pool, "max_idle": half, "min_size": 0}}},
+    )
+
+
+def _number(value: Any, default: float) -> float:
+    return float(value) if isinstance(value, (int, float)) else default
+
+
+@rule("W128", "A pool together with this engine")
+def pool_and_engine(survey: Survey) -> Found | None:
+    """Not supported in this version."""
+    if survey.refused or survey.project.pool is None or not survey.project.resilient:
+        return None
+    return Found(
+        'OPTIONS["pool"] is set together with this package\'s engine, which does not support it.',
+        'Take OPTIONS["pool"] out and set CONN_MAX_AGE to 60, or use a pooler in front.',
+        f"ENGINE is {survey.project.engine}.",
+        {"CONN_MAX_AGE": 60, "OPTIONS": {"pool": None}},
+    )
+
+
+@rule("W146", "A sleeping server is kept awake", connects=True)
+def sleepy(survey: Survey) -> Found | None:
+    """Providers that scale to zero bill for being awake, and end connections when they sleep."""
+    provider = survey.facts.provider if survey.facts is not None else None
+    own, age = survey.project, survey.project.conn_max_age
+    if provider is None or not provider.scale_to_zero:
+        return None
+    kept = age if survey.limits is None or not own.resilient else survey.limits.age
+    pings = own.health_checks and not own.resilient
+    if not pings and kept is not None and kept <= _SLEEPY_AGE:
+        return None
+    why = "pings it before every request" if pings else f"keeps connections for {seconds(kept)}"
+    return Found(
+        f"{provider.name} sleeps when unused and ends its connections then, but this project "
+        f"{why}.",
+        f"Set CONN_MAX_AGE to {int(_SLEEPY_AGE)} or less; this package's engine looks without "
+        "pinging.",
+        f"Recognised as {provider.name}; CONN_MAX_AGE is {seconds(age)}, CONN_HEALTH_CHECKS "
+        f"{own.health_checks}.",
+        {"CONN_MAX_AGE": 60, **({"CONN_HEALTH_CHECKS": False} if pings else {})},
+    )

@@ -1,0 +1,76 @@
+"""What lies between: poolers that share sessions, proxies with timeouts of their own.
+
+Sources: PgBouncer's feature matrix (https://www.pgbouncer.org/features.html); Django's
+documentation, "Transaction pooling and server-side cursors".
+"""
+
+from __future__ import annotations
+
+from ...facts import Path
+from ..survey import Survey
+from .base import Found, rule, seconds
+
+
+def _transactions(survey: Survey) -> bool:
+    return survey.pooler is not None and survey.pooler.mode in {"transaction", "statement"}
+
+
+@rule("W131", "Server-side cursors through a transaction pooler", connects=True)
+def cursors(survey: Survey) -> Found | None:
+    """``iterator()`` outside of a transaction fetches from another server's session."""
+    if not _transactions(survey) or not survey.project.server_side_cursors:
+        return None
+    return Found(
+        "The pooler shares sessions between transactions: QuerySet.iterator() fails with "
+        '"cursor does not exist".',
+        "Set DISABLE_SERVER_SIDE_CURSORS to True.",
+        survey.pooler.evidence if survey.pooler is not None else "",
+        {"DISABLE_SERVER_SIDE_CURSORS": True},
+    )
+
+
+@rule("W132", "Prepared statements through a transaction pooler", connects=True)
+def prepared(survey: Survey) -> Found | None:
+    """The next transaction may run where the statement was never prepared."""
+    pooler = survey.pooler
+    if not _transactions(survey) or pooler is None or survey.project.prepare_threshold is None:
+        return None
+    if pooler.max_prepared_statements:
+        return None
+    return Found(
+        "The pooler shares sessions between transactions, and statements are prepared: they fail "
+        'with "prepared statement does not exist".',
+        'Take OPTIONS["prepare_threshold"] out, or set max_prepared_statements in PgBouncer 1.21.',
+        f"{pooler.evidence} prepare_threshold is {survey.project.prepare_threshold}.",
+        {"OPTIONS": {"prepare_threshold": None}},
+    )
+
+
+@rule("I204", "Keepalives end at a proxy", connects=True)
+def proxied(survey: Survey) -> Found | None:
+    """Each leg has keepalives and timeouts of its own."""
+    facts = survey.facts
+    if facts is None or facts.path not in {Path.POOLER, Path.NAT_OR_PROXY}:
+        return None
+    own = survey.project.resilient
+    known = 'OPTIONS["resilience"]["idle_timeout"]' if own else "CONN_MAX_AGE"
+    return Found(
+        "What is in between may have an idle timeout of its own, which keepalives may not reset.",
+        f"Measure it with manage.py checkdbconn --probe-idle, and set {known} below it.",
+        facts.path_evidence,
+    )
+
+
+@rule("I222", "The pooler's idle timeout is not told to the engine", connects=True)
+def untold(survey: Survey) -> Found | None:
+    """The engine does not ask PgBouncer's console; it would learn by the first loss."""
+    pooler, told = survey.pooler, survey.options.idle_timeout
+    timeout = pooler.client_idle_timeout if pooler is not None else None
+    if not timeout or not survey.project.resilient or (told is not None and told <= timeout):
+        return None
+    return Found(
+        f"The pooler ends clients that are idle for {seconds(timeout)}, which the engine only "
+        "learns by losing a connection.",
+        f'Set OPTIONS["resilience"]["idle_timeout"] to {timeout:g}.',
+        "client_idle_timeout, as PgBouncer's console shows it.",
+    )

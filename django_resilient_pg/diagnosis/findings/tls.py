@@ -1,0 +1,117 @@
+"""TLS: whether it is in use, and how much it proves.
+
+Sources: libpq manual, "SSL Support", section "Protection Provided in Different Modes"; RFC 8996
+(TLS below 1.2).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..handshakes import TlsFacts
+from ..survey import Survey
+from ..target import MODES, SYSTEM
+from .base import Found, rule
+from .certificates import CHECKING, UNTRUSTED, seen, shaken, unchecked
+
+_OLD: Final = {"TLSv1", "TLSv1.1", "SSLv3"}
+_SYSTEM_SINCE: Final = 160_000  # libpq's sslrootcert=system
+
+
+@rule("I219", "Nobody checks the certificate", connects=True)
+def unverified(survey: Survey) -> Found | None:
+    """Encrypted, but with whom?"""
+    shake = unchecked(survey)
+    own = shake.certificate if shake is not None else None
+    if shake is None or shake.chain_verified is not False or (own and own.self_signed):
+        return None
+    if survey.target.sslmode in CHECKING or shake.verify_code not in UNTRUSTED:
+        return None
+    return Found(
+        f'sslmode "{survey.target.sslmode}" encrypts without checking who answers, and the '
+        "certificate's authority is not known here.",
+        'Get the authority\'s certificate, name its file in OPTIONS["sslrootcert"] and set '
+        "sslmode to verify-full.",
+        seen(shake),
+    )
+
+
+def _strongest(survey: Survey, shake: TlsFacts) -> dict[str, str]:
+    """The settings of the strongest mode that works as things are."""
+    if not (shake.chain_verified and shake.hostname_matches):
+        return {"sslmode": "require"}
+    if survey.target.root_file or survey.target.sslrootcert == SYSTEM:
+        return {"sslmode": MODES[-1]}
+    if survey.libpq < _SYSTEM_SINCE:
+        return {"sslmode": "require"}  # libpq would look for a file, and there is none
+    return {"sslmode": MODES[-1], "sslrootcert": SYSTEM}
+
+
+def _words(settings: dict[str, str]) -> str:
+    return " and ".join(f'OPTIONS["{name}"] to "{value}"' for name, value in settings.items())
+
+
+@rule("W111", "No TLS over a network", connects=True)
+def in_clear(survey: Survey) -> Found | None:
+    """Passwords' proofs, statements and rows can be read and changed on the way."""
+    facts, shake = survey.facts, shaken(survey)
+    if facts is None or not survey.network or facts.socket.tls is not False:
+        return None
+    best = _strongest(survey, shake) if shake is not None else {}
+    first = "" if best else "Switch TLS on in the server (ssl = on). "
+    return Found(
+        "The session is not encrypted, and it leaves this machine.",
+        f"{first}Set {_words(best or {'sslmode': MODES[-1]})}.",
+        f"The session goes from {facts.socket.local} to {facts.socket.peer} without TLS.",
+        {"OPTIONS": best} if best else {},
+    )
+
+
+@rule("W112", "sslmode is weaker than the server allows", connects=True)
+def weak_mode(survey: Survey) -> Found | None:
+    """Below "require" an attacker who answers first decides."""
+    mode, shake, facts = survey.target.sslmode, shaken(survey), survey.facts
+    if not survey.network or shake is None or survey.target.needs_tls or facts is None:
+        return None
+    if facts.socket.tls is False:
+        return None  # the finding above says more
+    best = _strongest(survey, shake)
+    return Found(
+        f'sslmode is "{mode}", but the server offers TLS: whoever is in between can switch it off.',
+        f"Set {_words(best)}; manage.py checkdbconn --sslmodes tries all modes.",
+        f"sslmode is from {survey.target.source('sslmode')}; the server answered with TLS.",
+        {"OPTIONS": best},
+    )
+
+
+@rule("W113", "verify-full would work but is not used", connects=True)
+def could_verify(survey: Survey) -> Found | None:
+    """The chain and the name are in order already."""
+    shake, mode = unchecked(survey), survey.target.sslmode
+    if shake is None or mode == MODES[-1] or not survey.target.needs_tls:
+        return None
+    best = _strongest(survey, shake)
+    if best["sslmode"] != MODES[-1]:
+        return None
+    return Found(
+        f'sslmode is "{mode}", although the certificate can be verified in full.',
+        f"Set {_words(best)}.",
+        f"A TLS handshake verified chain and name against {shake.trust}.",
+        {"OPTIONS": best},
+    )
+
+
+@rule("W117", "TLS below 1.2", connects=True)
+def old_tls(survey: Survey) -> Found | None:
+    """In use, or accepted by the server."""
+    used = survey.tls_version
+    lowest = survey.server.lowest_tls if survey.server is not None else None
+    offered = bool(survey.server and survey.server.tls_on) and lowest in _OLD
+    if used not in _OLD and not offered:
+        return None
+    what = f"The session uses {used}" if used in _OLD else f"The server accepts {lowest}"
+    return Found(
+        f"{what}, which is broken and deprecated (RFC 8996).",
+        "Set ssl_min_protocol_version = 'TLSv1.2' in the server's configuration.",
+        f"Session: {used or 'no TLS'}; ssl_min_protocol_version of the server: {lowest}.",
+    )

@@ -1,0 +1,78 @@
+"""All that one run of ``checkdbconn`` has found out about one alias."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .findings import Finding, Level, findings
+from .ladder import Ladder
+from .survey import Survey
+
+#: What ``--fail-level`` may be, from the strictest.
+LEVELS = {level.word: level for level in Level}
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What was found.
+
+    Attributes:
+        survey: what is known.
+        findings: what follows, the worst first.
+        ladder: of ``--sslmodes``.
+        probe: of ``--probe-idle``.
+        drill: of ``--drill``.
+    """
+
+    survey: Survey
+    findings: tuple[Finding, ...]
+    ladder: Ladder | None = None
+    probe: Any = None
+    drill: Any = None
+
+    @classmethod
+    def of(cls, survey: Survey) -> Inspection:
+        """Judge a survey."""
+        return cls(survey, findings(survey))
+
+    def adding(self, **more: Any) -> Inspection:
+        """With the result of one more option."""
+        return replace(self, **more)
+
+    @property
+    def reachable(self) -> bool:
+        """Whether a session came about."""
+        walk = self.survey.walk
+        return walk is not None and walk.failed is None
+
+    def count(self, level: Level) -> int:
+        """How many findings of a level there are."""
+        return sum(one.level is level for one in self.findings)
+
+    def exit_status(self, fail_level: Level) -> int:
+        """0; 1: findings at that level, or not reachable for now; 3: the configuration is wrong."""
+        walk = self.survey.walk
+        if walk is not None and walk.exit_status:
+            return walk.exit_status
+        if self.drill is not None and not self.drill.survived:
+            return 1
+        return int(any(one.level >= fail_level for one in self.findings))
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        walk = self.survey.walk
+        if walk is not None and walk.failed is not None:
+            when = "for now" if walk.retryable else "until the configuration is corrected"
+            return f"Not reachable {when}: the stage {walk.failed.name} fails."
+        errors, warnings = self.count(Level.ERROR), self.count(Level.WARNING)
+        if not errors and not warnings:
+            return "Healthy: nothing found that ends connections."
+        counts = [_plural(errors, "error")] if errors else []
+        counts += [_plural(warnings, "warning")] if warnings else []
+        return f"Reachable, with {' and '.join(counts)}."
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,182 @@
+"""``--sslmodes``: which modes connect, whether encrypted, and which one to set.
+
+The driver itself logs in with each mode, from the strongest down, so that a password goes out
+unprotected only where nothing better came about. A mode weaker than the one in the settings gets
+no password in clear text: trying it must not be less safe than the application is. Where a login
+fails for a reason that no mode changes (a wrong password), the rest is not tried, lest the account
+be locked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ..facts import socket_view
+from .attempts import Connector, Refusal, Refused, attempt
+from .conclusions import Rung, conclude
+from .greetings import Answer
+from .handshakes import TlsFacts, handshake
+from .network import knock, resolve
+from .refusals import Cause, explain, sentence
+from .target import MODES, SYSTEM, Target
+
+__all__ = ["Ladder", "Rung", "sslmodes"]
+
+TIMEOUT: Final = 5.0
+# Entries of the verdict table that do not say what the server minded.
+_VAGUE: Final = {"cut", "closed by the server", "broken stream", "unknown connection error"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """All modes, and what follows.
+
+    Attributes:
+        rungs: one per mode, from "disable" to "verify-full"; none over a Unix socket.
+        recommended: the mode to set now; ``None``: none is worth setting before the advice in
+            ``conclusion`` is followed.
+        sslrootcert: to be set with it, "" for what is set already.
+        conclusion: which mode to set and why, or what has to change first, in sentences.
+        tls: a handshake with the same server, where it could be reached.
+    """
+
+    rungs: tuple[Rung, ...]
+    recommended: str | None
+    sslrootcert: str
+    conclusion: str
+    tls: TlsFacts | None = None
+
+
+def sslmodes(
+    target: Target,
+    connect: Connector,
+    timeout: float = TIMEOUT,
+    *,
+    tls: TlsFacts | None = None,
+) -> Ladder:
+    """Try all values of ``sslmode``.
+
+    Args:
+        target: the alias' own settings.
+        connect: logs in.
+        timeout: seconds for each mode.
+        tls: a handshake with the server (``Walk.tls``), if there was one; else one is made.
+
+    Makes up to six logins, and a seventh where the system's authorities would do.
+    """
+    if target.hosts and all(host.unix for host in target.hosts):
+        text = "libpq does not use TLS over a Unix socket: sslmode changes nothing here."
+        return Ladder((), target.sslmode, "", text)
+    seen = tls or _handshake(target, timeout)
+    rungs = _climb(target, connect, timeout, seen)
+    system = _system_works(target, connect, timeout, seen, rungs)
+    mode, text = conclude(target, rungs, system=system)
+    return Ladder(rungs, mode, SYSTEM if system else "", text, seen)
+
+
+def _handshake(target: Target, timeout: float) -> TlsFacts | None:
+    """Look at the first address that accepts."""
+    for host in target.hosts:
+        try:
+            knocks = knock(resolve(host, timeout), timeout)
+        except (OSError, TimeoutError):
+            continue
+        for each in knocks:
+            if each.accepted and isinstance(each.place.address, tuple):
+                address, port = each.place.address[:2]
+                return handshake(
+                    address,
+                    port,
+                    host.name,
+                    direct=target.direct,
+                    timeout=timeout,
+                    trust=target.trust,
+                )
+    return None
+
+
+def _climb(
+    target: Target, connect: Connector, timeout: float, tls: TlsFacts | None
+) -> tuple[Rung, ...]:
+    """From the strongest mode down; returned from the weakest up."""
+    rungs: list[Rung] = []
+    for mode in reversed(MODES):
+        if any(each.stops for each in rungs):
+            text = "Not tried: no mode changes the reason for which a stronger one failed."
+            rungs.append(Rung(mode, None, None, text))
+        else:
+            rungs.append(_remarked(_try(target, connect, timeout, tls, mode), rungs, tls))
+    return tuple(reversed(rungs))
+
+
+def _try(
+    target: Target, connect: Connector, timeout: float, tls: TlsFacts | None, mode: str
+) -> Rung:
+    try:
+        link, seconds = attempt(connect, _changes(target, mode), timeout, len(target.hosts))
+    except Refused as error:
+        return _refused(mode, error.refusal, target, tls)
+    try:
+        return Rung(mode, True, bool(socket_view(link).tls), seconds=seconds)
+    finally:
+        link.close()
+
+
+def _changes(target: Target, mode: str) -> dict[str, object]:
+    """GSSAPI encryption would win over TLS, and hide what TLS does."""
+    changes: dict[str, object] = {"sslmode": mode, "gssencmode": "disable"}
+    weaker = MODES.index(mode) < MODES.index(target.sslmode)
+    return changes | ({"require_auth": "!password"} if weaker and not target.require_auth else {})
+
+
+def _refused(mode: str, refusal: Refusal, target: Target, tls: TlsFacts | None) -> Rung:
+    if refusal.local and "require_auth" in refusal.text:
+        text = "Not tried: this libpq (before 16) might send the password in clear text."
+        return Rung(mode, None, None, text)
+    found = explain(refusal.text, target, tls)
+    if found is None:
+        # A hang-up, or words nobody knows, may well be about encryption.
+        cause = Cause.OTHER if refusal.rule in _VAGUE and not refusal.local else None
+        return Rung(mode, False, None, sentence(refusal.text), refusal.seconds, cause)
+    connects = None if found.cause is Cause.CLEAR_TEXT else False
+    return Rung(mode, connects, None, found.sentence, refusal.seconds, found.cause, found.advice)
+
+
+def _remarked(rung: Rung, stronger: Sequence[Rung], tls: TlsFacts | None) -> Rung:
+    """Say why a session is not encrypted although the server could."""
+    if rung.encrypted is not False or tls is None or tls.answer is Answer.PLAIN:
+        return rung
+    if rung.mode == "allow":
+        return replace(rung, why_not="Not encrypted: TLS is used only if the server insists.")
+    if rung.mode == "prefer":
+        reason = next((each.why_not for each in stronger if each.mode == "require"), "")
+        return replace(rung, why_not=f"Not encrypted, as TLS fails: {reason}")
+    return rung
+
+
+def _system_works(
+    target: Target,
+    connect: Connector,
+    timeout: float,
+    tls: TlsFacts | None,
+    rungs: Sequence[Rung],
+) -> bool:
+    """Whether the authorities of the system are what is missing; libpq knows them since 16."""
+    likely = (
+        tls is not None
+        and tls.trust == SYSTEM
+        and bool(tls.chain_verified)
+        and tls.hostname_matches is not False
+        and rungs[-1].cause is Cause.NO_ROOT
+    )
+    if not likely:
+        return False
+    try:
+        changes = {**_changes(target, MODES[-1]), "sslrootcert": SYSTEM}
+        link, _ = attempt(connect, changes, timeout, len(target.hosts))
+    except Refused:
+        return False
+    link.close()
+    return True

@@ -1,0 +1,140 @@
+"""The stages of the login and after it: authentication, database, role, settings of the server."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..facts import Facts, gather_from
+from ..verdicts import Failure, Phase, judge
+from .attempts import Refusal, Refused, attempt
+from .network import hang_up, limited
+from .refusals import Cause, Explanation, explain, sentence
+from .trip import Stopped, Trip
+
+# Which stage a refusal belongs to (by the verdict table's entry), and what to do about it.
+_RULES: Final = {
+    "settings": ("settings", "Correct this entry of DATABASES."),
+    "login refused": ("authentication", "Check USER and PASSWORD, and the server's pg_hba.conf."),
+    "no such database or role": ("database", "Correct NAME, or create the database."),
+    "database disabled": ("database", "Enable the database in the pooler."),
+    "wrong option": ("authentication", "Take this option out, or correct it."),
+    "wrong role": ("role", "Look for the server that should have this role: see the failover."),
+    "standby without hot_standby": ("role", "Set hot_standby = on, or connect to the primary."),
+    "too many connections": (
+        "authentication",
+        "Wait, find who holds the connections (pg_stat_activity), or raise max_connections.",
+    ),
+    "starting or stopping": ("authentication", "Wait until the server is up, or see its log."),
+    "in recovery mode": ("authentication", "Wait: a server process crashed, see its log."),
+    "no address": ("DNS", "Check the spelling of HOST, and this machine's resolver."),
+    "nothing listens": ("TCP", "Check that the server runs, and HOST and PORT."),
+}
+_OTHERWISE: Final = ("authentication", "Look at the server's log.")
+
+
+def login(trip: Trip) -> str:
+    """The driver connects with the alias' own parameters."""
+    try:
+        trip.link, trip.connect_seconds = attempt(
+            trip.connect, {}, trip.timeout, max(1, len(trip.places))
+        )
+    except Refused as error:
+        raise _stopped(trip, error.refusal) from None
+    shake = trip.tls.seconds if trip.tls is not None and trip.link_uses_tls() else 0.0
+    before = shake or (trip.reached.seconds if trip.reached else None) or 0.0
+    trip.seconds["authentication"] = max(0.0, trip.connect_seconds - before)
+    return f'Logged in as "{trip.target.user}", {trip.connect_seconds:.3f} s in all.'
+
+
+def _stopped(trip: Trip, refusal: Refusal) -> Stopped:
+    explained = explain(refusal.text, trip.target, trip.tls)
+    if explained is not None:
+        stage = _stage_of(explained, refusal)
+        return Stopped(explained.sentence, explained.advice, refusal.transient, stage)
+    stage, advice = _RULES.get(refusal.rule, _OTHERWISE)
+    text = refusal.text
+    if refusal.rule in {"timeout", "unreachable"} and trip.reached is not None:
+        text = f"the login did not end within {trip.timeout:.3g} s"
+        advice = "Look at the server's log: it is overloaded, waking up, or slow to authenticate."
+    if refusal.local:
+        stage, advice = _RULES["settings"]
+    elif stage == "database" and text.startswith("role "):
+        stage, advice = _RULES["login refused"]
+    elif "permission denied for database" in text:
+        stage, advice = "database", "Grant CONNECT on the database to this user."
+    return Stopped(sentence(text), advice, refusal.transient, stage)
+
+
+def _stage_of(explained: Explanation, refusal: Refusal) -> str:
+    if refusal.local:
+        return "settings"
+    return "authentication" if explained.cause is Cause.ENCRYPTION_REFUSED else "TLS"
+
+
+def database(trip: Trip) -> str:
+    """The login went into the database: nothing more to ask."""
+    trip.seconds["database"] = None
+    return f'Connected to "{trip.target.database}".'
+
+
+def role(trip: Trip) -> str:
+    """Primary or standby: told at login since PostgreSQL 14, but not by every pooler."""
+    assert trip.link is not None
+    told = trip.link.parameter("in_hot_standby")
+    if told is None:
+        facts = _facts(trip)
+        standby, read_only = bool(facts.in_recovery), bool(facts.read_only)
+    else:
+        trip.seconds["role"] = None
+        standby = told == "on"
+        read_only = trip.link.parameter("default_transaction_read_only") == "on"
+    what = "a standby" if standby else "a primary"
+    limits = " that refuses to write" if standby or read_only else ""
+    if trip.primary and limits:
+        raise Stopped(
+            f"The server is {what}{limits}.",
+            "Connect to the primary: list all servers in HOST and set "
+            'OPTIONS["target_session_attrs"] to "read-write".',
+            True,
+        )
+    return f"The server is {what}{limits}."
+
+
+def server_settings(trip: Trip) -> str:
+    """One statement, one round trip."""
+    facts = _facts(trip)
+    return f"PostgreSQL {version(facts.server_version)}, reached through: {facts.path.value}."
+
+
+def _facts(trip: Trip) -> Facts:
+    """Ask once; a first statement that is not answered is the mark of a pooler without server."""
+    if trip.facts is not None:
+        return trip.facts
+    link = trip.link
+    assert link is not None
+    try:
+        found = limited(lambda: gather_from(link, {}), trip.timeout, stop=lambda: hang_up(link.fd))
+    except TimeoutError:
+        raise Stopped(
+            f"The login succeeded, but the first statement got no answer within "
+            f"{trip.timeout:.3g} s.",
+            "Behind a pooler: look whether it can reach the server (SHOW SERVERS, its log).",
+            True,
+        ) from None
+    if found is None:
+        raise Stopped(
+            "The connection was lost with the first statement.", "Look at the server's log.", True
+        )
+    if found.refusal:
+        raise Stopped(
+            f"The server refuses to answer: {trip.connect.hide(found.refusal)}.",
+            "Look at the server's log; a pooler's admin console is no database.",
+            judge(Failure(Phase.STATEMENT, False, "", None, None, found.refusal)).transient,
+        )
+    trip.facts = found
+    return found
+
+
+def version(number: int) -> str:
+    """Return 180006 as "18.6", 0 as "of an unknown version"."""
+    return f"{number // 10_000}.{number % 10_000}" if number else "of an unknown version"

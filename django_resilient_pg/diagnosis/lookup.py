@@ -1,0 +1,77 @@
+"""What libpq will take for a parameter, and where that comes from.
+
+Order of precedence (libpq manual, "Parameter Key Words", "Environment Variables", "The Connection
+Service File"): the parameter, the service file's section, the environment, libpq's default.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+from .. import keepalives
+
+if sys.platform != "win32":
+    import pwd
+
+_VARIABLES: Final = {
+    "host": "PGHOST",
+    "hostaddr": "PGHOSTADDR",
+    "port": "PGPORT",
+    "user": "PGUSER",
+    "dbname": "PGDATABASE",
+    "sslmode": "PGSSLMODE",
+    "sslrootcert": "PGSSLROOTCERT",
+    "sslcert": "PGSSLCERT",
+    "sslkey": "PGSSLKEY",
+    "sslnegotiation": "PGSSLNEGOTIATION",
+    "require_auth": "PGREQUIREAUTH",
+    "connect_timeout": "PGCONNECT_TIMEOUT",
+    "target_session_attrs": "PGTARGETSESSIONATTRS",
+}
+
+
+class Lookup:
+    """The values set anywhere, each looked up as libpq does."""
+
+    def __init__(self, params: Mapping[str, object], environ: Mapping[str, str]) -> None:
+        self.params, self.environ = params, environ
+        self.sources: dict[str, str] = {}
+        own = params.get("service")
+        self.service = environ.get("PGSERVICE", "") if own is None else str(own)
+        file = str(params.get("servicefile") or "")  # libpq 18
+        place = {**environ, "PGSERVICEFILE": file} if file else environ
+        self.section = keepalives.service_section(self.service, place) if self.service else {}
+
+    def text(self, name: str, default: str = "") -> str:
+        """The value of one parameter; what is set to nothing hides what comes after it."""
+        value, source = self._find(name)
+        if source:
+            self.sources[name] = source
+        return value or default
+
+    def _find(self, name: str) -> tuple[str, str]:
+        if self.params.get(name) is not None:
+            return str(self.params[name]), "DATABASES"
+        if name in self.section:
+            return self.section[name], f'the service "{self.service}"'
+        variable = _VARIABLES[name]
+        if variable in self.environ:
+            return self.environ[variable], f"the environment variable {variable}"
+        # Older than PGSSLMODE, and still obeyed by libpq.
+        if name == "sslmode" and self.environ.get("PGREQUIRESSL", "")[:1] == "1":
+            return "require", "the environment variable PGREQUIRESSL"
+        return "", ""
+
+
+def system_user() -> str:
+    """The account's name, which libpq takes where no user is given."""
+    if sys.platform == "win32":
+        return getpass.getuser()
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # an account without a name, as containers have them: libpq refuses
+        return ""

@@ -1,0 +1,184 @@
+"""The report for people: 80 columns, the verdict first. The same with and without ``rich``."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple
+
+from . import fixes, idleness
+from .checklist import checklist
+from .details import details
+from .findings import Finding, Level
+from .findings.base import PREFIX
+from .inspection import Inspection
+from .ladder import Ladder
+from .stages import Outcome, Stage
+
+WIDTH: Final = 80
+_LABEL: Final = 22
+_GOOD, _BAD, _WARN, _DIM, _HEAD = "green", "bold red", "yellow", "dim", "bold"
+_STYLES: Final = {Level.ERROR: _BAD, Level.WARNING: _WARN, Level.INFO: "cyan"}
+_HEADINGS: Final = {Level.ERROR: "Errors", Level.WARNING: "Warnings", Level.INFO: "Worth knowing"}
+
+
+class Line(NamedTuple):
+    """One line of at most :data:`WIDTH` columns, and how ``rich`` shows it."""
+
+    text: str
+    style: str = ""
+
+
+def report(inspection: Inspection, *, verbosity: int = 1, fix: bool = False) -> list[Line]:
+    """The report on one alias.
+
+    Args:
+        inspection: what was found.
+        verbosity: 0: the verdict and what failed; 1: all; 2: with the evidence of every finding.
+        fix: with the settings to paste.
+    """
+    lines = [*_verdict(inspection), *_findings(inspection, verbosity)]
+    if fix:
+        lines += _fix(inspection)
+    if verbosity > 0:
+        lines += [*_stages(inspection), *_facts(inspection), *_checklist(inspection)]
+    return [*lines, *_extras(inspection), Line("")]
+
+
+def _verdict(inspection: Inspection) -> Iterator[Line]:
+    style = _BAD if inspection.count(Level.ERROR) else ""
+    style = style or (_WARN if inspection.count(Level.WARNING) else _GOOD)
+    yield from _wrapped(f'"{inspection.survey.alias}": {inspection.verdict}', style)
+
+
+def _findings(inspection: Inspection, verbosity: int) -> Iterator[Line]:
+    for level in sorted(Level, reverse=True):
+        own = [one for one in inspection.findings if one.level is level]
+        if own and (verbosity > 0 or level is not Level.INFO):
+            yield from _heading(_HEADINGS[level])
+            for one in own:
+                yield from _finding(one, verbosity)
+
+
+def _finding(one: Finding, verbosity: int) -> Iterator[Line]:
+    number = one.id.removeprefix(PREFIX)
+    yield from _wrapped(f"  {number}  {one.message}", _STYLES[one.level], 8)
+    yield from _wrapped(f"        Fix: {one.hint}", "", 8)
+    if one.evidence and (verbosity > 1 or one.level is Level.ERROR):
+        yield from _wrapped(f"        Seen: {one.evidence}", _DIM, 8)
+
+
+def _fix(inspection: Inspection) -> Iterator[Line]:
+    yield from _heading("Settings to paste")
+    lines = fixes.snippet(inspection.survey.alias, inspection.findings)
+    for line in lines or ["# Nothing to change in the settings."]:
+        yield Line(f"  {line}")
+
+
+def _stages(inspection: Inspection) -> Iterator[Line]:
+    walk = inspection.survey.walk
+    if walk is None:
+        return
+    yield from _heading("The way to a session")
+    for stage in walk.stages:
+        yield from _pair(stage.name, _outcome(stage), _STAGE_STYLES[stage.outcome])
+
+
+_STAGE_STYLES: Final = {
+    Outcome.OK: "",
+    Outcome.FAILED: _BAD,
+    Outcome.NOT_NEEDED: _DIM,
+    Outcome.NOT_RUN: _DIM,
+}
+
+
+def _outcome(stage: Stage) -> str:
+    if stage.outcome is Outcome.NOT_RUN:
+        return "not run"
+    word = "FAILED. " if stage.outcome is Outcome.FAILED else ""
+    return f"{word}{stage.detail}"
+
+
+def _facts(inspection: Inspection) -> Iterator[Line]:
+    yield from _heading("Facts")
+    for label, text in details(inspection.survey):
+        yield from _pair(label, text)
+
+
+def _checklist(inspection: Inspection) -> Iterator[Line]:
+    yield from _heading("The seven questions")
+    for number, step in enumerate(checklist(inspection.survey), 1):
+        yield from _wrapped(f"  {number}. {step.question} {step.answer}", "", 5)
+        if step.command:
+            yield Line(f"     $ {step.command}", _DIM)
+
+
+def _extras(inspection: Inspection) -> Iterator[Line]:
+    if inspection.ladder is not None:
+        yield from _ladder(inspection.ladder)
+    if inspection.probe is not None:
+        yield from _heading("The path's idle timeout, measured")
+        for sentence in idleness.sentences(inspection.probe):
+            yield from _wrapped(f"  {sentence}", "", 2)
+        own = idleness.settings(inspection.probe, resilient=inspection.survey.project.resilient)
+        for name, value in own.items():
+            yield Line(f"  {name} = {value!r}")
+    if inspection.drill is not None:
+        yield from _heading("Drill")
+        for sentence in inspection.drill.sentences:
+            yield from _wrapped(f"  {sentence}", "", 2)
+
+
+def _ladder(ladder: Ladder) -> Iterator[Line]:
+    yield from _heading("sslmode")
+    for rung in ladder.rungs:
+        word = {True: "connects", False: "refused", None: "not tried"}[rung.connects]
+        how = {True: ", encrypted", False: ", NOT encrypted", None: ""}[rung.encrypted]
+        style = {True: "", False: _WARN, None: _DIM}[rung.connects]
+        why = f". {rung.why_not}" if rung.why_not else ""
+        yield from _pair(rung.mode, f"{word}{how}{why}", style)
+    yield from _wrapped(f"  {ladder.conclusion}", _HEAD, 2)
+
+
+def _heading(text: str) -> Iterator[Line]:
+    yield Line("")
+    yield Line(text, _HEAD)
+
+
+def _pair(label: str, text: str, style: str = "") -> Iterator[Line]:
+    room = max(_LABEL, len(label) + 1)
+    yield from _wrapped(f"  {label:{room}} {text}", style, _LABEL + 3)
+
+
+def _wrapped(text: str, style: str = "", indent: int = 0) -> Iterator[Line]:
+    """Lines of at most :data:`WIDTH`; only a word that is longer (a path) is left whole."""
+    room = textwrap.wrap(
+        text,
+        WIDTH,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    yield from (Line(line, style) for line in room)
+
+
+def write(lines: Iterable[Line], out: Any, *, color: bool) -> None:
+    """Write the lines, in colour if ``rich`` is installed and ``color`` is set."""
+    console = _console(out) if color else None
+    for line in lines:
+        if console is None:
+            out.write(f"{line.text}\n")
+        else:
+            console.print(line.text, style=line.style or None, **_PLAIN)
+
+
+# As it is: nothing of it is markup, and it is as wide as it should be.
+_PLAIN: Final[dict[str, Any]] = {"markup": False, "highlight": False, "soft_wrap": True}
+
+
+def _console(out: Any) -> Any:
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    return Console(file=out, width=WIDTH, force_terminal=True)

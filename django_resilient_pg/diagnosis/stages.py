@@ -1,0 +1,188 @@
+"""The way to a session, stage by stage: which one fails, why, and what to do about it.
+
+Each stage is bounded in time. The driver's own login decides whether the way is open; the looks
+taken before it (names, sockets, a TLS handshake) tell where and why it is not.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from ..drivers import Link
+from ..facts import Facts
+from . import logins, looks
+from .attempts import Connector
+from .handshakes import TlsFacts
+from .network import Knock
+from .target import Target
+from .trip import NotNeeded, Stopped, Trip
+
+TIMEOUT: Final = 5.0
+
+
+class Outcome(enum.Enum):
+    """What became of a stage."""
+
+    OK = "ok"
+    FAILED = "failed"
+    NOT_NEEDED = "not needed"
+    NOT_RUN = "not run"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage.
+
+    Attributes:
+        name: one of :data:`NAMES`.
+        outcome: what became of it.
+        seconds: it took; ``None``: not run, or not measured by itself.
+        detail: a sentence on what was found.
+        advice: what to do, "" unless it failed.
+    """
+
+    name: str
+    outcome: Outcome
+    seconds: float | None = None
+    detail: str = ""
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """All stages, in order, up to the first that fails; the others were not run.
+
+    Attributes:
+        target: what was walked to.
+        stages: as many as there are :data:`NAMES`.
+        retryable: whether the failure may pass by itself; ``True`` if nothing failed.
+        knocks: what each address did.
+        tls: the handshake, ``None`` if the walk did not come so far.
+        connect_seconds: the driver's whole login, which includes another TCP and TLS hand-shake.
+        facts: of the session, if there was one.
+    """
+
+    target: Target
+    stages: tuple[Stage, ...]
+    retryable: bool = True
+    knocks: tuple[Knock, ...] = ()
+    tls: TlsFacts | None = None
+    connect_seconds: float | None = None
+    facts: Facts | None = None
+
+    @property
+    def failed(self) -> Stage | None:
+        """The stage that failed."""
+        return next((each for each in self.stages if each.outcome is Outcome.FAILED), None)
+
+    @property
+    def not_run(self) -> tuple[str, ...]:
+        """The names of the stages that were not run."""
+        return tuple(each.name for each in self.stages if each.outcome is Outcome.NOT_RUN)
+
+    @property
+    def exit_status(self) -> int:
+        """0: a session came about; 1: not now; 3: not before the configuration is changed."""
+        if self.failed is None:
+            return 0
+        return 1 if self.retryable else 3
+
+
+STEPS: Final[dict[str, Callable[[Trip], str]]] = {
+    "settings": looks.settings,
+    "DNS": looks.dns,
+    "TCP": looks.tcp,
+    "TLS": looks.tls,
+    "authentication": logins.login,
+    "database": logins.database,
+    "role": logins.role,
+    "settings of the server": logins.server_settings,
+}
+NAMES: Final = tuple(STEPS)
+
+
+def walk(
+    target: Target,
+    connect: Connector,
+    timeout: float = TIMEOUT,
+    *,
+    primary: bool = False,
+    examine: Callable[[Link], object] | None = None,
+) -> Walk:
+    """Go from the settings to the first statement, and say where the way ends.
+
+    Args:
+        target: where to.
+        connect: logs in.
+        timeout: seconds for each stage.
+        primary: whether a standby is a failure (the stage "role").
+        examine: called with the open session before it is closed, if there is one.
+
+    Three connections are made: one that sends nothing, one for TLS (two if its certificate is
+    refused), one that logs in. After that, one round trip.
+    """
+    trip = Trip(target, connect, timeout, primary)
+    try:
+        found = _run(trip)
+        if examine is not None and trip.link is not None and found.failed is None:
+            examine(trip.link)
+        return found
+    finally:
+        if trip.link is not None:
+            trip.link.close()
+
+
+def refused_settings(target: Target, error: str) -> Walk:
+    """The walk that ends where it begins: Django or the engine refuses the settings."""
+    rest = tuple(Stage(name, Outcome.NOT_RUN) for name in NAMES[1:])
+    advice = "Correct this entry of DATABASES."
+    return Walk(target, (Stage(NAMES[0], Outcome.FAILED, None, error, advice), *rest), False)
+
+
+def _run(trip: Trip) -> Walk:
+    done: dict[str, Stage] = {}
+    retryable = True
+    for name in NAMES:
+        began = time.monotonic()
+        try:
+            done[name] = _stage(trip, name)
+        except Stopped as stop:
+            spent = time.monotonic() - began
+            done = _with_failure(done, name, spent, stop)
+            retryable = stop.retryable
+            break
+    stages = tuple(done.get(name) or Stage(name, Outcome.NOT_RUN) for name in NAMES)
+    return Walk(
+        trip.target, stages, retryable, trip.knocks, trip.tls, trip.connect_seconds, trip.facts
+    )
+
+
+def _stage(trip: Trip, name: str) -> Stage:
+    began = time.monotonic()
+    try:
+        detail, outcome = STEPS[name](trip), Outcome.OK
+    except NotNeeded as reason:
+        detail, outcome = str(reason), Outcome.NOT_NEEDED
+    return Stage(name, outcome, trip.seconds.get(name, time.monotonic() - began), detail)
+
+
+def _with_failure(
+    done: dict[str, Stage], running: str, spent: float, stop: Stopped
+) -> dict[str, Stage]:
+    """Put the failure where it belongs, and take what it shows of the stages before.
+
+    The login may show that an earlier stage fails after all (libpq refuses a certificate), or how
+    far it came (the password was right, the database does not exist).
+    """
+    blamed = stop.stage or running
+    known = {}
+    for name in NAMES[: NAMES.index(blamed)]:
+        here = spent if name == running else None
+        known[name] = done.get(name) or Stage(name, Outcome.OK, here, "The server went on.")
+    here = spent if blamed == running else None
+    known[blamed] = Stage(blamed, Outcome.FAILED, here, stop.detail, stop.advice)
+    return known

@@ -1,0 +1,244 @@
+"""Everything that is known of one alias, gathered once, for the findings to judge.
+
+A default survey makes three connections (one that sends nothing, one for TLS, one that logs in)
+and five round trips after the login; behind a pooler it logs in once or twice more and asks at most
+four questions more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import django
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ..ageing import Limit, Limits, limits
+from ..drivers import Link
+from ..facts import Facts, Path, SocketOptions
+from ..options import Options, parse
+from . import poolers, serverside
+from .attempts import Connector
+from .network import hang_up, limited
+from .poolers import Pooler
+from .project import (
+    Project,
+    keepalives_asked,
+    keepalives_expected,
+    kernel_keepalives,
+    project,
+)
+from .refusals import sentence
+from .serverside import ServerSide
+from .stages import TIMEOUT, Walk, refused_settings, walk
+from .target import Target, target
+
+_LOOPBACK: Final = ("127.", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What is known of one alias. Times are in seconds.
+
+    Attributes:
+        project: the settings.
+        target: where it connects.
+        asked: the keepalive parameters that libpq gets.
+        kernel: this machine's own keepalive settings.
+        options: of the engine; its defaults for Django's own engine.
+        refused: why Django or the engine refuses the settings, "" if it does not.
+        driver: name and version.
+        libpq: its version, as 180000.
+        walk: the way to a session; ``None``: nothing was connected to.
+        limits: how long connections may live and stay idle.
+        server: what the session told.
+        pooler: if there is one.
+        now: when this was.
+    """
+
+    alias: str
+    project: Project
+    target: Target
+    asked: Mapping[str, int | None]
+    kernel: SocketOptions
+    options: Options
+    refused: str
+    driver: str
+    libpq: int
+    walk: Walk | None = None
+    limits: Limits | None = None
+    server: ServerSide | None = None
+    pooler: Pooler | None = None
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def facts(self) -> Facts | None:
+        """What the engine would act on; ``None`` without a session."""
+        return self.walk.facts if self.walk is not None else None
+
+    @property
+    def exit_status(self) -> int:
+        """That of the walk; see :func:`.waiting.wait_for`."""
+        return self.walk.exit_status if self.walk is not None else 0
+
+    @property
+    def unix(self) -> bool:
+        """Whether every host is reached over a Unix socket."""
+        return bool(self.target.hosts) and all(host.unix for host in self.target.hosts)
+
+    @property
+    def network(self) -> bool:
+        """Whether the session leaves this machine."""
+        link = self.facts.socket if self.facts is not None else None
+        if link is None or link.local is None or link.peer is None:
+            return False
+        return link.local[0] != link.peer[0] and not link.peer[0].startswith(_LOOPBACK)
+
+    @property
+    def keepalives(self) -> SocketOptions | None:
+        """On the session's socket, or as they will be; ``None`` on Unix sockets."""
+        if self.refused or self.unix:
+            return None
+        if self.facts is not None and self.facts.socket.unix:
+            return None
+        real = self.facts.socket.keepalives if self.facts is not None else None
+        return real or keepalives_expected(self.asked, self.kernel)
+
+    @property
+    def idle_timeout(self) -> Limit | None:
+        """The shortest idle timeout known, without any margin."""
+        known = []
+        if self.limits is not None and self.limits.idle.seconds < float("inf"):
+            margin = self.options.idle_margin
+            known.append(Limit(self.limits.idle.seconds / margin, self.limits.idle.source))
+        if self.pooler is not None and self.pooler.client_idle_timeout:
+            seconds = self.pooler.client_idle_timeout
+            known.append(Limit(seconds, f"client_idle_timeout of the pooler ({seconds:g} s)"))
+        return min(known, key=lambda limit: limit.seconds, default=None)
+
+    @property
+    def tls_version(self) -> str:
+        """Of the session's own leg, "" without TLS or if not known."""
+        facts = self.facts
+        if facts is None or not facts.socket.tls:
+            return ""
+        if facts.socket.tls_version or self.server is None or facts.path is Path.POOLER:
+            seen = self.walk.tls.version if self.walk is not None and self.walk.tls else ""
+            return facts.socket.tls_version or seen or ""
+        return self.server.tls_version or ""
+
+    @property
+    def cipher(self) -> str:
+        """As :attr:`tls_version`."""
+        facts = self.facts
+        if facts is None or not facts.socket.tls:
+            return ""
+        own = facts.path is not Path.POOLER and self.server is not None
+        theirs = self.server.cipher if own and self.server is not None else None
+        seen = self.walk.tls.cipher if self.walk is not None and self.walk.tls else None
+        return facts.socket.cipher or theirs or seen or ""
+
+
+def from_settings(alias: str) -> Survey:
+    """What the settings alone tell. Nothing is connected to.
+
+    Raises:
+        ConnectionDoesNotExist: there is no such alias.
+    """
+    wrapper = connections[alias]
+    params, refused = _parameters(wrapper)
+    return Survey(
+        alias=alias,
+        project=project(wrapper),
+        target=target(alias, params, os.environ) if not refused else Target(alias, (), "", ""),
+        asked=keepalives_asked(params),
+        kernel=kernel_keepalives(),
+        options=_options(wrapper),
+        refused=refused,
+        driver=_driver(wrapper),
+        libpq=_libpq(wrapper),
+    )
+
+
+def survey(alias: str, timeout: float = TIMEOUT) -> Survey:
+    """Everything that can be known; each step gives up after ``timeout`` seconds."""
+    known = from_settings(alias)
+    if known.refused:
+        return replace(known, walk=refused_settings(known.target, known.refused))
+    wrapper = connections[alias]
+    connect = Connector.of(wrapper)
+    seen: dict[str, Any] = {}
+    way = walk(
+        known.target,
+        connect,
+        timeout,
+        primary=bool(known.options.primary),
+        examine=lambda link: seen.update(_examine(known.target, connect, link, timeout)),
+    )
+    found = replace(known, walk=way, server=seen.get("server"))
+    pooler = seen.get("pooler") if way.facts and way.facts.path is Path.POOLER else None
+    return replace(found, pooler=pooler, limits=_limits(wrapper, found))
+
+
+def _examine(aim: Target, connect: Connector, link: Link, timeout: float) -> dict[str, object]:
+    """Ask the open session; whatever it does not answer in time stays unknown."""
+
+    def ask() -> dict[str, object]:
+        found: dict[str, object] = {"server": serverside.ask(link)}
+        [(process,)] = link.ask("SELECT pg_backend_pid()")
+        if link.backend_pid() and process != link.backend_pid():
+            found["pooler"] = poolers.look(aim, connect, link)
+        return found
+
+    try:
+        return limited(ask, timeout, stop=lambda: hang_up(link.fd))
+    except (TimeoutError, link.connection.Error):
+        return {}
+
+
+def _limits(wrapper: BaseDatabaseWrapper, found: Survey) -> Limits | None:
+    """As the engine sets them: by the same function, from the same facts."""
+    if found.facts is None:
+        return None
+    resilience = getattr(wrapper, "resilience", None)
+    learned = resilience.shared.learned.value() if resilience is not None else None
+    return limits(found.options, found.facts, learned, found.project.conn_max_age)
+
+
+def _parameters(wrapper: BaseDatabaseWrapper) -> tuple[dict[str, Any], str]:
+    """What goes to the driver, and why it does not."""
+    try:
+        params: dict[str, Any] = wrapper.get_connection_params()
+        if wrapper.settings_dict["OPTIONS"].get("pool"):
+            wrapper.pool  # type: ignore[attr-defined] # noqa: B018  Django checks it there
+    except ImproperlyConfigured as error:
+        return {}, sentence(str(error))
+    except (TypeError, ValueError) as error:  # the pool's own
+        return {}, sentence(f'OPTIONS["pool"] is refused: {error}')
+    return params, ""
+
+
+def _options(wrapper: BaseDatabaseWrapper) -> Options:
+    raw = wrapper.settings_dict["OPTIONS"].get("resilience")
+    try:
+        return parse(wrapper.alias, raw) if hasattr(wrapper, "resilience") else Options()
+    except ImproperlyConfigured:
+        return Options()  # what is wrong stands in ``refused``
+
+
+def _driver(wrapper: BaseDatabaseWrapper) -> str:
+    module = wrapper.Database  # type: ignore[attr-defined]
+    version = str(module.__version__).partition(" ")[0]
+    return f"{module.__name__} {version}, Django {django.get_version()}"
+
+
+def _libpq(wrapper: BaseDatabaseWrapper) -> int:
+    module = wrapper.Database  # type: ignore[attr-defined]
+    if hasattr(module, "pq"):
+        return int(module.pq.version())
+    return int(module.extensions.libpq_version())

@@ -1,0 +1,222 @@
+"""Where an alias connects to, put together as libpq does it. Nothing here is secret.
+
+No file is read but the service file, and nothing is sent anywhere.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from .lookup import Lookup, system_user
+
+#: From no protection to full protection.
+MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+#: The value of ``sslrootcert`` that means the authorities which the system trusts (libpq 16).
+SYSTEM: Final = "system"
+
+_PORT: Final = 5432
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One of the servers that libpq tries in turn.
+
+    Attributes:
+        name: a host name, an address, or the folder of a Unix socket ("@..." an abstract one);
+            "" with an ``address``: none was given; "" without: libpq's own folder.
+        address: ``hostaddr``, which spares the look-up; "" if not given.
+        port: of TCP, or in the name of the Unix socket.
+    """
+
+    name: str
+    address: str
+    port: int
+
+    @property
+    def unix(self) -> bool:
+        """Whether it is reached over a Unix socket."""
+        return not self.address and self.name[:1] in {"", "/", "@"}
+
+    def __str__(self) -> str:
+        name = self.name or self.address or "the default Unix socket"
+        return f"[{name}]:{self.port}" if ":" in name else f"{name}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where an alias connects, and how.
+
+    Attributes:
+        alias: its name in DATABASES.
+        hosts: in libpq's order; empty if the settings make no sense, see ``problems``.
+        user, database: as sent to the server.
+        sslmode: the one in force.
+        sslrootcert: as set, "" if not; see :attr:`trust`.
+        sslcert, sslkey: paths of the client's certificate and key, "" for libpq's default.
+        sslnegotiation: "postgres" or "direct".
+        require_auth: the ways to authenticate that are allowed, "" for all (libpq 16).
+        connect_timeout: seconds per address; ``None``: libpq waits without end.
+        target_session_attrs: which kind of server is wanted, "any" by default.
+        service: the service file's section in use, "" if none.
+        home: the folder in which libpq looks for ``.postgresql/root.crt``.
+        sources: (name, where its value comes from) for everything set anywhere.
+        problems: what is wrong with the settings before anything is sent, as sentences.
+    """
+
+    alias: str
+    hosts: tuple[Host, ...]
+    user: str
+    database: str
+    sslmode: str = "prefer"
+    sslrootcert: str = ""
+    sslcert: str = ""
+    sslkey: str = ""
+    sslnegotiation: str = "postgres"
+    require_auth: str = ""
+    connect_timeout: float | None = None
+    target_session_attrs: str = "any"
+    service: str = ""
+    home: str = ""
+    sources: tuple[tuple[str, str], ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def direct(self) -> bool:
+        """Whether TLS begins with the first byte (``sslnegotiation=direct``, libpq 17)."""
+        return self.sslnegotiation == "direct"
+
+    @property
+    def needs_tls(self) -> bool:
+        """Whether libpq refuses to go on without TLS."""
+        return MODES.index(self.sslmode) >= MODES.index("require")
+
+    @property
+    def root_file(self) -> str:
+        """The file of authorities that libpq reads; "" if there is none.
+
+        libpq checks against it whenever it exists, also under ``sslmode=require`` and below.
+        """
+        if self.sslrootcert:
+            return "" if self.sslrootcert == SYSTEM else self.sslrootcert
+        usual = os.path.join(self.home, ".postgresql", "root.crt")
+        return usual if os.path.exists(usual) else ""
+
+    @property
+    def trust(self) -> str:
+        """What to check the server's certificate against: a file's path or :data:`SYSTEM`."""
+        return self.root_file or SYSTEM
+
+    def source(self, name: str) -> str:
+        """Where the value of a libpq parameter comes from."""
+        return dict(self.sources).get(name, "libpq's default")
+
+
+def target(alias: str, params: Mapping[str, object], environ: Mapping[str, str]) -> Target:
+    """Return where an alias connects.
+
+    Args:
+        alias: its name in DATABASES.
+        params: what goes to the driver's ``connect``: ``wrapper.get_connection_params()``.
+        environ: the environment that libpq sees.
+
+    Never raises: what makes no sense is told in ``problems``.
+    """
+    given = Lookup(params, environ)
+    problems = [*_service_problems(given)]
+    hosts = _hosts(given, problems)
+    user = given.text("user", system_user())
+    sslrootcert = given.text("sslrootcert")
+    usual = "verify-full" if sslrootcert == SYSTEM else "prefer"
+    return Target(
+        alias=alias,
+        hosts=hosts,
+        user=_shown("USER", user, problems),
+        database=_shown("NAME", given.text("dbname", user), problems),
+        sslmode=_choice(given, "sslmode", usual, MODES, problems),
+        sslrootcert=sslrootcert,
+        sslcert=given.text("sslcert"),
+        sslkey=given.text("sslkey"),
+        sslnegotiation=_choice(
+            given, "sslnegotiation", "postgres", ("postgres", "direct"), problems
+        ),
+        require_auth=given.text("require_auth"),
+        connect_timeout=_seconds(given, problems),
+        target_session_attrs=given.text("target_session_attrs", "any"),
+        service=given.service,
+        home=environ.get("HOME") or os.path.expanduser("~"),
+        sources=tuple(given.sources.items()),
+        problems=tuple(problems),
+    )
+
+
+def _service_problems(given: Lookup) -> list[str]:
+    if not given.service or given.section:
+        return []
+    return [
+        f'The service "{given.service}" is in no service file: add it to ~/.pg_service.conf or '
+        "to the file that the environment variable PGSERVICEFILE names."
+    ]
+
+
+def _hosts(given: Lookup, problems: list[str]) -> tuple[Host, ...]:
+    """Pair names, addresses and ports as libpq does."""
+    names, addresses, ports = (given.text(key).split(",") for key in ("host", "hostaddr", "port"))
+    count = len(addresses) if addresses != [""] else len(names)
+    if names != [""] and len(names) != count:
+        problems.append(f"{len(names)} host names do not fit {count} addresses (hostaddr).")
+    elif len(ports) not in {1, count}:
+        problems.append(f"{len(ports)} ports do not fit {count} hosts: give one, or one for each.")
+    wrong = [port for port in ports if port and not _is_port(port)]
+    problems.extend(f'The port "{port}" is not a number from 1 to 65535.' for port in wrong[:1])
+    if problems:
+        return ()
+    return tuple(
+        Host(
+            name=names[number] if names != [""] else "",
+            address=addresses[number] if addresses != [""] else "",
+            port=int(ports[number if len(ports) > 1 else 0] or _PORT),
+        )
+        for number in range(count)
+    )
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and 0 < int(text) < 65536
+
+
+def _choice(
+    given: Lookup, name: str, default: str, known: Sequence[str], problems: list[str]
+) -> str:
+    """The value of a parameter that has to be one of a few."""
+    value = given.text(name, default)
+    if value in known:
+        return value
+    near = difflib.get_close_matches(value.lower(), known, 1) or [default]
+    problems.append(
+        f'{name} is "{value}" (from {given.sources[name]}), which libpq does not know: did you '
+        f'mean "{near[0]}"?'
+    )
+    return default
+
+
+def _seconds(given: Lookup, problems: list[str]) -> float | None:
+    """``connect_timeout``; libpq takes 0 and less for no limit."""
+    text = given.text("connect_timeout", "0").strip()
+    try:
+        seconds = int(text)
+    except ValueError:
+        problems.append(f'connect_timeout is "{text}": libpq takes whole seconds, for example 5.')
+        return None
+    return float(seconds) if seconds > 0 else None
+
+
+def _shown(key: str, name: str, problems: list[str]) -> str:
+    """A name as it may be shown: a URL in its place may hold a password."""
+    if "://" not in name:
+        return name
+    problems.append(f"{key} is a URL: put its parts into NAME, USER, PASSWORD, HOST and PORT.")
+    return "(a URL, not shown)"

@@ -1,0 +1,107 @@
+"""The idle probe on real paths: a proxy, a router that forgets, a server and a pooler's way."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from django_resilient_pg.diagnosis.attempts import Connector
+from django_resilient_pg.diagnosis.endings import How, opener
+from django_resilient_pg.diagnosis.idleness import Cure, cure, sentences, settings
+from django_resilient_pg.diagnosis.probe import ProbeResult, Progress, probe_idle
+from django_resilient_pg.verdicts import Reason
+from testproject.postgres import Server
+from tests.engines import RESILIENT, STOCK, Connections
+from tests.faults import haproxy
+from tests.faults.namespace import Namespace
+from tests.faults.proxy import Proxy
+
+
+@contextmanager
+def proxied(server: Server, **timeouts: str) -> Iterator[int]:
+    if reason := haproxy.missing():
+        pytest.skip(reason)
+    with haproxy.haproxy(server.port, **timeouts) as port:
+        yield port
+
+
+@contextmanager
+def forgetful(namespace: Namespace, port: int, seconds: int) -> Iterator[None]:
+    """Have the namespace's kernel track connections, as a NAT does, and drop what it forgot."""
+    settings = {
+        "nf_conntrack_tcp_timeout_established": str(seconds),
+        # What it does not know it takes for an intruder, not for a connection it missed.
+        "nf_conntrack_tcp_loose": "0",
+    }
+    rules = [
+        ["INPUT", "--protocol", "tcp", "--dport", str(port)],
+        ["OUTPUT", "--protocol", "tcp", "--sport", str(port)],
+    ]
+    drop = ["--match", "conntrack", "--ctstate", "INVALID", "--jump", "DROP"]
+    for rule in rules:
+        namespace.run("iptables", "--wait", "--append", *rule, *drop)
+    before = {}
+    for name, value in settings.items():
+        path = f"net.netfilter.{name}"
+        before[path] = namespace.run("sysctl", "--values", path).strip()
+        namespace.run("sysctl", "--write", f"{path}={value}")
+    try:
+        yield
+    finally:
+        for path, value in before.items():
+            namespace.run("sysctl", "--write", f"{path}={value}")
+        for rule in rules:
+            namespace.run("iptables", "--wait", "--delete", *rule, *drop)
+
+
+def probe(connection: Any, seconds: float, **options: Any) -> ProbeResult:
+    result = probe_idle(opener(Connector.of(connection), 5.0), seconds, **options)
+    assert result.sessions <= 16
+    assert "None" not in " ".join(sentences(result))
+    return result
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [RESILIENT, STOCK])
+def test_a_proxy_with_a_timeout(server: Server, make_connection: Connections, engine: str) -> None:
+    """HAProxy ends an idle client after 7 s; keepalives do not reach it."""
+    with proxied(server, client="7s") as port:
+        result = probe(make_connection(engine, PORT=port), 20.0)
+    for found in (result.off, result.on):
+        assert found.limited
+        assert found.ending is not None
+        assert found.ending.how is How.CLOSED
+        assert found.died is not None
+        assert found.survived < 7.1
+        assert 6.9 < found.died < 7.5
+        assert found.died - found.survived < 2.0
+    assert result.seconds < 12.0
+    assert cure(result) is Cure.SHORT_IDLENESS
+    assert "CONN_MAX_AGE" in settings(result, resilient=False)
+
+
+@pytest.mark.slow
+def test_a_router_that_forgets(
+    namespace: Namespace, far_server: Server, make_far_connection: Connections
+) -> None:
+    """Packets of a connection idle for 9 s are dropped; keepalives keep it in mind."""
+    with forgetful(namespace, far_server.port, 9):
+        result = probe(make_far_connection(), 15.0)
+    off, on = result.off, result.on
+    assert off.limited
+    assert off.ending is not None
+    assert off.ending.how is How.SILENT
+    assert off.died is not None
+    assert off.survived < 9.1
+    assert 8.9 < off.died < 10.5
+    assert off.died - off.survived < 2.0
+    assert not on.limited
+    assert on.survived > 14.0
+    assert cure(result) is Cure.KEEPALIVES
+    assert any("silently" in sentence for sentence in sentences(result))

@@ -1,0 +1,239 @@
+"""``--sslmodes`` against servers whose TLS is off, on, demanded, and broken in every way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from django_resilient_pg.diagnosis.ladder import Ladder, Rung, sslmodes
+from django_resilient_pg.diagnosis.refusals import Cause
+from django_resilient_pg.diagnosis.target import MODES
+from tests.engines import Connections
+from tests.server.impostors import Impostor
+from tests.server.tls import TlsServer, client_certificate, target_of
+
+TIMEOUT = 2.0
+# What comes of a mode: no connection, one in plain text, one over TLS, not tried (to the end).
+NO, PLAIN, TLS, OPEN = "no", "plain", "TLS", "not tried"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[TlsServer]:
+    with TlsServer() as server:
+        yield server
+
+
+@pytest.fixture
+def own(running: TlsServer) -> Iterator[TlsServer]:
+    with running.broken():
+        yield running
+
+
+@pytest.fixture
+def made(own: TlsServer) -> Iterator[Connections]:
+    connections = Connections(own)
+    yield connections
+    connections.close()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody's own ~/.postgresql/root.crt, and no authority that the system may have."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def climbed(made: Connections, sslmode: str = "verify-full", **options: Any) -> Ladder:
+    """Try all modes, with these options; in time, and without a secret in what is found."""
+    connection = made(options={"sslmode": sslmode, **options})
+    began = time.monotonic()
+    ladder = sslmodes(*target_of(connection), TIMEOUT)
+    assert time.monotonic() - began < 5
+    assert str(connection.settings_dict["PASSWORD"]) not in repr(ladder)
+    return ladder
+
+
+def came_of(rung: Rung) -> str:
+    if rung.connects is None:
+        return OPEN
+    return NO if not rung.connects else TLS if rung.encrypted else PLAIN
+
+
+def check(ladder: Ladder, *outcomes: str) -> None:
+    """Each mode did this, and who did not connect says why."""
+    assert tuple(rung.mode for rung in ladder.rungs) == MODES
+    assert tuple(map(came_of, ladder.rungs)) == outcomes, ladder.rungs
+    assert all(rung.connects or rung.why_not.endswith(".") for rung in ladder.rungs)
+
+
+def test_tls_off(own: TlsServer, made: Connections) -> None:
+    own.configure(ssl="off")
+    ladder = climbed(made)
+    check(ladder, PLAIN, PLAIN, PLAIN, NO, NO, NO)
+    assert {rung.cause for rung in ladder.rungs[3:]} == {Cause.NO_TLS}
+    assert ladder.recommended is None
+    assert "Switch TLS on in the server" in ladder.conclusion
+    assert '"disable" or "allow" or "prefer" only, not encrypted' in ladder.conclusion
+
+
+def test_tls_on(made: Connections) -> None:
+    ladder = climbed(made)
+    check(ladder, PLAIN, PLAIN, TLS, TLS, TLS, TLS)
+    assert ladder.recommended == "verify-full"
+    assert ladder.conclusion.startswith('Keep sslmode "verify-full"')
+    ladder = climbed(made, "prefer")
+    assert ladder.recommended == "verify-full"
+    assert ladder.conclusion.startswith('Set sslmode "verify-full"')
+
+
+def test_hostssl_only(own: TlsServer, made: Connections) -> None:
+    own.admit("hostssl all all all scram-sha-256")
+    ladder = climbed(made)
+    check(ladder, NO, TLS, TLS, TLS, TLS, TLS)
+    assert ladder.rungs[0].cause is Cause.ENCRYPTION_REQUIRED
+    assert ladder.recommended == "verify-full"
+
+
+def test_wrong_ca(made: Connections, tmp_path: Path) -> None:
+    """Even "require" fails, as libpq checks against a file that is there; "prefer" gives TLS up."""
+    ladder = climbed(made, sslrootcert=str(client_certificate(tmp_path).ca_file))
+    check(ladder, PLAIN, PLAIN, PLAIN, NO, NO, NO)
+    assert {rung.cause for rung in ladder.rungs[3:]} == {Cause.AUTHORITY}
+    assert ladder.rungs[2].why_not.startswith("Not encrypted, as TLS fails: The server's cert")
+    assert "name its file in sslrootcert" in ladder.conclusion
+    assert "not encrypted" in ladder.conclusion
+    assert ladder.recommended is None
+
+
+def test_expired_certificate(own: TlsServer, made: Connections) -> None:
+    own.present("localhost", expires=datetime(2024, 1, 2, 3, 4, tzinfo=UTC))
+    ladder = climbed(made)
+    check(ladder, PLAIN, PLAIN, PLAIN, NO, NO, NO)
+    assert {rung.cause for rung in ladder.rungs[3:]} == {Cause.EXPIRED}
+    assert ladder.conclusion.startswith(
+        "The server's certificate expired on 2024-01-02 03:04 UTC. Renew the certificate"
+    )
+
+
+def test_wrong_host_name(own: TlsServer, made: Connections) -> None:
+    own.present("other.example")
+    ladder = climbed(made)
+    check(ladder, PLAIN, PLAIN, TLS, TLS, TLS, NO)
+    assert ladder.rungs[-1].cause is Cause.HOST_NAME
+    assert ladder.recommended == "verify-ca"
+    assert 'not for "localhost" but for other.example' in ladder.conclusion
+    assert 'Until then use "verify-ca"' in ladder.conclusion
+
+
+def test_client_certificate_required(own: TlsServer, made: Connections, tmp_path: Path) -> None:
+    mine = client_certificate(tmp_path)
+    own.trust_clients(mine.ca_file)
+    own.admit("hostssl all all all scram-sha-256 clientcert=verify-ca")
+    ladder = climbed(made)
+    check(ladder, NO, NO, NO, NO, NO, NO)
+    assert {rung.cause for rung in ladder.rungs[1:]} == {Cause.CLIENT_CERTIFICATE}
+    assert ladder.recommended is None
+    assert "Set OPTIONS sslcert and sslkey" in ladder.conclusion
+    given = {"sslcert": str(mine.cert_file), "sslkey": str(mine.key_file)}
+    ladder = climbed(made, **given)
+    check(ladder, NO, TLS, TLS, TLS, TLS, TLS)
+    assert ladder.recommended == "verify-full"
+
+
+def test_no_authority_known(made: Connections) -> None:
+    ladder = climbed(made, "prefer", sslrootcert=None)
+    check(ladder, PLAIN, PLAIN, TLS, TLS, NO, NO)
+    assert ladder.rungs[-1].cause is Cause.NO_ROOT
+    assert ladder.recommended == "require"
+    assert "takes any server for the right one" in ladder.conclusion
+
+
+def test_an_authority_that_the_system_knows(
+    own: TlsServer, made: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", own.ca_file)
+    ladder = climbed(made, "prefer", sslrootcert=None)
+    check(ladder, PLAIN, PLAIN, TLS, TLS, NO, NO)
+    assert (ladder.recommended, ladder.sslrootcert) == ("verify-full", "system")
+    assert 'and sslrootcert "system"' in ladder.conclusion
+
+
+def test_an_old_version_of_tls(own: TlsServer, made: Connections) -> None:
+    own.configure(
+        ssl_min_protocol_version="TLSv1",
+        ssl_max_protocol_version="TLSv1.1",
+        ssl_ciphers="ALL:@SECLEVEL=0",
+    )
+    ladder = climbed(made)
+    check(ladder, PLAIN, PLAIN, PLAIN, NO, NO, NO)
+    assert {rung.cause for rung in ladder.rungs[3:]} == {Cause.OTHER}
+
+
+def test_hostnossl_only(own: TlsServer, made: Connections) -> None:
+    own.admit("hostnossl all all all scram-sha-256")
+    ladder = climbed(made)
+    check(ladder, PLAIN, PLAIN, PLAIN, NO, NO, NO)
+    assert "Add a hostssl line" in ladder.conclusion
+
+
+def test_no_entry_in_pg_hba_conf(own: TlsServer, made: Connections) -> None:
+    own.admit("host all somebody_else all scram-sha-256")
+    ladder = climbed(made)
+    check(ladder, NO, NO, NO, NO, NO, NO)
+    assert "encrypted or not" in ladder.conclusion
+
+
+def test_direct_negotiation_rules_weak_modes_out(own: TlsServer, made: Connections) -> None:
+    ladder = climbed(made, sslnegotiation="direct")
+    known = int(own.version) >= 17
+    check(ladder, NO, NO, NO, *[TLS if known else NO] * 3)
+    assert {rung.cause for rung in ladder.rungs[:3]} == {Cause.OPTION}
+
+
+def test_a_password_in_clear_text_is_not_sent_where_the_settings_would_not(
+    own: TlsServer, made: Connections
+) -> None:
+    own.admit("host all all all password")
+    check(climbed(made), *[OPEN] * 5, TLS)
+    ladder = climbed(made, "prefer")
+    check(ladder, OPEN, OPEN, TLS, TLS, TLS, TLS)
+    assert {rung.cause for rung in ladder.rungs[:2]} == {Cause.CLEAR_TEXT}
+
+
+def test_a_wrong_password_is_tried_once(own: TlsServer, made: Connections) -> None:
+    before = own.log_text().count("password authentication failed")
+    connection = made(PASSWORD="a-wrong-secret")
+    ladder = sslmodes(*target_of(connection), TIMEOUT)
+    check(ladder, OPEN, OPEN, OPEN, OPEN, OPEN, NO)
+    assert own.log_text().count("password authentication failed") == before + 1
+    assert ladder.recommended is None
+    assert ladder.conclusion.startswith('Password authentication failed for user "app".')
+
+
+@pytest.mark.parametrize("port", ["closed", "silent"])
+def test_no_server_at_all(made: Connections, port: str) -> None:
+    with Impostor() as silent:
+        connection = made(PORT=1 if port == "closed" else silent.port)
+        began = time.monotonic()
+        ladder = sslmodes(*target_of(connection), TIMEOUT)
+        assert time.monotonic() - began < 2 * TIMEOUT + 2
+    check(ladder, OPEN, OPEN, OPEN, OPEN, OPEN, NO)
+    assert ladder.recommended is None
+
+
+def test_a_unix_socket(own: TlsServer, made: Connections) -> None:
+    ladder = sslmodes(*target_of(made(HOST=own.socket_dir)), TIMEOUT)
+    assert ladder.rungs == ()
+    assert "Unix socket" in ladder.conclusion
+
+
+def test_no_session_is_left_behind(own: TlsServer, made: Connections) -> None:
+    climbed(made)
+    deadline = time.monotonic() + 5
+    while own.backends() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert own.backends() == []

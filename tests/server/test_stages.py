@@ -1,0 +1,442 @@
+"""The way to a session, broken at every stage: which one is named, and what for."""
+
+from __future__ import annotations
+
+import importlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from django_resilient_pg.diagnosis.attempts import said
+from django_resilient_pg.diagnosis.network import limited
+from django_resilient_pg.diagnosis.stages import NAMES, Outcome, Walk, refused_settings, walk
+from django_resilient_pg.drivers import Link
+from django_resilient_pg.facts import Path as PathKind
+from tests.engines import DRIVER, RESILIENT, STOCK, Connections
+from tests.server.impostors import Impostor
+from tests.server.tls import TlsServer, client_certificate, target_of
+
+TIMEOUT = 2.0
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[TlsServer]:
+    with TlsServer() as server:
+        yield server
+
+
+@pytest.fixture
+def own(running: TlsServer) -> Iterator[TlsServer]:
+    with running.broken():
+        yield running
+
+
+@pytest.fixture
+def made(own: TlsServer) -> Iterator[Connections]:
+    connections = Connections(own)
+    yield connections
+    connections.close()
+
+
+def walked(made: Connections, *, primary: bool = False, **changes: Any) -> Walk:
+    """Walk with these changes of the entry; in time, and without a secret in what is found."""
+    connection = made(**changes)
+    found, connect = target_of(connection)
+    began = time.monotonic()
+    result = walk(found, connect, TIMEOUT, primary=primary)
+    assert time.monotonic() - began < TIMEOUT + 2
+    assert str(connection.settings_dict["PASSWORD"]) not in repr(result)
+    assert tuple(stage.name for stage in result.stages) == NAMES
+    return result
+
+
+def check(result: Walk, stage: str, status: int, part: str) -> None:
+    """One stage failed: this one, for this reason; what comes after it was not run."""
+    failed = result.failed
+    assert failed is not None, result.stages
+    assert (failed.name, result.exit_status) == (stage, status), failed
+    assert part in failed.detail
+    assert failed.advice.endswith(".")
+    assert result.not_run == NAMES[NAMES.index(stage) + 1 :]
+    assert result.facts is None
+
+
+@pytest.mark.parametrize("engine", [RESILIENT, STOCK])
+def test_a_healthy_way(made: Connections, engine: str) -> None:
+    result = walked(made, engine=engine)
+    assert [stage.outcome for stage in result.stages] == [Outcome.OK] * len(NAMES)
+    assert result.exit_status == 0
+    assert result.failed is None
+    assert result.connect_seconds is not None
+    assert result.tls is not None
+    assert result.tls.chain_verified
+    assert result.tls.hostname_matches
+    assert result.facts is not None
+    assert result.facts.path is PathKind.DIRECT
+    assert [knock.accepted for knock in result.knocks][-1]
+
+
+def test_the_times_add_up(made: Connections) -> None:
+    result = walked(made)
+    seconds = {stage.name: stage.seconds or 0.0 for stage in result.stages}
+    assert all(0 < seconds[name] < 1 for name in ("DNS", "TCP", "TLS"))
+    assert 0 <= seconds["authentication"] <= (result.connect_seconds or 0.0) < 1
+
+
+def test_one_statement_after_the_login(own: TlsServer, made: Connections) -> None:
+    own.configure(log_statement="all")
+    own.execute("SELECT 'the walk begins'")
+    walked(made, engine=STOCK)
+    own.execute("SELECT 'the walk is over'")
+    log = own.log_text().rpartition("the walk begins")[2].partition("the walk is over")[0]
+    statements = [line for line in log.splitlines() if "statement:" in line or "execute " in line]
+    assert len(statements) == 2, statements  # the last is the one that ends the walk
+
+
+def test_the_session_can_be_examined_and_is_closed(own: TlsServer, made: Connections) -> None:
+    seen: list[Any] = []
+
+    def examine(link: Link) -> None:
+        seen.append((link.ask("SELECT current_user")[0][0], len(own.backends())))
+
+    assert walk(*target_of(made()), TIMEOUT, examine=examine).failed is None
+    assert seen == [("app", 1)]
+    deadline = time.monotonic() + 5
+    while own.backends() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert own.backends() == []
+
+
+def test_a_unix_socket(own: TlsServer, made: Connections) -> None:
+    result = walked(made, HOST=own.socket_dir)
+    outcomes = {stage.name: stage.outcome for stage in result.stages}
+    assert outcomes.pop("DNS") is outcomes.pop("TLS") is Outcome.NOT_NEEDED
+    assert set(outcomes.values()) == {Outcome.OK}
+    assert result.facts is not None
+    assert result.facts.path is PathKind.UNIX_SOCKET
+
+
+def test_a_service_file(
+    own: TlsServer, made: Connections, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "services"
+    lines = ["[shop]", "host=localhost", f"port={own.port}", "dbname=app", "user=app"]
+    file.write_text("\n".join([*lines, f"password={own.password}"]) + "\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(file))
+    empty = {"NAME": "", "USER": "", "PASSWORD": "", "HOST": "", "PORT": ""}
+    connection = made(**empty, options={"service": "shop"})
+    result = walk(*target_of(connection), TIMEOUT)
+    assert result.exit_status == 0
+    assert own.password not in repr(result)
+
+
+def test_the_second_of_two_hosts(own: TlsServer, made: Connections) -> None:
+    result = walked(made, HOST="127.0.0.1,localhost", PORT=f"1,{own.port}")
+    assert result.exit_status == 0
+    assert "127.0.0.1:1: Connection refused." in result.stages[2].detail
+    assert result.tls is not None
+    assert result.tls.server_name == "localhost"
+
+
+def test_a_host_that_does_not_resolve_beside_one_that_does(
+    own: TlsServer, made: Connections
+) -> None:
+    """psycopg 3 and libpq both go on to the next host."""
+    result = walked(made, HOST="nowhere.invalid,localhost", PORT=own.port)
+    assert result.exit_status == 0
+    assert '"nowhere.invalid" does not resolve' in result.stages[1].detail
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"PORT": "abc"}, 'The port "abc"'),
+        ({"options": {"sslmode": "verify_full"}}, 'did you mean "verify-full"?'),
+        ({"options": {"service": "nowhere"}}, 'The service "nowhere"'),
+        ({"options": {"keepalive": 1}}, 'nvalid connection option "keepalive"'),
+        ({"options": {"sslmode": "allow", "sslrootcert": "system"}}, "Weak sslmode"),
+        ({"options": {"connect_timeout": "soon"}}, 'connect_timeout is "soon"'),
+    ],
+)
+def test_settings_that_make_no_sense(made: Connections, changes: dict[str, Any], part: str) -> None:
+    check(walked(made, engine=STOCK, **changes), "settings", 3, part)
+
+
+def test_settings_that_django_or_the_engine_refuse(made: Connections) -> None:
+    found, _ = target_of(made())
+    result = refused_settings(found, 'The option "ping_aftr" is unknown.')
+    check(result, "settings", 3, "ping_aftr")
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 70 + ".example", "two words"])
+def test_a_host_that_does_not_resolve(made: Connections, host: str) -> None:
+    check(walked(made, HOST=host), "DNS", 1, f'"{host}" does not resolve')
+
+
+def test_a_port_where_nothing_listens(made: Connections) -> None:
+    check(walked(made, PORT="1"), "TCP", 1, "127.0.0.1:1: Connection refused.")
+
+
+def test_a_folder_without_a_socket(made: Connections, tmp_path: Path) -> None:
+    check(walked(made, HOST=str(tmp_path)), "TCP", 1, "No such file or directory")
+
+
+@contextmanager
+def deaf_port() -> Iterator[int]:
+    """A port whose queue is full: the kernel drops what else comes, as a firewall does."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(3):
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(listener.getsockname())
+        yield int(listener.getsockname()[1])
+
+
+def test_an_address_that_does_not_answer(made: Connections) -> None:
+    with deaf_port() as port:
+        check(walked(made, PORT=port), "TCP", 1, "does not answer within 2 s")
+
+
+def test_a_port_that_accepts_and_stays_silent(made: Connections) -> None:
+    with Impostor() as silent:
+        result = walked(made, PORT=silent.port)
+    check(result, "TLS", 1, "accepts connections but says nothing within 2 s")
+
+
+def test_a_server_that_hangs(own: TlsServer, made: Connections) -> None:
+    own.pause()
+    try:
+        check(walked(made), "TLS", 1, "says nothing within 2 s")
+    finally:
+        own.resume()
+    assert walked(made).exit_status == 0
+
+
+@pytest.mark.parametrize("sslmode", ["disable", "verify-full"])
+def test_a_port_that_is_not_postgresql(made: Connections, sslmode: str) -> None:
+    with Impostor(answer=b"HTTP/1.1 400 Bad Request\r\n\r\n") as web:
+        result = walked(made, PORT=web.port, options={"sslmode": sslmode})
+    check(result, "TLS", 3, "is an HTTP server, not PostgreSQL")
+    with Impostor(answer=b"\0\xffrubbish") as rubbish:
+        result = walked(made, PORT=rubbish.port, options={"sslmode": sslmode})
+    check(result, "TLS", 3, 'something that says "')
+
+
+def test_a_port_that_hangs_up(made: Connections) -> None:
+    with Impostor(answer=b"") as closing:
+        check(walked(made, PORT=closing.port), "TLS", 1, "closes them without a word")
+
+
+@pytest.mark.parametrize("sslmode", ["require", "verify-full"])
+def test_tls_refused(own: TlsServer, made: Connections, sslmode: str) -> None:
+    own.configure(ssl="off")
+    result = walked(made, options={"sslmode": sslmode})
+    check(result, "TLS", 3, f'no TLS, which sslmode "{sslmode}" demands')
+
+
+@pytest.mark.parametrize("sslmode", ["disable", "allow", "prefer"])
+def test_tls_not_offered_and_not_needed(own: TlsServer, made: Connections, sslmode: str) -> None:
+    own.configure(ssl="off")
+    result = walked(made, options={"sslmode": sslmode})
+    assert result.exit_status == 0
+    assert result.stages[3].outcome is Outcome.NOT_NEEDED
+
+
+def test_a_wrong_authority(made: Connections, tmp_path: Path) -> None:
+    other = str(client_certificate(tmp_path).ca_file)
+    result = walked(made, options={"sslrootcert": other})
+    check(result, "TLS", 3, f'is not signed by an authority in "{other}"')
+
+
+def test_a_missing_file_of_authorities(made: Connections, tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing.pem")
+    check(walked(made, options={"sslrootcert": missing}), "TLS", 3, missing)
+
+
+def test_an_expired_certificate(own: TlsServer, made: Connections) -> None:
+    own.present("localhost", expires=datetime(2024, 1, 2, tzinfo=UTC))
+    check(walked(made), "TLS", 3, "expired on 2024-01-02")
+
+
+def test_a_wrong_host_name(own: TlsServer, made: Connections) -> None:
+    own.present("other.example")
+    result = walked(made)
+    check(result, "TLS", 3, 'is not for "localhost" but for other.example')
+    assert walked(made, options={"sslmode": "verify-ca"}).exit_status == 0
+
+
+def test_a_client_certificate_that_is_required(
+    own: TlsServer, made: Connections, tmp_path: Path
+) -> None:
+    mine = client_certificate(tmp_path)
+    own.trust_clients(mine.ca_file)
+    own.admit("hostssl all all all scram-sha-256 clientcert=verify-ca")
+    check(walked(made), "TLS", 3, "demands a client certificate, and none is set")
+    given = {"sslcert": str(mine.cert_file), "sslkey": str(mine.key_file)}
+    assert walked(made, options=given).exit_status == 0
+
+
+def test_a_server_that_wants_tls(own: TlsServer, made: Connections) -> None:
+    own.admit("hostssl all all all scram-sha-256")
+    result = walked(made, options={"sslmode": "disable"})
+    check(result, "TLS", 3, "refuses this user without TLS")
+
+
+def test_a_version_of_tls_that_is_too_old(own: TlsServer, made: Connections) -> None:
+    own.configure(
+        ssl_min_protocol_version="TLSv1",
+        ssl_max_protocol_version="TLSv1.1",
+        ssl_ciphers="ALL:@SECLEVEL=0",
+    )
+    check(walked(made), "TLS", 3, "with TLSv1.1 it would go")
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"PASSWORD": "a-wrong-secret"}, "Password authentication failed"),
+        ({"PASSWORD": ""}, "password"),
+        ({"user": "nobody-here", "PASSWORD": "a-wrong-secret"}, "authentication failed"),
+        ({"options": {"options": "-c nonsense=1"}}, "nonsense"),
+    ],
+)
+def test_a_login_that_is_refused(
+    made: Connections,
+    changes: dict[str, Any],
+    part: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("PGPASSFILE", str(tmp_path / "none"))
+    found, connect = target_of(made(**changes))
+    check(walk(found, connect, TIMEOUT), "authentication", 3, part)
+
+
+def test_a_user_without_an_entry_in_pg_hba_conf(own: TlsServer, made: Connections) -> None:
+    own.admit("host all somebody_else all scram-sha-256")
+    check(walked(made), "authentication", 3, "refuses this user over TLS")
+    own.configure(ssl="off")
+    result = walked(made, options={"sslmode": "prefer"})
+    check(result, "authentication", 3, "No pg_hba.conf entry")
+
+
+def test_too_many_connections(own: TlsServer, made: Connections) -> None:
+    own.execute("ALTER ROLE app CONNECTION LIMIT 0")
+    try:
+        check(walked(made), "authentication", 1, "Too many connections for role")
+    finally:
+        own.execute("ALTER ROLE app CONNECTION LIMIT -1")
+
+
+def test_a_login_that_does_not_end(made: Connections) -> None:
+    result = walked(made, options={"options": "-c post_auth_delay=5"})
+    check(result, "authentication", 1, "The login did not end within 2 s")
+
+
+def test_no_such_database(made: Connections) -> None:
+    result = walked(made, database="nowhere")
+    check(result, "database", 3, 'Database "nowhere" does not exist')
+    assert result.stages[NAMES.index("authentication")].outcome is Outcome.OK
+
+
+def test_a_database_that_may_not_be_connected_to(own: TlsServer, made: Connections) -> None:
+    own.create_database("closed")
+    own.execute("ALTER DATABASE closed OWNER TO postgres")
+    own.execute("REVOKE CONNECT ON DATABASE closed FROM PUBLIC")
+    check(walked(made, database="closed"), "database", 3, "Permission denied for database")
+
+
+def test_no_server_of_the_role_that_is_wanted(made: Connections) -> None:
+    result = walked(made, options={"target_session_attrs": "standby"})
+    check(result, "role", 1, "not in hot standby mode")
+
+
+def test_a_server_that_refuses_to_write(own: TlsServer, made: Connections) -> None:
+    own.configure(default_transaction_read_only="on")
+    result = walked(made)
+    assert result.exit_status == 0
+    assert "refuses to write" in result.stages[NAMES.index("role")].detail
+    check(walked(made, primary=True), "role", 1, "refuses to write")
+
+
+@contextmanager
+def held_up(server: TlsServer) -> Iterator[None]:
+    """Nobody gets an answer about functions, which the question for the facts asks for."""
+    link = importlib.import_module(DRIVER).connect(
+        host=server.socket_dir, port=server.port, dbname="app", user=server.superuser
+    )
+    try:
+        link.cursor().execute("LOCK TABLE pg_catalog.pg_proc IN ACCESS EXCLUSIVE MODE")
+        yield
+    finally:
+        link.close()
+
+
+def test_a_first_statement_that_gets_no_answer(own: TlsServer, made: Connections) -> None:
+    with held_up(own):
+        result = walked(made)
+        # Nothing of ours waits on, although nobody has been answered.
+        assert "checkdbconn" not in [thread.name for thread in threading.enumerate()]
+    check(result, "settings of the server", 1, "first statement got no answer within 2 s")
+
+
+def test_a_first_statement_that_is_refused(own: TlsServer, made: Connections) -> None:
+    with held_up(own):
+        result = walked(made, options={"options": "-c statement_timeout=100"})
+    check(result, "settings of the server", 3, "statement timeout")
+
+
+def test_a_server_that_is_down_and_comes_back(own: TlsServer, made: Connections) -> None:
+    own.stop("fast")
+    check(walked(made), "TCP", 1, "Connection refused")
+    own.start()
+    assert walked(made).exit_status == 0
+
+
+def test_what_takes_too_long_is_given_up_and_its_late_result_put_away() -> None:
+    late: list[str] = []
+
+    def slow() -> str:
+        time.sleep(0.3)
+        return "late"
+
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.1 s"):
+        limited(slow, 0.1, late=late.append)
+    deadline = time.monotonic() + 5
+    while not late and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert late == ["late"]
+    assert limited(lambda: 1, 5) == 1
+    with pytest.raises(ZeroDivisionError):
+        limited(lambda: 1 / 0, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [
+        ('connection failed: connection to server at "::1", port 1 failed: Connection refused\n'
+         "\tIs the server running on that host?\n"
+         "Multiple connection attempts failed. All failures were:\n"
+         "- host: 'a', port: '1', hostaddr: '::1': connection failed: connection to server at "
+         '"127.0.0.1", port 1 failed: FATAL:  no', "no"),
+        ('connection to server at "a" (::1), port 1 failed: Connection refused\n'
+         "\tIs the server running on that host?\n", "Connection refused"),
+        ('connection to server at "a" (::1), port 1 failed: FATAL:  x\n'
+         'connection to server at "a" (::1), port 1 failed: FATAL:  x\n', "x"),
+        ('connection to server on socket "/x/.s.PGSQL.1" failed: FATAL:  y\n', "y"),
+        ('invalid dsn: invalid connection option "z"\n', 'invalid connection option "z"'),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_what_a_driver_says_in_short(text: str, short: str) -> None:
+    assert said(text) == short

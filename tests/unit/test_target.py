@@ -1,0 +1,137 @@
+"""Where an alias connects: parameters, service file, environment and defaults as libpq has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from django.db import connections
+
+from django_resilient_pg.diagnosis.target import MODES, SYSTEM, Host, Target, target
+
+
+def at(home: Path, environ: dict[str, str] | None = None, /, **params: object) -> Target:
+    """The target of these parameters, in an environment with nothing else in it."""
+    return target("default", params, {"HOME": str(home), **(environ or {})})
+
+
+def test_a_plain_entry(tmp_path: Path) -> None:
+    found = at(tmp_path, host="db.example", port="6432", user="app", dbname="shop")
+    assert found.hosts == (Host("db.example", "", 6432),)
+    assert (found.user, found.database, found.sslmode) == ("app", "shop", "prefer")
+    assert found.connect_timeout is None
+    assert found.source("sslmode") == "libpq's default"
+    assert found.source("host") == "DATABASES"
+    assert not found.problems
+
+
+def test_parameter_before_service_before_environment(tmp_path: Path) -> None:
+    file = tmp_path / "services"
+    file.write_text("[shop]\nhost=from-service\nport=7000\nuser=from-service\n")
+    environ = {
+        "PGSERVICE": "shop",
+        "PGSERVICEFILE": str(file),
+        "PGUSER": "from-environment",
+        "PGPORT": "1",
+        "PGDATABASE": "from-environment",
+    }
+    found = at(tmp_path, environ, port=8000)
+    assert found.hosts == (Host("from-service", "", 8000),)
+    assert (found.user, found.database) == ("from-service", "from-environment")
+    assert found.source("host") == 'the service "shop"'
+    assert found.source("dbname") == "the environment variable PGDATABASE"
+    assert found.service == "shop"
+
+
+def test_the_real_engines_parameters(tmp_path: Path) -> None:
+    """Neither Django's own keys nor secrets get into a target."""
+    params = connections["default"].get_connection_params()
+    found = target("default", {**params, "password": "much-too-secret"}, {})
+    assert [str(host) for host in found.hosts] == ["127.0.0.1:1"]
+    assert "much-too-secret" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("params", "hosts"),
+    [
+        ({}, (Host("", "", 5432),)),
+        ({"host": "/run/pg", "port": 5433}, (Host("/run/pg", "", 5433),)),
+        ({"host": "a,b"}, (Host("a", "", 5432), Host("b", "", 5432))),
+        ({"host": "a,b", "port": "1,2"}, (Host("a", "", 1), Host("b", "", 2))),
+        ({"host": "a,b", "port": "1,"}, (Host("a", "", 1), Host("b", "", 5432))),
+        ({"host": "a", "hostaddr": "::1"}, (Host("a", "::1", 5432),)),
+        ({"hostaddr": "::1,127.0.0.1"}, (Host("", "::1", 5432), Host("", "127.0.0.1", 5432))),
+    ],
+)
+def test_hosts(tmp_path: Path, params: dict[str, object], hosts: tuple[Host, ...]) -> None:
+    found = at(tmp_path, **params)
+    assert found.hosts == hosts
+    assert not found.problems
+
+
+@pytest.mark.parametrize(
+    ("host", "unix"),
+    [
+        (Host("", "", 1), True),
+        (Host("/run", "", 1), True),
+        (Host("@name", "", 1), True),
+        (Host("db", "", 1), False),
+        (Host("/run", "127.0.0.1", 1), False),
+    ],
+)
+def test_which_hosts_are_unix_sockets(host: Host, unix: bool) -> None:
+    assert host.unix is unix
+
+
+@pytest.mark.parametrize(
+    ("params", "part"),
+    [
+        ({"port": "abc"}, 'port "abc" is not a number from 1 to 65535'),
+        ({"port": "70000"}, 'port "70000"'),
+        ({"host": "a,b", "port": "1,2,3"}, "3 ports do not fit 2 hosts"),
+        ({"host": "a,b", "hostaddr": "::1"}, "2 host names do not fit 1 addresses"),
+        ({"sslmode": "verify_full"}, 'did you mean "verify-full"?'),
+        ({"sslnegotiation": "drect"}, 'did you mean "direct"?'),
+        ({"connect_timeout": "5s"}, 'connect_timeout is "5s"'),
+        ({"service": "nowhere"}, 'service "nowhere" is in no service file'),
+        ({"dbname": "postgres://app:much-too-secret@db/shop"}, "NAME is a URL"),
+        ({"user": "postgres://app:much-too-secret@db/shop"}, "USER is a URL"),
+    ],
+)
+def test_what_makes_no_sense_is_told(tmp_path: Path, params: dict[str, object], part: str) -> None:
+    found = at(tmp_path, **params)
+    assert part in " ".join(found.problems)
+    assert "much-too-secret" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"), [("5", 5.0), (7, 7.0), ("0", None), ("-1", None), (" 5 ", 5.0)]
+)
+def test_connect_timeout(tmp_path: Path, given: object, seconds: float | None) -> None:
+    found = at(tmp_path, connect_timeout=given)
+    assert found.connect_timeout == seconds
+    assert not found.problems
+
+
+def test_sslmode_in_force(tmp_path: Path) -> None:
+    assert at(tmp_path, sslrootcert=SYSTEM).sslmode == "verify-full"
+    assert at(tmp_path, {"PGREQUIRESSL": "1"}).sslmode == "require"
+    assert at(tmp_path, {"PGREQUIRESSL": "1", "PGSSLMODE": "allow"}).sslmode == "allow"
+    needing = [mode for mode in MODES if at(tmp_path, sslmode=mode).needs_tls]
+    assert needing == ["require", "verify-ca", "verify-full"]
+
+
+def test_authorities_to_trust(tmp_path: Path) -> None:
+    """libpq reads ~/.postgresql/root.crt wherever it exists, whatever the mode."""
+    assert at(tmp_path).trust == SYSTEM
+    assert at(tmp_path, sslrootcert="/etc/ca.pem").trust == "/etc/ca.pem"
+    usual = tmp_path / ".postgresql" / "root.crt"
+    usual.parent.mkdir()
+    usual.touch()
+    assert at(tmp_path).trust == at(tmp_path).root_file == str(usual)
+    assert at(tmp_path, sslrootcert=SYSTEM).trust == SYSTEM
+
+
+def test_an_account_without_user_setting_is_libpqs_default(tmp_path: Path) -> None:
+    found = at(tmp_path)
+    assert found.user == found.database != ""
