@@ -8,11 +8,11 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from django.db.utils import Error
 
-from . import keepalives, notes, signals
+from . import keepalives, notes, roles, signals
 from .ageing import jittered
 from .losses import judge_error
 from .providers import CONNECT_TIMEOUT
@@ -20,10 +20,16 @@ from .resilience import gather_facts, logger
 from .retry import Budget, backoff
 from .retry import connect_again as attempt_again
 from .units import UNIT
-from .verdicts import Phase
+from .verdicts import Phase, Reason
 
 if TYPE_CHECKING:
     from .mixins import ResilientDatabaseMixin
+
+
+# A server that restarts or changes its role answers (if only "connection refused") and is back
+# soon: within a second of that everything should go on. Seconds; the rest is for connecting.
+_RETURNS: Final = 0.5
+_RETURNING: Final = frozenset({Reason.RESTART, Reason.CRASH, Reason.FAILOVER})
 
 
 @contextlib.contextmanager
@@ -62,6 +68,11 @@ def complete(db: ResilientDatabaseMixin, params: dict[str, Any]) -> dict[str, An
     params.pop("resilience", None)
     db.resilience.options  # noqa: B018  parsed, and so checked
     added = keepalives.additions(params, os.environ)
+    primary = db.resilience.options.primary
+    attributes = keepalives.session_attributes(params, os.environ)
+    db._wanted = roles.wanted(db.alias, primary, attributes)
+    if primary and not attributes:
+        added["target_session_attrs"] = "primary"  # so that libpq goes through all hosts
     # Where a sleeping server must wake first, connecting may take longer than a statement.
     db._wake = max(0.0, float(str(added.get("connect_timeout", 0))) - CONNECT_TIMEOUT)
     return _bounded(db, params | added)
@@ -69,7 +80,8 @@ def complete(db: ResilientDatabaseMixin, params: dict[str, Any]) -> dict[str, An
 
 def _bounded(db: ResilientDatabaseMixin, params: dict[str, Any]) -> dict[str, Any]:
     """No single attempt may outlast the budget (libpq takes whole seconds)."""
-    if db._budget is not None and "connect_timeout" in params:
+    # A pool's connections outlive the budget of whoever needs the pool first.
+    if db._budget is not None and "connect_timeout" in params and not db._pooled:
         left = max(1, math.ceil(db._budget.remaining()))
         configured = int(params["connect_timeout"])
         params["connect_timeout"] = min(configured, left) if configured > 0 else left
@@ -81,9 +93,18 @@ def connect_again(
 ) -> None:
     """Try again after a first failure, if it may pass."""
     options = db.resilience.options
+    longest = options.max_backoff
 
     def passing(failed: BaseException) -> bool:
-        return isinstance(failed, Error) and judge_error(None, failed, Phase.CONNECT).transient
+        nonlocal longest
+        if not isinstance(failed, Error) or getattr(failed.__cause__, "final", False):
+            return False
+        verdict = judge_error(None, failed, Phase.CONNECT)
+        returning = verdict.reason in _RETURNING
+        longest = options.max_backoff
+        if returning:
+            longest = max(options.backoff, min(longest, _RETURNS))
+        return verdict.transient
 
     def announce(attempt: int, wait: float, failed: BaseException) -> None:
         line = str(failed).partition("\n")[0]
@@ -102,7 +123,7 @@ def connect_again(
                 wait=lambda attempt: backoff(
                     attempt,
                     base=options.backoff,
-                    most=options.max_backoff,
+                    most=longest,
                     random=random.random,
                 ),
                 budget=budget,
@@ -118,9 +139,13 @@ def connect_again(
 def settle(db: ResilientDatabaseMixin) -> None:
     """After connecting: learn the facts once, then set how long this connection may live."""
     gather_facts(db)
+    roles.require(db)
     resilience = db.resilience
     limits, options = resilience.limits, resilience.options
     db._quiet = min(limits.idle.seconds, options.ping_after)
+    if db._pooled:
+        db.pool.follow(db)
+        return
     if limits.age is None or (db.close_at is None and math.isinf(limits.age)):
         return
     age = jittered(limits.age, options.age_jitter, random.random)

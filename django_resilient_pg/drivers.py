@@ -62,9 +62,11 @@ class Link:
         status: ``PQtransactionStatus`` as an int, read from memory.
         poll: see :func:`poll_for`.
         last_word: what the server said when it ended the session, once that was read.
+        heard_at: when the server was last heard (monotonic seconds), as of the time when the
+            connection was last given back to its pool.
     """
 
-    __slots__ = ("_owned_fd", "connection", "fd", "last_word", "poll", "status")
+    __slots__ = ("connection", "fd", "heard_at", "last_word", "poll", "status")
 
     connection: Any
     status: Callable[[], int]
@@ -72,6 +74,7 @@ class Link:
     def __init__(self, connection: Any) -> None:
         self.connection = connection
         self.last_word: LastWord | None = None
+        self.heard_at = time.monotonic()
         self.fd = self._fileno()
         self.poll: Callable[[int], object] = poll_for(self.fd)
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.utils import Error
 
 from .cursors import (
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .replacing import Lost
     from .resilience import Resilience
     from .retry import Budget
+    from .roles import Wanted
 
     class Base(DatabaseWrapper):
         """Django's wrapper with what its type stubs leave out (Django 5.2 to 6.1)."""
@@ -41,7 +43,10 @@ if TYPE_CHECKING:
         health_check_done: bool
         _thread_sharing_count: int
 
+        _connection_pools: dict[str, Any]
+
         def _cursor(self, name: str | None = None) -> Any: ...
+        def _configure_connection(self, connection: Any) -> Any: ...
         def _close(self) -> None: ...
         def _commit(self) -> None: ...
         def _rollback(self) -> None: ...
@@ -91,6 +96,8 @@ class ResilientDatabaseMixin(Base):
         self._lost: Lost | None = None
         self._budget: Budget | None = None
         self._wake = 0.0
+        self._wanted: Wanted | None = None
+        self._seeks_primary = False
 
     @cached_property
     def resilience(self) -> Resilience:
@@ -106,6 +113,34 @@ class ResilientDatabaseMixin(Base):
         from .connecting import complete
 
         return complete(self, super().get_connection_params())
+
+    @property
+    def _pooled(self) -> bool:
+        return bool(self.settings_dict["OPTIONS"].get("pool")) and self.alias != NO_DB_ALIAS
+
+    @property
+    def pool(self) -> Any:
+        """The pool of this alias (psycopg 3), made at its first use; ``None`` without one."""
+        if not self._pooled:
+            return None
+        pools = self._connection_pools
+        pool = pools.get(self.alias)
+        if pool is None:
+            parameters = self.get_connection_params()  # says what is wrong with the options
+            from .pooling import make
+
+            # Not open yet: of two that two threads make at once the second is not used.
+            pool = pools.setdefault(self.alias, make(self, parameters))
+        return pool
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """As Django's; the wait for a pooled connection is bounded by the budget."""
+        if not self._pooled:
+            return super().get_new_connection(conn_params)
+        self.pool  # noqa: B018  imported now
+        from .pooling import borrow
+
+        return borrow(self, partial(super().get_new_connection, conn_params))
 
     def connect(self) -> None:
         """Connect once. A connection that could not be set up fully is given up."""
@@ -138,6 +173,8 @@ class ResilientDatabaseMixin(Base):
 
     def close(self) -> None:
         """Django's boundary: what comes after starts clean."""
+        if self._link is not None:
+            self._link.heard_at = self._heard_at  # for whom the pool gives it to
         super().close()
         if self.connection is None:
             self._link = self._bound_to = self._lost = None
@@ -157,7 +194,7 @@ class ResilientDatabaseMixin(Base):
         self._ran = set()
         self._ask_outcome = options.commit_outcome or self._in_unit
         self._quiet = min(self.resilience.limits.idle.seconds, options.ping_after)
-        self._heard_at = self._seen_at = monotonic()
+        self._heard_at, self._seen_at = link.heard_at, monotonic()
 
     # -- looking before a unit of work ------------------------------------------------------
 

@@ -85,6 +85,22 @@ def delivered(alias: str, rows: int) -> str:
     )
 
 
+def standby(alias: str) -> str:
+    """Why a connection that came about was not kept. ``reasons`` knows it by libpq's words."""
+    return (
+        f'The connection "{alias}" led to a standby (server is in hot standby mode), but this alias'
+        " is to reach the primary; name all servers in HOST, or wait for the failover."
+    )
+
+
+def standby_again(alias: str) -> str:
+    """Why a write that a standby refused was not run again."""
+    return (
+        f'the connection "{alias}" leads to a standby again, as it has since this process began;'
+        ' set OPTIONS["resilience"]["primary"] to True if it is to reach the primary'
+    )
+
+
 def unreachable(alias: str, waited: float, deadline: float) -> str:
     """Why no new connection was to be had."""
     return (

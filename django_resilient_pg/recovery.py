@@ -5,14 +5,16 @@ Off the healthy path by construction: nothing here runs unless an error came out
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from django.db.utils import Error
 
-from . import notes, signals
+from . import notes, roles, signals
 from .bucket import BUCKET
 from .connecting import deadline, spending
 from .drivers import IN_TRANSACTION, Link
@@ -85,7 +87,7 @@ class Recovery:
         db = self._db
         with spending(db) as budget:
             while True:
-                verdict = judge_error(db._link, error, Phase.STATEMENT)
+                verdict = self._judge(error)
                 if not verdict.lost:
                     return self._after_cancellation(error, verdict)
                 loss = note_loss(db, verdict, error, "statement")
@@ -104,6 +106,16 @@ class Recovery:
                     continue
                 self._announce(decision.row)
                 return result
+
+    def _judge(self, error: Error) -> Verdict:
+        """The verdict; a standby that refuses to write is as good as lost."""
+        db, link = self._db, self._db._link
+        verdict = judge_error(link, error, Phase.STATEMENT)
+        if verdict.lost or not verdict.read_only or link is None:
+            return verdict
+        untouched = self._call.untouched or db.autocommit
+        lost = roles.refused_by_standby(db, link, untouched=untouched)
+        return dataclasses.replace(verdict, lost=lost)
 
     def after_fetch(self, error: Error, rows: int) -> None:
         """Open a server-side cursor again if it was lost before its first row.
@@ -160,7 +172,8 @@ class Recovery:
         options = self._db.resilience.options
         if remaining <= 0:
             return f"retry_deadline ({notes.seconds(options.retry_deadline)}) is used up"
-        if row is Row.NOTHING_SENT:
+        # What had no effect is free; once, because it is the server that decides what is refused.
+        if row is Row.NOTHING_SENT or (row is Row.REFUSED and not self._attempts):
             return ""
         if self._attempts >= options.read_retries:
             return f"it was run again {options.read_retries} times already (read_retries)"
@@ -172,7 +185,8 @@ class Recovery:
         db, call = self._db, self._call
         savepoints = list(db._savepoints) if not db.autocommit else []
         try:
-            replace(db, loss.reason, loss.idle)
+            with roles.looking_for_primary(db) if row is Row.REFUSED else nullcontext():
+                self._replace(row, loss)
         except Error as error:
             waited = monotonic() - self._began
             first_line = str(error).partition("\n")[0]
@@ -184,6 +198,14 @@ class Recovery:
             return self._guarded()
         db._untouched = False
         return self._run()
+
+    def _replace(self, row: Row, loss: Loss) -> None:
+        db = self._db
+        if row is Row.REFUSED and db._link is not None:
+            db._link.close()  # it works, and a pool would hand it out again
+        replace(db, loss.reason, loss.idle)
+        if row is Row.REFUSED and db._link is not None and roles.is_standby(db, db._link):
+            raise NotAgain(notes.standby_again(db.alias))
 
     def _run(self) -> Any:
         """Send the statement. Only this counts as an attempt: losses on the way to it do not."""

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from . import facts as facts_module
-from .ageing import Learned, Limits, limits
+from .ageing import Kept, Learned, Limits, limits
 from .facts import Facts
 from .options import Options, parse
 
@@ -93,7 +93,7 @@ class Resilience:
         self._wrapper = wrapper
         self._options: Options | None = None
         self._limits: Limits | None = None
-        self._limits_for: tuple[Facts | None, float | None, float | None] | None = None
+        self._limits_for: tuple[Facts | None, float | None, float | None, Kept] | None = None
 
     @property
     def shared(self) -> Shared:
@@ -118,7 +118,8 @@ class Resilience:
         """How long this alias' connections may live and stay idle, and why."""
         shared = self.shared
         max_age = self._wrapper.settings_dict["CONN_MAX_AGE"]
-        basis = (shared.facts, shared.learned.value(), max_age)
+        kept = Kept.IN_POOL if self._wrapper._pooled else Kept.BY_THREAD
+        basis = (shared.facts, shared.learned.value(), max_age, kept)
         if self._limits is None or self._limits_for != basis:
             self._limits = limits(self.options, *basis)
             self._limits_for = basis
