@@ -51,6 +51,26 @@ def test_a_restart_is_waited_out(own_connections: Connections, own_server: Serve
     assert connection.resilience.stats.connect_retries > 0  # type: ignore[attr-defined]
 
 
+def test_a_server_that_will_be_back_is_asked_often(
+    own_connections: Connections, own_server: Server
+) -> None:
+    """So that no wait of the past keeps anybody for long once it is there."""
+    connection = own_connections(max_backoff=60.0, retry_deadline=4.0)
+    run(connection, "SELECT 1")
+    waits: list[float] = []
+
+    def listen(record: Any, **_: Any) -> None:
+        waits.append(record.wait)
+
+    signals.connect_retried.connect(listen)
+    own_server.stop("immediate")
+    with pytest.raises(OperationalError):
+        run(connection, "SELECT 1")
+    signals.connect_retried.disconnect(listen)
+    assert len(waits) >= 8
+    assert max(waits) <= 0.5
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
