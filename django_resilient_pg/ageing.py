@@ -74,6 +74,10 @@ class Learned:
         self._lock = threading.Lock()
         self._shortest: float | None = None
 
+    def renew_lock(self) -> None:
+        """After a fork: a thread that is not here any more may hold it."""
+        self._lock = threading.Lock()
+
     def note(self, idle: float) -> None:
         """A connection was found dead after ``idle`` seconds without use."""
         with self._lock:

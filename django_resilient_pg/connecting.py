@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.db.utils import Error
 
-from . import keepalives, notes, roles, signals
+from . import forking, keepalives, notes, roles, signals  # noqa: F401  forking registers itself
 from .ageing import jittered
 from .losses import judge_error
 from .providers import CONNECT_TIMEOUT

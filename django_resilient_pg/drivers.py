@@ -9,10 +9,12 @@ Everything is duck-typed on the connection object, so importing this module impo
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -53,6 +55,10 @@ def poll_for(fd: int) -> Callable[[int], object]:
     return lambda timeout: select.select([fd], [], [], timeout / 1000)[0]
 
 
+#: All links whose connection is still referred to: what a forked child has to let go of.
+LINKS: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
 class Link:
     """One physical connection.
 
@@ -64,9 +70,19 @@ class Link:
         last_word: what the server said when it ended the session, once that was read.
         heard_at: when the server was last heard (monotonic seconds), as of the time when the
             connection was last given back to its pool.
+        inherited: whether it was made before a fork, by the parent of this process.
     """
 
-    __slots__ = ("connection", "fd", "heard_at", "last_word", "poll", "status")
+    __slots__ = (
+        "__weakref__",
+        "connection",
+        "fd",
+        "heard_at",
+        "inherited",
+        "last_word",
+        "poll",
+        "status",
+    )
 
     connection: Any
     status: Callable[[], int]
@@ -75,8 +91,10 @@ class Link:
         self.connection = connection
         self.last_word: LastWord | None = None
         self.heard_at = time.monotonic()
+        self.inherited = False
         self.fd = self._fileno()
         self.poll: Callable[[int], object] = poll_for(self.fd)
+        LINKS.add(self)
 
     def _fileno(self) -> int:
         return int(self.connection.fileno())
@@ -130,6 +148,23 @@ class Link:
         for name, value in characteristics.items():
             if value is not None and current[name] != value:
                 setattr(self.connection, name, value)
+
+    def disown(self) -> None:
+        """In a forked child: put a dead socket in the place of the parent's.
+
+        From then on nothing done to the driver's object here reaches the parent's session.
+        """
+        if self.lost() or self._fileno() != self.fd:
+            return  # libpq has closed it: the number may be another file's by now
+        self.inherited = True
+        dead, far_end = socket.socketpair()
+        far_end.close()
+        os.dup2(dead.fileno(), self.fd, inheritable=False)
+        dead.close()
+        # The driver finds the end, unless a thread that is not here any more was in the middle of
+        # a query; nobody can come across such a connection.
+        if self.status() != ACTIVE:
+            self.consume()
 
     def close(self) -> None:
         """Close without a word about errors: the connection is given up."""

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import random
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from time import monotonic
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from django.core.exceptions import ImproperlyConfigured
 
 try:
-    from psycopg_pool import ConnectionPool, PoolTimeout, TooManyRequests
+    from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 except ImportError as error:  # as Django has it
     raise ImproperlyConfigured(
         "Error loading psycopg_pool module.\nDid you install psycopg[pool]?"
@@ -120,6 +122,9 @@ class _Dialling:
         return PooledConnection
 
 
+_MADE: weakref.WeakSet[ResilientPool] = weakref.WeakSet()
+
+
 class ResilientPool(ConnectionPool[Any]):
     """The pool of one alias.
 
@@ -144,6 +149,11 @@ class ResilientPool(ConnectionPool[Any]):
         self._silent_at = -math.inf
         base = options.pop("connection_class", db.Database.Connection)
         options.setdefault("reconnect_timeout", _RECONNECT_TIMEOUT)
+        #: Whether this is the parent's, in a forked child: its locks may be held by threads that
+        #: are not here, and its workers are not here either.
+        self.inherited = False
+        self._pools = db._connection_pools
+        _MADE.add(self)
         super().__init__(
             kwargs={**parameters, "autocommit": True},  # Django sets it later on
             open=False,
@@ -172,6 +182,8 @@ class ResilientPool(ConnectionPool[Any]):
                 is left of the budget, whichever is shorter.
             Error: why no connection could be made, when none can come back from another thread.
         """
+        if self.inherited:
+            raise PoolClosed(f'the pool of "{self._db.alias}" was made before a fork')
         db = _borrower.get() or self._db
         allowed = self._allowed(db) if timeout is None else timeout
         ends = monotonic() + allowed
@@ -191,6 +203,8 @@ class ResilientPool(ConnectionPool[Any]):
 
     def putconn(self, conn: Any) -> None:
         """Give a connection back."""
+        if self.inherited:
+            return
         super().putconn(conn)
         self._count(-1)
 
@@ -232,6 +246,23 @@ class ResilientPool(ConnectionPool[Any]):
             f"{text}: {self._lent} of at most {self.max_size} are in use; raise"
             f' OPTIONS["pool"]["max_size"] of "{self._db.alias}" or hold them for less time'
         )
+
+    # -- after a fork -----------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """In the child: a new pool is made when it is needed. ``forking`` lets the sockets go."""
+        self.inherited = True
+        if self._pools.get(self._db.alias) is self:
+            del self._pools[self._db.alias]
+
+    def close(self, timeout: float = 5.0) -> None:
+        """As psycopg_pool's, but not of a parent's pool."""
+        if not self.inherited:
+            super().close(timeout)
+
+    def __del__(self) -> None:
+        if not self.inherited:
+            super().__del__()
 
     # -- looking ----------------------------------------------------------------------------
 
@@ -304,6 +335,15 @@ class _SaidAlready(logging.Filter):
 
 
 logging.getLogger("psycopg.pool").addFilter(_SaidAlready())
+
+
+def _leave_all() -> None:
+    for pool in list(_MADE):
+        pool.leave()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all)
 
 
 def make(db: ResilientDatabaseMixin, parameters: Mapping[str, Any]) -> ResilientPool:

@@ -84,7 +84,8 @@ def _announce_replaced(
     db: ResilientDatabaseMixin, reason: Reason | None, idle: float, took: float
 ) -> None:
     db.resilience.shared.count("replaced")
-    level = logging.DEBUG if reason is None else logging.WARNING
+    levels = {None: logging.DEBUG, Reason.FORK: logging.INFO}
+    level = levels.get(reason, logging.WARNING)
     logger.log(
         level,
         'The connection "%s" was replaced in %s%s.',

@@ -50,6 +50,11 @@ class Shared:
         self._counts: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
 
+    def renew_lock(self) -> None:
+        """After a fork: a thread that is not here any more may hold it."""
+        self._lock = threading.Lock()
+        self.learned.renew_lock()
+
     def count(self, what: str, detail: str = "") -> None:
         """One more of what :class:`Stats` counts."""
         with self._lock:
@@ -81,6 +86,14 @@ def shared_by(alias: str, settings: Mapping[str, Any]) -> Shared:
     key = (alias, *(str(settings.get(name, "")) for name in ("HOST", "PORT", "NAME", "USER")))
     with _shared_lock:
         return _shared.setdefault(key, Shared())
+
+
+def renew_locks() -> None:
+    """After a fork, in the child."""
+    global _shared_lock
+    _shared_lock = threading.Lock()
+    for shared in _shared.values():
+        shared.renew_lock()
 
 
 class Resilience:

@@ -82,8 +82,10 @@ def note_idle_loss(
 ) -> None:
     """Count, log and announce a loss found by looking; learn from it if nobody said why."""
     word, reason = link.last_word, reason_of(link)
-    unannounced = word is None and idle >= _LEARN_FROM and link.status() in {IDLE, UNKNOWN}
-    if unannounced or reason in _IDLE_TIMEOUTS:
+    if reason is Reason.FORK:
+        level = min(level, logging.INFO)  # as it should be, in a server that forks its workers
+    unannounced = word is None and not link.inherited and link.status() in {IDLE, UNKNOWN}
+    if (unannounced and idle >= _LEARN_FROM) or reason in _IDLE_TIMEOUTS:
         db.resilience.shared.learned.note(idle)
     text = word.text if word is not None else "the socket was closed without a word"
     sqlstate = word.sqlstate if word is not None else None
