@@ -14,6 +14,7 @@ from django.db.utils import Error
 
 from . import forking, keepalives, notes, roles, signals  # noqa: F401  forking registers itself
 from .ageing import jittered
+from .errors import CredentialsUnavailable
 from .losses import judge_error
 from .providers import CONNECT_TIMEOUT
 from .resilience import gather_facts, logger
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 # soon: within a second of that everything should go on. Seconds; the rest is for connecting.
 _RETURNS: Final = 0.5
 _RETURNING: Final = frozenset({Reason.RESTART, Reason.CRASH, Reason.FAILOVER})
+# The verdict's rule for a password that is refused (see reasons.TABLE). Fresh credentials may have
+# been asked for just before they were changed, or the place they come from lag a little behind the
+# server: so long they are asked for again. Seconds.
+_LOGIN_REFUSED: Final = "login refused"
+_ROTATES: Final = 1.0
 
 
 @contextlib.contextmanager
@@ -99,7 +105,11 @@ def connect_again(
         nonlocal longest
         if not isinstance(failed, Error) or getattr(failed.__cause__, "final", False):
             return False
+        if isinstance(failed, CredentialsUnavailable):
+            return failed.passing
         verdict = judge_error(None, failed, Phase.CONNECT)
+        if verdict.rule == _LOGIN_REFUSED and options.credentials:
+            return monotonic() - began < _ROTATES
         returning = verdict.reason in _RETURNING
         longest = options.max_backoff
         if returning:

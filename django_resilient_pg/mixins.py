@@ -134,8 +134,12 @@ class ResilientDatabaseMixin(Base):
         return pool
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """As Django's; the wait for a pooled connection is bounded by the budget."""
+        """As Django's, with fresh credentials; the budget bounds the wait for a pooled one."""
         if not self._pooled:
+            if path := self.resilience.options.credentials:
+                from .credentials import ask
+
+                conn_params = {**conn_params, **ask(self.alias, path)}
             return super().get_new_connection(conn_params)
         self.pool  # noqa: B018  imported now
         from .pooling import borrow

@@ -31,6 +31,7 @@ except ImportError as error:  # as Django has it
 
 from .ageing import jittered
 from .connecting import deadline
+from .credentials import ask
 from .drivers import Link, link_to
 from .facts import Path
 from .liveness import Vital, inspect
@@ -93,8 +94,13 @@ class _EnoughAreWaiting(TooManyRequests):
 class _Dialling:
     """Makes the pool's connections, in its worker threads; remembers the last failure."""
 
-    def __init__(self) -> None:
+    def __init__(self, alias: str, credentials: str | None) -> None:
         self.failure: _Failure | None = None
+        self._alias, self._credentials = alias, credentials
+
+    def fresh(self) -> dict[str, str]:
+        """What the ``credentials`` option gives for one attempt."""
+        return ask(self._alias, self._credentials) if self._credentials else {}
 
     def class_over(self, base: type[Any]) -> type[Any]:
         """A connection class that tells how its attempts went."""
@@ -110,7 +116,7 @@ class _Dialling:
             @classmethod
             def connect(cls, *args: Any, **kwargs: Any) -> Any:
                 try:
-                    made = super().connect(*args, **kwargs)
+                    made = super().connect(*args, **{**kwargs, **dialling.fresh()})
                 except Exception as error:
                     dialling.failure = _Failure(monotonic(), error)
                     raise
@@ -139,7 +145,7 @@ class ResilientPool(ConnectionPool[Any]):
     ) -> None:
         options = dict(given)
         self._db = db
-        self._dialling = _Dialling()
+        self._dialling = _Dialling(db.alias, db.resilience.options.credentials)
         self._own_lifetime = "max_lifetime" not in options
         self._own_idle = "max_idle" not in options
         self._own_timeout = "timeout" not in options
