@@ -6,13 +6,21 @@ import contextlib
 import math
 import os
 import random
+import time
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db.utils import Error
 
-from . import forking, keepalives, notes, roles, signals  # noqa: F401  forking registers itself
+from . import (
+    contexts,
+    forking,  # noqa: F401  registers itself
+    keepalives,
+    notes,
+    roles,
+    signals,
+)
 from .ageing import jittered
 from .errors import CredentialsUnavailable
 from .losses import judge_error
@@ -94,6 +102,14 @@ def _bounded(db: ResilientDatabaseMixin, params: dict[str, Any]) -> dict[str, An
     return params
 
 
+def pause(db: ResilientDatabaseMixin, failed: int, budget: Budget) -> None:
+    """Wait before another round on a server that was there ``failed`` times, and gone again."""
+    options = db.resilience.options
+    most = max(options.backoff, min(options.max_backoff, _RETURNS))
+    wait = backoff(failed, base=options.backoff, most=most, random=random.random)
+    time.sleep(min(wait, budget.remaining()))
+
+
 def connect_again(
     db: ResilientDatabaseMixin, error: Error, began: float, connect: Callable[[], None]
 ) -> None:
@@ -148,6 +164,7 @@ def connect_again(
 
 def settle(db: ResilientDatabaseMixin) -> None:
     """After connecting: learn the facts once, then set how long this connection may live."""
+    db._passing = contexts.watch(db)
     gather_facts(db)
     roles.require(db)
     resilience = db.resilience
