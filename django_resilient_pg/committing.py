@@ -91,13 +91,17 @@ def has_committed(
     if not (link.lost() or verdict.lost):
         return False
     texts = frozenset(db._ran)
+    ran = db._ran
     loss = note_loss(db, verdict, error, "commit")
     link.close()
     found = _ask(db, loss, marked, texts)
-    if found is Outcome.COMMITTED:
-        return True
     if found is Outcome.ABORTED:
         raise TransactionLost(notes.transaction_lost(db.alias)) from error
+    db._ran = ran  # the new connection has begun with an empty one
+    if found is Outcome.COMMITTED:
+        return True
+    db._note_committed()  # it may have: also if the application swallows what follows
+    db._transaction_over()
     xid = None if marked is None or marked.xid is None else int(marked.xid)
     message = notes.commit_unknown(db.alias, loss.reason, xid)
     raise CommitOutcomeUnknown(message, alias=db.alias, xid=xid) from error

@@ -101,6 +101,18 @@ def standby_again(alias: str) -> str:
     )
 
 
+def down(alias: str, said: str, due: float | None, *, waits: bool) -> str:
+    """Why a thread has not asked a server; ``due``: seconds to the next attempt, None: now."""
+    when = "is under way" if due is None else f"is due in {due:.2f} s"
+    sentence = f'The server of "{alias}" is down ({said}); one thread at a time asks it again'
+    if waits:
+        return f"{sentence}. The next attempt {when}."
+    return (
+        f"{sentence}, and too many statements have waited for that already: this one fails at once."
+        f" The next attempt {when}. Check that the server is up: manage.py checkdbconn."
+    )
+
+
 def unreachable(alias: str, waited: float, deadline: float) -> str:
     """Why no new connection was to be had."""
     return (

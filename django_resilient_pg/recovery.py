@@ -18,6 +18,7 @@ from . import notes, roles, signals
 from .bucket import BUCKET
 from .connecting import deadline, spending
 from .drivers import IN_TRANSACTION, Link
+from .errors import ServerDown
 from .losses import Loss, judge_error, sqlstate_of
 from .replacing import abandon, end_quietly, replace, restore_savepoints
 from .resilience import logger
@@ -187,6 +188,8 @@ class Recovery:
         try:
             with roles.looking_for_primary(db) if row is Row.REFUSED else nullcontext():
                 self._replace(row, loss)
+        except ServerDown as error:
+            raise NotAgain(str(error).rstrip(".")) from error
         except Error as error:
             waited = monotonic() - self._began
             first_line = str(error).partition("\n")[0]
@@ -243,7 +246,7 @@ class Recovery:
         error.transaction_lost = not db.autocommit  # type: ignore[attr-defined]
         error.connection_lost = True  # type: ignore[attr-defined]
         if db.autocommit and (unit := UNIT.get()) is not None:
-            unit.took_effect(text_of(self._call.sql))  # it may have
+            unit.took_effect(db.alias, self._call.sql)  # it may have
         error.add_note(notes.refused(db.alias, loss.reason, loss.idle, limits, why))
         db.resilience.shared.count("refused")
         raise error
