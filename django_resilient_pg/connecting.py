@@ -12,12 +12,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.db.utils import Error
 
-from . import forking, keepalives, notes, roles, signals  # noqa: F401  forking registers itself
+from . import (
+    contexts,
+    forking,  # noqa: F401  registers itself
+    keepalives,
+    notes,
+    probing,
+    roles,
+    signals,
+)
 from .ageing import jittered
 from .bucket import BUCKET
 from .errors import CredentialsUnavailable, ServerDown
 from .losses import judge_error
-from .probing import Turn, pause
+from .probing import Turn
 from .providers import CONNECT_TIMEOUT
 from .resilience import gather_facts, logger
 from .retry import BUDGET, Budget, backoff, connect_again
@@ -103,6 +111,14 @@ def _bounded(db: ResilientDatabaseMixin, params: dict[str, Any]) -> dict[str, An
     return params
 
 
+def pause(db: ResilientDatabaseMixin, failed: int, budget: Budget) -> None:
+    """Wait before another round on a server that was there ``failed`` times, and gone again."""
+    options = db.resilience.options
+    most = max(options.backoff, min(options.max_backoff, _RETURNS))
+    wait = backoff(failed, base=options.backoff, most=most, random=random.random)
+    sleep(min(wait, budget.remaining()))
+
+
 def connect(db: ResilientDatabaseMixin, attempt: Callable[[], None]) -> None:
     """Connect; after a failure that may pass, again until the budget is spent.
 
@@ -159,7 +175,7 @@ class _Attempt:
     def _pause(self, failures: int) -> float:
         """Seconds to the next attempt of all threads."""
         base = self._db.resilience.options.backoff
-        return pause(failures, base=base, most=self._longest, random=random.random)
+        return probing.pause(failures, base=base, most=self._longest, random=random.random)
 
     def _wait(self, attempt: int) -> float:
         """Seconds until this thread tries again."""
@@ -238,6 +254,7 @@ class _Attempt:
 
 def settle(db: ResilientDatabaseMixin) -> None:
     """After connecting: learn the facts once, then set how long this connection may live."""
+    db._passing = contexts.watch(db)
     gather_facts(db)
     roles.require(db)
     resilience = db.resilience

@@ -123,6 +123,11 @@ class Link:
 
     # -- what does not --------------------------------------------------------------------
 
+    def _hear(self, word: LastWord) -> None:
+        """Keep a last word. A pooler adds its own ("server conn crashed?") to the server's."""
+        if self.last_word is None or self.last_word.severity not in {"FATAL", "PANIC"}:
+            self.last_word = word
+
     def ask(self, sql: str, parameters: Sequence[object] | None = None) -> list[tuple[Any, ...]]:
         """Run one statement on a raw cursor (a round trip) and return its rows."""
         with self.connection.cursor() as cursor:
@@ -186,7 +191,7 @@ class Psycopg3Link(Link):
         severity = diagnostic.severity_nonlocalized or diagnostic.severity
         if severity in {"FATAL", "PANIC"} or diagnostic.sqlstate in _LAST_WORDS:
             text = diagnostic.message_primary or ""
-            self.last_word = LastWord(severity, diagnostic.sqlstate, text)
+            self._hear(LastWord(severity, diagnostic.sqlstate, text))
 
     def lost(self) -> bool:
         """See :meth:`Link.lost`."""
@@ -281,7 +286,7 @@ class Psycopg2Link(Link):
     def _notice(self, notice: str) -> None:
         severity, _, text = notice.partition(":")
         if severity in {"FATAL", "PANIC"} or "terminating connection" in text:
-            self.last_word = LastWord(severity, None, text.strip())
+            self._hear(LastWord(severity, None, text.strip()))
 
     def ping(self, timeout: float) -> bool:
         """See :meth:`Link.ping`."""

@@ -56,7 +56,7 @@ class CredentialsUnavailable(OperationalError):
             Such a connection attempt is made again until the deadline.
     """
 
-    def __init__(self, message: str, *, passing: bool) -> None:
+    def __init__(self, message: str, *, passing: bool = False) -> None:
         super().__init__(message)
         self.passing = passing
 

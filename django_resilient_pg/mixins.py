@@ -96,6 +96,7 @@ class ResilientDatabaseMixin(Base):
         self._lost: Lost | None = None
         self._budget: Budget | None = None
         self._wake = 0.0
+        self._passing = False  # its thread ends with the request
         self._wanted: Wanted | None = None
         self._seeks_primary = False
 

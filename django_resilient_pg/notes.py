@@ -25,6 +25,12 @@ _PREVENTION = {
 }
 
 
+IN_TESTCASE = (
+    "A TestCase is one transaction, which cannot be done again: test lost connections in a"
+    " TransactionTestCase."
+)
+
+
 def seconds(value: float) -> str:
     """Seconds as people write them: "0.2 s", "35 s"."""
     return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"

@@ -9,6 +9,7 @@ Imported when the first pool is made. Only the public API of psycopg_pool is use
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import os
@@ -76,7 +77,10 @@ class _Failure(NamedTuple):
 
 def _own(error: Exception) -> Exception:
     """An error of its own for each thread that waited: notes are added to it."""
-    return type(error)(*error.args) if hasattr(error, "sqlstate") else error
+    try:
+        return copy.copy(error)
+    except Exception:  # one that cannot be made again from its arguments
+        return error
 
 
 class _WaitedLongEnough(PoolTimeout):
@@ -235,7 +239,7 @@ class ResilientPool(ConnectionPool[Any]):
             except PoolTimeout:
                 failure = self._dialling.failure
                 if failure is not None and failure.at >= began and self._lent <= 0:
-                    raise _own(failure.error) from failure.error
+                    raise _own(failure.error) from None
                 if left <= wait:
                     raise _WaitedLongEnough(self._why(allowed, failure)) from None
             except TooManyRequests as error:

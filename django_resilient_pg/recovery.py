@@ -16,13 +16,13 @@ from django.db.utils import Error
 
 from . import notes, roles, signals
 from .bucket import BUCKET
-from .connecting import deadline, spending
+from .connecting import deadline, pause, spending
 from .drivers import IN_TRANSACTION, Link
 from .errors import ServerDown
 from .losses import Loss, judge_error, sqlstate_of
 from .replacing import abandon, end_quietly, replace, restore_savepoints
 from .resilience import logger
-from .retry import Circumstances, Decision, Row, decide
+from .retry import Budget, Circumstances, Decision, Row, decide
 from .session import text_of
 from .statements import Kind, Statement, analyse
 from .units import UNIT
@@ -75,7 +75,7 @@ class Recovery:
     def __init__(self, db: ResilientDatabaseMixin, call: Call) -> None:
         self._db, self._call = db, call
         self._began = monotonic()
-        self._attempts = 0
+        self._attempts = self._paid = self._rounds = 0
         self._link = call.wrapper._link
 
     def after(self, error: Error) -> Any:
@@ -97,6 +97,7 @@ class Recovery:
                     self._give_up(error, loss, decision.why)
                 if why := self._exhausted(decision.row, budget.remaining()):
                     self._give_up(error, loss, why)
+                self._pause(budget)
                 try:
                     result = self._again(decision.row, loss)
                 except NotAgain as refusal:
@@ -178,9 +179,18 @@ class Recovery:
             return ""
         if self._attempts >= options.read_retries:
             return f"it was run again {options.read_retries} times already (read_retries)"
+        if self._paid > self._attempts:
+            return ""  # lost again on the way: the server has had nothing of it yet
         if not BUCKET.take():
             return "too many retries are under way in this process; the database needs a rest"
+        self._paid += 1
         return ""
+
+    def _pause(self, budget: Budget) -> None:
+        """At once the first time. A pooler without a server accepts, and ends what it accepted."""
+        if self._rounds:
+            pause(self._db, self._rounds, budget)
+        self._rounds += 1
 
     def _again(self, row: Row, loss: Loss) -> Any:
         db, call = self._db, self._call
@@ -248,6 +258,9 @@ class Recovery:
         if db.autocommit and (unit := UNIT.get()) is not None:
             unit.took_effect(db.alias, self._call.sql)  # it may have
         error.add_note(notes.refused(db.alias, loss.reason, loss.idle, limits, why))
+        # Django marks the blocks of its TestCase so.
+        if any(getattr(block, "_from_testcase", False) for block in db.atomic_blocks):
+            error.add_note(notes.IN_TESTCASE)
         db.resilience.shared.count("refused")
         raise error
 

@@ -133,7 +133,9 @@ class Resilience:
         """How long this alias' connections may live and stay idle, and why."""
         shared = self.shared
         max_age = self._wrapper.settings_dict["CONN_MAX_AGE"]
-        kept = Kept.IN_POOL if self._wrapper._pooled else Kept.BY_THREAD
+        kept = Kept.NOT_AT_ALL if self._wrapper._passing else Kept.BY_THREAD
+        if self._wrapper._pooled:
+            kept = Kept.IN_POOL
         basis = (shared.facts, shared.learned.value(), max_age, kept)
         if self._limits is None or self._limits_for != basis:
             self._limits = limits(self.options, *basis)

@@ -197,3 +197,11 @@ def test_what_receivers_set_on_a_new_connection_is_set_again_and_does_not_pin(
         assert run(connection, "SHOW application_name") == [("mine",)]
     finally:
         connection_created.disconnect(configure)
+
+
+@pytest.mark.psycopg2
+def test_a_pool_needs_psycopg_3(make_connection: Connections) -> None:
+    connection = make_connection(options={"pool": True})
+    with pytest.raises(ImproperlyConfigured, match="psycopg >= 3"):
+        run(connection, "SELECT 1")
+    del connection.settings_dict["OPTIONS"]["pool"]

@@ -104,7 +104,7 @@ def test_the_stock_engines_pool_is_not(
     connection = make_connection(STOCK, options=sized(size, timeout=3.0), CONN_HEALTH_CHECKS=True)
     filled(connection)
     server.terminate_all()
-    with pytest.raises(OperationalError, match="couldn't get a connection after 3.00 sec"):
+    with pytest.raises(OperationalError, match=r"couldn.t get a connection after 3\.00 sec"):
         run(connection, "SELECT 1")
 
 
