@@ -59,8 +59,8 @@ def spending(
     if db._budget is not None:
         yield db._budget
         return
-    left = (deadline(db) if seconds is None else seconds) - already
-    db._budget = Budget(min(left, _enclosing()))
+    left, outer = (deadline(db) if seconds is None else seconds) - already, _enclosing()
+    db._budget = Budget(min(left, outer), lent=seconds is not None or outer < left)
     try:
         yield db._budget
     finally:
@@ -103,9 +103,8 @@ def complete(db: ResilientDatabaseMixin, params: dict[str, Any]) -> dict[str, An
 def _bounded(db: ResilientDatabaseMixin, params: dict[str, Any]) -> dict[str, Any]:
     """No single attempt may outlast the budget (libpq takes whole seconds)."""
     # A pool's connections outlive the budget of whoever needs the pool first.
-    seconds = _enclosing() if db._budget is None else db._budget.remaining()
-    if math.isfinite(seconds) and "connect_timeout" in params and not db._pooled:
-        left = max(1, math.ceil(seconds))
+    if db._budget is not None and "connect_timeout" in params and not db._pooled:
+        left = max(1, math.ceil(db._budget.remaining()))
         configured = int(params["connect_timeout"])
         params["connect_timeout"] = min(configured, left) if configured > 0 else left
     return params
@@ -240,7 +239,8 @@ class _Attempt:
         except Error as last:
             if self.passing(last):
                 db = self._db
-                last.add_note(notes.unreachable(db.alias, monotonic() - self.began, deadline(db)))
+                waited = monotonic() - self.began
+                last.add_note(notes.unreachable(db.alias, waited, deadline(db), lent=budget.lent))
             raise
 
     def _announce(self, _: int, wait: float, failed: BaseException) -> None:

@@ -148,11 +148,14 @@ class ResilientCursorMixin:
             with self.db.wrap_database_errors:
                 raise error
         except Error as translated:
+            if UNDER_WAY and self.db.autocommit:
+                self.db._note_failed(call[1])
             # Imported at the first failure: what heals costs nothing where nothing is wrong.
             from .recovery import Call, Recovery
 
             return Recovery(self.db, Call(self, *call)).after(translated)
         except BaseException:
+            self.db._note_effect(call[1])  # it may have one: it is not known how far it came
             self.db._interrupted()
             raise
 

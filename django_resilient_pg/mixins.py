@@ -274,14 +274,25 @@ class ResilientDatabaseMixin(Base):
         if not self.autocommit:
             if len(self._ran) < MOST_TEXTS:
                 self._ran.add(sql if isinstance(sql, str) else id(sql))
-        elif (unit := UNIT.get()) is not None:
+        elif not self._connecting and (unit := UNIT.get()) is not None:
+            # What runs while connecting runs again by itself.
             unit.took_effect(self.alias, sql)
+
+    def _note_failed(self, sql: object) -> None:
+        """Remember what may have committed inside before it failed: CALL, several statements."""
+        from .session import text_of
+        from .statements import Kind, analyse
+
+        if analyse(text_of(sql)).kind is Kind.UNREPEATABLE:
+            self._note_effect(sql)
 
     def _note_committed(self) -> None:
         """What the transaction ran has taken effect, or may have."""
         if (unit := UNIT.get()) is not None:
             for text in self._ran:
                 unit.took_effect(self.alias, text)
+            if len(self._ran) >= MOST_TEXTS:
+                unit.uncounted.add(self.alias)
 
     def _note_session(self, sql: object) -> None:
         # What runs while connecting (connection_created receivers) runs again by itself.
@@ -310,6 +321,7 @@ class ResilientDatabaseMixin(Base):
         link = self._link
         if link is None or self.connection is not self._bound_to:
             super()._commit()
+            self._note_committed()
             return
         # A loss seen before COMMIT is sent is certain, not "outcome unknown".
         if (
@@ -329,7 +341,7 @@ class ResilientDatabaseMixin(Base):
         if self._ask_outcome and self._status() == IN_TRANSACTION and not self._untouched:
             from .committing import mark_transaction
 
-            marked = mark_transaction(self, link)
+            marked = mark_transaction(self, link)  # None: it has only read
         try:
             super()._commit()
         except Error as error:

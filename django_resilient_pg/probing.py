@@ -53,9 +53,9 @@ class Probe:
         self._start_anew()
 
     def _start_anew(self) -> None:
-        self._pid = os.getpid()
         self._asking = False
         self._changed = threading.Condition()
+        self._pid = os.getpid()  # last: who sees it sees the rest
 
     def _own(self) -> threading.Condition:
         """The lock. In a forked child a new one: another thread may have held it at the fork."""

@@ -99,12 +99,18 @@ def _refused(why: str) -> Decision:
 
 
 class Budget:
-    """The seconds that may be spent on reconnecting and retrying, all together."""
+    """The seconds that may be spent on reconnecting and retrying, all together.
 
-    __slots__ = ("_clock", "_ends", "seconds")
+    ``lent``: by the request or ``retry_atomic`` around a statement; else ``retry_deadline``.
+    """
 
-    def __init__(self, seconds: float, clock: Clock = time.monotonic) -> None:
+    __slots__ = ("_clock", "_ends", "lent", "seconds")
+
+    def __init__(
+        self, seconds: float, clock: Clock = time.monotonic, *, lent: bool = False
+    ) -> None:
         self.seconds = seconds
+        self.lent = lent
         self._clock = clock
         self._ends = clock() + seconds
 

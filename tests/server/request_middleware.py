@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
+from django.utils.functional import SimpleLazyObject
 
 seen: list[str] = []
 GetResponse = Callable[[HttpRequest], HttpResponse]
@@ -32,6 +33,7 @@ def begins_traces(get_response: GetResponse) -> GetResponse:
 
     def middleware(request: HttpRequest) -> HttpResponse:
         vars(request)["trail"] = ["middleware"]
+        vars(request)["lazy"] = SimpleLazyObject(list)
         request.session.setdefault("visits", []).append("middleware")
         request.session.modified = True
         return get_response(request)

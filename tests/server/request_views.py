@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from io import BytesIO
 from typing import Any
 
@@ -16,6 +17,7 @@ from django.urls import path
 from django.views import View
 
 from django_resilient_pg.decorators import not_replayable, replayable
+from django_resilient_pg.units import MOST_TEXTS
 from testproject.shop.models import Customer
 
 #: Every run of a view that loses its connection, by its name.
@@ -72,6 +74,25 @@ def committed_reads(request: HttpRequest) -> HttpResponse:
     with transaction.atomic(), transaction.atomic():
         Customer.objects.count()
     return HttpResponse(lost_reads("committed_reads"))
+
+
+def committed_much(request: HttpRequest) -> HttpResponse:
+    """More different reads than are kept, and then a write."""
+    with transaction.atomic(), connections["default"].cursor() as cursor:
+        for number in range(MOST_TEXTS):
+            cursor.execute(f"SELECT {number}")
+        create("once")
+    return HttpResponse(lost_reads("committed_much"))
+
+
+def failed_half_way(request: HttpRequest) -> HttpResponse:
+    """Several statements in one string: the first has committed when the last fails."""
+    with connections["default"].cursor() as cursor, suppress(Error):
+        cursor.execute(
+            "BEGIN; INSERT INTO shop_customer (name, email) VALUES ('once', 'once@example.com');"
+            " COMMIT; SELECT 1/0"
+        )
+    return HttpResponse(lost_reads("failed_half_way"))
 
 
 def called(request: HttpRequest) -> HttpResponse:
@@ -180,6 +201,7 @@ def tracing(request: HttpRequest) -> HttpResponse:
     vars(request).setdefault("counted", 0)
     vars(request)["counted"] += 1
     vars(request)["trail"].append("view")
+    vars(request)["lazy"].append("view")
     request.META["TRACE"] = request.META.get("TRACE", "") + "x"
     request.session["visits"].append("view")
     request.session.modified = True
@@ -188,6 +210,7 @@ def tracing(request: HttpRequest) -> HttpResponse:
     told = (
         vars(request)["counted"],
         vars(request)["trail"],
+        list(vars(request)["lazy"]),
         request.META["TRACE"],
         request.session["visits"],
         [str(message) for message in messages.get_messages(request)],
@@ -266,7 +289,18 @@ def unreachable(request: HttpRequest) -> HttpResponse:
 
 
 VIEWS: list[Any] = [
-    *(reading, setting, wrote, committed, committed_reads, called, copied, hooked),
+    *(
+        reading,
+        setting,
+        wrote,
+        committed,
+        committed_reads,
+        committed_much,
+        failed_half_way,
+        called,
+        copied,
+        hooked,
+    ),
     *(wrote_elsewhere, hooked_elsewhere, read_elsewhere, posting, streamed, uploading, unmarked),
     *(forbidden, rendering, tracing, new_session_key, stream, stream_lost_late, empty_stream),
     *(events, file, asynchronous, wrote_in_a_thread, stream_async, swallowed, unreachable),

@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.signals import got_request_exception
 from django.db import Error, connections, transaction
+from django.db.backends.signals import connection_created
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.test import AsyncClient, Client, override_settings
@@ -192,6 +193,8 @@ def test_it_says_so(caplog: pytest.LogCaptureFixture) -> None:
 EFFECTS = {
     "wrote": 'it has written on "default", or may have',
     "committed": 'it has written on "default", or may have',
+    "failed_half_way": 'it has written on "default", or may have',
+    "committed_much": 'it ran statements on "default" of which it cannot be told what they did',
     "copied": 'it has written on "default", or may have',
     "called": "it calls nextval(), which may do more than read",
     "hooked": "1 on_commit hook has run",
@@ -207,7 +210,8 @@ def test_what_had_an_effect_or_is_forbidden_is_not_run_again(
     assert runs == (["hook"] if view == "hooked" else []) + [view]
     assert len(reported) == 1
     assert f"was not run again: {EFFECTS[view]}." in caplog.text
-    assert names() == (["once"] if view in {"wrote", "committed", "copied"} else [])
+    wrote = view in {"wrote", "committed", "committed_much", "copied", "failed_half_way"}
+    assert names() == (["once"] if wrote else [])
 
 
 def test_the_error_is_the_views_own_with_a_note() -> None:
@@ -344,7 +348,7 @@ def test_the_failed_attempt_leaves_no_trace(storage: str, stored: bool) -> None:
         response = client.get("/tracing/")
     assert runs == ["tracing"] * 2
     visits = ["middleware", "view"] * (2 if stored else 1)
-    told = (1, ["middleware", "view"], "x", visits, ["seen"])
+    told = (1, ["middleware", "view"], ["view"], "x", visits, ["seen"])
     assert response.content.decode() == repr(told)
 
 
@@ -505,6 +509,22 @@ def test_it_gives_up_after_its_retries(server: Server, caplog: pytest.LogCapture
         assert send("/reading/").status_code == 500
     assert runs == ["reading"] * 5
     assert "it was run again 3 times already (RESILIENT_PG_REQUEST_RETRIES)" in caplog.text
+
+
+def test_what_runs_while_connecting_does_not_count() -> None:
+    """It runs again with every connection."""
+
+    def greet(connection: Any, **_: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('application_name', 'greeted', false)")
+
+    connections["default"].close()
+    connection_created.connect(greet)
+    try:
+        assert send("/reading/").status_code == 200
+    finally:
+        connection_created.disconnect(greet)
+    assert runs == ["reading"] * 2
 
 
 @contextmanager

@@ -59,7 +59,8 @@ def served(name: str, entry: Mapping[str, object], folder: Path) -> Iterator[int
     port = free_port()
     program, *options = arguments
     if program == "gunicorn":
-        where = ["--bind", f"127.0.0.1:{port}", "--chdir", str(folder), "testproject.wsgi"]
+        where = ["--bind", f"127.0.0.1:{port}", "--chdir", str(folder), "--no-control-socket"]
+        where.append("testproject.wsgi")
     else:
         where = ["--port", str(port), "--log-level", "error", "testproject.asgi:application"]
     (folder / "serving_settings.py").write_text(SETTINGS)
