@@ -17,7 +17,7 @@ PYTHON ?= $(shell PATH='$(PATH)'; for name in python3.12 python3.13 python3.14 p
 TOXFLAGS ?= --skip-missing-interpreters=$(if $(filter true,$(CI)),false,true)
 TOX := .venv/bin/tox run $(TOXFLAGS)
 
-.PHONY: help test lint unit django-suite benchmark coverage demo clean python
+.PHONY: help test lint unit django-suite benchmark benchmark-commit coverage demo clean python
 
 help:
 	@echo "make demo          see it work: a load on both engines while the database is being broken (30 s)"
@@ -26,6 +26,7 @@ help:
 	@echo "make unit          the tests that need no server"
 	@echo "make django-suite  Django's own database tests on both engines, compared"
 	@echo "make benchmark     what the engine costs where nothing is wrong"
+	@echo "make benchmark-commit  what the option commit_outcome costs a transaction"
 	@echo "make coverage      which lines of the package no quick test runs"
 	@echo "make clean         remove everything the above have made"
 	@echo "PG_BIN=DIR         use that PostgreSQL; ARGS=... goes to pytest or the program"
@@ -36,7 +37,7 @@ test: .venv/made
 lint: .venv/made
 	$(TOX) -e lint
 
-unit django-suite benchmark coverage: .venv/made
+unit django-suite benchmark benchmark-commit coverage: .venv/made
 	$(TOX) -e $@ $(if $(ARGS),-- $(ARGS))
 
 demo: .venv-demo/made

@@ -88,11 +88,15 @@ def request(connection: Any) -> None:
     query(connection)
 
 
-def measure(job: Callable[[Any], None], loops: int) -> tuple[float, float, float]:
-    """Medians of stock and resilient in us, and of the pairs' ratios."""
+def measure(
+    job: Callable[[Any], None],
+    loops: int,
+    aliases: tuple[str, str] = ("default", "resilient"),
+) -> tuple[float, float, float]:
+    """Medians of stock and resilient (or other aliases) in us, and of the pairs' ratios."""
     from django.db import connections
 
-    pair = [connections["default"], connections["resilient"]]
+    pair = [connections[alias] for alias in aliases]
     for connection in pair:
         for _ in range(loops):
             job(connection)

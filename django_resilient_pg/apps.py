@@ -1,6 +1,7 @@
-"""The app: the command ``checkdbconn``."""
+"""The app: the command ``checkdbconn`` and the system checks."""
 
 from django.apps import AppConfig
+from django.core import checks
 
 
 class DjangoResilientPgConfig(AppConfig):
@@ -8,3 +9,9 @@ class DjangoResilientPgConfig(AppConfig):
 
     name = "django_resilient_pg"
     verbose_name = "Resilient PostgreSQL connections"
+
+    def ready(self) -> None:
+        """Register the system checks."""
+        from .middleware_checks import check_middleware
+
+        checks.register(check_middleware)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from django.db.utils import Error
 
@@ -22,6 +22,11 @@ from .watching import note_idle_loss, note_loss
 
 if TYPE_CHECKING:
     from .mixins import ResilientDatabaseMixin
+
+# Texts of plain reads, shared by all threads; bounded as those of ``session``.
+_PLAIN: set[object] = set()
+_MOST_REMEMBERED: Final = 4096
+_LONGEST_REMEMBERED: Final = 8192
 
 
 def gone_before_commit(db: ResilientDatabaseMixin, link: Link) -> bool:
@@ -56,12 +61,17 @@ def _only_read(db: ResilientDatabaseMixin, link: Link) -> bool:
     return _ask(db, loss, None, frozenset(db._ran)) is Outcome.COMMITTED
 
 
-def mark_transaction(db: ResilientDatabaseMixin, link: Link) -> Mark:
+def mark_transaction(db: ResilientDatabaseMixin, link: Link) -> Mark | None:
     """Learn the id of a transaction before its COMMIT is sent (one round trip).
+
+    Returns:
+        ``None`` for one that has run nothing but reads that call nothing: not asked for.
 
     Raises:
         TransactionLost: the connection died at this: COMMIT was not sent.
     """
+    if len(db._ran) < MOST_TEXTS and all(text in _PLAIN or _is_plain(text) for text in db._ran):
+        return None
     try:
         with db.wrap_database_errors:
             return mark(link)
@@ -72,6 +82,19 @@ def mark_transaction(db: ResilientDatabaseMixin, link: Link) -> Mark:
         note_loss(db, verdict, error, "commit")
         link.close()
         raise TransactionLost(notes.transaction_lost(db.alias)) from error
+
+
+def _is_plain(text: object) -> bool:
+    """Whether a statement reads without calling anything, so that it cannot have written."""
+    if not isinstance(text, str):
+        return False
+    statement = analyse(text)
+    plain = statement.kind is Kind.READ and not statement.functions
+    if plain and len(text) <= _LONGEST_REMEMBERED:
+        if len(_PLAIN) >= _MOST_REMEMBERED:
+            _PLAIN.clear()
+        _PLAIN.add(text)
+    return plain
 
 
 def has_committed(
@@ -91,13 +114,17 @@ def has_committed(
     if not (link.lost() or verdict.lost):
         return False
     texts = frozenset(db._ran)
+    ran = db._ran
     loss = note_loss(db, verdict, error, "commit")
     link.close()
     found = _ask(db, loss, marked, texts)
-    if found is Outcome.COMMITTED:
-        return True
     if found is Outcome.ABORTED:
         raise TransactionLost(notes.transaction_lost(db.alias)) from error
+    db._ran = ran  # the new connection has begun with an empty one
+    if found is Outcome.COMMITTED:
+        return True
+    db._note_committed()  # it may have: also if the application swallows what follows
+    db._transaction_over()
     xid = None if marked is None or marked.xid is None else int(marked.xid)
     message = notes.commit_unknown(db.alias, loss.reason, xid)
     raise CommitOutcomeUnknown(message, alias=db.alias, xid=xid) from error

@@ -6,9 +6,8 @@ import contextlib
 import math
 import os
 import random
-import time
 from collections.abc import Callable, Iterator
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db.utils import Error
@@ -18,16 +17,18 @@ from . import (
     forking,  # noqa: F401  registers itself
     keepalives,
     notes,
+    probing,
     roles,
     signals,
 )
 from .ageing import jittered
-from .errors import CredentialsUnavailable
+from .bucket import BUCKET
+from .errors import CredentialsUnavailable, ServerDown
 from .losses import judge_error
+from .probing import Turn
 from .providers import CONNECT_TIMEOUT
 from .resilience import gather_facts, logger
-from .retry import Budget, backoff
-from .retry import connect_again as attempt_again
+from .retry import BUDGET, Budget, backoff, connect_again
 from .units import UNIT
 from .verdicts import Phase, Reason
 
@@ -58,13 +59,20 @@ def spending(
     if db._budget is not None:
         yield db._budget
         return
-    left = (deadline(db) if seconds is None else seconds) - already
-    unit = UNIT.get()
-    db._budget = Budget(left if unit is None else min(left, unit.budget.remaining()))
+    left, outer = (deadline(db) if seconds is None else seconds) - already, _enclosing()
+    db._budget = Budget(min(left, outer), lent=seconds is not None or outer < left)
     try:
         yield db._budget
     finally:
         db._budget = None
+
+
+def _enclosing() -> float:
+    """Seconds that the request and the ``retry_atomic`` around a statement leave it."""
+    unit = UNIT.get()
+    left = math.inf if unit is None else unit.budget.remaining()
+    outer = BUDGET.get()
+    return left if outer is None else min(left, outer.remaining())
 
 
 def deadline(db: ResilientDatabaseMixin) -> float:
@@ -107,59 +115,141 @@ def pause(db: ResilientDatabaseMixin, failed: int, budget: Budget) -> None:
     options = db.resilience.options
     most = max(options.backoff, min(options.max_backoff, _RETURNS))
     wait = backoff(failed, base=options.backoff, most=most, random=random.random)
-    time.sleep(min(wait, budget.remaining()))
+    sleep(min(wait, budget.remaining()))
 
 
-def connect_again(
-    db: ResilientDatabaseMixin, error: Error, began: float, connect: Callable[[], None]
-) -> None:
-    """Try again after a first failure, if it may pass."""
-    options = db.resilience.options
-    longest = options.max_backoff
+def connect(db: ResilientDatabaseMixin, attempt: Callable[[], None]) -> None:
+    """Connect; after a failure that may pass, again until the budget is spent.
 
-    def passing(failed: BaseException) -> bool:
-        nonlocal longest
-        if not isinstance(failed, Error) or getattr(failed.__cause__, "final", False):
-            return False
+    ``attempt`` makes one attempt. While the server is down one thread of the process at a time
+    makes them; the others wait here for its verdict. Waiting costs tokens: when the bucket is
+    empty nothing waits.
+
+    Raises:
+        ServerDown: this thread has not asked, because another one does or has just done so.
+        Error: the last attempt's own error.
+    """
+    one = _Attempt(db, attempt)
+    try:
+        one()
+    except Error as error:
+        if not one.passing(error):
+            raise
+        if not BUCKET.take():
+            if not one.unreachable:
+                raise
+            raise one.refusal(waits=False) from error
+        with spending(db, monotonic() - one.began) as budget:
+            one.go_on(error, budget)
+
+
+class _Attempt:
+    """One attempt to connect at a time, if it is this thread's turn."""
+
+    def __init__(self, db: ResilientDatabaseMixin, attempt: Callable[[], None]) -> None:
+        self._db, self._attempt = db, attempt
+        self._probe = db.resilience.shared.probe
+        self.began = monotonic()
+        #: Whether the last failure was of reaching the server, not of what it was told.
+        self.unreachable = False
+        self._longest = db.resilience.options.max_backoff
+
+    def __call__(self) -> None:
+        turn = self._probe.begin()
+        if turn is Turn.WAIT:
+            raise self.refusal(waits=True)
+        try:
+            self._attempt()
+        except Error as error:
+            if self._is_down(error):
+                self._probe.failed(turn, str(error).partition("\n")[0], self._pause)
+            else:
+                self._probe.answered(turn)
+            raise
+        except BaseException:
+            self._probe.interrupted(turn)
+            raise
+        self._probe.answered(turn)
+
+    def _pause(self, failures: int) -> float:
+        """Seconds to the next attempt of all threads."""
+        base = self._db.resilience.options.backoff
+        return probing.pause(failures, base=base, most=self._longest, random=random.random)
+
+    def _wait(self, attempt: int) -> float:
+        """Seconds until this thread tries again."""
+        if self.unreachable:
+            return self._probe.due_in()
+        # It is the credentials that are waited for.
+        base = self._db.resilience.options.backoff
+        return backoff(attempt, base=base, most=self._longest, random=random.random)
+
+    def _sleep(self, seconds: float) -> None:
+        if self.unreachable:
+            self._probe.wait(seconds)
+        else:
+            sleep(seconds)
+
+    def passing(self, failed: BaseException) -> bool:
+        """Whether a failure is worth another attempt."""
+        self.unreachable = isinstance(failed, ServerDown) or self._is_down(failed)
         if isinstance(failed, CredentialsUnavailable):
             return failed.passing
+        if self._refused(failed):
+            return monotonic() - self.began < _ROTATES
+        return self.unreachable
+
+    def _refused(self, failed: BaseException) -> bool:
+        """Whether the server refused credentials that may have been changed just now."""
+        if not self._db.resilience.options.credentials or not isinstance(failed, Error):
+            return False
+        return judge_error(None, failed, Phase.CONNECT).rule == _LOGIN_REFUSED
+
+    def _is_down(self, failed: BaseException) -> bool:
+        """Whether the server could not be reached, for now."""
+        if not isinstance(failed, Error) or isinstance(failed, CredentialsUnavailable):
+            return False
+        if getattr(failed.__cause__, "final", False):
+            return False
+        options = self._db.resilience.options
         verdict = judge_error(None, failed, Phase.CONNECT)
-        if verdict.rule == _LOGIN_REFUSED and options.credentials:
-            return monotonic() - began < _ROTATES
-        returning = verdict.reason in _RETURNING
-        longest = options.max_backoff
-        if returning:
-            longest = max(options.backoff, min(longest, _RETURNS))
+        self._longest = options.max_backoff
+        if verdict.reason in _RETURNING:
+            self._longest = max(options.backoff, min(self._longest, _RETURNS))
         return verdict.transient
 
-    def announce(attempt: int, wait: float, failed: BaseException) -> None:
-        line = str(failed).partition("\n")[0]
-        db.resilience.shared.count("connect")
-        record = signals.ConnectRetried(db.alias, attempt, wait, line)
-        signals.connect_retried.send_robust(sender=type(db), connection=db, record=record)
+    def refusal(self, *, waits: bool) -> ServerDown:
+        """What this thread raises, or waits with, instead of asking."""
+        probe = self._probe
+        due = None if probe.asking else probe.due_in()
+        return ServerDown(notes.down(self._db.alias, probe.said, due, waits=waits), due=due or 0.0)
 
-    if not passing(error):
-        raise error
-    with spending(db, monotonic() - began) as budget:
+    def go_on(self, error: Error, budget: Budget) -> None:
+        """Wait and try, in turn with the other threads, until the budget is spent."""
         try:
-            attempt_again(
-                connect,
+            connect_again(
+                self,
                 error,
-                passing=passing,
-                wait=lambda attempt: backoff(
-                    attempt,
-                    base=options.backoff,
-                    most=longest,
-                    random=random.random,
-                ),
+                passing=self.passing,
+                wait=self._wait,
                 budget=budget,
-                announce=announce,
+                announce=self._announce,
+                sleep=self._sleep,
             )
         except Error as last:
-            waited = monotonic() - began
-            if passing(last):
-                last.add_note(notes.unreachable(db.alias, waited, deadline(db)))
+            if self.passing(last):
+                db = self._db
+                waited = monotonic() - self.began
+                last.add_note(notes.unreachable(db.alias, waited, deadline(db), lent=budget.lent))
             raise
+
+    def _announce(self, _: int, wait: float, failed: BaseException) -> None:
+        if isinstance(failed, ServerDown):
+            return  # told by the thread that asked
+        db, line = self._db, str(failed).partition("\n")[0]
+        db.resilience.shared.count("connect")
+        record = signals.ConnectRetried(db.alias, self._probe.failures, wait, line)
+        signals.connect_retried.send_robust(sender=type(db), connection=db, record=record)
 
 
 def settle(db: ResilientDatabaseMixin) -> None:

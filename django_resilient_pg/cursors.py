@@ -20,7 +20,7 @@ from django.db.utils import Error
 from .bucket import BUCKET
 from .drivers import IDLE, IN_TRANSACTION
 from .session import HARMLESS
-from .units import ACTIVE
+from .units import MOST_TEXTS, UNDER_WAY
 
 if TYPE_CHECKING:
     from .mixins import ResilientDatabaseMixin
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # nothing closes; this leaves it at half a millisecond.
 FRESH: Final = 0.0005
 _COPIES: Final = frozenset({"copy", "copy_expert", "copy_from", "copy_to", "stream"})
+_WRAPPED: Final = CursorWrapper.WRAP_ERROR_ATTRS
 
 
 class ResilientCursorMixin:
@@ -52,7 +53,8 @@ class ResilientCursorMixin:
         self.db = db
         self._link = db._link
 
-    def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
+    # Branches are cheaper than calls here; each is one line of the promise.
+    def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:  # noqa: C901
         db = self.db
         if self._link is not db._link or not apps.ready or db.needs_rollback:
             self._check()
@@ -75,7 +77,13 @@ class ResilientCursorMixin:
         db._heard_at = db._seen_at = monotonic()
         if BUCKET.short:
             BUCKET.refund()
-        if ACTIVE or not db.autocommit:
+        if db.autocommit:
+            if UNDER_WAY:
+                db._note_effect(sql)
+        elif sql.__class__ is str and len(db._ran) < MOST_TEXTS:
+            # db._note_effect written out: it is called for every statement of a transaction.
+            db._ran.add(sql)
+        else:
             db._note_effect(sql)
         # Texts that are known to leave the session as it was are the ordinary case.
         if sql.__class__ is not str or sql not in HARMLESS:
@@ -140,11 +148,14 @@ class ResilientCursorMixin:
             with self.db.wrap_database_errors:
                 raise error
         except Error as translated:
+            if UNDER_WAY and self.db.autocommit:
+                self.db._note_failed(call[1])
             # Imported at the first failure: what heals costs nothing where nothing is wrong.
             from .recovery import Call, Recovery
 
             return Recovery(self.db, Call(self, *call)).after(translated)
         except BaseException:
+            self.db._note_effect(call[1])  # it may have one: it is not known how far it came
             self.db._interrupted()
             raise
 
@@ -160,9 +171,18 @@ class ResilientCursorMixin:
         self.cursor, self._link = fresh.cursor, db._link
 
     def __getattr__(self, attr: str) -> Any:
-        if attr in _COPIES and self._link is self.db._link and self.db._status() == IDLE:
+        if attr in _COPIES:
+            self._before_copy()
+        # As Django's, without calling it: every fetch comes through here.
+        found = getattr(self.cursor, attr)
+        return self.db.wrap_database_errors(found) if attr in _WRAPPED else found
+
+    def _before_copy(self) -> None:
+        """What goes past ``execute()`` is looked at before, and counts as a write."""
+        if self._link is self.db._link and self.db._status() == IDLE:
             self._look()
-        return super().__getattr__(attr)  # type: ignore[misc]
+        self.db._untouched = False
+        self.db._note_effect("COPY")
 
 
 class ServerSideMixin:

@@ -15,6 +15,8 @@ def replayable(view: View) -> View:
 
     Only while the request has committed nothing, written nothing in autocommit and run no
     ``on_commit`` hook. What the view does outside of the database it then does again.
+
+    For functions, for classes, and for methods of classes (``post``, an action of a viewset).
     """
     setattr(view, _MARK, True)
     return view
@@ -26,12 +28,19 @@ def not_replayable(view: View) -> View:
     return view
 
 
-def marked(view: Any) -> bool | None:
+def marked(view: Any, method: str | None = None) -> bool | None:
     """Whether a view was decorated: True, False, or ``None`` for neither.
 
-    Looks at the function, and at the class of a class-based view (Django's and DRF's).
+    Args:
+        view: as the URL resolver has it.
+        method: of the request. Of a class-based view (Django's and DRF's) the method that answers
+            it comes first, then the view, then the class.
     """
-    for place in (view, getattr(view, "view_class", None), getattr(view, "cls", None)):
+    owner = getattr(view, "view_class", None) or getattr(view, "cls", None)
+    name = (method or "").lower()
+    # DRF's viewsets say which of their methods answers which of HTTP's.
+    name = (getattr(view, "actions", None) or {}).get(name, name)
+    for place in (getattr(owner, name, None) if name else None, view, owner):
         found = getattr(place, _MARK, None)
         if found is not None:
             return bool(found)

@@ -70,6 +70,7 @@ class Link:
         last_word: what the server said when it ended the session, once that was read.
         heard_at: when the server was last heard (monotonic seconds), as of the time when the
             connection was last given back to its pool.
+        identity: of the server and its process, once ``outcome`` has asked for them.
         inherited: whether it was made before a fork, by the parent of this process.
     """
 
@@ -78,6 +79,7 @@ class Link:
         "connection",
         "fd",
         "heard_at",
+        "identity",
         "inherited",
         "last_word",
         "poll",
@@ -92,6 +94,7 @@ class Link:
         self.last_word: LastWord | None = None
         self.heard_at = time.monotonic()
         self.inherited = False
+        self.identity: tuple[Any, ...] = ()
         self.fd = self._fileno()
         self.poll: Callable[[int], object] = poll_for(self.fd)
         LINKS.add(self)

@@ -59,3 +59,18 @@ class CredentialsUnavailable(OperationalError):
     def __init__(self, message: str, *, passing: bool = False) -> None:
         super().__init__(message)
         self.passing = passing
+
+
+class ServerDown(OperationalError):
+    """The server is known to be down, and this statement was not allowed to ask it again.
+
+    One thread of a process at a time asks. Raised at once where too many statements have waited
+    for it in vain already, else when the time to wait is used up. Nothing was sent.
+
+    Attributes:
+        due: seconds until the next attempt to connect; 0: one is under way or due.
+    """
+
+    def __init__(self, message: str, *, due: float = 0.0) -> None:
+        super().__init__(message)
+        self.due = due

@@ -1,9 +1,11 @@
 """``RequestRetryMiddleware``: a request whose connection was lost is run again.
 
-Put it last in ``MIDDLEWARE``. Settings: ``RESILIENT_PG_REQUEST_RETRIES`` (1),
-``RESILIENT_PG_REQUEST_DEADLINE`` (10 seconds, shared by every statement of the request),
-``RESILIENT_PG_REPLAY_METHODS`` (GET, HEAD, OPTIONS), ``RESILIENT_PG_UNAVAILABLE_RESPONSE`` (False:
-the error itself; True: a 503 with ``Retry-After``).
+Put it last in ``MIDDLEWARE``. Its settings are in :mod:`.request_settings`.
+
+A failed attempt is left through Django's own handler: ``process_exception`` is asked after
+``ATOMIC_REQUESTS`` has rolled back and before anybody is told. It answers with a stand-in, which
+travels up to this middleware, and only there the request is run again: the attempt has left no
+frame on the stack, no other middleware's hook sees two answers, and under ASGI no thread waits.
 """
 
 from __future__ import annotations
@@ -12,21 +14,26 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, RawPostDataException
 from django.http.response import HttpResponseBase
 
-from . import signals
-from .decorators import marked
-from .replaying import SAFE_METHODS, Snapshot, lost, start_clean, why_not
+from . import foreign, request_settings, signals, streaming
+from .replaying import lost, may_ever, start_clean, unreachable, why_lasting, why_not
 from .resilience import logger
 from .retry import Budget
-from .units import ACTIVE, UNIT, Unit
+from .snapshots import Snapshot
+from .units import UNDER_WAY, UNIT, Unit
 
+# Seconds. About what a restart or a failover takes.
 _RETRY_AFTER: Final = "5"
 _STATE: Final = "_django_resilient_pg"
+
+
+class _Again(HttpResponse):
+    """Stands for the answer of an attempt that is repeated; never leaves the middleware."""
 
 
 class _Attempts:
@@ -41,49 +48,68 @@ class _Attempts:
 
 
 class RequestRetryMiddleware:
-    """Runs a request again, at most so many times, while it has had no lasting effect."""
+    """Runs a request again, at most so many times, while it has had no lasting effect.
+
+    Raises:
+        ImproperlyConfigured: a setting is wrong.
+    """
 
     sync_capable = True
     async_capable = True
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self.get_response = get_response
-        self.retries = int(getattr(settings, "RESILIENT_PG_REQUEST_RETRIES", 1))
-        self.deadline = float(getattr(settings, "RESILIENT_PG_REQUEST_DEADLINE", 10.0))
-        self.methods = tuple(getattr(settings, "RESILIENT_PG_REPLAY_METHODS", SAFE_METHODS))
-        self.unavailable = bool(getattr(settings, "RESILIENT_PG_UNAVAILABLE_RESPONSE", False))
-        self.is_async = iscoroutinefunction(get_response)
-        if self.is_async:
+        self._settings = request_settings.read(settings)
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
             markcoroutinefunction(self)
+            # Django runs a hook that is not a coroutine in a thread: for every request.
+            setattr(self, "process_view", self._process_view_async)  # noqa: B010
+        foreign.watch_from_now()
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Run the request as a unit of work."""
-        if self.is_async:
-            return self._run_async(request)
-        with self._unit(request):
-            response: HttpResponseBase = self.get_response(request)
-            return response
+        if self._is_async:
+            return self._answer_async(request)
+        with self._unit(request) as attempts:
+            while True:
+                response: HttpResponseBase = self.get_response(request)
+                if attempts is None:
+                    return response
+                response = self._started(request, response)
+                if not isinstance(response, _Again):
+                    return response
+                self._make_new(request, attempts)
 
-    async def _run_async(self, request: HttpRequest) -> HttpResponseBase:
-        with self._unit(request):
-            response: HttpResponseBase = await self.get_response(request)
-            return response
+    async def _answer_async(self, request: HttpRequest) -> HttpResponseBase:
+        with self._unit(request) as attempts:
+            while True:
+                response: HttpResponseBase = await self.get_response(request)
+                if attempts is None:
+                    return response
+                response = await self._started_async(request, response)
+                if not isinstance(response, _Again):
+                    return response
+                await sync_to_async(self._make_new)(request, attempts)
 
     @contextmanager
-    def _unit(self, request: HttpRequest) -> Iterator[None]:
-        if hasattr(request, _STATE):  # a replay runs inside the unit of the first attempt
-            yield
+    def _unit(self, request: HttpRequest) -> Iterator[_Attempts | None]:
+        """One unit of work per request; a middleware that is listed twice has one."""
+        if hasattr(request, _STATE):
+            yield None
             return
-        unit = Unit(Budget(self.deadline))
+        unit = Unit(Budget(self._settings.deadline))
+        attempts = _Attempts(request, unit)
+        setattr(request, _STATE, attempts)
         token = UNIT.set(unit)
-        ACTIVE.append(unit)
-        setattr(request, _STATE, None)
-        setattr(request, _STATE, _Attempts(request, unit))
+        UNDER_WAY.append(unit)
         try:
-            yield
+            yield attempts
         finally:
-            ACTIVE.remove(unit)
+            UNDER_WAY.remove(unit)
             UNIT.reset(token)
+
+    # -- Django's hooks ---------------------------------------------------------------------
 
     def process_view(
         self, request: HttpRequest, view: Callable[..., Any], args: object, kwargs: object
@@ -92,57 +118,106 @@ class RequestRetryMiddleware:
 
         A larger one (``DATA_UPLOAD_MAX_MEMORY_SIZE``) stays a stream, and is not replayable.
         """
-        if request.method in self.methods or not marked(view):
+        attempts: _Attempts | None = getattr(request, _STATE, None)
+        if attempts is None or request.method in {"GET", "HEAD"}:
             return
-        with suppress(RequestDataTooBig, RawPostDataException):
-            request.body  # noqa: B018  reading it is what keeps it
+        if not may_ever(request, self._settings.methods):
+            return
+        try:
+            with suppress(RequestDataTooBig):
+                request.body  # noqa: B018  reading it is what keeps it
+        except RawPostDataException:
+            attempts.snapshot.keep_form()
+
+    async def _process_view_async(
+        self, request: HttpRequest, view: Callable[..., Any], args: object, kwargs: object
+    ) -> None:
+        # The server has received the body already: reading it waits for nothing.
+        RequestRetryMiddleware.process_view(self, request, view, args, kwargs)
 
     def process_exception(
         self, request: HttpRequest, exception: Exception
     ) -> HttpResponseBase | None:
-        """Django's hook, after ``ATOMIC_REQUESTS`` has rolled back and before anybody is told."""
+        """Decide what becomes of a failed attempt; ``None``: the error takes its way."""
         attempts: _Attempts | None = getattr(request, _STATE, None)
-        if attempts is None or not lost(exception):
+        if attempts is None:
             return None
-        start_clean()
-        why = self._why_not(request, attempts)
-        if why:
-            logger.warning(
-                "%s %s failed with its connection and was not run again: %s.",
-                request.method,
-                request.path,
-                why,
-            )
-            return self._unavailable_response()
-        return self._replay(request, attempts)
+        if lost(exception):
+            start_clean()
+            why = self._why_not(request, attempts)
+            if not why:
+                return _Again()
+        elif unreachable(exception):
+            why = "the database cannot be reached"
+        else:
+            return None
+        exception.add_note(f"The request was not run again: {why}.")
+        logger.warning(
+            "%s %s failed with its connection and was not run again: %s.",
+            request.method,
+            request.path,
+            why,
+        )
+        return self._unavailable_response(attempts, exception)
 
     def _why_not(self, request: HttpRequest, attempts: _Attempts) -> str:
-        if attempts.made >= self.retries:
-            return f"it was run again {attempts.made} times already (RESILIENT_PG_REQUEST_RETRIES)"
+        if attempts.made >= self._settings.retries:
+            times = f"{attempts.made} time{'' if attempts.made == 1 else 's'}"
+            return f"it was run again {times} already (RESILIENT_PG_REQUEST_RETRIES)"
         if not attempts.unit.budget.remaining():
-            return f"its {self.deadline:g} s are used up (RESILIENT_PG_REQUEST_DEADLINE)"
-        return why_not(request, attempts.unit, self.methods)
+            seconds = self._settings.deadline
+            return f"it began more than {seconds:g} s ago (RESILIENT_PG_REQUEST_DEADLINE)"
+        return why_not(request, attempts.unit, attempts.snapshot, self._settings.methods)
 
-    def _replay(self, request: HttpRequest, attempts: _Attempts) -> HttpResponseBase:
+    def _make_new(self, request: HttpRequest, attempts: _Attempts) -> None:
+        """Make the request as new as before its view, and say so."""
         attempts.made += 1
+        attempts.snapshot.restore()
+        setattr(request, _STATE, attempts)
         logger.warning("%s %s is run again on a new connection.", request.method, request.path)
         record = signals.RequestRetried(str(request.method), request.path, attempts.made)
         signals.request_retried.send_robust(sender=type(self), request=request, record=record)
-        attempts.snapshot.restore(request)
-        setattr(request, _STATE, attempts)
-        if self.is_async:
-            # Django calls this hook in a thread, also under ASGI.
-            answered: HttpResponseBase = async_to_sync(self.get_response)(request)
-        else:
-            answered = self.get_response(request)
-        return answered
 
-    def _unavailable_response(self) -> HttpResponseBase | None:
-        if not self.unavailable:
+    def _unavailable_response(
+        self, attempts: _Attempts, exception: Exception
+    ) -> HttpResponseBase | None:
+        if not self._settings.unavailable:
             return None
-        return HttpResponse(
-            "The database is not available at the moment.",
-            status=503,
-            content_type="text/plain",
-            headers={"Retry-After": _RETRY_AFTER},
-        )
+        logger.error("Answered with 503.", exc_info=exception)
+        # An invitation to do it again only where nothing has been done.
+        headers = {} if why_lasting(attempts.unit) else {"Retry-After": _RETRY_AFTER}
+        text = "The database is not available at the moment."
+        return HttpResponse(text, status=503, content_type="text/plain", headers=headers)
+
+    # -- streams ----------------------------------------------------------------------------
+
+    def _started(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        """Have a stream begin while the request can still be run again."""
+        if not (streaming.is_open(response) and may_ever(request, self._settings.methods)):
+            return response
+        try:
+            streaming.begin(response)
+        except Exception as error:
+            return self._broken(request, response, error)
+        return response
+
+    async def _started_async(
+        self, request: HttpRequest, response: HttpResponseBase
+    ) -> HttpResponseBase:
+        if not (streaming.is_open(response) and may_ever(request, self._settings.methods)):
+            return response
+        try:
+            await streaming.begin_async(response)
+        except Exception as error:
+            return await sync_to_async(self._broken)(request, response, error)
+        return response
+
+    def _broken(
+        self, request: HttpRequest, response: HttpResponseBase, error: Exception
+    ) -> HttpResponseBase:
+        """Decide on a stream that failed before its first chunk, or raise ``error``."""
+        streaming.abandon(response)
+        decided = self.process_exception(request, error)
+        if decided is None:
+            raise error
+        return decided

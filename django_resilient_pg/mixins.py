@@ -26,7 +26,7 @@ from .cursors import (
 )
 from .drivers import ACTIVE, IDLE, IN_TRANSACTION, UNKNOWN, Link, link_to
 from .session import Session
-from .units import MOST_TEXTS, UNIT
+from .units import MOST_TEXTS, UNDER_WAY, UNIT
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.base import DatabaseWrapper
@@ -152,7 +152,9 @@ class ResilientDatabaseMixin(Base):
         self._connecting = True
         try:
             super().connect()
-        except BaseException:
+        except BaseException as error:
+            # Told from an error of the same words that came out of a statement.
+            error.not_connected = True  # type: ignore[attr-defined]
             # The outermost way: a pooled connection goes back to its pool.
             with contextlib.suppress(Error):
                 self._close()
@@ -168,13 +170,9 @@ class ResilientDatabaseMixin(Base):
     def ensure_connection(self) -> None:
         """Connect if need be; a passing failure is tried again until ``retry_deadline``."""
         if self.connection is None:
-            began = monotonic()
-            try:
-                super().ensure_connection()
-            except Error as error:
-                from .connecting import connect_again
+            from .connecting import connect
 
-                connect_again(self, error, began, super().ensure_connection)
+            connect(self, super().ensure_connection)
 
     def close(self) -> None:
         """Django's boundary: what comes after starts clean."""
@@ -276,8 +274,25 @@ class ResilientDatabaseMixin(Base):
         if not self.autocommit:
             if len(self._ran) < MOST_TEXTS:
                 self._ran.add(sql if isinstance(sql, str) else id(sql))
-        elif (unit := UNIT.get()) is not None:
-            unit.took_effect(sql)
+        elif not self._connecting and (unit := UNIT.get()) is not None:
+            # What runs while connecting runs again by itself.
+            unit.took_effect(self.alias, sql)
+
+    def _note_failed(self, sql: object) -> None:
+        """Remember what may have committed inside before it failed: CALL, several statements."""
+        from .session import text_of
+        from .statements import Kind, analyse
+
+        if analyse(text_of(sql)).kind is Kind.UNREPEATABLE:
+            self._note_effect(sql)
+
+    def _note_committed(self) -> None:
+        """What the transaction ran has taken effect, or may have."""
+        if (unit := UNIT.get()) is not None:
+            for text in self._ran:
+                unit.took_effect(self.alias, text)
+            if len(self._ran) >= MOST_TEXTS:
+                unit.uncounted.add(self.alias)
 
     def _note_session(self, sql: object) -> None:
         # What runs while connecting (connection_created receivers) runs again by itself.
@@ -306,9 +321,18 @@ class ResilientDatabaseMixin(Base):
         link = self._link
         if link is None or self.connection is not self._bound_to:
             super()._commit()
+            self._note_committed()
             return
         # A loss seen before COMMIT is sent is certain, not "outcome unknown".
-        if self._lost is not None or link.lost() or self._something_came():
+        if (
+            self._lost is not None
+            or link.lost()
+            or (
+                monotonic() - self._seen_at > FRESH
+                and not self._thread_sharing_count
+                and self._poll(0)
+            )
+        ):
             from .committing import gone_before_commit
 
             if gone_before_commit(self, link):
@@ -317,7 +341,7 @@ class ResilientDatabaseMixin(Base):
         if self._ask_outcome and self._status() == IN_TRANSACTION and not self._untouched:
             from .committing import mark_transaction
 
-            marked = mark_transaction(self, link)
+            marked = mark_transaction(self, link)  # None: it has only read
         try:
             super()._commit()
         except Error as error:
@@ -325,11 +349,13 @@ class ResilientDatabaseMixin(Base):
 
             if not has_committed(self, link, error, marked):
                 raise
-        self._heard_at = monotonic()
-        if (unit := UNIT.get()) is not None:
-            for text in self._ran:
-                unit.took_effect(text)
-        self._transaction_over()
+        self._heard_at = self._seen_at = monotonic()
+        if UNDER_WAY:
+            self._note_committed()
+        self._untouched = True
+        if self._savepoints:
+            self._savepoints = []
+        self._ran.clear()
 
     def run_and_clear_commit_hooks(self) -> None:
         """As Django's; hooks are an effect that a unit of work has had."""
@@ -342,11 +368,6 @@ class ResilientDatabaseMixin(Base):
         if not self.in_atomic_block and (unit := UNIT.get()) is not None:
             unit.hooks += 1
         super().on_commit(func, robust)
-
-    def _something_came(self) -> bool:
-        if monotonic() - self._seen_at <= FRESH or self._thread_sharing_count:
-            return False
-        return bool(self._poll(0))
 
     def _rollback(self) -> None:
         """A lost connection was rolled back by the server: nothing is left to do."""
@@ -390,10 +411,13 @@ class ResilientDatabaseMixin(Base):
         status = self._status()
         untouched = status == IDLE or (status == IN_TRANSACTION and self._untouched)
         self._saving = True
+        # A savepoint has no effect of its own: a transaction that else only read, only read.
+        ran, self._ran = self._ran, set()
         try:
             run(sid)
         finally:
             self._saving = False
+            self._ran = ran
         self._untouched = untouched
 
     def _interrupted(self) -> None:

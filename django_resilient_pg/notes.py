@@ -107,9 +107,26 @@ def standby_again(alias: str) -> str:
     )
 
 
-def unreachable(alias: str, waited: float, deadline: float) -> str:
-    """Why no new connection was to be had."""
+def down(alias: str, said: str, due: float | None, *, waits: bool) -> str:
+    """Why a thread has not asked a server; ``due``: seconds to the next attempt, None: now."""
+    when = "is under way" if due is None else f"is due in {due:.2f} s"
+    sentence = (
+        f'The server of "{alias}" takes no connections ({said}); one thread at a time asks it'
+    )
+    if waits:
+        return f"{sentence}. The next attempt {when}."
     return (
-        f'No new connection "{alias}" for {seconds(waited)} (retry_deadline is'
-        f" {seconds(deadline)}). Check that the server is up: manage.py checkdbconn."
+        f"{sentence}, and too many statements have waited for that already: this one fails at once."
+        f" The next attempt {when}. Check that the server is up: manage.py checkdbconn."
+    )
+
+
+def unreachable(alias: str, waited: float, deadline: float, *, lent: bool = False) -> str:
+    """Why no new connection was to be had; ``lent``: see :class:`.retry.Budget`."""
+    bound = f"retry_deadline is {seconds(deadline)}"
+    if lent:
+        bound = "all that the request or retry_atomic around it had left"
+    return (
+        f'No new connection "{alias}" for {seconds(waited)} ({bound}). Check that the server is up:'
+        " manage.py checkdbconn."
     )

@@ -115,10 +115,11 @@ class Options:
         0.05,
         0.001,
         3600.0,
-        "First wait between attempts to connect; it doubles, with full jitter, up to max_backoff.",
+        "First wait between attempts to connect; it doubles up to max_backoff. Up to half of each"
+        " is left out, at random.",
     )
     max_backoff: float = _seconds(
-        2.0, 0.001, 3600.0, "Longest wait between attempts to connect; not below backoff."
+        0.5, 0.001, 3600.0, "Longest wait between attempts to connect; not below backoff."
     )
     primary: bool | None = _key(
         "boolean",

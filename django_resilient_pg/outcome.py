@@ -23,11 +23,12 @@ _IDENTITY: Final = (
     "(SELECT system_identifier FROM pg_control_system()),"
     " (SELECT timeline_id FROM pg_control_checkpoint())"
 )
+_XID: Final = "SELECT pg_current_xact_id_if_assigned()::text, pg_backend_pid()"
 # backend_start guards the process id: the operating system uses it again.
 _MARK: Final = (
-    "SELECT pg_current_xact_id_if_assigned()::text, pg_backend_pid(),"
-    " (SELECT backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()), "
-) + _IDENTITY
+    f"{_XID}, (SELECT backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()),"
+    f" {_IDENTITY}"
+)
 _STATUS: Final = f"SELECT pg_xact_status(%s::xid8), {_IDENTITY}, pg_is_in_recovery()"
 _END: Final = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -61,8 +62,18 @@ class Mark(NamedTuple):
 
 
 def mark(link: Link) -> Mark:
-    """Ask for the id of the transaction that is open on this connection (one round trip)."""
-    return Mark(*link.ask(_MARK)[0])
+    """Ask for the id of the transaction that is open on this connection: one round trip.
+
+    What else belongs to a mark is asked for with the first one only, and again where the process
+    is another one (behind a pooler): it costs the server several times what the id does.
+    """
+    if link.identity:
+        xid, pid = link.ask(_XID)[0]
+        if link.identity[0] == pid:
+            return Mark(xid, *link.identity)
+    xid, *identity = link.ask(_MARK)[0]
+    link.identity = tuple(identity)
+    return Mark(xid, *identity)
 
 
 def outcome(

@@ -18,6 +18,7 @@ from . import notes, roles, signals
 from .bucket import BUCKET
 from .connecting import deadline, pause, spending
 from .drivers import IN_TRANSACTION, Link
+from .errors import ServerDown
 from .losses import Loss, judge_error, sqlstate_of
 from .replacing import abandon, end_quietly, replace, restore_savepoints
 from .resilience import logger
@@ -94,11 +95,11 @@ class Recovery:
                 decision = self._decide(verdict)
                 if decision.row is None:
                     self._give_up(error, loss, decision.why)
-                if why := self._exhausted(decision.row, budget.remaining()):
+                if why := self._exhausted(decision.row, budget):
                     self._give_up(error, loss, why)
                 self._pause(budget)
                 try:
-                    result = self._again(decision.row, loss)
+                    result = self._again(decision.row, loss, budget)
                 except NotAgain as refusal:
                     self._give_up(error, loss, str(refusal))
                 except Error as next_error:
@@ -143,7 +144,7 @@ class Recovery:
         if verdict.rule != _CANCELLED or not db.autocommit or call.status == IN_TRANSACTION:
             raise error
         readable = call.statement(self._link).kind is Kind.READ
-        if not readable or self._exhausted(Row.READ, remaining=1.0):
+        if not readable or self._exhausted(Row.READ, Budget(1.0)):
             raise error
         try:
             result = self._guarded()
@@ -168,10 +169,12 @@ class Recovery:
         )
         return decide(verdict, call.statement(self._link).kind, at)
 
-    def _exhausted(self, row: Row, remaining: float) -> str:
+    def _exhausted(self, row: Row, budget: Budget) -> str:
         """Why there may be no further attempt, or ""."""
         options = self._db.resilience.options
-        if remaining <= 0:
+        if budget.remaining() <= 0:
+            if budget.lent:
+                return "the time of the request or retry_atomic around it is used up"
             return f"retry_deadline ({notes.seconds(options.retry_deadline)}) is used up"
         # What had no effect is free; once, because it is the server that decides what is refused.
         if row is Row.NOTHING_SENT or (row is Row.REFUSED and not self._attempts):
@@ -191,16 +194,18 @@ class Recovery:
             pause(self._db, self._rounds, budget)
         self._rounds += 1
 
-    def _again(self, row: Row, loss: Loss) -> Any:
+    def _again(self, row: Row, loss: Loss, budget: Budget) -> Any:
         db, call = self._db, self._call
         savepoints = list(db._savepoints) if not db.autocommit else []
         try:
             with roles.looking_for_primary(db) if row is Row.REFUSED else nullcontext():
                 self._replace(row, loss)
+        except ServerDown as error:
+            raise NotAgain(str(error).rstrip(".")) from error
         except Error as error:
             waited = monotonic() - self._began
             first_line = str(error).partition("\n")[0]
-            sentence = notes.unreachable(db.alias, waited, deadline(db))
+            sentence = notes.unreachable(db.alias, waited, deadline(db), lent=budget.lent)
             raise NotAgain(f"{sentence} ({first_line})") from error
         restore_savepoints(db, savepoints)
         call.wrapper._renew()
@@ -253,7 +258,7 @@ class Recovery:
         error.transaction_lost = not db.autocommit  # type: ignore[attr-defined]
         error.connection_lost = True  # type: ignore[attr-defined]
         if db.autocommit and (unit := UNIT.get()) is not None:
-            unit.took_effect(text_of(self._call.sql))  # it may have
+            unit.took_effect(db.alias, self._call.sql)  # it may have
         error.add_note(notes.refused(db.alias, loss.reason, loss.idle, limits, why))
         # Django marks the blocks of its TestCase so.
         if any(getattr(block, "_from_testcase", False) for block in db.atomic_blocks):

@@ -14,6 +14,7 @@ from . import facts as facts_module
 from .ageing import Kept, Learned, Limits, limits
 from .facts import Facts
 from .options import Options, parse
+from .probing import Probe
 
 if TYPE_CHECKING:
     from .mixins import ResilientDatabaseMixin
@@ -46,6 +47,7 @@ class Shared:
     def __init__(self) -> None:
         self.facts: Facts | None = None
         self.learned = Learned()
+        self.probe = Probe()
         self.age_logged = False
         self._counts: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()

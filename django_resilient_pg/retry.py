@@ -2,8 +2,8 @@
 
 :func:`decide` is the table of design section 1 for statements, as a pure function. The rest
 bounds it: one deadline for all waiting (:class:`Budget`), one bucket of tokens for all
-threads of the process (:mod:`.bucket`), exponential backoff with full jitter between connection
-attempts (tenacity, imported only when an attempt has failed).
+threads of the process (:mod:`.bucket`), one thread at a time that asks a server that is down
+(:mod:`.probing`), in a loop of tenacity's, imported only when an attempt has failed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Final
 
 from .statements import Kind
 from .verdicts import Verdict
@@ -97,12 +99,18 @@ def _refused(why: str) -> Decision:
 
 
 class Budget:
-    """The seconds that may be spent on reconnecting and retrying, all together."""
+    """The seconds that may be spent on reconnecting and retrying, all together.
 
-    __slots__ = ("_clock", "_ends", "seconds")
+    ``lent``: by the request or ``retry_atomic`` around a statement; else ``retry_deadline``.
+    """
 
-    def __init__(self, seconds: float, clock: Clock = time.monotonic) -> None:
+    __slots__ = ("_clock", "_ends", "lent", "seconds")
+
+    def __init__(
+        self, seconds: float, clock: Clock = time.monotonic, *, lent: bool = False
+    ) -> None:
         self.seconds = seconds
+        self.lent = lent
         self._clock = clock
         self._ends = clock() + seconds
 
@@ -111,8 +119,13 @@ class Budget:
         return max(0.0, self._ends - self._clock())
 
 
+#: What a ``retry_atomic`` around a statement leaves it, on whatever alias. A context variable
+#: crosses ``sync_to_async`` with what called it, as ``units.UNIT`` does with the request's.
+BUDGET: Final[ContextVar[Budget | None]] = ContextVar("django_resilient_pg_budget", default=None)
+
+
 def backoff(attempt: int, *, base: float, most: float, random: Callable[[], float]) -> float:
-    """Seconds before attempt number ``attempt`` + 1: full jitter below a doubling bound."""
+    """Seconds before run number ``attempt`` + 1: full jitter below a doubling bound."""
     return random() * min(most, base * 2.0 ** min(attempt - 1, 32))
 
 
@@ -127,6 +140,8 @@ def connect_again(
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Call ``connect`` until it succeeds, fails for good, or the budget is spent.
+
+    Every call may also fail because it is another thread's turn to ask (:mod:`.probing`).
 
     Args:
         connect: makes one attempt.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -16,7 +17,7 @@ from .connecting import spending
 from .losses import sqlstate_of
 from .mixins import ResilientDatabaseMixin
 from .resilience import logger
-from .retry import backoff
+from .retry import BUDGET, Budget, backoff
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,8 +35,9 @@ class _RetryAtomic:
     Args:
         using: database alias.
         retries: how often the function may run again (default 2).
-        deadline: seconds for all of it that is not the function's own work: reconnecting, waiting
-            and asking what became of a COMMIT (default 10).
+        deadline: seconds after the start (default 10) up to which it is run again. What is waited
+            for (reconnecting, asking what became of a COMMIT) ends there too, on every alias that
+            the function uses. More than one run takes, or there is no second one.
         conflicts: also after SQLSTATE 40001 and 40P01, with backoff (default True).
 
     The function runs again only if the server is known to have rolled its transaction back; after
@@ -92,6 +94,16 @@ class _RetryAtomic:
         return _Unit(connection, conflicts, retries, deadline).run(function)
 
 
+@contextmanager
+def _shared(budget: Budget) -> Iterator[None]:
+    """Let statements on every alias spend of this budget."""
+    token = BUDGET.set(budget)
+    try:
+        yield
+    finally:
+        BUDGET.reset(token)
+
+
 class _Unit:
     """One transaction that may run again."""
 
@@ -106,7 +118,7 @@ class _Unit:
         asked = db._ask_outcome
         db._in_unit = db._ask_outcome = True
         try:
-            with spending(db, seconds=self._deadline) as budget:
+            with spending(db, seconds=self._deadline) as budget, _shared(budget):
                 for attempt in range(1, self._retries + 1):
                     try:
                         with atomic(using=db.alias, durable=True):

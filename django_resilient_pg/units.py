@@ -23,27 +23,31 @@ class Unit:
 
     Attributes:
         budget: what all statements of the unit may spend on reconnecting and retrying, together.
-        texts: different texts of what took effect, or may have.
+        texts: by alias, different texts of what took effect, or may have.
         hooks: ``on_commit`` hooks that have run.
+        uncounted: statements of which it cannot be told what they did, by alias.
+        foreign: aliases of other engines that were used: nobody counts what took effect there.
     """
 
-    __slots__ = ("budget", "hooks", "overflowed", "texts")
+    __slots__ = ("budget", "foreign", "hooks", "texts", "uncounted")
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
-        self.texts: set[str] = set()
+        self.texts: dict[str, set[str]] = {}
         self.hooks = 0
-        self.overflowed = False
+        self.uncounted: set[str] = set()
+        self.foreign: set[str] = set()
 
-    def took_effect(self, text: object) -> None:
+    def took_effect(self, alias: str, text: object) -> None:
         """Note one statement."""
-        if len(self.texts) >= MOST_TEXTS or not isinstance(text, str):
-            self.overflowed = True
+        texts = self.texts.setdefault(alias, set())
+        if len(texts) >= MOST_TEXTS or not isinstance(text, str):
+            self.uncounted.add(alias)
         else:
-            self.texts.add(text)
+            texts.add(text)
 
 
 #: All units under way in this process: while there is none, statements need not look for theirs.
-ACTIVE: list[Unit] = []
+UNDER_WAY: list[Unit] = []
 #: The unit under way in this context, if any.
 UNIT: ContextVar[Unit | None] = ContextVar("django_resilient_pg_unit", default=None)

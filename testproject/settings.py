@@ -37,7 +37,10 @@ ALLOWED_HOSTS = os.environ.get(
 
 INSTALLED_APPS = ["django_resilient_pg", "testproject.shop"]
 # No sessions and no cookies, hence no CSRF middleware: this is a JSON service.
-MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]
+MIDDLEWARE = [
+    "django.middleware.common.CommonMiddleware",
+    "django_resilient_pg.middleware.RequestRetryMiddleware",
+]
 ROOT_URLCONF = "testproject.urls"
 WSGI_APPLICATION = "testproject.wsgi.application"
 ASGI_APPLICATION = "testproject.asgi.application"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from django.db import transaction
-from django.db.models import Sum
+from django.db.models import Func, Sum, TextField, Value
 from django.http import HttpRequest, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
 from django.views.decorators.http import require_GET, require_POST
@@ -13,6 +13,7 @@ from django.views.decorators.http import require_GET, require_POST
 from testproject.shop.models import Customer, Movement, Order, OrderLine, Product
 
 PAGE = 20
+NAP = 0.03  # seconds
 
 
 @require_GET
@@ -24,6 +25,7 @@ def products(request: HttpRequest) -> HttpResponseBase:
     return JsonResponse({"products": list(rows)})
 
 
+@transaction.non_atomic_requests  # Django has no transaction around an asynchronous view
 async def product_count(request: HttpRequest) -> HttpResponseBase:
     """Count the products: an asynchronous view, so that ASGI servers have one to run."""
     return JsonResponse({"products": await Product.objects.acount()})
@@ -40,6 +42,16 @@ def order(request: HttpRequest, pk: int) -> HttpResponseBase:
             "lines": [{"sku": line.product.sku, "quantity": line.quantity} for line in lines],
         }
     )
+
+
+@require_GET
+def report(request: HttpRequest) -> HttpResponseBase:
+    """Three reads, the second of which takes its time: one transaction under ATOMIC_REQUESTS."""
+    customers = Customer.objects.count()
+    nap = Func(Value(NAP), function="pg_sleep", output_field=TextField())
+    dearest = Product.objects.order_by("-price").annotate(nap=nap).values_list("sku", "nap")[:1]
+    found = {"dearest": next(iter(dearest))[0], "customers": customers}
+    return JsonResponse({**found, "orders": Order.objects.count()})
 
 
 @require_POST

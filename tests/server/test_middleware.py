@@ -1,112 +1,41 @@
-"""Requests that lose their connection, through Django's own handlers, sync and async."""
+"""Requests that lose their connection, through Django's own handlers, sync and async.
+
+Beside every promise: the same request on Django's engine, which fails.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
+from django.core.exceptions import ImproperlyConfigured
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.signals import got_request_exception
-from django.db import connections, transaction
-from django.http import HttpRequest, HttpResponse
+from django.db import Error, connections, transaction
+from django.db.backends.signals import connection_created
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from django.test import AsyncClient, Client, override_settings
-from django.urls import path
-from django.views import View
 
-from django_resilient_pg.decorators import not_replayable, replayable
+from django_resilient_pg import signals
 from testproject.postgres import Server
 from testproject.shop.models import Customer
-from tests.engines import backend_pid
+from tests.engines import RESILIENT, STOCK, Connections, backend_pid
+from tests.server.request_views import SECOND, faults, runs
 
-runs: list[str] = []
-faults: dict[str, Callable[[], None]] = {}
-
-
-def lose(when: str) -> None:
-    """Let the test end this thread's session, the first time only."""
-    runs.append(when)
-    if len([run for run in runs if run == when]) == 1:
-        faults["kill"]()
-
-
-def reading(request: HttpRequest) -> HttpResponse:
-    Customer.objects.count()
-    request.seen = "by an attempt"  # type: ignore[attr-defined]
-    with transaction.atomic():
-        Customer.objects.count()
-        lose("reading")
-        return HttpResponse(f"{Customer.objects.count()}")
-
-
-def wrote(request: HttpRequest) -> HttpResponse:
-    Customer.objects.create(name="once", email="once@example.com")
-    with transaction.atomic():
-        Customer.objects.count()
-        lose("wrote")
-        return HttpResponse(f"{Customer.objects.count()}")
-
-
-def hooked(request: HttpRequest) -> HttpResponse:
-    with transaction.atomic():
-        transaction.on_commit(lambda: None)
-    with transaction.atomic():
-        Customer.objects.count()
-        lose("hooked")
-        return HttpResponse(f"{Customer.objects.count()}")
-
-
-@replayable
-def posting(request: HttpRequest) -> HttpResponse:
-    name = request.POST["name"]
-    with transaction.atomic():
-        Customer.objects.create(name=name, email=f"{name}@example.com")
-        lose("posting")
-        Customer.objects.create(name=name + "2", email=f"{name}2@example.com")
-    return HttpResponse(name)
-
-
-def unmarked(request: HttpRequest) -> HttpResponse:
-    with transaction.atomic():
-        Customer.objects.create(name="u", email="u@example.com")
-        lose("unmarked")
-        Customer.objects.count()
-    return HttpResponse("u")
-
-
-@not_replayable
-def forbidden(request: HttpRequest) -> HttpResponse:
-    with transaction.atomic():
-        Customer.objects.count()
-        lose("forbidden")
-        return HttpResponse(f"{Customer.objects.count()}")
-
-
-class Classy(View):
-    def get(self, request: HttpRequest) -> HttpResponse:
-        return reading(request)
-
-
-async def asynchronous(request: HttpRequest) -> HttpResponse:
-    from asgiref.sync import sync_to_async
-
-    return await sync_to_async(reading)(request)
-
-
-urlpatterns = [
-    path("reading/", reading),
-    path("wrote/", wrote),
-    path("hooked/", hooked),
-    path("posting/", posting),
-    path("unmarked/", unmarked),
-    path("forbidden/", forbidden),
-    path("classy/", Classy.as_view()),
-    path("asynchronous/", asynchronous),
-]
+OURS = "django_resilient_pg.middleware.RequestRetryMiddleware"
+VIEWS = "tests.server.request_views"
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates"}]
 
 
 @pytest.fixture
 def reported() -> Iterator[list[Any]]:
+    """What ``got_request_exception`` told."""
     heard: list[Any] = []
 
     def hear(**about: Any) -> None:
@@ -120,79 +49,552 @@ def reported() -> Iterator[list[Any]]:
 @pytest.fixture(autouse=True)
 def shop(project: str, server: Server) -> Iterator[None]:
     runs.clear()
-
-    def kill() -> None:
-        server.terminate(backend_pid(connections[project]))
-
-    faults["kill"] = kill
-    middleware = ["django_resilient_pg.middleware.RequestRetryMiddleware"]
+    faults["kill"] = lambda: server.terminate(backend_pid(connections[project]))
     with override_settings(
-        ROOT_URLCONF=__name__, MIDDLEWARE=middleware, ALLOWED_HOSTS=["testserver"]
+        ROOT_URLCONF=VIEWS,
+        MIDDLEWARE=[OURS],
+        ALLOWED_HOSTS=["testserver"],
+        TEMPLATES=TEMPLATES,
+        REST_FRAMEWORK={"UNAUTHENTICATED_USER": None},
     ):
         yield
 
 
-def get(url: str, method: str = "get", data: Any = None) -> Any:
+@contextmanager
+def engine(name: str) -> Iterator[None]:
+    """Give the alias "default" this engine."""
+    settings = connections.settings["default"]
+    before = settings["ENGINE"]
+    forget_connection()
+    settings["ENGINE"] = name
+    try:
+        yield
+    finally:
+        forget_connection()
+        settings["ENGINE"] = before
+
+
+def forget_connection() -> None:
+    """So that the next one in this thread is made by the settings."""
+    connections["default"].close()
+    del connections["default"]
+
+
+@contextmanager
+def atomic_requests() -> Iterator[None]:
+    settings = connections.settings["default"]
+    settings["ATOMIC_REQUESTS"] = True
+    try:
+        yield
+    finally:
+        settings["ATOMIC_REQUESTS"] = False
+
+
+def send(url: str, method: str = "get", data: Any = None, **more: Any) -> Any:
     client = Client(raise_request_exception=False)
-    return getattr(client, method)(url, data)
+    return getattr(client, method)(url, data, **more)
 
 
-@pytest.mark.parametrize("url", ["/reading/", "/classy/"])
-def test_a_get_that_only_read_is_run_again_without_a_trace(url: str, reported: list[Any]) -> None:
-    response = get(url)
+def send_async(url: str) -> Any:
+    async def ask() -> Any:
+        await sync_to_async(forget_connection)()
+        response: Any = await AsyncClient(raise_request_exception=False).get(url)
+        if response.streaming:
+            response.body = b"".join([chunk async for chunk in response])
+        else:
+            response.body = response.content
+        await sync_to_async(forget_connection)()
+        return response
+
+    return asyncio.run(ask())
+
+
+def names() -> list[str]:
+    return sorted(Customer.objects.values_list("name", flat=True))
+
+
+# -- what is run again ------------------------------------------------------------------------
+
+READS = "reading classy rendering committed_reads setting".split()
+
+
+@pytest.mark.parametrize("view", READS)
+def test_a_get_that_only_read_is_run_again_without_a_trace(view: str, reported: list[Any]) -> None:
+    response = send(f"/{view}/")
     assert (response.status_code, response.content) == (200, b"0")
-    assert runs == ["reading"] * 2
+    assert runs == [view] * 2
     assert reported == []
+
+
+@pytest.mark.parametrize("view", READS)
+def test_on_the_stock_engine_it_fails(view: str, reported: list[Any]) -> None:
+    with engine(STOCK):
+        assert send(f"/{view}/").status_code == 500
+    assert (runs, len(reported)) == ([view], 1)
 
 
 def test_without_the_middleware_it_fails(reported: list[Any]) -> None:
     with override_settings(MIDDLEWARE=[]):
-        assert get("/reading/").status_code == 500
+        assert send("/reading/").status_code == 500
     assert len(reported) == 1
 
 
-@pytest.mark.parametrize("url", ["/wrote/", "/hooked/", "/forbidden/"])
-def test_what_had_an_effect_or_is_forbidden_is_not_run_again(url: str, reported: list[Any]) -> None:
-    assert get(url).status_code == 500
-    assert len(runs) == 1
-    assert len(reported) == 1
-    assert Customer.objects.count() == (url == "/wrote/")
+@pytest.mark.parametrize("method", ["head", "options"])
+def test_other_safe_methods_are_run_again(method: str) -> None:
+    assert send("/reading/", method).status_code == 200
+    assert runs == ["reading"] * 2
 
 
-def test_a_post_marked_replayable_is_run_again_with_its_body() -> None:
-    response = get("/posting/", "post", {"name": "joe"})
+def test_atomic_requests_are_begun_again() -> None:
+    with atomic_requests():
+        assert send("/reading/").status_code == 200
+        assert send("/rendering/").status_code == 200
+        assert runs == ["reading", "reading", "rendering", "rendering"]
+
+
+def test_a_get_that_wrote_in_its_lost_transaction_is_run_again() -> None:
+    """Nothing has taken effect: the server has rolled it back."""
+    with atomic_requests():
+        assert send("/wrote/").status_code == 200
+    assert (runs, names()) == (["wrote"] * 2, ["once"])
+
+
+@pytest.mark.parametrize("name", [RESILIENT, STOCK])
+@pytest.mark.parametrize("view", ["posting", "classy"])
+def test_a_post_marked_replayable_is_run_again_with_its_body(view: str, name: str) -> None:
+    with engine(name):
+        response = send(f"/{view}/", "post", {"name": "joe"})
+    if name == STOCK:
+        assert (response.status_code, names()) == (500, [])
+        return
     assert (response.status_code, response.content) == (200, b"joe")
     assert runs == ["posting"] * 2
-    assert sorted(Customer.objects.values_list("name", flat=True)) == ["joe", "joe2"]
+    assert names() == ["joe", "joe2"]
 
 
-def test_a_post_that_is_not_marked_is_not_run_again() -> None:
-    assert get("/unmarked/", "post", {"name": "joe"}).status_code == 500
-    assert Customer.objects.count() == 0
+def test_it_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[signals.RequestRetried] = []
 
+    def hear(record: signals.RequestRetried, request: HttpRequest, **_: object) -> None:
+        assert request.path == record.path
+        heard.append(record)
 
-def test_atomic_requests_are_begun_again(project: str) -> None:
-    connections[project].settings_dict["ATOMIC_REQUESTS"] = True
+    signals.request_retried.connect(hear)
     try:
-        response = get("/reading/")
+        send("/reading/?token=secret")
     finally:
-        connections[project].settings_dict["ATOMIC_REQUESTS"] = False
-    assert (response.status_code, len(runs)) == (200, 2)
+        signals.request_retried.disconnect(hear)
+    assert heard == [signals.RequestRetried("GET", "/reading/", 1)]
+    assert "GET /reading/ is run again on a new connection." in caplog.text
 
 
-def test_it_gives_up_with_503_where_that_is_wanted() -> None:
+# -- what is not ------------------------------------------------------------------------------
+
+EFFECTS = {
+    "wrote": 'it has written on "default", or may have',
+    "committed": 'it has written on "default", or may have',
+    "failed_half_way": 'it has written on "default", or may have',
+    "committed_much": 'it ran statements on "default" of which it cannot be told what they did',
+    "copied": 'it has written on "default", or may have',
+    "called": "it calls nextval(), which may do more than read",
+    "hooked": "1 on_commit hook has run",
+    "forbidden": "its view is marked @not_replayable",
+}
+
+
+@pytest.mark.parametrize("view", EFFECTS)
+def test_what_had_an_effect_or_is_forbidden_is_not_run_again(
+    view: str, reported: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert send(f"/{view}/").status_code == 500
+    assert runs == (["hook"] if view == "hooked" else []) + [view]
+    assert len(reported) == 1
+    assert f"was not run again: {EFFECTS[view]}." in caplog.text
+    wrote = view in {"wrote", "committed", "committed_much", "copied", "failed_half_way"}
+    assert names() == (["once"] if wrote else [])
+
+
+def test_the_error_is_the_views_own_with_a_note() -> None:
+    with pytest.raises(Error) as caught:
+        Client().get("/wrote/")
+    *_, note = caught.value.__notes__
+    assert note == f"The request was not run again: {EFFECTS['wrote']}."
+
+
+@pytest.mark.parametrize("method", ["post", "put"])
+def test_other_methods_are_not_run_again_unless_marked(method: str) -> None:
+    url = "/unmarked/" if method == "post" else "/classy/"
+    assert send(url, method, {"name": "joe"}).status_code == 500
+    assert (runs, names()) == (["unmarked"], [])
+
+
+def test_methods_can_be_added() -> None:
+    with override_settings(RESILIENT_PG_REPLAY_METHODS=["GET", "POST"]):
+        assert send("/unmarked/", "post").status_code == 200
+    assert names() == ["u", "u2"]
+
+
+def test_a_loss_that_the_view_answered_stays_answered() -> None:
+    response = send("/swallowed/")
+    assert (response.status_code, response.content) == (502, b"sorry")
+
+
+@pytest.fixture
+def second(request: pytest.FixtureRequest, make_connection: Connections) -> str:
+    """A second alias with the engine of the parameter."""
+    kind: str = request.param
+    if kind == "sqlite":
+        entry = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
+        make_connection.register(SECOND, entry)
+    else:
+        made = make_connection(kind, alias=SECOND, database="project", CONN_MAX_AGE=60)
+        made.ensure_connection()
+    return kind
+
+
+@pytest.mark.parametrize("second", [RESILIENT, STOCK], indirect=True)
+@pytest.mark.parametrize("view", ["wrote_elsewhere", "hooked_elsewhere"])
+def test_effects_on_every_alias_count(view: str, second: str) -> None:
+    assert send(f"/{view}/").status_code == 500
+    assert runs[-1] == view
+    assert len(runs) == (2 if view == "hooked_elsewhere" else 1)
+    assert names() == (["once"] if view == "wrote_elsewhere" else [])
+
+
+@pytest.mark.parametrize("second", [RESILIENT, STOCK, "sqlite"], indirect=True)
+def test_reads_count_where_nobody_can_tell_them_from_writes(
+    second: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):  # the connection is new, then old
+        response = send("/read_elsewhere/")
+        assert response.status_code == (200 if second == RESILIENT else 500)
+        assert len(runs) == (2 if second == RESILIENT else 1)
+        if second != RESILIENT:
+            assert f'it used the connection "{SECOND}", whose engine' in caplog.text
+        runs.clear()
+
+
+@pytest.mark.parametrize("second", [STOCK, "sqlite"], indirect=True)
+def test_a_connection_of_another_engine_that_is_not_used_is_in_nobodys_way(second: str) -> None:
+    send("/read_elsewhere/")
+    assert send("/reading/").status_code == 200
+    assert runs == ["read_elsewhere", "reading", "reading"]
+
+
+def test_inside_a_test_case_nothing_is_run_again(caplog: pytest.LogCaptureFixture) -> None:
+    """The transaction that was lost is the test's own."""
+    with transaction.atomic():
+        Customer.objects.count()
+        assert send("/reading/").status_code == 500
+        assert runs == ["reading"]
+    assert "inside a transaction" in caplog.text
+
+
+# -- bodies -----------------------------------------------------------------------------------
+
+
+def test_a_body_read_as_a_stream_is_replayed() -> None:
+    response = send("/streamed/", "post", b"joe", content_type="text/plain")
+    assert (response.content, names()) == (b"joe", ["joe", "joe2"])
+
+
+@pytest.mark.parametrize("csrf", [False, True])
+def test_an_upload_is_replayed(csrf: bool) -> None:
+    """CSRF protection parses the form from the stream before the view."""
+    before = ["tests.server.request_middleware.reads_post"] if csrf else []
+    with override_settings(MIDDLEWARE=[*before, OURS]):
+        response = send("/uploading/", "post", {"file": SimpleUploadedFile("f", b"joe")})
+    assert (response.content, names()) == (b"joe", ["joe", "joe2"])
+
+
+@override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=100)
+def test_an_upload_that_stays_a_stream_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    response = send("/uploading/", "post", {"file": SimpleUploadedFile("f", b"joe")})
+    assert (response.status_code, names()) == (500, [])
+    assert "its body was a stream and is gone" in caplog.text
+
+
+@override_settings(FILE_UPLOAD_MAX_MEMORY_SIZE=1)
+def test_nor_is_one_that_was_written_to_a_file_before_the_view() -> None:
+    with override_settings(MIDDLEWARE=["tests.server.request_middleware.reads_post", OURS]):
+        response = send("/uploading/", "post", {"file": SimpleUploadedFile("f", b"joe")})
+    assert (response.status_code, names()) == (500, [])
+
+
+# -- no trace ---------------------------------------------------------------------------------
+
+TRACED = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "tests.server.request_middleware.begins_traces",
+    OURS,
+]
+SESSIONS = "django.contrib.sessions.backends.cache"
+
+
+@pytest.mark.parametrize("storage", ["fallback.Fallback", "cookie.Cookie", "session.Session"])
+@pytest.mark.parametrize("stored", [False, True])
+def test_the_failed_attempt_leaves_no_trace(storage: str, stored: bool) -> None:
+    """Session, messages, attributes and META are as before the view; ``stored``: the second
+    request of a session, which is loaded from its store."""
+    given = {"MESSAGE_STORAGE": f"django.contrib.messages.storage.{storage}Storage"}
+    client = Client()
+    with override_settings(MIDDLEWARE=TRACED, SESSION_ENGINE=SESSIONS, **given):
+        if stored:
+            kill, faults["kill"] = faults["kill"], lambda: None
+            client.get("/tracing/")
+            faults["kill"] = kill
+            runs.clear()
+        response = client.get("/tracing/")
+    assert runs == ["tracing"] * 2
+    visits = ["middleware", "view"] * (2 if stored else 1)
+    told = (1, ["middleware", "view"], ["view"], "x", visits, ["seen"])
+    assert response.content.decode() == repr(told)
+
+
+def test_a_session_with_a_new_key_is_an_effect(caplog: pytest.LogCaptureFixture) -> None:
+    with override_settings(MIDDLEWARE=TRACED, SESSION_ENGINE=SESSIONS):
+        assert send("/new_session_key/").status_code == 500
+    assert "it gave its session another key" in caplog.text
+
+
+def test_other_middlewares_see_one_answer() -> None:
+    from tests.server import request_middleware
+
+    request_middleware.seen.clear()
+    above = "tests.server.request_middleware.Watching"
+    with override_settings(MIDDLEWARE=[above, OURS]):
+        assert send("/rendering/").status_code == 200
+        assert send("/reading/").status_code == 200
+    assert request_middleware.seen == [
+        *["process_view", "process_template_response"] * 2,
+        "response",
+        *["process_view"] * 2,
+        "response",
+    ]
+
+
+# -- streams ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [RESILIENT, STOCK])
+def test_a_stream_is_run_again_before_its_first_chunk(name: str, reported: list[Any]) -> None:
+    with engine(name):
+        if name == STOCK:
+            response = send("/stream/")
+            assert response.status_code == 500
+            return
+        response = send("/stream/")
+        assert response.getvalue() == b"0!"
+    assert (runs, reported) == (["stream"] * 2, [])
+
+
+def test_a_stream_that_has_begun_is_not() -> None:
+    response = send("/stream_lost_late/")
+    with pytest.raises(Error):
+        response.getvalue()
+    assert runs == ["stream_lost_late"]
+
+
+def test_other_streams_are_left_alone() -> None:
+    assert send("/empty_stream/").getvalue() == b""
+    assert send("/file/").getvalue() == b"of a file"
+    response = send("/events/")
+    assert runs == []
+    assert response.getvalue() == b"data: 1\n\n"
+
+
+# -- ASGI -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("view", ["reading", "asynchronous", "rendering", "stream", "stream_async"])
+@pytest.mark.parametrize("name", [RESILIENT, STOCK])
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume")
+def test_under_asgi(view: str, name: str, reported: list[Any]) -> None:
+    faults_here = Exception if name == STOCK and view.startswith("stream") else ()
+    with engine(name):
+        try:
+            response = send_async(f"/{view}/")
+        except faults_here:
+            return
+    if name == STOCK:
+        assert response.status_code == 500
+        return
+    assert response.status_code == 200
+    assert response.body == (b"0!" if view.startswith("stream") else b"0")
+    assert (runs, reported) == ([view] * 2, [])
+
+
+def test_a_write_in_another_thread_counts() -> None:
+    assert send_async("/wrote_in_a_thread/").status_code == 500
+    assert (runs, names()) == (["wrote_in_a_thread"], ["once"])
+
+
+def test_an_async_view_under_wsgi() -> None:
+    assert send("/asynchronous/").status_code == 200
+    assert runs == ["asynchronous"] * 2
+
+
+# -- Django REST framework --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("view", ["rest", "rest_set", "function"])
+@pytest.mark.parametrize("atomic", [False, True])
+def test_rest_reads_are_run_again(view: str, atomic: bool, reported: list[Any]) -> None:
+    """DRF has no answer to an error of the database: it raises it again."""
+    with override_settings(ROOT_URLCONF="tests.server.rest_views"):
+        if atomic:
+            with atomic_requests():
+                response = send(f"/{view}/")
+        else:
+            response = send(f"/{view}/")
+        assert (response.status_code, response.json()) == (200, "0")
+        assert (runs, reported) == ([view] * 2, [])
+        with engine(STOCK):
+            runs.clear()
+            assert send(f"/{view}/").status_code == 500
+
+
+@pytest.mark.parametrize("view", ["rest", "rest_set"])
+@pytest.mark.parametrize("content_type", ["application/json", None])
+def test_rest_writes_that_are_marked(view: str, content_type: str | None) -> None:
+    """The mark on a method counts, and both a JSON body and a form are there again."""
+    more = {} if content_type is None else {"content_type": content_type}
+    with override_settings(ROOT_URLCONF="tests.server.rest_views"):
+        response = send(f"/{view}/", "post", {"name": "joe"}, **more)
+    assert (response.status_code, response.json()) == (200, "joe")
+    assert (runs, names()) == ([view] * 2, ["joe", "joe2"])
+
+
+def test_rest_writes_that_are_not() -> None:
+    with override_settings(ROOT_URLCONF="tests.server.rest_views"):
+        response = send("/rest/", "put", {"name": "j"}, content_type="application/json")
+    assert (response.status_code, runs, names()) == (500, ["rest"], [])
+
+
+def test_what_rest_answers_is_rolled_back_and_not_run_again() -> None:
+    """``APIException``: DRF calls ``set_rollback()`` and answers; nothing reaches Django."""
+    with override_settings(ROOT_URLCONF="tests.server.rest_views"), atomic_requests():
+        response = send("/answered/")
+    assert (response.status_code, response.json()) == (500, {"detail": "sorry"})
+    assert (runs, names()) == (["answered"], [])
+
+
+# -- giving up --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("view", "again"), [("reading", "5"), ("unmarked", "5"), ("wrote", None), ("hooked", None)]
+)
+def test_it_gives_up_with_503_where_that_is_wanted(view: str, again: str | None) -> None:
+    """Only where nothing has been done does it invite to try again."""
     with override_settings(RESILIENT_PG_REQUEST_RETRIES=0, RESILIENT_PG_UNAVAILABLE_RESPONSE=True):
-        response = get("/reading/")
+        response = send(f"/{view}/", "post" if view == "unmarked" else "get")
     assert response.status_code == 503
-    assert response["Retry-After"] == "5"
+    assert response.get("Retry-After") == again
+    assert runs[-1] == view
+    with override_settings(RESILIENT_PG_UNAVAILABLE_RESPONSE=True):
+        runs.clear()
+        assert send("/reading/").status_code == 200
 
 
-@pytest.mark.parametrize("url", ["/reading/", "/asynchronous/"])
-def test_under_asgi(url: str, reported: list[Any]) -> None:
-    async def ask() -> Any:
-        return await AsyncClient(raise_request_exception=False).get(url)
+def test_it_gives_up_after_its_retries(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    runs.extend(["reading"])  # not the first run any more
 
-    response = asyncio.run(ask())
-    assert (response.status_code, response.content) == (200, b"0")
-    assert len(runs) == 2
-    assert reported == []
+    def always(*_: object) -> bool:
+        server.terminate(backend_pid(connections["default"]))
+        return True
+
+    with override_settings(RESILIENT_PG_REQUEST_RETRIES=3), _losing_always(always):
+        assert send("/reading/").status_code == 500
+    assert runs == ["reading"] * 5
+    assert "it was run again 3 times already (RESILIENT_PG_REQUEST_RETRIES)" in caplog.text
+
+
+def test_what_runs_while_connecting_does_not_count() -> None:
+    """It runs again with every connection."""
+
+    def greet(connection: Any, **_: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('application_name', 'greeted', false)")
+
+    connections["default"].close()
+    connection_created.connect(greet)
+    try:
+        assert send("/reading/").status_code == 200
+    finally:
+        connection_created.disconnect(greet)
+    assert runs == ["reading"] * 2
+
+
+@contextmanager
+def _losing_always(kill: Any) -> Iterator[None]:
+    from tests.server import request_views
+
+    before = request_views.lose
+
+    def lose(name: str) -> None:
+        runs.append(name)
+        kill()
+
+    request_views.lose = lose
+    try:
+        yield
+    finally:
+        request_views.lose = before
+
+
+def test_the_deadline_ends_it(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    def slowly() -> None:
+        server.terminate(backend_pid(connections["default"]))
+        time.sleep(0.3)
+
+    faults["kill"] = slowly
+    with override_settings(RESILIENT_PG_REQUEST_DEADLINE=0.2):
+        assert send("/reading/").status_code == 500
+    assert "it began more than 0.2 s ago (RESILIENT_PG_REQUEST_DEADLINE)" in caplog.text
+
+
+@pytest.mark.parametrize("unavailable", [False, True])
+def test_a_server_that_cannot_be_reached(unavailable: bool, make_connection: Connections) -> None:
+    """The deadline of the request bounds its statements, whatever theirs is."""
+    make_connection(RESILIENT, alias=SECOND, PORT=1, retry_deadline=60)
+    began = time.monotonic()
+    with override_settings(
+        RESILIENT_PG_REQUEST_DEADLINE=0.5, RESILIENT_PG_UNAVAILABLE_RESPONSE=unavailable
+    ):
+        response = send("/unreachable/")
+    assert time.monotonic() - began < 5
+    assert response.status_code == (503 if unavailable else 500)
+    assert response.get("Retry-After") == ("5" if unavailable else None)
+
+
+# -- settings ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("REQUEST_RETRIES", 11, "The nearest valid value is 10."),
+        ("REQUEST_RETRIES", 1.5, "must be a whole number from 0 to 10 times"),
+        ("REQUEST_DEADLINE", 0, "The nearest valid value is 0.1."),
+        ("REQUEST_DEADLINE", float("nan"), "must be a number"),
+        ("REPLAY_METHODS", "GET", "a list of some of GET, HEAD"),
+        ("REPLAY_METHODS", ["get"], "Instead of 'get' say \"GET\" or nothing."),
+        ("UNAVAILABLE_RESPONSE", "maybe", "must be True or False"),
+        ("UNAVAILABLE_RESPONSE", None, "must be True or False"),
+    ],
+)
+def test_wrong_settings_are_said_at_the_start(name: str, value: object, sentence: str) -> None:
+    from django_resilient_pg.middleware import RequestRetryMiddleware
+
+    def never(request: HttpRequest) -> HttpResponseBase:
+        raise AssertionError
+
+    with (
+        override_settings(**{f"RESILIENT_PG_{name}": value}),
+        pytest.raises(ImproperlyConfigured) as caught,
+    ):
+        RequestRetryMiddleware(never)
+    assert f"RESILIENT_PG_{name} is {value!r}" in str(caught.value)
+    assert sentence in str(caught.value)

@@ -481,6 +481,7 @@ QUOTED = [
     (PROMISE, notes.commit_unknown("default", Reason.ADMINISTRATOR)),
     (PROMISE, notes.delivered("default", 300)),
     (PROMISE, notes.unreachable("default", 10.0, 10.0)),
+    (PROMISE, notes.down("default", "connection refused", 0.3, waits=False)),
     (OBSERVE, notes.happened("default", Reason.SERVER_IDLE_TIMEOUT, 35.0, None)),
 ]
 

@@ -24,9 +24,10 @@ DEFAULTS: dict[str, Any] = {
     "read_retries": 2,
     "retry_deadline": 10.0,
     "backoff": 0.05,
-    "max_backoff": 2.0,
+    "max_backoff": 0.5,
     "primary": None,
     "replay_session": True,
+    "commit_outcome": False,
     "credentials": None,
 }
 NUMBERS = [d for d in declarations() if d.kind in {"number", "integer"}]

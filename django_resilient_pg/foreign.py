@@ -1,0 +1,67 @@
+"""Whether a unit of work has used a connection of another engine, where nobody counts effects.
+
+Such connections are watched one by one: each notes that a cursor was made on it, or a hook
+registered. Connections of this engine pay nothing for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
+
+from .mixins import ResilientDatabaseMixin
+from .units import UNIT
+
+# Every statement, callproc() and COPY needs a cursor, and these two make them all. A hook can run
+# without any.
+_WAYS: Final = ("make_cursor", "make_debug_cursor", "on_commit")
+
+
+def watch_from_now() -> None:
+    """Watch the connections of other engines, those that are there and those that will be."""
+    connection_created.connect(_watch_new, dispatch_uid="django_resilient_pg.foreign")
+    for connection in _unwatched():
+        _watch(connection)
+
+
+def used(unit_aliases: set[str]) -> set[str]:
+    """The aliases of other engines that a unit has used, or may have.
+
+    A connection of this thread that was made since and has never connected was not watched yet.
+    """
+    unwatched = _unwatched()
+    for connection in unwatched:
+        _watch(connection)
+    return unit_aliases | {connection.alias for connection in unwatched}
+
+
+def _unwatched() -> list[BaseDatabaseWrapper]:
+    every = connections.all(initialized_only=True)
+    return [one for one in every if _is_foreign(one) and "on_commit" not in one.__dict__]
+
+
+def _is_foreign(connection: BaseDatabaseWrapper) -> bool:
+    return not isinstance(connection, ResilientDatabaseMixin)
+
+
+def _watch_new(sender: object, connection: BaseDatabaseWrapper, **_: object) -> None:
+    if _is_foreign(connection) and "on_commit" not in connection.__dict__:
+        _watch(connection)
+
+
+def _watch(connection: BaseDatabaseWrapper) -> None:
+    for way in _WAYS:
+        setattr(connection, way, _noting(connection.alias, getattr(connection, way)))
+
+
+def _noting(alias: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        if (unit := UNIT.get()) is not None:
+            unit.foreign.add(alias)
+        return call(*args, **kwargs)
+
+    return noting

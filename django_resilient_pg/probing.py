@@ -1,0 +1,130 @@
+"""Who may ask a server that is down, and what is known of it: one verdict for all threads.
+
+While a server answers, every thread connects by itself and nothing here is locked. After a failed
+attempt one thread at a time asks again (the first that comes when the next attempt is due); the
+others wait for its verdict or fail at once. No thread of its own, no timer: a process that wants
+nothing of its database does not disturb it.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+# Seconds after which a thread that waits for another one's attempt looks at its own budget.
+_SLICE: Final = 0.25
+
+
+class Turn(enum.Enum):
+    """What a thread may do that wants a connection."""
+
+    FREE = "the server is not known to be down: connect"
+    ASK = "it is down, and this is the one thread that asks: connect"
+    WAIT = "it is down, and another attempt is under way or not yet due"
+
+
+def pause(failures: int, *, base: float, most: float, random: Callable[[], float]) -> float:
+    """Seconds from failed attempt number ``failures`` to the next: half of them at random.
+
+    Never less than half, so that the attempts per second have a bound.
+    """
+    return min(most, base * 2.0 ** min(failures - 1, 32)) * (1 + random()) / 2
+
+
+class Probe:
+    """The verdict on one server, and the right to ask for it. Safe to use from all threads.
+
+    Attributes:
+        down: the last attempt has failed; read without a lock.
+        said: the first line of how.
+        failures: attempts that have failed since it is down.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.down = False
+        self.said = ""
+        self.failures = 0
+        self._due = 0.0
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        self._asking = False
+        self._changed = threading.Condition()
+        self._pid = os.getpid()  # last: who sees it sees the rest
+
+    def _own(self) -> threading.Condition:
+        """The lock. In a forked child a new one: another thread may have held it at the fork."""
+        if self._pid != os.getpid():
+            self._start_anew()
+        return self._changed
+
+    def begin(self) -> Turn:
+        """Ask for a turn. After ASK one of the three below must follow."""
+        if not self.down:
+            return Turn.FREE
+        with self._own():
+            return self._turn()
+
+    def _turn(self) -> Turn:
+        if not self.down:
+            return Turn.FREE
+        if self._asking or self._clock() < self._due:
+            return Turn.WAIT
+        self._asking = True
+        return Turn.ASK
+
+    def failed(self, turn: Turn, said: str, wait: Callable[[int], float]) -> None:
+        """The server could not be reached; ``wait(failures)`` seconds until the next attempt."""
+        with self._own():
+            if turn is Turn.ASK:
+                self._asking = False
+            elif self.down:
+                return  # begun before it was known: not what sets the pace
+            self.down = True
+            self.said = said
+            self.failures += 1
+            self._due = self._clock() + wait(self.failures)
+            self._changed.notify_all()
+
+    def answered(self, turn: Turn) -> None:
+        """The server has answered, if only to refuse."""
+        if turn is Turn.FREE and not self.down:
+            return
+        with self._own():
+            self._leave(turn)
+            self.down = False
+            self.failures = 0
+            self._changed.notify_all()
+
+    def interrupted(self, turn: Turn) -> None:
+        """The attempt ended without a verdict: the next thread may ask at once."""
+        if turn is Turn.ASK:
+            with self._own():
+                self._leave(turn)
+                self._changed.notify_all()
+
+    def _leave(self, turn: Turn) -> None:
+        if turn is Turn.ASK:
+            self._asking = False
+
+    def due_in(self) -> float:
+        """Seconds until it is worth asking for a turn again; 0 while nobody asks and one is due."""
+        if not self.down:
+            return 0.0
+        return _SLICE if self._asking else max(0.0, self._due - self._clock())
+
+    @property
+    def asking(self) -> bool:
+        """Whether an attempt is under way."""
+        return self._asking
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the next verdict, so many seconds at most."""
+        with self._own():
+            if self.down:
+                self._changed.wait(seconds)

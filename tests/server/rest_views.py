@@ -1,0 +1,72 @@
+"""Views of Django REST framework that lose their connection; a URLconf."""
+
+from __future__ import annotations
+
+from django.db import Error
+from django.urls import path
+from rest_framework.decorators import api_view, authentication_classes, permission_classes
+from rest_framework.exceptions import APIException
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+from rest_framework.viewsets import ViewSet
+
+from django_resilient_pg.decorators import replayable
+from tests.server.request_views import create, lose_while_writing, lost_reads
+
+
+class Open:
+    """No users here."""
+
+    authentication_classes = ()
+    permission_classes = ()
+
+
+class Rest(Open, APIView):
+    def get(self, request: Request) -> Response:
+        return Response(lost_reads("rest"))
+
+    @replayable
+    def post(self, request: Request) -> Response:
+        lose_while_writing("rest", request.data["name"])
+        return Response(request.data["name"])
+
+    def put(self, request: Request) -> Response:
+        lose_while_writing("rest", request.data["name"])
+        return Response("never")
+
+
+class RestSet(Open, ViewSet):
+    def list(self, request: Request) -> Response:
+        return Response(lost_reads("rest_set"))
+
+    @replayable
+    def create(self, request: Request) -> Response:
+        lose_while_writing("rest_set", request.data["name"])
+        return Response(request.data["name"])
+
+
+class Answered(Open, APIView):
+    """The loss becomes an answer of DRF's: ``set_rollback()``, no exception."""
+
+    def get(self, request: Request) -> Response:
+        create("never")
+        try:
+            return Response(lost_reads("answered"))
+        except Error as error:
+            raise APIException("sorry") from error
+
+
+@api_view(["GET"])
+@authentication_classes([])
+@permission_classes([])
+def function(request: Request) -> Response:
+    return Response(lost_reads("function"))
+
+
+urlpatterns = [
+    path("rest/", Rest.as_view()),
+    path("rest_set/", RestSet.as_view({"get": "list", "post": "create"})),
+    path("answered/", Answered.as_view()),
+    path("function/", function),
+]

@@ -1,0 +1,198 @@
+"""One deadline for a request or a ``retry_atomic`` and all that it waits for, in every thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import OperationalError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.http import HttpRequest, HttpResponse
+from django.test import AsyncClient, override_settings
+from django.urls import path
+
+from django_resilient_pg import signals
+from django_resilient_pg.bucket import BUCKET
+from django_resilient_pg.errors import ServerDown
+from django_resilient_pg.retry import BUDGET, Budget
+from django_resilient_pg.transaction import retry_atomic
+from testproject.cluster import free_port
+from testproject.postgres import Server
+from tests.engines import STOCK, Connections
+from tests.faults.proxy import Proxy
+
+
+def ask(alias: str) -> None:
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+def seconds_of_waiting(alias: str) -> float:
+    """How long a statement waits for a server that stays down, because others have no more time."""
+    began = time.monotonic()
+    with pytest.raises(OperationalError) as caught:
+        ask(alias)
+    assert "all that the request or retry_atomic around it had left" in caught.value.__notes__[0]
+    return time.monotonic() - began
+
+
+@pytest.fixture
+def tokens() -> Iterator[None]:
+    """All the tokens there can be, and what is spent here is given back."""
+    before, BUCKET.tokens = BUCKET.tokens, BUCKET.CAPACITY
+    yield
+    BUCKET.tokens = before
+
+
+@pytest.fixture
+def down(make_connection: Connections, tokens: None) -> Callable[..., BaseDatabaseWrapper]:
+    """Makes connections to a port that nobody listens on."""
+    return partial(make_connection, PORT=free_port())
+
+
+waited: list[float] = []
+
+
+async def twice(request: HttpRequest, alias: str) -> HttpResponse:
+    """Two statements in threads of their own: the second has what the first has left."""
+    for sensitive in (True, False):
+        waited.append(await sync_to_async(seconds_of_waiting, thread_sensitive=sensitive)(alias))
+    return HttpResponse("1")
+
+
+urlpatterns = [path("<str:alias>/", twice)]
+
+
+def test_a_requests_deadline_crosses_sync_to_async(
+    down: Callable[..., BaseDatabaseWrapper],
+) -> None:
+    alias = down(retry_deadline=30.0).alias
+    waited.clear()
+    middleware = ["django_resilient_pg.middleware.RequestRetryMiddleware"]
+    with override_settings(
+        ROOT_URLCONF=__name__,
+        MIDDLEWARE=middleware,
+        ALLOWED_HOSTS=["testserver"],
+        RESILIENT_PG_REQUEST_DEADLINE=2.0,
+    ):
+
+        async def request() -> Any:
+            return await AsyncClient().get(f"/{alias}/")
+
+        assert asyncio.run(request()).status_code == 200
+    assert 0.5 < waited[0] < 3.0
+    assert waited[1] < 1.0
+
+
+def test_a_retry_atomics_deadline_holds_for_other_aliases_and_threads(
+    down: Callable[..., BaseDatabaseWrapper],
+) -> None:
+    first, other = down(retry_deadline=30.0), down(retry_deadline=30.0)
+
+    async def elsewhere() -> float:
+        return await sync_to_async(seconds_of_waiting, thread_sensitive=False)(other.alias)
+
+    token = BUDGET.set(Budget(1.5))
+    try:
+        assert seconds_of_waiting(first.alias) < 3.0
+        assert asyncio.run(elsewhere()) < 1.0
+    finally:
+        BUDGET.reset(token)
+
+
+def test_retry_atomic_sets_it(
+    make_connection: Connections, down: Callable[..., BaseDatabaseWrapper]
+) -> None:
+    """Alias one works, alias two is down: two has no more than one's retry_atomic has left."""
+    one, two = make_connection(), down(retry_deadline=30.0)
+
+    def work() -> None:
+        ask(one.alias)
+        assert seconds_of_waiting(two.alias) < 3.0
+
+    retry_atomic.run(work, using=one.alias, deadline=1.5)
+    assert BUDGET.get() is None
+
+
+def test_one_thread_asks_and_the_others_wait_for_its_verdict(
+    own_server: Server, own_connections: Connections, tokens: None
+) -> None:
+    """Eight statements wait out a restart with the attempts of one."""
+    alias = own_connections(retry_deadline=30.0).alias
+    attempts: list[Any] = []
+
+    def count(record: Any, **_: Any) -> None:
+        attempts.append(record)
+
+    def wait() -> None:
+        try:
+            ask(alias)
+        finally:
+            connections[alias].close()
+
+    own_server.stop("fast")
+    threading.Timer(3.0, own_server.start).start()
+    signals.connect_retried.connect(count)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for each in [pool.submit(wait) for _ in range(8)]:
+                each.result()
+    finally:
+        signals.connect_retried.disconnect(count)
+    # Eight that began before it was known, then doubling waits up to half a second.
+    assert 8 <= len(attempts) <= 8 + 25
+
+
+def test_an_empty_bucket_fails_at_once_and_says_why_and_when(
+    down: Callable[..., BaseDatabaseWrapper],
+) -> None:
+    alias = down(backoff=5.0, max_backoff=5.0).alias
+    BUCKET.tokens = 0
+    with pytest.raises(ServerDown) as first:
+        ask(alias)
+    began = time.monotonic()
+    with pytest.raises(ServerDown, match=rf'"{alias}" takes no connections .*refused') as second:
+        ask(alias)
+    assert time.monotonic() - began < 0.5
+    assert "fails at once. The next attempt is due in" in str(second.value)
+    assert 0 < second.value.due <= 5.0
+    assert isinstance(first.value.__cause__, OperationalError)  # this one had asked
+
+
+@pytest.mark.slow
+def test_a_silent_host_holds_one_thread_and_no_other(
+    server: Server, make_connection: Connections, tokens: None
+) -> None:
+    """With an empty bucket: who asks waits for connect_timeout, everybody else fails at once."""
+
+    def seconds() -> float:
+        began = time.monotonic()
+        with pytest.raises(ServerDown):
+            ask(alias)
+        return time.monotonic() - began
+
+    with Proxy(server.port) as way:
+        way.set_mode("deaf")
+        alias = make_connection(PORT=way.port, options={"connect_timeout": 3}).alias
+        BUCKET.tokens = 0
+        assert seconds() > 2.0  # nobody knew
+        time.sleep(0.1)  # until the next attempt is due
+        with ThreadPoolExecutor(8) as pool:
+            took = sorted(each.result() for each in [pool.submit(seconds) for _ in range(8)])
+    assert took[-2] < 0.5 < 2.0 < took[-1]
+
+
+def test_the_stock_engine_asks_for_every_statement(
+    down: Callable[..., BaseDatabaseWrapper],
+) -> None:
+    alias = down(STOCK).alias
+    for _ in range(3):
+        with pytest.raises(OperationalError, match="refused"):
+            ask(alias)

@@ -1,0 +1,184 @@
+"""A server that stays down under load: who asks it, who waits, who fails at once, who is first."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from django.core.handlers.wsgi import WSGIHandler
+from django.db import connections
+from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory, override_settings
+from django.urls import path
+
+from django_resilient_pg.bucket import BUCKET
+from testproject.postgres import Server
+from tests.engines import RESILIENT, STOCK, Connections
+from tests.faults.proxy import Proxy
+
+RATE = 50  # requests per second
+DOWN = 20.0  # seconds
+
+
+def ask(request: HttpRequest, alias: str) -> HttpResponse:
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT 1")
+    return HttpResponse("1")
+
+
+urlpatterns = [path("<str:alias>/", ask)]
+
+
+def _start_response(*_: Any) -> Callable[[bytes], object]:
+    return bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One request: when it began and how long it took in seconds, and whether it succeeded."""
+
+    began: float
+    took: float
+    succeeded: bool
+
+
+@dataclass
+class Clients:
+    """Send so many requests per second to one alias, answered or not, through Django's handler."""
+
+    alias: str
+    handler: WSGIHandler
+    answers: list[Answer] = field(default_factory=list)
+    _over: threading.Event = field(default_factory=threading.Event)
+
+    def request(self) -> None:
+        environ = RequestFactory().get(f"/{self.alias}/").environ
+        began = time.monotonic()
+        response: Any = self.handler(environ, _start_response)
+        response.close()
+        took = time.monotonic() - began
+        self.answers.append(Answer(began, took, response.status_code == 200))
+
+    def run(self) -> None:
+        # More threads than can ever wait: 100 waits use up the bucket.
+        with ThreadPoolExecutor(150) as pool:
+            sent: list[Future[None]] = []
+            began = time.monotonic()
+            while not self._over.wait(max(0.0, began + len(sent) / RATE - time.monotonic())):
+                sent.append(pool.submit(self.request))
+            for each in sent:
+                each.result()
+
+    def __enter__(self) -> Clients:
+        self._thread = threading.Thread(target=self.run)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def between(self, first: float, last: float) -> list[Answer]:
+        return [one for one in self.answers if first <= one.began < last]
+
+
+@pytest.fixture
+def roomy_server() -> Iterator[Server]:
+    """With room for a connection of every thread."""
+    with Server(settings={"max_connections": "400"}) as running:
+        yield running
+
+
+@pytest.fixture
+def full_bucket() -> Iterator[None]:
+    """Other tests have spent tokens, and these spend them all."""
+    before, BUCKET.tokens = BUCKET.tokens, BUCKET.CAPACITY
+    yield
+    BUCKET.tokens = before
+
+
+def each_second(ways: Sequence[Proxy]) -> list[list[int]]:
+    """How often each was connected to, in each second until DOWN."""
+    began, seen = time.monotonic(), [[way.accepted for way in ways]]
+    for second in range(1, int(DOWN) + 1):
+        time.sleep(max(0.0, began + second - time.monotonic()))
+        seen.append([way.accepted for way in ways])
+    return [[after - before for before, after in pairwise(one)] for one in zip(*seen, strict=True)]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("full_bucket")
+def test_twenty_seconds_without_a_server_under_fifty_requests_a_second(
+    roomy_server: Server, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.CRITICAL, "django.request")
+    caplog.set_level(logging.CRITICAL, "django_resilient_pg")
+    kept: dict[str, Any] = {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
+    middleware = ["django_resilient_pg.middleware.RequestRetryMiddleware"]
+    with (
+        Proxy(roomy_server.port) as stocks_way,
+        Proxy(roomy_server.port) as own_way,
+        closing(Connections(roomy_server)) as made,
+        override_settings(
+            ROOT_URLCONF=__name__, MIDDLEWARE=middleware, ALLOWED_HOSTS=["testserver"]
+        ),
+    ):
+        handler = WSGIHandler()
+        stocks_clients = Clients(made(STOCK, PORT=stocks_way.port, **kept).alias, handler)
+        own_clients = Clients(made(RESILIENT, PORT=own_way.port, **kept).alias, handler)
+        with stocks_clients, own_clients:
+            time.sleep(2.0)
+            stopped = time.monotonic()
+            roomy_server.stop("fast")
+            attempts = each_second([stocks_way, own_way])
+            roomy_server.start()
+            returned = time.monotonic()
+            time.sleep(3.0)
+    stock = figures(stocks_clients, attempts[0], stopped, returned)
+    own = figures(own_clients, attempts[1], stopped, returned)
+    with capsys.disabled():
+        sys.stdout.write(f"\n{STOCK}: {stock}\n{RESILIENT}: {own}\n")
+    assert max(stock.attempts) > 40  # one for each request: so many there are
+    assert max(own.attempts[2:]) <= 5  # one every quarter of a second at most, and one at the edge
+    assert own.failed_before == stock.failed_before == 0
+    assert own.waited <= BUCKET.CAPACITY // BUCKET.COST
+    assert own.quickly >= 0.99
+    assert own.first_success < 1.0
+    assert own.failed_after == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What became of a load; see the properties."""
+
+    attempts: list[int]  # to connect, in each second without a server
+    failed_before: int  # requests
+    quickly: float  # part of the requests that failed within 50 ms, after the first 5 s
+    slowest: float  # of those, in milliseconds
+    waited: int  # requests that took longer than a second
+    first_success: float  # seconds from the server's return to the end of the first good request
+    failed_after: int  # requests, from a second after the server's return
+
+
+def figures(clients: Clients, attempts: Sequence[int], stopped: float, returned: float) -> Figures:
+    during = [one.took for one in clients.between(stopped + 5, returned - 1)]
+    assert len(during) > (DOWN - 7) * RATE * 0.9, "the load did not keep up"
+    ends = [one.began + one.took for one in clients.answers if one.succeeded]
+    return Figures(
+        attempts=list(attempts),
+        failed_before=sum(not one.succeeded for one in clients.between(0, stopped - 0.5)),
+        quickly=sum(took < 0.05 for took in during) / len(during),
+        slowest=round(max(during) * 1000, 1),
+        waited=sum(one.took > 1 for one in clients.answers),
+        first_success=round(min(end for end in ends if end > stopped + 1) - returned, 3),
+        failed_after=sum(not one.succeeded for one in clients.between(returned + 1, returned + 9)),
+    )
