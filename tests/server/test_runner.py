@@ -76,7 +76,7 @@ TEST = ("django", "test", "--pattern=cases.py", "--noinput", "-v2")
     "more",
     [
         pytest.param((), id="plain"),
-        pytest.param(("--parallel=2",), id="parallel"),
+        pytest.param(("--parallel=2",), id="parallel", marks=pytest.mark.slow),
         pytest.param(("--debug-sql", "--timing"), id="debug-sql"),
     ],
 )
@@ -139,6 +139,7 @@ def test_commands_print_what_they_print_with_the_stock_engine(run: Run, server: 
 PYTEST = ("pytest", "-p", "no:cacheprovider", "-q", "-v", "cases_pytest.py", "cases.py")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("--create-db", "--reuse-db")], ids=["plain", "reuse-db"])
 def test_pytest_django_does_as_with_the_stock_engine(run: Run, more: tuple[str, ...]) -> None:
     stock, resilient = run(STOCK, *PYTEST, *more), run(RESILIENT, *PYTEST, *more)
