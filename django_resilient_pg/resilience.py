@@ -87,7 +87,10 @@ def shared_by(alias: str, settings: Mapping[str, Any]) -> Shared:
     """The one :class:`Shared` of an alias; another server or database is another one."""
     key = (alias, *(str(settings.get(name, "")) for name in ("HOST", "PORT", "NAME", "USER")))
     with _shared_lock:
-        return _shared.setdefault(key, Shared())
+        found = _shared.get(key)
+        if found is None:
+            found = _shared[key] = Shared()
+        return found
 
 
 def renew_locks() -> None:

@@ -299,6 +299,14 @@ def test_a_child_has_a_pool_of_its_own(make_connection: Connections, server: Ser
     parents = sorted(server.backends())
     inherited = connection.pool
 
+    held, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        """As a worker of the pool, or another thread in the middle of taking a connection."""
+        with inherited._lock:
+            held.set()
+            over.wait(30)
+
     def work() -> list[Any]:
         mine = run(connection, "SELECT pg_backend_pid()")
         connection.close()
@@ -309,6 +317,15 @@ def test_a_child_has_a_pool_of_its_own(make_connection: Connections, server: Ser
         connection.close_pool()
         return [mine in parents, again in parents, fresh]
 
-    assert in_child(work) == [False, False, True]
+    run(connection, "SELECT 1")  # the child inherits a connection in use, too
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        assert in_child(work) == [False, False, True]
+    finally:
+        over.set()
+        thread.join()
+    connection.close()
     assert sorted(server.backends()) == parents
     assert run(connection, "SELECT pg_backend_pid()") in parents

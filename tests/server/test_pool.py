@@ -12,6 +12,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 
 from django_resilient_pg.errors import SessionLost
 from testproject.postgres import Server
@@ -225,6 +226,24 @@ def test_what_cannot_be_replayed_pins_a_pooled_connection_too(
         stage.run("SELECT 1")
     stage.connection.close()
     assert stage.run("SELECT 1") == [(1,)]
+
+
+def test_a_connection_that_could_not_be_set_up_goes_back_to_the_pool(
+    make_connection: Connections,
+) -> None:
+    connection = filled(make_connection(options=sized(1), retry_deadline=1.0))
+
+    def fail(**_: Any) -> None:
+        raise KeyError("a receiver's own error")
+
+    connection_created.connect(fail)
+    try:
+        for _ in range(3):
+            with pytest.raises(KeyError):
+                run(connection, "SELECT 1")
+    finally:
+        connection_created.disconnect(fail)
+    assert run(connection, "SELECT 1") == [(1,)]
 
 
 # -- waiting ------------------------------------------------------------------------------------
