@@ -30,16 +30,12 @@ from .providers import CONNECT_TIMEOUT
 from .resilience import gather_facts, logger
 from .retry import BUDGET, Budget, backoff, connect_again
 from .units import UNIT
-from .verdicts import Phase, Reason
+from .verdicts import Phase
 
 if TYPE_CHECKING:
     from .mixins import ResilientDatabaseMixin
 
 
-# A server that restarts or changes its role answers (if only "connection refused") and is back
-# soon: within a second of that everything should go on. Seconds; the rest is for connecting.
-_RETURNS: Final = 0.5
-_RETURNING: Final = frozenset({Reason.RESTART, Reason.CRASH, Reason.FAILOVER})
 # The verdict's rule for a password that is refused (see reasons.TABLE). Fresh credentials may have
 # been asked for just before they were changed, or the place they come from lag a little behind the
 # server: so long they are asked for again. Seconds.
@@ -88,6 +84,8 @@ def complete(db: ResilientDatabaseMixin, params: dict[str, Any]) -> dict[str, An
         ImproperlyConfigured: an option is wrong; said before anything is sent.
     """
     params.pop("resilience", None)
+    if db._wanted is not None and db._pooled and db.alias in db._connection_pools:
+        return params  # asked for every request, and not used: the pool has them
     db.resilience.options  # noqa: B018  parsed, and so checked
     added = keepalives.additions(params, os.environ)
     primary = db.resilience.options.primary
@@ -113,8 +111,7 @@ def _bounded(db: ResilientDatabaseMixin, params: dict[str, Any]) -> dict[str, An
 def pause(db: ResilientDatabaseMixin, failed: int, budget: Budget) -> None:
     """Wait before another round on a server that was there ``failed`` times, and gone again."""
     options = db.resilience.options
-    most = max(options.backoff, min(options.max_backoff, _RETURNS))
-    wait = backoff(failed, base=options.backoff, most=most, random=random.random)
+    wait = backoff(failed, base=options.backoff, most=options.max_backoff, random=random.random)
     sleep(min(wait, budget.remaining()))
 
 
@@ -152,7 +149,6 @@ class _Attempt:
         self.began = monotonic()
         #: Whether the last failure was of reaching the server, not of what it was told.
         self.unreachable = False
-        self._longest = db.resilience.options.max_backoff
 
     def __call__(self) -> None:
         turn = self._probe.begin()
@@ -173,16 +169,20 @@ class _Attempt:
 
     def _pause(self, failures: int) -> float:
         """Seconds to the next attempt of all threads."""
-        base = self._db.resilience.options.backoff
-        return probing.pause(failures, base=base, most=self._longest, random=random.random)
+        options = self._db.resilience.options
+        return probing.pause(
+            failures, base=options.backoff, most=options.max_backoff, random=random.random
+        )
 
     def _wait(self, attempt: int) -> float:
         """Seconds until this thread tries again."""
         if self.unreachable:
             return self._probe.due_in()
         # It is the credentials that are waited for.
-        base = self._db.resilience.options.backoff
-        return backoff(attempt, base=base, most=self._longest, random=random.random)
+        options = self._db.resilience.options
+        return backoff(
+            attempt, base=options.backoff, most=options.max_backoff, random=random.random
+        )
 
     def _sleep(self, seconds: float) -> None:
         if self.unreachable:
@@ -211,12 +211,7 @@ class _Attempt:
             return False
         if getattr(failed.__cause__, "final", False):
             return False
-        options = self._db.resilience.options
-        verdict = judge_error(None, failed, Phase.CONNECT)
-        self._longest = options.max_backoff
-        if verdict.reason in _RETURNING:
-            self._longest = max(options.backoff, min(self._longest, _RETURNS))
-        return verdict.transient
+        return judge_error(None, failed, Phase.CONNECT).transient
 
     def refusal(self, *, waits: bool) -> ServerDown:
         """What this thread raises, or waits with, instead of asking."""

@@ -68,6 +68,7 @@ def run(engine: str, labels: list[str], tests: Path, parallel: int) -> Outcome:
         Server(settings={"max_connections": "200"}) as server,
         tempfile.TemporaryDirectory() as work,
     ):
+        _check(server)
         databases = {
             alias: server.database(alias, engine=engine, user=server.superuser)
             for alias in ("default", "other")
@@ -94,6 +95,16 @@ def run(engine: str, labels: list[str], tests: Path, parallel: int) -> Outcome:
     seconds = time.monotonic() - start
     failed, skipped = frozenset(told["failed"]), frozenset(told["skipped"])
     return Outcome(engine, failed, told["ran"], skipped, seconds)
+
+
+def _check(server: Server) -> None:
+    """Without ICU the models of Django's tests cannot be made."""
+    if not server.execute("SELECT 1 FROM pg_collation WHERE collname = 'sv-x-icu'"):
+        raise SystemExit(
+            f"PostgreSQL {server.version} was built without ICU, which Django's tests need. Set"
+            " PG_BIN to the programs of another one, such as /usr/lib/postgresql/15/bin (on Debian:"
+            " apt-get install postgresql-15)."
+        )
 
 
 def report(stock: Outcome, resilient: Outcome) -> int:
