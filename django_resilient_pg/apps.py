@@ -13,5 +13,8 @@ class DjangoResilientPgConfig(AppConfig):
     def ready(self) -> None:
         """Register the system checks."""
         from .middleware_checks import check_middleware
+        from .serving_checks import check_asgi, check_credentials
 
         checks.register(check_middleware)
+        checks.register(check_credentials)
+        checks.register(check_asgi, deploy=True)

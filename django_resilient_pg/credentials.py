@@ -26,7 +26,7 @@ def ask(alias: str, path: str) -> dict[str, str]:
             something else than a dict of "user" and "password".
         CredentialsUnavailable: it raised.
     """
-    source = _callable(alias, path)
+    source = find(alias, path)
     failed: Exception | None = None
     try:
         answer = source(alias)
@@ -43,7 +43,12 @@ def ask(alias: str, path: str) -> dict[str, str]:
     return _checked(alias, path, answer)
 
 
-def _callable(alias: str, path: str) -> Any:
+def find(alias: str, path: str) -> Any:
+    """The callable at the dotted ``path``.
+
+    Raises:
+        ImproperlyConfigured: there is none.
+    """
     try:
         source = import_string(path)
     except ImportError as error:
