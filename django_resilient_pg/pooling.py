@@ -129,6 +129,7 @@ class _Dialling:
                 link_to(made)
                 return made
 
+        PooledConnection.__qualname__ = PooledConnection.__name__
         return PooledConnection
 
 
@@ -215,6 +216,7 @@ class ResilientPool(ConnectionPool[Any]):
         """Give a connection back."""
         if self.inherited:
             return
+        conn.put_away = conn.closed  # why, was said where it was found
         super().putconn(conn)
         self._count(-1)
 

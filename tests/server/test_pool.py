@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.core.management import call_command
 from django.db import Error, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from django_resilient_pg.errors import SessionLost
+from testproject.faults import Faults
+from testproject.load import run as load
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections, backend_pid
 from tests.faults.proxy import Proxy
@@ -244,6 +247,30 @@ def test_a_connection_that_could_not_be_set_up_goes_back_to_the_pool(
     finally:
         connection_created.disconnect(fail)
     assert run(connection, "SELECT 1") == [(1,)]
+
+
+@pytest.mark.slow
+def test_a_load_on_a_pool_fails_no_read_and_loses_and_doubles_nothing(
+    own_connections: Connections, own_server: Server
+) -> None:
+    """Six threads, four connections, a session killed every 0.2 s, a restart."""
+    connection = own_connections(options=sized(4))
+    call_command("migrate", database=connection.alias, verbosity=0)
+    connection.close()
+    faults = Faults(own_server, kill_every=0.2, restarts=[(6.0, "fast")], down=0.5)
+    result = load(
+        connection.alias,
+        threads=6,
+        seconds=15.0,
+        faults=faults,
+        ask=lambda sql, params: own_server.execute(sql, params, database="app"),
+    )
+    assert faults.kills > 20
+    assert faults.restarts == 1
+    assert result.failed_reads == 0, result.errors
+    assert (result.lost, result.doubled, result.half_committed, result.hung) == (0, 0, 0, 0)
+    connection.close()
+    pool_of(connection).wait(PATIENCE)  # no place has leaked
 
 
 # -- waiting ------------------------------------------------------------------------------------
