@@ -157,7 +157,7 @@ class ResilientPool(ConnectionPool[Any]):
         self._user_check = options.pop("check", None)
         self._counting = threading.Lock()
         self._lent = 0
-        self._silent_at = -math.inf
+        self._silent_at = self._not_before = -math.inf
         base = options.pop("connection_class", db.Database.Connection)
         options.setdefault("reconnect_timeout", _RECONNECT_TIMEOUT)
         #: Whether this is the parent's, in a forked child: its locks may be held by threads that
@@ -259,6 +259,10 @@ class ResilientPool(ConnectionPool[Any]):
             f' OPTIONS["pool"]["max_size"] of "{self._db.alias}" or hold them for less time'
         )
 
+    def distrust(self) -> None:
+        """What was made up to now leads to a server that is not wanted: none of it is used."""
+        self._not_before = monotonic()
+
     # -- after a fork -----------------------------------------------------------------------
 
     def leave(self) -> None:
@@ -312,7 +316,9 @@ class ResilientPool(ConnectionPool[Any]):
 
     def _expired(self, connection: Any, now: float, jitter: float) -> bool:
         """Also those that were made before the limits were known."""
-        if not self._own_lifetime or not hasattr(connection, "made_at"):
+        if connection.made_at <= self._not_before:
+            return True
+        if not self._own_lifetime:
             return False
         lifetime = jittered(self.max_lifetime, jitter, lambda: float(connection.luck))
         return bool(now - connection.made_at > lifetime)

@@ -71,6 +71,8 @@ def require(db: ResilientDatabaseMixin) -> None:
         # Not left to a pool either: it would hand it out again.
         db._link.close()
         drop(db)
+        if db._pooled:
+            db.pool.distrust()
         raise
 
 
