@@ -18,7 +18,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 
 # PQtransactionStatus (libpq manual, section 32.2).
 IDLE: Final = 0
@@ -100,6 +100,8 @@ class Link:
 
     connection: Any
     status: Callable[[], int]
+    #: Whether rows that have arrived can still be fetched when the connection is closed.
+    keeps_rows: ClassVar[bool]
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
@@ -196,6 +198,7 @@ class Psycopg3Link(Link):
     """psycopg 3: the libpq connection is open to us (``connection.pgconn``)."""
 
     __slots__ = ()
+    keeps_rows = True
 
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)
@@ -271,6 +274,7 @@ class Psycopg2Link(Link):
     """psycopg2: libpq is hidden, a FATAL shows only in ``notices`` and only if polled for."""
 
     __slots__ = ()
+    keeps_rows = False  # "cursor already closed"
 
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)

@@ -20,7 +20,7 @@ from .connecting import deadline, pause, spending
 from .drivers import IN_TRANSACTION, Link
 from .errors import ServerDown
 from .losses import Loss, judge_error, sqlstate_of
-from .replacing import abandon, end_quietly, replace, restore_savepoints
+from .replacing import abandon, drop, replace, restore_savepoints
 from .resilience import logger
 from .retry import Budget, Circumstances, Decision, Row, decide
 from .session import text_of
@@ -245,9 +245,25 @@ class Recovery:
                 if sqlstate_of(error) == _READ_ONLY:
                     raise NotAgain("it writes (the server refused it as a read)") from error
             raise
-        # The rows are here already: an end that goes wrong now takes nothing away.
-        end_quietly(link)
+        self._end(link)
         return result
+
+    def _end(self, link: Link) -> None:
+        """COMMIT a read whose rows are here.
+
+        Raises:
+            Error: the connection was lost and, with this driver, the rows with it.
+        """
+        db = self._db
+        try:
+            with db.wrap_database_errors:
+                link.ask("COMMIT")
+        except Error as error:
+            link.close()
+            if not link.keeps_rows:
+                raise
+            note_loss(db, judge_error(link, error, Phase.STATEMENT), error, "statement")
+            drop(db)
 
     def _give_up(self, error: Error, loss: Loss, why: str) -> NoReturn:
         db = self._db

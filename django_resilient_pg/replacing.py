@@ -145,14 +145,6 @@ def abandon_interrupted(db: ResilientDatabaseMixin) -> None:
     abandon(db, Reason.UNKNOWN, raw_transaction=False)
 
 
-def end_quietly(link: Link) -> None:
-    """COMMIT a read whose rows are here; if that fails the next look will see why."""
-    try:
-        link.ask("COMMIT")
-    except link.connection.Error:
-        link.close()
-
-
 def leave_lost_transaction(db: ResilientDatabaseMixin) -> None:
     """Turn autocommit on without the connection, which the next statement makes anew."""
     db.validate_no_atomic_block()

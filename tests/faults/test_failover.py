@@ -23,6 +23,7 @@ from testproject.cluster import free_port
 from tests.engines import RESILIENT, STOCK, Connections, backend_pid
 from tests.faults.cluster import Replicated
 from tests.faults.namespace import missing
+from tests.faults.poolers import PgBouncer, until
 from tests.faults.proxy import Proxy
 
 TABLE = "CREATE TABLE entry (id bigserial PRIMARY KEY, value text)"
@@ -281,6 +282,29 @@ def test_no_standby_is_kept_where_libpq_was_told_that_any_will_do(
     assert connection.connection is None
     either = connect(libpq=settings, entry=second)
     assert run(either, "SELECT pg_is_in_recovery()") == [(True,)]
+
+
+def test_a_pooler_does_not_hide_that_its_server_is_a_standby_now(
+    pair: Replicated, connect: Connect
+) -> None:
+    """PgBouncer repeats to new clients what the server had said of itself as a primary."""
+    with PgBouncer(pair.first, pool_mode="transaction", server_login_retry=1) as bouncer:
+        entry = {"HOST": "localhost", "PORT": str(bouncer.port)}
+        demanding, other = (
+            connect(libpq={}, entry=entry, retry_deadline=1.0, **option)
+            for option in ({"primary": True}, {})
+        )
+        for each in (demanding, other):
+            run(each, "SELECT 1")
+        pair.switch_over()
+        until(lambda: run(other, "SELECT pg_is_in_recovery()") == [(True,)], "not a standby")
+        demanding.close()
+        with pytest.raises(OperationalError, match="hot standby mode"):
+            run(demanding, "SELECT 1")
+        with pytest.raises(InternalError, match="read-only") as caught:
+            insert(other, "x")
+        assert "No new connection" in caught.value.__notes__[-1]
+    assert values(pair) == []
 
 
 def test_primary_goes_through_all_hosts_by_itself(pair: Replicated, connect: Connect) -> None:
