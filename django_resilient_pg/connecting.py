@@ -23,7 +23,7 @@ from . import (
 )
 from .ageing import jittered
 from .bucket import BUCKET
-from .errors import CredentialsUnavailable, ServerDown
+from .errors import CredentialsUnavailable, ServerDown, SessionLost
 from .losses import judge_error
 from .probing import Turn
 from .providers import CONNECT_TIMEOUT
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 # server: so long they are asked for again. Seconds.
 _LOGIN_REFUSED: Final = "login refused"
 _ROTATES: Final = 1.0
+# Not about the server.
+_OWN: Final = (CredentialsUnavailable, SessionLost)
 
 
 @contextlib.contextmanager
@@ -195,6 +197,8 @@ class _Attempt:
         self.unreachable = isinstance(failed, ServerDown) or self._is_down(failed)
         if isinstance(failed, CredentialsUnavailable):
             return failed.passing
+        if isinstance(failed, SessionLost):
+            return False
         if self._refused(failed):
             return monotonic() - self.began < _ROTATES
         return self.unreachable
@@ -207,7 +211,7 @@ class _Attempt:
 
     def _is_down(self, failed: BaseException) -> bool:
         """Whether the server could not be reached, for now."""
-        if not isinstance(failed, Error) or isinstance(failed, CredentialsUnavailable):
+        if not isinstance(failed, Error) or isinstance(failed, _OWN):
             return False
         if getattr(failed.__cause__, "final", False):
             return False

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Final, cast
 
@@ -145,7 +145,7 @@ class Link:
         if self.last_word is None or self.last_word.severity not in {"FATAL", "PANIC"}:
             self.last_word = word
 
-    def ask(self, sql: str, parameters: Sequence[object] | None = None) -> list[tuple[Any, ...]]:
+    def ask(self, sql: Any, parameters: Any = None) -> list[tuple[Any, ...]]:
         """Run one statement on a raw cursor (a round trip) and return its rows."""
         with self.connection.cursor() as cursor:
             cursor.execute(sql, parameters)

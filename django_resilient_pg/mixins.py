@@ -25,7 +25,7 @@ from .cursors import (
     ResilientServerDebugCursor,
 )
 from .drivers import ACTIVE, IDLE, IN_TRANSACTION, UNKNOWN, Link, link_to
-from .session import Session
+from .session import Session, Where
 from .units import MOST_TEXTS, UNDER_WAY, UNIT
 
 if TYPE_CHECKING:
@@ -149,6 +149,10 @@ class ResilientDatabaseMixin(Base):
 
     def connect(self) -> None:
         """Connect once. A connection that could not be set up fully is given up."""
+        if self._session.due:
+            from .restoring import refuse_if_pinned
+
+            refuse_if_pinned(self)
         self._connecting = True
         try:
             super().connect()
@@ -166,6 +170,10 @@ class ResilientDatabaseMixin(Base):
         from .connecting import settle
 
         settle(self)
+        if self._session.due:
+            from .restoring import restore
+
+            restore(self)
 
     def ensure_connection(self) -> None:
         """Connect if need be; a passing failure is tried again until ``retry_deadline``."""
@@ -183,6 +191,16 @@ class ResilientDatabaseMixin(Base):
             self._link = self._bound_to = self._lost = None
             self._session = Session()
 
+    def close_if_unusable_or_obsolete(self) -> None:
+        """As Django's; a session that held something and is gone ends here, not in an error."""
+        super().close_if_unusable_or_obsolete()
+        if self.in_atomic_block or not self._session.holds:
+            return
+        if self.connection is None:
+            self._session = Session()
+        elif self.autocommit and not self.is_usable():
+            self.close()
+
     def _bind(self) -> None:
         """Attach to the driver connection that is now in place."""
         self._link = link = link_to(self.connection)
@@ -190,7 +208,8 @@ class ResilientDatabaseMixin(Base):
         self._status = link.status
         options = self.resilience.options
         self._poll = link.poll if options.peek else _silent
-        self._session = Session()
+        if not self._session.due:
+            self._session = Session()
         self._lost = None
         self._untouched = True
         self._savepoints = []
@@ -294,10 +313,17 @@ class ResilientDatabaseMixin(Base):
             if len(self._ran) >= MOST_TEXTS:
                 unit.uncounted.add(self.alias)
 
-    def _note_session(self, sql: object) -> None:
+    def _note_session(self, sql: object, params: Any, *, many: bool = False) -> None:
         # What runs while connecting (connection_created receivers) runs again by itself.
-        if not self._connecting:
-            self._session.note(sql)
+        if self._connecting:
+            return
+        if many or (self.autocommit and self._status() != IDLE):
+            where = Where.UNCLEAR
+        else:
+            where = Where.AUTOCOMMIT if self.autocommit else Where.TRANSACTION
+        replays = self.resilience.options.replay_session
+        session, saving = self._session, self._saving
+        session.note(sql, params, where, driver=self.connection, replays=replays, saving=saving)
 
     # -- transactions -----------------------------------------------------------------------
 
@@ -317,7 +343,8 @@ class ResilientDatabaseMixin(Base):
                 return
         super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
 
-    def _commit(self) -> None:
+    # Branches are cheaper than calls here too.
+    def _commit(self) -> None:  # noqa: C901
         link = self._link
         if link is None or self.connection is not self._bound_to:
             super()._commit()
@@ -337,6 +364,8 @@ class ResilientDatabaseMixin(Base):
 
             if gone_before_commit(self, link):
                 return
+        if self._session.pending and self._status() != IN_TRANSACTION:
+            self._session.rolled_back()  # the server answers the COMMIT of a failed transaction so
         marked = None
         if self._ask_outcome and self._status() == IN_TRANSACTION and not self._untouched:
             from .committing import mark_transaction
@@ -352,6 +381,8 @@ class ResilientDatabaseMixin(Base):
         self._heard_at = self._seen_at = monotonic()
         if UNDER_WAY:
             self._note_committed()
+        if self._session.pending:
+            self._session.committed()
         self._untouched = True
         if self._savepoints:
             self._savepoints = []
@@ -388,6 +419,7 @@ class ResilientDatabaseMixin(Base):
         self._transaction_over()
 
     def _transaction_over(self) -> None:
+        self._session.rolled_back()
         self._untouched = True
         self._savepoints = []
         self._ran.clear()
@@ -395,9 +427,12 @@ class ResilientDatabaseMixin(Base):
     def _savepoint(self, sid: str) -> None:
         self._as_savepoint(super()._savepoint, sid)
         self._savepoints.append(sid)
+        if self._session.pending:
+            self._session.savepoint(sid)
 
     def _savepoint_rollback(self, sid: str) -> None:
         self._as_savepoint(super()._savepoint_rollback, sid)
+        self._session.rolled_back_to(sid)
         if sid in self._savepoints:
             del self._savepoints[self._savepoints.index(sid) + 1 :]
 

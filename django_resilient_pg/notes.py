@@ -72,6 +72,15 @@ def session_lost(alias: str, pinned_by: str) -> str:
     )
 
 
+def not_restored(alias: str, words: str, said: str) -> str:
+    """What every statement raises when a new session could not be made like the lost one."""
+    return (
+        f'A new connection "{alias}" could not be given what was set on the lost one: {words}'
+        f" ({said}). It was given up. Start clean with connection.close() or"
+        " close_old_connections(), then do the work again."
+    )
+
+
 def commit_unknown(alias: str, reason: Reason, xid: int | None = None) -> str:
     """What a lost COMMIT raises."""
     check = "look for its effect (a natural key, a unique token)"

@@ -18,7 +18,7 @@ from . import notes, roles, signals
 from .bucket import BUCKET
 from .connecting import deadline, pause, spending
 from .drivers import IN_TRANSACTION, Link
-from .errors import ServerDown
+from .errors import ServerDown, SessionLost
 from .losses import Loss, judge_error, sqlstate_of
 from .replacing import abandon, drop, replace, restore_savepoints
 from .resilience import logger
@@ -200,7 +200,7 @@ class Recovery:
         try:
             with roles.looking_for_primary(db) if row is Row.REFUSED else nullcontext():
                 self._replace(row, loss)
-        except ServerDown as error:
+        except (ServerDown, SessionLost) as error:
             raise NotAgain(str(error).rstrip(".")) from error
         except Error as error:
             waited = monotonic() - self._began
@@ -218,6 +218,8 @@ class Recovery:
         db = self._db
         if row is Row.REFUSED and db._link is not None:
             db._link.close()  # it works, and a pool would hand it out again
+            if db._pooled:
+                db.pool.distrust()  # as it would its others
         replace(db, loss.reason, loss.idle)
         if row is Row.REFUSED and db._link is not None and roles.is_standby(db, db._link):
             raise NotAgain(notes.standby_again(db.alias))

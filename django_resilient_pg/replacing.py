@@ -98,12 +98,14 @@ def _announce_replaced(
 
 
 def drop(db: ResilientDatabaseMixin) -> None:
-    """Close the connection the outermost way, whatever it says."""
+    """Close the connection the outermost way, whatever it says; the next is to be made like it."""
+    session = db._session
     if db._link is not None and db._link.lost():
         db._link.close()
     with contextlib.suppress(Error):
         db.close()
     db.connection = db._link = db._bound_to = None
+    db._session = session.gone()  # close() is where the application starts clean; this is not
 
 
 def restore_savepoints(db: ResilientDatabaseMixin, savepoints: list[str]) -> None:
