@@ -17,7 +17,7 @@ PYTHON ?= $(shell PATH='$(PATH)'; for name in python3.12 python3.13 python3.14 p
 TOXFLAGS ?= --skip-missing-interpreters=$(if $(filter true,$(CI)),false,true)
 TOX := .venv/bin/tox run $(TOXFLAGS)
 
-.PHONY: help test lint unit django-suite benchmark benchmark-commit coverage demo clean python
+.PHONY: help test lint unit django-suite django-suite-full benchmark benchmark-commit coverage demo clean python
 
 help:
 	@echo "make demo          see it work: a load on both engines while the database is being broken (30 s)"
@@ -25,6 +25,7 @@ help:
 	@echo "make lint          style, types, import contract"
 	@echo "make unit          the tests that need no server"
 	@echo "make django-suite  Django's own database tests on both engines, compared"
+	@echo "make django-suite-full  all of Django's own tests on both engines, with PostgreSQL 15"
 	@echo "make benchmark     what the engine costs where nothing is wrong"
 	@echo "make benchmark-commit  what the option commit_outcome costs a transaction"
 	@echo "make coverage      which lines of the package no quick test runs"
@@ -37,7 +38,7 @@ test: .venv/made
 lint: .venv/made
 	$(TOX) -e lint
 
-unit django-suite benchmark benchmark-commit coverage: .venv/made
+unit django-suite django-suite-full benchmark benchmark-commit coverage: .venv/made
 	$(TOX) -e $@ $(if $(ARGS),-- $(ARGS))
 
 demo: .venv-demo/made

@@ -6,6 +6,7 @@ clamped to it. Nothing known: no limit.
 
 from __future__ import annotations
 
+import enum
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +22,15 @@ NOTHING_KNOWN: Final = "no idle timeout is known"
 _UNSEEN_DEVICES: Final = 240.0
 # Part of a provider's maximum lifetime that a connection may reach: the rest is for its last use.
 _LIFETIME_MARGIN: Final = 0.9
+
+
+class Kept(enum.Enum):
+    """What keeps the connections of an alias between two units of work."""
+
+    BY_THREAD = "by the thread that made it"
+    IN_POOL = "in a pool"
+    #: Each request has a thread of its own (ASGI), so nothing would ever use it again.
+    NOT_AT_ALL = "not at all"
 
 
 class Limit(NamedTuple):
@@ -64,6 +74,10 @@ class Learned:
         self._lock = threading.Lock()
         self._shortest: float | None = None
 
+    def renew_lock(self) -> None:
+        """After a fork: a thread that is not here any more may hold it."""
+        self._lock = threading.Lock()
+
     def note(self, idle: float) -> None:
         """A connection was found dead after ``idle`` seconds without use."""
         with self._lock:
@@ -76,7 +90,11 @@ class Learned:
 
 
 def limits(
-    options: Options, facts: Facts | None, learned: float | None, conn_max_age: float | None
+    options: Options,
+    facts: Facts | None,
+    learned: float | None,
+    conn_max_age: float | None,
+    kept: Kept = Kept.BY_THREAD,
 ) -> Limits:
     """Return the limits.
 
@@ -84,7 +102,8 @@ def limits(
         options: of the alias.
         facts: of its server and path; ``None`` before the first connection.
         learned: :meth:`Learned.value`.
-        conn_max_age: the setting, in seconds; ``None`` is unlimited.
+        conn_max_age: the setting, in seconds; ``None`` is unlimited. A pool has none.
+        kept: what keeps connections between two units of work.
     """
     # min() keeps the first of equals: what the user said himself before what was found out.
     shortest = min(
@@ -93,7 +112,7 @@ def limits(
         default=Limit(math.inf, NOTHING_KNOWN),
     )
     idle = Limit(shortest.seconds * options.idle_margin, shortest.source)
-    age = min(_ages(idle, facts, conn_max_age), key=lambda limit: limit.seconds)
+    age = min(_ages(idle, facts, conn_max_age, kept), key=lambda limit: limit.seconds)
     return Limits(
         idle=idle,
         age=None if math.isinf(age.seconds) else age.seconds,
@@ -110,10 +129,18 @@ def jittered(age: float, jitter: float, random: Callable[[], float]) -> float:
     return age if math.isinf(age) else age * (1 - jitter * random())
 
 
-def _ages(idle: Limit, facts: Facts | None, conn_max_age: float | None) -> Iterator[Limit]:
+def _ages(
+    idle: Limit, facts: Facts | None, conn_max_age: float | None, kept: Kept
+) -> Iterator[Limit]:
     """Yield everything that bounds a connection's age."""
-    yield Limit(math.inf if conn_max_age is None else conn_max_age, "CONN_MAX_AGE")
-    yield idle
+    if kept is Kept.IN_POOL:
+        # Idle time is looked at when one is taken: a busy one need not be replaced for it.
+        yield Limit(math.inf, "the pool")
+    elif kept is Kept.NOT_AT_ALL:
+        yield Limit(0.0, "ASGI, where each request has a thread of its own; a pool keeps them")
+    else:
+        yield Limit(math.inf if conn_max_age is None else conn_max_age, "CONN_MAX_AGE")
+        yield idle
     provider = facts.provider if facts is not None else None
     if provider is not None and provider.max_lifetime is not None:
         text = f"maximum lifetime of a connection at {provider.name} ({provider.max_lifetime:g} s)"

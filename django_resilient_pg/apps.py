@@ -11,7 +11,8 @@ class DjangoResilientPgConfig(AppConfig):
 
     def ready(self) -> None:
         """Enter the checks into Django's registry."""
-        from . import checks, middleware_checks
+        from . import checks, middleware_checks, serving_checks
 
         checks.register()
         middleware_checks.register()
+        serving_checks.register()

@@ -24,6 +24,10 @@ class TokenBucket:
         self.short = False
         self._lock = threading.Lock()
 
+    def renew_lock(self) -> None:
+        """After a fork: a thread that is not here any more may hold it."""
+        self._lock = threading.Lock()
+
     def take(self) -> bool:
         """Pay for one retry; False when the bucket is empty and the retry must not be made."""
         with self._lock:

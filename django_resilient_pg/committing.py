@@ -13,7 +13,7 @@ from .drivers import IDLE, Link
 from .errors import CommitOutcomeUnknown, TransactionLost
 from .losses import Loss, judge_error, reason_of
 from .outcome import Mark, Outcome, mark, outcome
-from .replacing import replace
+from .replacing import Lost, give_up, replace
 from .statements import Kind, analyse
 from .units import MOST_TEXTS
 from .verdicts import Phase
@@ -115,13 +115,17 @@ def has_committed(
     if not (link.lost() or verdict.lost):
         return False
     texts = frozenset(db._ran)
-    ran = db._ran
+    ran, pending = db._ran, db._session.pending
     loss = note_loss(db, verdict, error, "commit")
     link.close()
     found = _ask(db, loss, marked, texts)
     if found is Outcome.ABORTED:
         raise TransactionLost(notes.transaction_lost(db.alias)) from error
     db._ran = ran  # the new connection has begun with an empty one
+    if pending:
+        # Set in a transaction that may have been committed: no new session is like the old one.
+        db._session.pin(f"{pending[0].words} in a transaction whose COMMIT was lost")
+        give_up(db, Lost(loss.reason, db._session.pinned_by))
     if found is Outcome.COMMITTED:
         return True
     db._note_committed()  # it may have: also if the application swallows what follows

@@ -7,25 +7,42 @@ import math
 import os
 import random
 from collections.abc import Callable, Iterator
-from time import monotonic
-from typing import TYPE_CHECKING, Any
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, Final
 
 from django.db.utils import Error
 
-from . import keepalives, notes, signals
+from . import (
+    contexts,
+    forking,  # noqa: F401  registers itself
+    keepalives,
+    notes,
+    probing,
+    roles,
+    signals,
+)
 from .ageing import jittered
 from .bucket import BUCKET
-from .errors import ServerDown
+from .errors import CredentialsUnavailable, ServerDown, SessionLost
 from .losses import judge_error
-from .probing import Turn, pause
+from .probing import Turn
 from .providers import CONNECT_TIMEOUT
 from .resilience import gather_facts, logger
-from .retry import BUDGET, Budget, connect_again
+from .retry import BUDGET, Budget, backoff, connect_again
 from .units import UNIT
 from .verdicts import Phase
 
 if TYPE_CHECKING:
     from .mixins import ResilientDatabaseMixin
+
+
+# The verdict's rule for a password that is refused (see reasons.TABLE). Fresh credentials may have
+# been asked for just before they were changed, or the place they come from lag a little behind the
+# server: so long they are asked for again. Seconds.
+_LOGIN_REFUSED: Final = "login refused"
+_ROTATES: Final = 1.0
+# Not about the server.
+_OWN: Final = (CredentialsUnavailable, SessionLost)
 
 
 @contextlib.contextmanager
@@ -69,8 +86,15 @@ def complete(db: ResilientDatabaseMixin, params: dict[str, Any]) -> dict[str, An
         ImproperlyConfigured: an option is wrong; said before anything is sent.
     """
     params.pop("resilience", None)
+    if db._wanted is not None and db._pooled and db.alias in db._connection_pools:
+        return params  # asked for every request, and not used: the pool has them
     db.resilience.options  # noqa: B018  parsed, and so checked
     added = keepalives.additions(params, os.environ)
+    primary = db.resilience.options.primary
+    attributes = keepalives.session_attributes(params, os.environ)
+    db._wanted = roles.wanted(db.alias, primary, attributes)
+    if primary and not attributes:
+        added["target_session_attrs"] = "primary"  # so that libpq goes through all hosts
     # Where a sleeping server must wake first, connecting may take longer than a statement.
     db._wake = max(0.0, float(str(added.get("connect_timeout", 0))) - CONNECT_TIMEOUT)
     return _bounded(db, params | added)
@@ -78,11 +102,19 @@ def complete(db: ResilientDatabaseMixin, params: dict[str, Any]) -> dict[str, An
 
 def _bounded(db: ResilientDatabaseMixin, params: dict[str, Any]) -> dict[str, Any]:
     """No single attempt may outlast the budget (libpq takes whole seconds)."""
-    if db._budget is not None and "connect_timeout" in params:
+    # A pool's connections outlive the budget of whoever needs the pool first.
+    if db._budget is not None and "connect_timeout" in params and not db._pooled:
         left = max(1, math.ceil(db._budget.remaining()))
         configured = int(params["connect_timeout"])
         params["connect_timeout"] = min(configured, left) if configured > 0 else left
     return params
+
+
+def pause(db: ResilientDatabaseMixin, failed: int, budget: Budget) -> None:
+    """Wait before another round on a server that was there ``failed`` times, and gone again."""
+    options = db.resilience.options
+    wait = backoff(failed, base=options.backoff, most=options.max_backoff, random=random.random)
+    sleep(min(wait, budget.remaining()))
 
 
 def connect(db: ResilientDatabaseMixin, attempt: Callable[[], None]) -> None:
@@ -97,17 +129,18 @@ def connect(db: ResilientDatabaseMixin, attempt: Callable[[], None]) -> None:
         Error: the last attempt's own error.
     """
     one = _Attempt(db, attempt)
-    began = monotonic()
     try:
         one()
     except Error as error:
         if not one.passing(error):
             raise
-        with spending(db, monotonic() - began) as budget:
+        with spending(db, monotonic() - one.began) as budget:
             if budget.remaining() and not BUCKET.take():
+                if not one.unreachable:
+                    raise
                 asked = None if isinstance(error, ServerDown) else error
                 raise one.refusal(waits=False) from asked
-            one.go_on(error, budget, began)
+            one.go_on(error, budget)
 
 
 class _Attempt:
@@ -116,6 +149,9 @@ class _Attempt:
     def __init__(self, db: ResilientDatabaseMixin, attempt: Callable[[], None]) -> None:
         self._db, self._attempt = db, attempt
         self._probe = db.resilience.shared.probe
+        self.began = monotonic()
+        #: Whether the last failure was of reaching the server, not of what it was told.
+        self.unreachable = False
 
     def __call__(self) -> None:
         turn = self._probe.begin()
@@ -133,7 +169,7 @@ class _Attempt:
 
     def _conclude(self, turn: Turn, error: Error) -> None:
         """A failed attempt is a verdict on the server, unless the server said no by itself."""
-        if not self.passing(error):
+        if not self._is_down(error):
             self._answered(turn)
         elif self._probe.failed(turn, line := str(error).partition("\n")[0], self._pause):
             logger.warning('The server of "%s" takes no connections: %s', self._db.alias, line)
@@ -149,14 +185,52 @@ class _Attempt:
             )
 
     def _pause(self, failures: int) -> float:
+        """Seconds to the next attempt of all threads."""
         options = self._db.resilience.options
-        return pause(failures, base=options.backoff, most=options.max_backoff, random=random.random)
+        return probing.pause(
+            failures, base=options.backoff, most=options.max_backoff, random=random.random
+        )
+
+    def _wait(self, attempt: int) -> float:
+        """Seconds until this thread tries again."""
+        if self.unreachable:
+            return self._probe.due_in()
+        # It is the credentials that are waited for.
+        options = self._db.resilience.options
+        return backoff(
+            attempt, base=options.backoff, most=options.max_backoff, random=random.random
+        )
+
+    def _sleep(self, seconds: float) -> None:
+        if self.unreachable:
+            self._probe.wait(seconds)
+        else:
+            sleep(seconds)
 
     def passing(self, failed: BaseException) -> bool:
         """Whether a failure is worth another attempt."""
-        if isinstance(failed, ServerDown):
-            return True
-        return isinstance(failed, Error) and judge_error(None, failed, Phase.CONNECT).transient
+        self.unreachable = isinstance(failed, ServerDown) or self._is_down(failed)
+        if isinstance(failed, CredentialsUnavailable):
+            return failed.passing
+        if isinstance(failed, SessionLost):
+            return False
+        if self._refused(failed):
+            return monotonic() - self.began < _ROTATES
+        return self.unreachable
+
+    def _refused(self, failed: BaseException) -> bool:
+        """Whether the server refused credentials that may have been changed just now."""
+        if not self._db.resilience.options.credentials or not isinstance(failed, Error):
+            return False
+        return judge_error(None, failed, Phase.CONNECT).rule == _LOGIN_REFUSED
+
+    def _is_down(self, failed: BaseException) -> bool:
+        """Whether the server could not be reached, for now."""
+        if not isinstance(failed, Error) or isinstance(failed, _OWN):
+            return False
+        if getattr(failed.__cause__, "final", False):
+            return False
+        return judge_error(None, failed, Phase.CONNECT).transient
 
     def refusal(self, *, waits: bool) -> ServerDown:
         """What this thread raises, or waits with, instead of asking."""
@@ -164,23 +238,22 @@ class _Attempt:
         due = None if probe.asking else probe.due_in()
         return ServerDown(notes.down(self._db.alias, probe.said, due, waits=waits), due=due or 0.0)
 
-    def go_on(self, error: Error, budget: Budget, began: float) -> None:
+    def go_on(self, error: Error, budget: Budget) -> None:
         """Wait and try, in turn with the other threads, until the budget is spent."""
-        probe = self._probe
         try:
             connect_again(
                 self,
                 error,
                 passing=self.passing,
-                wait=lambda _: probe.due_in(),
+                wait=self._wait,
                 budget=budget,
                 announce=self._announce,
-                sleep=probe.wait,
+                sleep=self._sleep,
             )
         except Error as last:
             if self.passing(last):
                 db = self._db
-                waited = monotonic() - began
+                waited = monotonic() - self.began
                 last.add_note(notes.unreachable(db.alias, waited, deadline(db), lent=budget.lent))
             raise
 
@@ -195,10 +268,15 @@ class _Attempt:
 
 def settle(db: ResilientDatabaseMixin) -> None:
     """After connecting: learn the facts once, then set how long this connection may live."""
+    db._passing = contexts.watch(db)
     gather_facts(db)
+    roles.require(db)
     resilience = db.resilience
     limits, options = resilience.limits, resilience.options
     db._quiet = min(limits.idle.seconds, options.ping_after)
+    if db._pooled:
+        db.pool.follow(db)
+        return
     if limits.age is None or (db.close_at is None and math.isinf(limits.age)):
         return
     age = jittered(limits.age, options.age_jitter, random.random)

@@ -87,7 +87,7 @@ class ResilientCursorMixin:
             db._note_effect(sql)
         # Texts that are known to leave the session as it was are the ordinary case.
         if sql.__class__ is not str or sql not in HARMLESS:
-            db._note_session(sql)
+            db._note_session(sql, params)
         return result
 
     def _executemany(self, sql: Any, param_list: Any, *ignored: Any) -> Any:
@@ -118,7 +118,7 @@ class ResilientCursorMixin:
             result = self._failed(error, send, sql, params, untouched, status)
         db._heard_at = db._seen_at = monotonic()
         db._note_effect(sql)
-        db._note_session(sql)
+        db._note_session(sql, params, many=True)
         return result
 
     def _send(self, sql: Any, params: Any) -> Any:

@@ -9,13 +9,16 @@ Everything is duck-typed on the connection object, so importing this module impo
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any, ClassVar, Final, cast
 
 # PQtransactionStatus (libpq manual, section 32.2).
 IDLE: Final = 0
@@ -28,6 +31,17 @@ UNKNOWN: Final = 4
 _MAX_ROUNDS: Final = 16
 # What a session's end is announced with: FATAL, PANIC, or the WARNING of an immediate shutdown.
 _LAST_WORDS: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04", "08P01"})
+
+
+def _kernels_poll() -> Callable[[], Any]:
+    """``select.poll`` as it was before gevent put its own in the place.
+
+    Ours never waits, so it need not give way to other greenlets; gevent's does even then, which
+    takes seven times as long and lets them run in the middle of a look (measured).
+    """
+    monkey = sys.modules.get("gevent.monkey")
+    poll = select.poll if monkey is None else monkey.get_original("select", "poll")
+    return cast(Callable[[], Any], poll)
 
 
 class LastWord:
@@ -47,10 +61,14 @@ def poll_for(fd: int) -> Callable[[int], object]:
     "readable", which is enough because readable is always looked into.
     """
     if hasattr(select, "poll"):
-        poller = select.poll()
+        poller: select.poll = _kernels_poll()()
         poller.register(fd, select.POLLIN | getattr(select, "POLLRDHUP", 0))
         return poller.poll
     return lambda timeout: select.select([fd], [], [], timeout / 1000)[0]
+
+
+#: All links whose connection is still referred to: what a forked child has to let go of.
+LINKS: weakref.WeakSet[Link] = weakref.WeakSet()
 
 
 class Link:
@@ -62,20 +80,38 @@ class Link:
         status: ``PQtransactionStatus`` as an int, read from memory.
         poll: see :func:`poll_for`.
         last_word: what the server said when it ended the session, once that was read.
+        heard_at: when the server was last heard (monotonic seconds), as of the time when the
+            connection was last given back to its pool.
         identity: of the server and its process, once ``outcome`` has asked for them.
+        inherited: whether it was made before a fork, by the parent of this process.
     """
 
-    __slots__ = ("_owned_fd", "connection", "fd", "identity", "last_word", "poll", "status")
+    __slots__ = (
+        "__weakref__",
+        "connection",
+        "fd",
+        "heard_at",
+        "identity",
+        "inherited",
+        "last_word",
+        "poll",
+        "status",
+    )
 
     connection: Any
     status: Callable[[], int]
+    #: Whether rows that have arrived can still be fetched when the connection is closed.
+    keeps_rows: ClassVar[bool]
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
         self.last_word: LastWord | None = None
+        self.heard_at = time.monotonic()
+        self.inherited = False
         self.identity: tuple[Any, ...] = ()
         self.fd = self._fileno()
         self.poll: Callable[[int], object] = poll_for(self.fd)
+        LINKS.add(self)
 
     def _fileno(self) -> int:
         return int(self.connection.fileno())
@@ -104,7 +140,12 @@ class Link:
 
     # -- what does not --------------------------------------------------------------------
 
-    def ask(self, sql: str, parameters: Sequence[object] | None = None) -> list[tuple[Any, ...]]:
+    def _hear(self, word: LastWord) -> None:
+        """Keep a last word. A pooler adds its own ("server conn crashed?") to the server's."""
+        if self.last_word is None or self.last_word.severity not in {"FATAL", "PANIC"}:
+            self.last_word = word
+
+    def ask(self, sql: Any, parameters: Any = None) -> list[tuple[Any, ...]]:
         """Run one statement on a raw cursor (a round trip) and return its rows."""
         with self.connection.cursor() as cursor:
             cursor.execute(sql, parameters)
@@ -130,6 +171,23 @@ class Link:
             if value is not None and current[name] != value:
                 setattr(self.connection, name, value)
 
+    def disown(self) -> None:
+        """In a forked child: put a dead socket in the place of the parent's.
+
+        From then on nothing done to the driver's object here reaches the parent's session.
+        """
+        if self.lost() or self._fileno() != self.fd:
+            return  # libpq has closed it: the number may be another file's by now
+        self.inherited = True
+        dead, far_end = socket.socketpair()
+        far_end.close()
+        os.dup2(dead.fileno(), self.fd, inheritable=False)
+        dead.close()
+        # The driver finds the end, unless a thread that is not here any more was in the middle of
+        # a query; nobody can come across such a connection.
+        if self.status() != ACTIVE:
+            self.consume()
+
     def close(self) -> None:
         """Close without a word about errors: the connection is given up."""
         with contextlib.suppress(self.connection.Error, OSError, ValueError):
@@ -140,6 +198,7 @@ class Psycopg3Link(Link):
     """psycopg 3: the libpq connection is open to us (``connection.pgconn``)."""
 
     __slots__ = ()
+    keeps_rows = True
 
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)
@@ -150,7 +209,7 @@ class Psycopg3Link(Link):
         severity = diagnostic.severity_nonlocalized or diagnostic.severity
         if severity in {"FATAL", "PANIC"} or diagnostic.sqlstate in _LAST_WORDS:
             text = diagnostic.message_primary or ""
-            self.last_word = LastWord(severity, diagnostic.sqlstate, text)
+            self._hear(LastWord(severity, diagnostic.sqlstate, text))
 
     def lost(self) -> bool:
         """See :meth:`Link.lost`."""
@@ -215,6 +274,7 @@ class Psycopg2Link(Link):
     """psycopg2: libpq is hidden, a FATAL shows only in ``notices`` and only if polled for."""
 
     __slots__ = ()
+    keeps_rows = False  # "cursor already closed"
 
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)
@@ -245,7 +305,7 @@ class Psycopg2Link(Link):
     def _notice(self, notice: str) -> None:
         severity, _, text = notice.partition(":")
         if severity in {"FATAL", "PANIC"} or "terminating connection" in text:
-            self.last_word = LastWord(severity, None, text.strip())
+            self._hear(LastWord(severity, None, text.strip()))
 
     def ping(self, timeout: float) -> bool:
         """See :meth:`Link.ping`."""

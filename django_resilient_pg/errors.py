@@ -48,6 +48,19 @@ class SessionLost(OperationalError):
     connection_lost = True
 
 
+class CredentialsUnavailable(OperationalError):
+    """The callable of the ``credentials`` option raised; its error is named, its text is not shown.
+
+    Attributes:
+        passing: whether it may pass by itself (an OSError: the network, a server that is down).
+            Such a connection attempt is made again until the deadline.
+    """
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
+
+
 class ServerDown(OperationalError):
     """The server is known to be down, and this statement was not allowed to ask it again.
 

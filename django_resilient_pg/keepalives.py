@@ -41,17 +41,29 @@ def additions(conn_params: Mapping[str, object], environ: Mapping[str, str]) -> 
     Finds the service file's section and the provider (by host name) for
     :func:`libpq_parameters`. Reads a file only if a service is named.
     """
-    name = _text(conn_params, "service") or environ.get("PGSERVICE", "")
-    file = _text(conn_params, "servicefile")  # libpq 18
-    if file:
-        environ = {**environ, "PGSERVICEFILE": file}
-    service = service_section(name, environ) if name else {}
+    service = _service(conn_params, environ)
     return libpq_parameters(
         conn_params,
         environ=environ,
         service=service,
         connect_timeout=connect_timeout(conn_params, environ, service),
     )
+
+
+def session_attributes(conn_params: Mapping[str, object], environ: Mapping[str, str]) -> str:
+    """Return the ``target_session_attrs`` that libpq will go by; "" where nobody has set it."""
+    service = _service(conn_params, environ)
+    variable = "PGTARGETSESSIONATTRS"
+    return _setting("target_session_attrs", variable, conn_params, environ, service)
+
+
+def _service(conn_params: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the section of the service file that libpq will read, or nothing."""
+    name = _text(conn_params, "service") or environ.get("PGSERVICE", "")
+    file = _text(conn_params, "servicefile")  # libpq 18
+    if file:
+        environ = {**environ, "PGSERVICEFILE": file}
+    return service_section(name, environ) if name else {}
 
 
 def libpq_parameters(

@@ -24,6 +24,8 @@ def judge_error(link: Link | None, error: BaseException, phase: Phase) -> Verdic
 
 def reason_of(link: Link) -> Reason:
     """Why a session ended, by the last word of the server on its connection."""
+    if link.inherited:
+        return Reason.FORK
     word = link.last_word
     if word is None:
         return Reason.UNKNOWN

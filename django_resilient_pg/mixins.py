@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.utils import Error
 
 from .cursors import (
@@ -24,7 +25,7 @@ from .cursors import (
     ResilientServerDebugCursor,
 )
 from .drivers import ACTIVE, IDLE, IN_TRANSACTION, UNKNOWN, Link, link_to
-from .session import Session
+from .session import Session, Where
 from .units import MOST_TEXTS, UNDER_WAY, UNIT
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .replacing import Lost
     from .resilience import Resilience
     from .retry import Budget
+    from .roles import Wanted
 
     class Base(DatabaseWrapper):
         """Django's wrapper with what its type stubs leave out (Django 5.2 to 6.1)."""
@@ -41,7 +43,10 @@ if TYPE_CHECKING:
         health_check_done: bool
         _thread_sharing_count: int
 
+        _connection_pools: dict[str, Any]
+
         def _cursor(self, name: str | None = None) -> Any: ...
+        def _configure_connection(self, connection: Any) -> Any: ...
         def _close(self) -> None: ...
         def _commit(self) -> None: ...
         def _rollback(self) -> None: ...
@@ -91,6 +96,9 @@ class ResilientDatabaseMixin(Base):
         self._lost: Lost | None = None
         self._budget: Budget | None = None
         self._wake = 0.0
+        self._passing = False  # its thread ends with the request
+        self._wanted: Wanted | None = None
+        self._seeks_primary = False
 
     @cached_property
     def resilience(self) -> Resilience:
@@ -107,8 +115,44 @@ class ResilientDatabaseMixin(Base):
 
         return complete(self, super().get_connection_params())
 
+    @property
+    def _pooled(self) -> bool:
+        return bool(self.settings_dict["OPTIONS"].get("pool")) and self.alias != NO_DB_ALIAS
+
+    @property
+    def pool(self) -> Any:
+        """The pool of this alias (psycopg 3), made at its first use; ``None`` without one."""
+        if not self._pooled:
+            return None
+        pools = self._connection_pools
+        pool = pools.get(self.alias)
+        if pool is None:
+            parameters = self.get_connection_params()  # says what is wrong with the options
+            from .pooling import make
+
+            # Not open yet: of two that two threads make at once the second is not used.
+            pool = pools.setdefault(self.alias, make(self, parameters))
+        return pool
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """As Django's, with fresh credentials; the budget bounds the wait for a pooled one."""
+        if not self._pooled:
+            if path := self.resilience.options.credentials:
+                from .credentials import ask
+
+                conn_params = {**conn_params, **ask(self.alias, path)}
+            return super().get_new_connection(conn_params)
+        self.pool  # noqa: B018  imported now
+        from .pooling import borrow
+
+        return borrow(self, partial(super().get_new_connection, conn_params))
+
     def connect(self) -> None:
         """Connect once. A connection that could not be set up fully is given up."""
+        if self._session.due:
+            from .restoring import refuse_if_pinned
+
+            refuse_if_pinned(self)
         self._connecting = True
         try:
             super().connect()
@@ -126,6 +170,10 @@ class ResilientDatabaseMixin(Base):
         from .connecting import settle
 
         settle(self)
+        if self._session.due:
+            from .restoring import restore
+
+            restore(self)
 
     def ensure_connection(self) -> None:
         """Connect if need be; a passing failure is tried again until ``retry_deadline``."""
@@ -136,10 +184,22 @@ class ResilientDatabaseMixin(Base):
 
     def close(self) -> None:
         """Django's boundary: what comes after starts clean."""
+        if self._link is not None:
+            self._link.heard_at = self._heard_at  # for whom the pool gives it to
         super().close()
         if self.connection is None:
             self._link = self._bound_to = self._lost = None
             self._session = Session()
+
+    def close_if_unusable_or_obsolete(self) -> None:
+        """As Django's; a session that held something and is gone ends here, not in an error."""
+        super().close_if_unusable_or_obsolete()
+        if self.in_atomic_block or not self._session.holds:
+            return
+        if self.connection is None:
+            self._session = Session()
+        elif self.autocommit and not self.is_usable():
+            self.close()
 
     def _bind(self) -> None:
         """Attach to the driver connection that is now in place."""
@@ -148,14 +208,15 @@ class ResilientDatabaseMixin(Base):
         self._status = link.status
         options = self.resilience.options
         self._poll = link.poll if options.peek else _silent
-        self._session = Session()
+        if not self._session.due:
+            self._session = Session()
         self._lost = None
         self._untouched = True
         self._savepoints = []
         self._ran = set()
         self._ask_outcome = options.commit_outcome or self._in_unit
         self._quiet = min(self.resilience.limits.idle.seconds, options.ping_after)
-        self._heard_at = self._seen_at = monotonic()
+        self._heard_at, self._seen_at = link.heard_at, monotonic()
 
     # -- looking before a unit of work ------------------------------------------------------
 
@@ -253,10 +314,17 @@ class ResilientDatabaseMixin(Base):
             if len(self._ran) >= MOST_TEXTS:
                 unit.uncounted.add(self.alias)
 
-    def _note_session(self, sql: object) -> None:
+    def _note_session(self, sql: object, params: Any, *, many: bool = False) -> None:
         # What runs while connecting (connection_created receivers) runs again by itself.
-        if not self._connecting:
-            self._session.note(sql)
+        if self._connecting:
+            return
+        if many or (self.autocommit and self._status() != IDLE):
+            where = Where.UNCLEAR
+        else:
+            where = Where.AUTOCOMMIT if self.autocommit else Where.TRANSACTION
+        replays = self.resilience.options.replay_session
+        session, saving = self._session, self._saving
+        session.note(sql, params, where, driver=self.connection, replays=replays, saving=saving)
 
     # -- transactions -----------------------------------------------------------------------
 
@@ -276,7 +344,8 @@ class ResilientDatabaseMixin(Base):
                 return
         super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
 
-    def _commit(self) -> None:
+    # Branches are cheaper than calls here too.
+    def _commit(self) -> None:  # noqa: C901
         link = self._link
         if link is None or self.connection is not self._bound_to:
             super()._commit()
@@ -297,6 +366,8 @@ class ResilientDatabaseMixin(Base):
             if gone_before_commit(self, link):
                 self._note_committed()
                 return
+        if self._session.pending and self._status() != IN_TRANSACTION:
+            self._session.rolled_back()  # the server answers the COMMIT of a failed transaction so
         marked = None
         if self._ask_outcome and self._status() == IN_TRANSACTION and not self._untouched:
             from .committing import mark_transaction
@@ -312,6 +383,8 @@ class ResilientDatabaseMixin(Base):
         self._heard_at = self._seen_at = monotonic()
         if UNDER_WAY:
             self._note_committed()
+        if self._session.pending:
+            self._session.committed()
         self._untouched = True
         if self._savepoints:
             self._savepoints = []
@@ -342,6 +415,7 @@ class ResilientDatabaseMixin(Base):
         self._transaction_over()
 
     def _transaction_over(self) -> None:
+        self._session.rolled_back()
         self._untouched = True
         self._savepoints = []
         self._ran.clear()
@@ -349,9 +423,12 @@ class ResilientDatabaseMixin(Base):
     def _savepoint(self, sid: str) -> None:
         self._as_savepoint(super()._savepoint, sid)
         self._savepoints.append(sid)
+        if self._session.pending:
+            self._session.savepoint(sid)
 
     def _savepoint_rollback(self, sid: str) -> None:
         self._as_savepoint(super()._savepoint_rollback, sid)
+        self._session.rolled_back_to(sid)
         if sid in self._savepoints:
             del self._savepoints[self._savepoints.index(sid) + 1 :]
 

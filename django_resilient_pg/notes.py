@@ -25,6 +25,12 @@ _PREVENTION = {
 }
 
 
+IN_TESTCASE = (
+    "A TestCase is one transaction, which cannot be done again: test lost connections in a"
+    " TransactionTestCase."
+)
+
+
 def seconds(value: float) -> str:
     """Seconds as people write them: "0.2 s", "35 s"."""
     return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
@@ -66,6 +72,15 @@ def session_lost(alias: str, pinned_by: str) -> str:
     )
 
 
+def not_restored(alias: str, words: str, said: str) -> str:
+    """What every statement raises when a new session could not be made like the lost one."""
+    return (
+        f'A new connection "{alias}" could not be given what was set on the lost one: {words}'
+        f" ({said}). It was given up. Start clean with connection.close() or"
+        " close_old_connections(), then do the work again."
+    )
+
+
 def commit_unknown(alias: str, reason: Reason, xid: int | None = None) -> str:
     """What a lost COMMIT raises."""
     check = "look for its effect (a natural key, a unique token)"
@@ -82,6 +97,22 @@ def delivered(alias: str, rows: int) -> str:
     return (
         f'{rows} rows of this server-side cursor on "{alias}" had already been delivered; reading'
         " on elsewhere could skip or repeat rows. Start the loop again."
+    )
+
+
+def standby(alias: str) -> str:
+    """Why a connection that came about was not kept. ``reasons`` knows it by libpq's words."""
+    return (
+        f'The connection "{alias}" led to a standby (server is in hot standby mode), but this alias'
+        " is to reach the primary; name all servers in HOST, or wait for the failover."
+    )
+
+
+def standby_again(alias: str) -> str:
+    """Why a write that a standby refused was not run again."""
+    return (
+        f'the connection "{alias}" leads to a standby again, as it has since this process began;'
+        ' set OPTIONS["resilience"]["primary"] to True if it is to reach the primary'
     )
 
 

@@ -36,7 +36,7 @@ class Reason(enum.Enum):
     CRASH = ("crash", "a server process crashed")
     FAILOVER = ("failover", "the server is, or has become, a standby")
     NETWORK = ("network", "the network path to the server broke")
-    FORK = ("fork", "two processes used the same connection after a fork")
+    FORK = ("fork", "it was made before a fork: two processes must not share one")
     UNKNOWN = ("unknown", "nothing told why")
 
     def __new__(cls, value: str, text: str) -> Reason:

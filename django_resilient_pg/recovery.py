@@ -5,20 +5,22 @@ Off the healthy path by construction: nothing here runs unless an error came out
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from django.db.utils import Error
 
-from . import notes, signals
+from . import notes, roles, signals
 from .bucket import BUCKET
-from .connecting import deadline, spending
+from .connecting import deadline, pause, spending
 from .drivers import IN_TRANSACTION, Link
-from .errors import ServerDown
+from .errors import ServerDown, SessionLost
 from .losses import Loss, judge_error, sqlstate_of
-from .replacing import abandon, end_quietly, replace, restore_savepoints
+from .replacing import abandon, drop, replace, restore_savepoints
 from .resilience import logger
 from .retry import Budget, Circumstances, Decision, Row, decide
 from .session import text_of
@@ -73,7 +75,7 @@ class Recovery:
     def __init__(self, db: ResilientDatabaseMixin, call: Call) -> None:
         self._db, self._call = db, call
         self._began = monotonic()
-        self._attempts = 0
+        self._attempts = self._paid = self._rounds = 0
         self._link = call.wrapper._link
 
     def after(self, error: Error) -> Any:
@@ -86,7 +88,7 @@ class Recovery:
         db = self._db
         with spending(db) as budget:
             while True:
-                verdict = judge_error(db._link, error, Phase.STATEMENT)
+                verdict = self._judge(error)
                 if not verdict.lost:
                     return self._after_cancellation(error, verdict)
                 loss = note_loss(db, verdict, error, "statement")
@@ -95,6 +97,7 @@ class Recovery:
                     self._give_up(error, loss, decision.why)
                 if why := self._exhausted(decision.row, budget):
                     self._give_up(error, loss, why)
+                self._pause(budget)
                 try:
                     result = self._again(decision.row, loss, budget)
                 except NotAgain as refusal:
@@ -105,6 +108,16 @@ class Recovery:
                     continue
                 self._announce(decision.row)
                 return result
+
+    def _judge(self, error: Error) -> Verdict:
+        """The verdict; a standby that refuses to write is as good as lost."""
+        db, link = self._db, self._db._link
+        verdict = judge_error(link, error, Phase.STATEMENT)
+        if verdict.lost or not verdict.read_only or link is None:
+            return verdict
+        untouched = self._call.untouched or db.autocommit
+        lost = roles.refused_by_standby(db, link, untouched=untouched)
+        return dataclasses.replace(verdict, lost=lost)
 
     def after_fetch(self, error: Error, rows: int) -> None:
         """Open a server-side cursor again if it was lost before its first row.
@@ -163,20 +176,31 @@ class Recovery:
             if budget.lent:
                 return "the time of the request or retry_atomic around it is used up"
             return f"retry_deadline ({notes.seconds(options.retry_deadline)}) is used up"
-        if row is Row.NOTHING_SENT:
+        # What had no effect is free; once, because it is the server that decides what is refused.
+        if row is Row.NOTHING_SENT or (row is Row.REFUSED and not self._attempts):
             return ""
         if self._attempts >= options.read_retries:
             return f"it was run again {options.read_retries} times already (read_retries)"
+        if self._paid > self._attempts:
+            return ""  # lost again on the way: the server has had nothing of it yet
         if not BUCKET.take():
             return "too many retries are under way in this process; the database needs a rest"
+        self._paid += 1
         return ""
+
+    def _pause(self, budget: Budget) -> None:
+        """At once the first time. A pooler without a server accepts, and ends what it accepted."""
+        if self._rounds:
+            pause(self._db, self._rounds, budget)
+        self._rounds += 1
 
     def _again(self, row: Row, loss: Loss, budget: Budget) -> Any:
         db, call = self._db, self._call
         savepoints = list(db._savepoints) if not db.autocommit else []
         try:
-            replace(db, loss.reason, loss.idle)
-        except ServerDown as error:
+            with roles.looking_for_primary(db) if row is Row.REFUSED else nullcontext():
+                self._replace(row, loss)
+        except (ServerDown, SessionLost) as error:
             raise NotAgain(str(error).rstrip(".")) from error
         except Error as error:
             waited = monotonic() - self._began
@@ -189,6 +213,16 @@ class Recovery:
             return self._guarded()
         db._untouched = False
         return self._run()
+
+    def _replace(self, row: Row, loss: Loss) -> None:
+        db = self._db
+        if row is Row.REFUSED and db._link is not None:
+            db._link.close()  # it works, and a pool would hand it out again
+            if db._pooled:
+                db.pool.distrust()  # as it would its others
+        replace(db, loss.reason, loss.idle)
+        if row is Row.REFUSED and db._link is not None and roles.is_standby(db, db._link):
+            raise NotAgain(notes.standby_again(db.alias))
 
     def _run(self) -> Any:
         """Send the statement. Only this counts as an attempt: losses on the way to it do not."""
@@ -213,9 +247,25 @@ class Recovery:
                 if sqlstate_of(error) == _READ_ONLY:
                     raise NotAgain("it writes (the server refused it as a read)") from error
             raise
-        # The rows are here already: an end that goes wrong now takes nothing away.
-        end_quietly(link)
+        self._end(link)
         return result
+
+    def _end(self, link: Link) -> None:
+        """COMMIT a read whose rows are here.
+
+        Raises:
+            Error: the connection was lost and, with this driver, the rows with it.
+        """
+        db = self._db
+        try:
+            with db.wrap_database_errors:
+                link.ask("COMMIT")
+        except Error as error:
+            link.close()
+            if not link.keeps_rows:
+                raise
+            note_loss(db, judge_error(link, error, Phase.STATEMENT), error, "statement")
+            drop(db)
 
     def _give_up(self, error: Error, loss: Loss, why: str) -> NoReturn:
         db = self._db
@@ -228,6 +278,9 @@ class Recovery:
         if db.autocommit and (unit := UNIT.get()) is not None:
             unit.took_effect(db.alias, self._call.sql)  # it may have
         error.add_note(notes.refused(db.alias, loss.reason, loss.idle, limits, why))
+        # Django marks the blocks of its TestCase so.
+        if any(getattr(block, "_from_testcase", False) for block in db.atomic_blocks):
+            error.add_note(notes.IN_TESTCASE)
         db.resilience.shared.count("refused")
         raise error
 

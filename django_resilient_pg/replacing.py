@@ -84,7 +84,8 @@ def _announce_replaced(
     db: ResilientDatabaseMixin, reason: Reason | None, idle: float, took: float
 ) -> None:
     db.resilience.shared.count("replaced")
-    level = logging.DEBUG if reason is None else logging.WARNING
+    levels = {None: logging.DEBUG, Reason.FORK: logging.INFO}
+    level = levels.get(reason, logging.WARNING)
     logger.log(
         level,
         'The connection "%s" was replaced in %s%s.',
@@ -97,12 +98,14 @@ def _announce_replaced(
 
 
 def drop(db: ResilientDatabaseMixin) -> None:
-    """Close the connection the outermost way, whatever it says."""
+    """Close the connection the outermost way, whatever it says; the next is to be made like it."""
+    session = db._session
     if db._link is not None and db._link.lost():
         db._link.close()
     with contextlib.suppress(Error):
         db.close()
     db.connection = db._link = db._bound_to = None
+    db._session = session.gone()  # close() is where the application starts clean; this is not
 
 
 def restore_savepoints(db: ResilientDatabaseMixin, savepoints: list[str]) -> None:
@@ -142,14 +145,6 @@ def abandon_interrupted(db: ResilientDatabaseMixin) -> None:
     if db._link is not None:
         db._link.close()
     abandon(db, Reason.UNKNOWN, raw_transaction=False)
-
-
-def end_quietly(link: Link) -> None:
-    """COMMIT a read whose rows are here; if that fails the next look will see why."""
-    try:
-        link.ask("COMMIT")
-    except link.connection.Error:
-        link.close()
 
 
 def leave_lost_transaction(db: ResilientDatabaseMixin) -> None:

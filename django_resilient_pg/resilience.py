@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from . import facts as facts_module
-from .ageing import Learned, Limits, limits
+from .ageing import Kept, Learned, Limits, limits
 from .facts import Facts
 from .options import Options, parse
 from .probing import Probe
@@ -52,6 +52,11 @@ class Shared:
         self._counts: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
 
+    def renew_lock(self) -> None:
+        """After a fork: a thread that is not here any more may hold it."""
+        self._lock = threading.Lock()
+        self.learned.renew_lock()
+
     def count(self, what: str, detail: str = "") -> None:
         """One more of what :class:`Stats` counts."""
         with self._lock:
@@ -82,7 +87,18 @@ def shared_by(alias: str, settings: Mapping[str, Any]) -> Shared:
     """The one :class:`Shared` of an alias; another server or database is another one."""
     key = (alias, *(str(settings.get(name, "")) for name in ("HOST", "PORT", "NAME", "USER")))
     with _shared_lock:
-        return _shared.setdefault(key, Shared())
+        found = _shared.get(key)
+        if found is None:
+            found = _shared[key] = Shared()
+        return found
+
+
+def renew_locks() -> None:
+    """After a fork, in the child."""
+    global _shared_lock
+    _shared_lock = threading.Lock()
+    for shared in _shared.values():
+        shared.renew_lock()
 
 
 class Resilience:
@@ -95,7 +111,7 @@ class Resilience:
         self._wrapper = wrapper
         self._options: Options | None = None
         self._limits: Limits | None = None
-        self._limits_for: tuple[Facts | None, float | None, float | None] | None = None
+        self._limits_for: tuple[Facts | None, float | None, float | None, Kept] | None = None
 
     @property
     def shared(self) -> Shared:
@@ -120,7 +136,10 @@ class Resilience:
         """How long this alias' connections may live and stay idle, and why."""
         shared = self.shared
         max_age = self._wrapper.settings_dict["CONN_MAX_AGE"]
-        basis = (shared.facts, shared.learned.value(), max_age)
+        kept = Kept.NOT_AT_ALL if self._wrapper._passing else Kept.BY_THREAD
+        if self._wrapper._pooled:
+            kept = Kept.IN_POOL
+        basis = (shared.facts, shared.learned.value(), max_age, kept)
         if self._limits is None or self._limits_for != basis:
             self._limits = limits(self.options, *basis)
             self._limits_for = basis

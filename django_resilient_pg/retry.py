@@ -25,6 +25,7 @@ class Row(enum.Enum):
     """The rows of the promise by which a statement is run again."""
 
     NOTHING_SENT = "nothing was sent"
+    REFUSED = "refused by a standby"
     FIRST = "first statement of the transaction"
     READ = "read"
 
@@ -72,7 +73,9 @@ def decide(verdict: Verdict, kind: Kind, at: Circumstances) -> Decision:
             "it was not the first statement of its transaction, which the server has rolled"
             " back; run the whole transaction again"
         )
-    if verdict.write_retry_safe:
+    if verdict.read_only and kind is not Kind.UNREPEATABLE:
+        return Decision(Row.REFUSED, "")
+    if verdict.write_retry_safe and not verdict.read_only:
         return Decision(Row.NOTHING_SENT, "")
     if at.savepoint:
         return Decision(Row.FIRST, "")

@@ -1,56 +1,166 @@
-"""What a session holds that a new one would not: what pins the connection.
+"""What a session holds that a new one would not: what to do again there, what pins the old one.
 
-Replaying it comes with a later version; until then a pinned connection is never replaced under
-the application (design section 4.5). On the healthy path a statement costs one look-up in a set.
+On the healthy path a statement costs one look-up in a set (design section 4.5). What is done
+again is done by :mod:`.restoring`.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import enum
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from .assignments import Assignment
 
 #: Texts known to leave nothing behind in a session. Shared by all threads of the process;
 #: additions are atomic, and losing one costs a second look.
 HARMLESS: set[str] = set()
 _MOST_REMEMBERED: Final = 4096
 _LONGEST_REMEMBERED: Final = 8192
+#: Settings kept of one session; a session that has made more (names made up on the way) is pinned.
+_MOST_SETTINGS: Final = 200
 
 _DATA_WORDS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES", "MERGE")
 # Savepoints end with their transaction, and each has a name of its own: not worth remembering.
 _PASSING_WORDS: Final = ("SAVEPOINT", "RELEASE", "ROLLBACK", "COMMIT")
-_TRACES: Final = ("set_config", "advisory", "temp")
+_TRACES: Final = ("set_config", "advisory", "temp", "setseed", "pg_settings", ";")
+
+
+class Where(enum.Enum):
+    """In what a statement ran."""
+
+    AUTOCOMMIT = "autocommit"
+    #: Of Django's making: its end is known.
+    TRANSACTION = "transaction"
+    #: BEGIN was sent as text, or the parameters were many: what became of it is not known.
+    UNCLEAR = "unclear"
 
 
 class Session:
     """The state one physical session has gathered.
 
     Attributes:
-        pinned_by: the words of the statement that changed the session first, "" for none.
+        pinned_by: the words of the statement that first did what cannot be done again, or "".
+        settings: what was set, by name, in the order in which it is to be set again.
+        pending: what was set in the transaction under way.
+        due: the session is gone; the next one has to be given all this before it is used.
     """
 
-    __slots__ = ("pinned_by",)
+    __slots__ = ("_marks", "due", "pending", "pinned_by", "settings")
 
     def __init__(self) -> None:
         self.pinned_by = ""
+        self.settings: dict[str, Assignment] = {}
+        self.pending: list[Assignment] = []
+        self.due = False
+        self._marks: dict[str, int] = {}
 
-    def note(self, sql: object) -> None:
-        """Take note of a statement that succeeded; called only for texts not yet known."""
-        text = sql if isinstance(sql, str) else text_of(sql)
+    @property
+    def holds(self) -> bool:
+        """Whether a new session would differ."""
+        return bool(self.pinned_by or self.settings or self.pending)
+
+    def note(
+        self,
+        sql: object,
+        params: Any = None,
+        where: Where = Where.AUTOCOMMIT,
+        *,
+        driver: Any = None,
+        replays: bool = True,
+        saving: bool = False,
+    ) -> None:
+        """Take note of a statement that succeeded; called only for texts not yet known.
+
+        Args:
+            sql: as it was given to the cursor.
+            params: what went with it.
+            where: in what it ran.
+            driver: the driver's connection, by which it quotes composed SQL.
+            replays: whether settings are made again (option ``replay_session``).
+            saving: whether Django itself deals with savepoints.
+        """
+        if not isinstance(sql, (str, bytes)) and not hasattr(sql, "as_string"):
+            self.pin(f"a statement given as {type(sql).__name__}")
+            return
+        text = sql if isinstance(sql, str) else text_of(sql, driver)
         head = text[:9].upper()
-        if head.startswith(_PASSING_WORDS):
+        if head.startswith(_PASSING_WORDS) and ";" not in text:
+            if self.pending and not saving:
+                self.pin(f"{self.pending[0].words} in a transaction ended by hand")
             return
         if head.startswith(_DATA_WORDS):
             lowered = text.lower()
             if not any(trace in lowered for trace in _TRACES):
                 _remember(text)
                 return
+        self._look_closely(text, sql, params, where if replays else Where.UNCLEAR)
+
+    def _look_closely(self, text: str, sql: object, params: Any, where: Where) -> None:
         # Imported where it is first needed: its patterns take longer to compile than the engine
         # takes to import.
-        from .statements import analyse
+        from .assignments import effect_of
 
-        if pins := analyse(text).pins:
-            self.pinned_by = self.pinned_by or pins
+        effect = effect_of(text, sql, params)
+        if effect.pins:
+            self.pin(effect.pins)
+        elif not effect.assignments:
+            if "set_config" not in text.lower():  # that depends on its parameters
+                _remember(text)
+        elif where is Where.UNCLEAR:
+            self.pin(effect.assignments[0].words)
+        elif where is Where.TRANSACTION:
+            self.pending += effect.assignments
         else:
-            _remember(text)
+            self._assign(effect.assignments)
+
+    def pin(self, words: str) -> None:
+        """From now on there is no other session like this one."""
+        self.pinned_by = self.pinned_by or words
+
+    def _assign(self, assignments: Iterable[Assignment]) -> None:
+        """Keep the last value of each name, in the order in which they were given."""
+        from .assignments import AUTHORIZATION, DISCARD_ALL, RESET_ALL, ROLE, SURVIVES_RESET
+
+        settings = self.settings
+        for one in assignments:
+            if one.name == DISCARD_ALL:
+                settings.clear()
+            elif one.name == RESET_ALL:
+                for name in settings.keys() - SURVIVES_RESET:
+                    del settings[name]
+            elif one.name == AUTHORIZATION:
+                settings.pop(ROLE, None)  # the server takes it away as well
+            settings.pop(one.name, None)
+            settings[one.name] = one
+        if len(settings) > _MOST_SETTINGS:
+            self.pin(f"more than {_MOST_SETTINGS} settings")
+
+    # -- transactions -----------------------------------------------------------------------
+
+    def savepoint(self, sid: str) -> None:
+        """A savepoint was made while settings were pending."""
+        self._marks[sid] = len(self.pending)
+
+    def rolled_back_to(self, sid: str) -> None:
+        """What was set since this savepoint is as it was."""
+        del self.pending[self._marks.get(sid, 0) :]
+
+    def committed(self) -> None:
+        """What was set in the transaction holds."""
+        self._assign(self.pending)
+        self.rolled_back()
+
+    def rolled_back(self) -> None:
+        """What was set in the transaction is as it was."""
+        self.pending, self._marks = [], {}
+
+    def gone(self) -> Session:
+        """The physical session is lost or given up, and with it the transaction under way."""
+        self.rolled_back()
+        self.due = self.holds
+        return self
 
 
 def _remember(text: str) -> None:
@@ -61,11 +171,12 @@ def _remember(text: str) -> None:
     HARMLESS.add(text)
 
 
-def text_of(sql: object) -> str:
+def text_of(sql: object, driver: Any = None) -> str:
     """The text of what is not a str: bytes, or a driver's composed SQL.
 
-    Composed SQL is read through its representation, which shows every literal word of it: good
-    enough to find what pins, never used to decide that something may run again.
+    What cannot be put into text without ``driver`` (psycopg2's composed SQL) is read through its
+    representation, which shows every literal word of it: never used to decide that something may
+    run again.
     """
     if isinstance(sql, bytes):
         return sql.decode("utf-8", "replace")
@@ -73,6 +184,6 @@ def text_of(sql: object) -> str:
     if as_string is None:
         return str(sql)
     try:
-        return str(as_string(None))
+        return str(as_string(driver))
     except Exception:  # psycopg2 needs a connection to quote; its words are in the repr
         return repr(sql)

@@ -75,17 +75,34 @@ _CALL = re.compile(r'("(?:[^"]|"")+"|[A-Za-z_\x80-\uffff][\w$\x80-\uffff]*)\s*\(
 _NOT_A_CALL = re.compile(r"\bAS\s+\Z", re.IGNORECASE)
 _CTE_COLUMNS = re.compile(r"\([^()]*\)\s*AS\s+(?:NOT\s+MATERIALIZED\s*|MATERIALIZED\s*)?\(", re.I)
 _ADVISORY = re.compile(r"\bpg_(?:try_)?advisory_(?:lock|unlock)", re.IGNORECASE)
-_SET_CONFIG = re.compile(r"\bset_config\s*\(", re.IGNORECASE)
-_LOCAL_CONFIG = re.compile(r"\bset_config\s*\([^()]*,\s*(?:true|'t(?:rue)?')\s*\)", re.IGNORECASE)
-_TEMPORARY = re.compile(r"\b(?:TEMP|TEMPORARY)\b", re.IGNORECASE)
-_INTO_TEMPORARY = re.compile(r"\bINTO\s+(?:LOCAL\s+|GLOBAL\s+)?(?:TEMP|TEMPORARY)\b", re.IGNORECASE)
+_SET_CONFIG = re.compile(r"\bset_config\"?\s*\(", re.IGNORECASE)
+_LOCAL_CONFIG = re.compile(
+    r"\bset_config\s*\((?:[^()']|'(?:[^']|'')*')*,\s*(?:true|'t(?:rue)?')\s*\)", re.IGNORECASE
+)
+_CREATE_TEMPORARY = re.compile(
+    r"CREATE\s+(?:OR\s+REPLACE\s+)?(?:(?:LOCAL\s+|GLOBAL\s+)?(?:TEMP|TEMPORARY)\s+\w+"
+    r"|(?:\w+\s+){1,6}\"?pg_temp\b)",
+    re.IGNORECASE,
+)
+# What a block of code may do to its session. UPDATE ... SET looks the same: too careful.
+_IN_A_BLOCK = re.compile(
+    r"\b(?:SET|RESET|set_config|setseed|LISTEN|TEMP|TEMPORARY|pg_temp|LOAD|pg_(?:try_)?advisory_lock"
+    r"(?:_shared)?)\b",
+    re.IGNORECASE,
+)
+_SEED = re.compile(r"\bsetseed\"?\s*\(", re.IGNORECASE)
+_INTO_TEMPORARY = re.compile(
+    r"\bINTO\s+(?:LOCAL\s+|GLOBAL\s+)?\"?(?:TEMP|TEMPORARY|pg_temp)\b", re.IGNORECASE
+)
 # The third word position is enough: SET LOCAL, SET TRANSACTION and SET CONSTRAINTS end with
 # the transaction.
 _LOCAL_SET = re.compile(r"SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b", re.IGNORECASE)
 
 
-def bare(sql: str) -> str:
+def bare(sql: str, *, strings: bool = False) -> str:
     """The text with strings and comments blanked and quoted identifiers kept.
+
+    ``strings``: keep those as well.
 
     Offsets are not kept. An unterminated string or comment swallows the rest, as it would on
     the server (which then refuses the statement).
@@ -95,7 +112,8 @@ def bare(sql: str) -> str:
     while (match := _TOKEN.search(sql, position)) is not None:
         parts.append(sql[position : match.start()])
         position = match.end()
-        if match.group("quoted") is not None:
+        comment = match.group("line") is not None or match.group("block") is not None
+        if match.group("quoted") is not None or (strings and not comment):
             parts.append(match.group())
         elif match.group("block") is not None:
             position = _end_of_comment(sql, match.end())
@@ -136,7 +154,7 @@ def analyse(sql: str, *, standard_strings: bool = True) -> Statement:
     # A semicolon in a quoted identifier counts as well: rare, and only ever too careful.
     uncertain = ";" in text or ("\\" in sql and not standard_strings) or "\x00" in sql
     kind = Kind.UNREPEATABLE if uncertain else _kind(keyword, _QUOTED.sub(" x ", text))
-    return Statement(kind, keyword, _functions(text), _pins(keyword, text, sql))
+    return Statement(kind, keyword, _functions(text), _all_pins(text, sql))
 
 
 def _kind(keyword: str, text: str) -> Kind:
@@ -168,17 +186,32 @@ def _functions(text: str) -> frozenset[str]:
     return frozenset(names)
 
 
+def _all_pins(text: str, sql: str) -> str:
+    """As :func:`_pins`, of the first of several statements that does."""
+    for part in text.split(";"):
+        match = _WORD.search(part)
+        if pins := _pins(match.group().upper() if match else "", part.strip(), sql):
+            return pins
+    return ""
+
+
 def _pins(keyword: str, text: str, sql: str) -> str:
     """The words that leave something behind in the session, or ""."""
     words = text.split(None, 3)[:3]
     if keyword in _SESSION_WORDS and not _LOCAL_SET.match(text):
         return " ".join(words[:2])
-    if keyword == "CREATE" and _TEMPORARY.search(" ".join(words)):
-        return " ".join(words)
+    if keyword == "CREATE" and (match := _CREATE_TEMPORARY.match(text)) is not None:
+        return " ".join(match.group().split())
+    if keyword == "DO" and (match := _IN_A_BLOCK.search(sql)) is not None:
+        return f"DO with {match.group()}"
+    if keyword == "UPDATE" and "pg_settings" in text.lower():
+        return "UPDATE pg_settings"
     if (match := _INTO_TEMPORARY.search(text)) is not None:
         return f"SELECT {match.group()}"
     if (match := _ADVISORY.search(text)) is not None:
         return match.group()
+    if _SEED.search(text) is not None:
+        return "setseed"
     # The arguments of set_config are strings, so the original text is looked at here: one that
     # is local to its transaction ("true") leaves nothing behind.
     if len(_SET_CONFIG.findall(text)) > len(_LOCAL_CONFIG.findall(sql)):

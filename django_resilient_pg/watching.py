@@ -6,6 +6,7 @@ error came out of a statement.
 
 from __future__ import annotations
 
+import logging
 import math
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -76,15 +77,19 @@ def inspect_connection(db: ResilientDatabaseMixin, now: float) -> Vital:
     return vital
 
 
-def note_idle_loss(db: ResilientDatabaseMixin, link: Link, idle: float) -> None:
+def note_idle_loss(
+    db: ResilientDatabaseMixin, link: Link, idle: float, level: int = logging.WARNING
+) -> None:
     """Count, log and announce a loss found by looking; learn from it if nobody said why."""
     word, reason = link.last_word, reason_of(link)
-    unannounced = word is None and idle >= _LEARN_FROM and db._status() in {IDLE, UNKNOWN}
-    if unannounced or reason in _IDLE_TIMEOUTS:
+    if reason is Reason.FORK:
+        level = min(level, logging.INFO)  # as it should be, in a server that forks its workers
+    unannounced = word is None and not link.inherited and link.status() in {IDLE, UNKNOWN}
+    if (unannounced and idle >= _LEARN_FROM) or reason in _IDLE_TIMEOUTS:
         db.resilience.shared.learned.note(idle)
     text = word.text if word is not None else "the socket was closed without a word"
     sqlstate = word.sqlstate if word is not None else None
-    _announce_loss(db, reason, sqlstate, text, idle, "before sending")
+    _announce_loss(db, reason, sqlstate, text, idle, "before sending", level)
 
 
 def note_loss(
@@ -107,8 +112,9 @@ def _announce_loss(
     text: str,
     idle: float,
     noticed: str,
+    level: int = logging.WARNING,
 ) -> None:
     db.resilience.shared.count("lost", reason.name)
-    logger.warning("%s", notes.happened(db.alias, reason, idle, db.resilience.limits))
+    logger.log(level, "%s", notes.happened(db.alias, reason, idle, db.resilience.limits))
     record = signals.ConnectionLost(db.alias, reason, sqlstate, text, idle, noticed)
     signals.connection_lost.send_robust(sender=type(db), connection=db, record=record)

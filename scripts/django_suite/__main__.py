@@ -1,12 +1,14 @@
-"""Run ``python -m scripts.django_suite [LABEL...]``.
+"""Run ``python -m scripts.django_suite [--full] [LABEL...]``.
 
-The tests are those of the sdist of the Django that is installed. The exit status is 1 if this
+The tests are those of the sdist of the Django that is installed: those of the labels, by default
+the ones that are about databases, with ``--full`` all there are. The exit status is 1 if this
 engine fails, or skips, a test that the stock one does not. ``DATABASE_ENGINE`` puts another engine
-in the place of this one.
+in the place of this one, ``PG_VERSION`` another PostgreSQL in that of 18.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -60,9 +62,13 @@ def tests_of_django() -> Path:
     return home / "tests"
 
 
-def run(engine: str, labels: list[str], tests: Path) -> Outcome:
+def run(engine: str, labels: list[str], tests: Path, parallel: int) -> Outcome:
     """Run the tests with this engine on a new server; SystemExit if they got to no end."""
-    with Server("18") as server, tempfile.TemporaryDirectory() as work:
+    with (
+        Server(settings={"max_connections": "200"}) as server,
+        tempfile.TemporaryDirectory() as work,
+    ):
+        _check(server)
         databases = {
             alias: server.database(alias, engine=engine, user=server.superuser)
             for alias in ("default", "other")
@@ -74,7 +80,11 @@ def run(engine: str, labels: list[str], tests: Path) -> Outcome:
             "DJANGO_SUITE_RECORD": str(record),
             "PYTHONPATH": os.pathsep.join(_paths(tests)),
         }
-        options = ["--settings=scripts.django_suite.settings", "--parallel=1", "--noinput"]
+        options = [
+            "--settings=scripts.django_suite.settings",
+            f"--parallel={parallel}",
+            "--noinput",
+        ]
         start = time.monotonic()
         subprocess.run(
             [sys.executable, "runtests.py", *options, *labels], cwd=tests, env=environ, check=False
@@ -87,9 +97,20 @@ def run(engine: str, labels: list[str], tests: Path) -> Outcome:
     return Outcome(engine, failed, told["ran"], skipped, seconds)
 
 
+def _check(server: Server) -> None:
+    """Without ICU the models of Django's tests cannot be made."""
+    if not server.execute("SELECT 1 FROM pg_collation WHERE collname = 'sv-x-icu'"):
+        raise SystemExit(
+            f"PostgreSQL {server.version} was built without ICU, which Django's tests need. Set"
+            " PG_BIN to the programs of another one, such as /usr/lib/postgresql/15/bin (on Debian:"
+            " apt-get install postgresql-15)."
+        )
+
+
 def report(stock: Outcome, resilient: Outcome) -> int:
     """Print the comparison and return the exit status."""
-    print(f"\nDjango {django.get_version()}, PostgreSQL 18\n{stock}\n{resilient}")
+    version = os.environ.get("PG_VERSION") or "18"
+    print(f"\nDjango {django.get_version()}, PostgreSQL {version}\n{stock}\n{resilient}")
     for title, ids in (
         ("Fail on both", stock.failed & resilient.failed),
         (f"Fail on {stock.engine} only", stock.failed - resilient.failed),
@@ -121,9 +142,15 @@ def _unpacked_sdist(work: Path) -> Path:
 
 def main() -> int:
     """Run both engines and compare them."""
-    labels = sys.argv[1:] or LABELS
+    parser = argparse.ArgumentParser(prog="python -m scripts.django_suite")
+    parser.add_argument("labels", nargs="*", help="tests, as runtests.py takes them")
+    parser.add_argument("--full", action="store_true", help="all tests of Django")
+    parser.add_argument("--parallel", type=int, default=1, help="processes per engine")
+    given = parser.parse_args()
+    labels = given.labels or ([] if given.full else LABELS)
     tests = tests_of_django()
-    return report(run(STOCK, labels, tests), run(RESILIENT, labels, tests))
+    stock, resilient = (run(each, labels, tests, given.parallel) for each in (STOCK, RESILIENT))
+    return report(stock, resilient)
 
 
 if __name__ == "__main__":

@@ -109,6 +109,11 @@ class Proxy:
         """How many connections are forwarded."""
         return len(self._pairs)
 
+    @property
+    def messages_left(self) -> int:
+        """How many messages are still to come before the cut that was planned."""
+        return self._messages
+
     def set_mode(self, mode: Mode) -> None:
         """Change the mode; what is forwarded already goes on under "refuse" and "cut"."""
         self._order(lambda: self._enter(mode))

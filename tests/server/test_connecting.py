@@ -51,6 +51,26 @@ def test_a_restart_is_waited_out(own_connections: Connections, own_server: Serve
     assert connection.resilience.stats.connect_retries > 0  # type: ignore[attr-defined]
 
 
+def test_a_server_that_will_be_back_is_asked_often(
+    own_connections: Connections, own_server: Server
+) -> None:
+    """So that no wait of the past keeps anybody for long once it is there."""
+    connection = own_connections(retry_deadline=4.0)
+    run(connection, "SELECT 1")
+    waits: list[float] = []
+
+    def listen(record: Any, **_: Any) -> None:
+        waits.append(record.wait)
+
+    signals.connect_retried.connect(listen)
+    own_server.stop("immediate")
+    with pytest.raises(OperationalError):
+        run(connection, "SELECT 1")
+    signals.connect_retried.disconnect(listen)
+    assert len(waits) >= 6
+    assert max(waits) <= 0.5
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -177,3 +197,11 @@ def test_what_receivers_set_on_a_new_connection_is_set_again_and_does_not_pin(
         assert run(connection, "SHOW application_name") == [("mine",)]
     finally:
         connection_created.disconnect(configure)
+
+
+@pytest.mark.psycopg2
+def test_a_pool_needs_psycopg_3(make_connection: Connections) -> None:
+    connection = make_connection(options={"pool": True})
+    with pytest.raises(ImproperlyConfigured, match="psycopg >= 3"):
+        run(connection, "SELECT 1")
+    del connection.settings_dict["OPTIONS"]["pool"]

@@ -399,7 +399,6 @@ else:
             {"pool": True, "options": "-c idle_session_timeout=60s"},
             POOL,
         ),
-        Row("pool with this engine", "W128", {"pool": True}, POOL, engine=RESILIENT),
         Row("pool with unknown settings", "E001", {"pool": {"sizes": 3}}, POOL),
         Row(
             "prepared statements through a transaction pooler",

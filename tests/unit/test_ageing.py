@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_resilient_pg.ageing import NOTHING_KNOWN, Learned, jittered, limits
+from django_resilient_pg.ageing import NOTHING_KNOWN, Kept, Learned, jittered, limits
 from django_resilient_pg.facts import Endpoint, Facts, Path, SocketOptions, SocketView
 from django_resilient_pg.options import Options
 from django_resilient_pg.providers import PROVIDERS, Provider
@@ -230,3 +230,16 @@ def test_learned_by_many_threads() -> None:
     for thread in threads:
         thread.join()
     assert learned.value() == 1.0
+
+
+def test_a_pool_keeps_connections_whatever_conn_max_age_says() -> None:
+    known = facts(idle_session_timeout=3.0)
+    found = limits(Options(), known, None, 0, Kept.IN_POOL)
+    assert found.age is None, "idle time is looked at when one is taken"
+    assert found.idle.seconds == 1.5
+
+
+def test_where_each_request_has_a_thread_of_its_own_nothing_is_kept() -> None:
+    found = limits(Options(), None, None, None, Kept.NOT_AT_ALL)
+    assert found.age == 0.0
+    assert "ASGI" in found.age_source

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from django_resilient_pg import middleware_checks
+from django_resilient_pg import middleware_checks, serving_checks
 from django_resilient_pg.diagnosis.findings import PREFIX, RULES, Rule, findings
 from django_resilient_pg.diagnosis.fixes import snippet
 from django_resilient_pg.options import parse
@@ -111,15 +111,16 @@ def test_what_the_command_would_change_is_what_is_documented(rule: Rule) -> None
         exec("\n".join(snippet("default", [found])), {"DATABASES": {"default": before}})
 
 
-def of_the_middleware() -> set[str]:
-    """Those of the middleware's check, which ``docs/units.rst`` explains."""
-    source = Path(middleware_checks.__file__).read_text(encoding="utf-8")
-    return set(re.findall(r"resilient_pg\.[EWI]3\d\d", source))
+def of_other_checks() -> set[str]:
+    """Those explained in ``docs/units.rst`` and ``docs/servers.rst``."""
+    files = [Path(module.__file__) for module in (middleware_checks, serving_checks)]
+    sources = "".join(file.read_text(encoding="utf-8") for file in files)
+    return set(re.findall(r"resilient_pg\.[EWI]3\d\d", sources))
 
 
 def test_ids_named_elsewhere_exist() -> None:
-    known = RULES.keys() | of_the_middleware()
-    assert not RULES.keys() & of_the_middleware()
+    known = RULES.keys() | of_other_checks()
+    assert not RULES.keys() & of_other_checks()
     for name in PAGES:
         for each in re.findall(r"resilient_pg\.([EWI]\d{3})", page(name).astext()):
             assert PREFIX + each in known, f"{name}: {each}"

@@ -361,7 +361,7 @@ CASES = [
         known(project={"conn_max_age": None}, socket=keepalives(keepalives=False)),
         known(project={"conn_max_age": None}),
     ),
-    Case("W124", known(project={"serving": "ASGI"}), known(project={"serving": "ASGI or WSGI"})),
+    Case("W124", known(project={**STOCK, "serving": "ASGI"}), known(project={"serving": "ASGI"})),
     Case(
         "W125",
         known(project={**STOCK, "health_checks": False}),
@@ -377,7 +377,6 @@ CASES = [
         known(project={**STOCK, "pool": {}}, facts={"idle_session_timeout": 599.0}),
         known(project={**STOCK, "pool": {}}, facts={"idle_session_timeout": 600.0}),
     ),
-    Case("W128", known(project={"pool": {}}), known(project={"pool": {}, **STOCK})),
     Case(
         "W131",
         known(pooler=PGBOUNCER),

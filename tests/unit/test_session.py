@@ -1,51 +1,252 @@
-"""What pins a session, and what a healthy statement costs to know that it does not."""
+"""What a session holds, what pins it, and what knowing so costs a healthy statement."""
 
 from __future__ import annotations
+
+import uuid
 
 import pytest
 
 from django_resilient_pg import session
-from django_resilient_pg.session import HARMLESS, Session
+from django_resilient_pg.assignments import _shape
+from django_resilient_pg.session import HARMLESS, Session, Where
+
+TENANT = uuid.UUID(int=7)
 
 
 @pytest.fixture(autouse=True)
 def forget() -> None:
     HARMLESS.clear()
+    _shape.cache_clear()
+
+
+def noted(*statements: object, where: Where = Where.AUTOCOMMIT) -> Session:
+    made = Session()
+    for one in statements:
+        sql, params = one if isinstance(one, tuple) else (one, None)
+        made.note(sql, params, where)
+    return made
 
 
 @pytest.mark.parametrize(
-    "sql", ["SELECT 1", b"SELECT 1", "/* tag */ select 1", "CREATE TABLE t ()"]
+    "sql",
+    [
+        "SELECT 1",
+        b"SELECT 1",
+        "/* tag */ select 1",
+        "CREATE TABLE t ()",
+        "SET LOCAL a.b = 1",
+        "SELECT ';'",
+        "DISCARD PLANS",
+        "SELECT temperature FROM advisory_board",
+    ],
 )
 def test_an_ordinary_statement_is_remembered_as_harmless(sql: object) -> None:
-    noted = Session()
-    noted.note(sql)
-    assert noted.pinned_by == ""
+    assert not noted(sql).holds
     assert len(HARMLESS) == 1
 
 
 def test_savepoints_are_not_remembered() -> None:
     """Each has a name of its own: they would only push out what is worth knowing."""
-    Session().note('SAVEPOINT "s1_x1"')
+    noted('SAVEPOINT "s1_x1"')
     assert not HARMLESS
-
-
-def test_the_first_statement_that_pins_is_named() -> None:
-    noted = Session()
-    for sql in ["SELECT 1", "SET search_path TO a", "LISTEN b", "SELECT 2"]:
-        noted.note(sql)
-    assert noted.pinned_by == "SET search_path"
-
-
-def test_a_word_that_looks_like_session_state_is_read_closely() -> None:
-    noted = Session()
-    noted.note("SELECT temperature FROM advisory_board")
-    assert noted.pinned_by == ""
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "_MOST_REMEMBERED", 10)
-    noted = Session()
-    for number in range(25):
-        noted.note(f"SELECT {number}")
-    noted.note("SELECT '" + "x" * 10_000 + "'")
+    noted(*[f"SELECT {number}" for number in range(25)], "SELECT '" + "x" * 10_000 + "'")
     assert len(HARMLESS) <= 10
+
+
+# -- what is done again ---------------------------------------------------------------------------
+
+SETTINGS = [
+    ("SET search_path TO a, public", None, "search_path"),
+    ("set session Search_Path = a", None, "search_path"),
+    ("SET SCHEMA 'a'", None, "search_path"),
+    ('SET "App".tenant = %s', ["5"], "app.tenant"),
+    ("/* who */ SET app.tenant TO 'it''s; x' ;", None, "app.tenant"),
+    ("SET TIME ZONE 'UTC'", None, "timezone"),
+    ("SET TimeZone TO DEFAULT", None, "timezone"),
+    ("RESET TIME ZONE", None, "timezone"),
+    ("SET NAMES 'UTF8'", None, "client_encoding"),
+    ("SET ROLE clerk", None, "role"),
+    ("SET role TO clerk", None, "role"),
+    ("SET ROLE NONE", None, "role"),
+    ("RESET ROLE", None, "role"),
+    ("SET SESSION AUTHORIZATION clerk", None, "session_authorization"),
+    ("RESET SESSION AUTHORIZATION", None, "session_authorization"),
+    ("RESET app.tenant", None, "app.tenant"),
+    ("RESET ALL", None, "reset all"),
+    ("DISCARD ALL", None, "discard all"),
+    (b"SET app.tenant = 1", None, "app.tenant"),
+]
+
+
+@pytest.mark.parametrize(("sql", "params", "name"), SETTINGS)
+def test_a_setting_is_kept_as_it_was_sent(sql: object, params: object, name: str) -> None:
+    made = noted((sql, params))
+    assert made.pinned_by == ""
+    assert list(made.settings) == [name]
+    kept = made.settings[name]
+    assert kept.sql == sql
+    assert kept.params == (tuple(params) if isinstance(params, list) else params)
+    assert not HARMLESS
+
+
+CONFIGS = [
+    ("SELECT set_config('app.tenant', '5', false)", None, ("app.tenant", "5")),
+    ("SELECT set_config('app.tenant', %s, false)", ["5"], ("app.tenant", "5")),
+    ("SELECT set_config(%s, %s, %s)", ["App.Tenant", "5", False], ("app.tenant", "5")),
+    ("select pg_catalog.set_config('a.b', %(t)s::text, FALSE) AS x;", {"t": 5}, ("a.b", "5")),
+    ("SELECT set_config('a.b', %s::text, 'f')", [TENANT], ("a.b", str(TENANT))),
+    ("SELECT set_config('a.b', NULL, false) -- gone", None, ("a.b", None)),
+    ("SELECT set_config('a.b', 'it''s, true)', false)", None, ("a.b", "it's, true)")),
+]
+
+
+@pytest.mark.parametrize(("sql", "params", "expected"), CONFIGS)
+def test_set_config_is_kept_with_the_values_of_its_parameters(
+    sql: str, params: object, expected: tuple[str, str | None]
+) -> None:
+    made = noted((sql, params))
+    assert made.pinned_by == ""
+    assert [one.params for one in made.settings.values()] == [expected]
+
+
+def test_several_set_configs_in_one_statement() -> None:
+    sql = "SELECT set_config('a.b', %s, false), set_config('a.c', %s, true), set_config(%s, %s, %s)"
+    made = noted((sql, ["1", "2", "a.d", "3", False]))
+    assert [one.params for one in made.settings.values()] == [("a.b", "1"), ("a.d", "3")]
+
+
+def test_parameters_are_copied() -> None:
+    params = ["1"]
+    made = Session()
+    made.note("SET app.tenant = %s", params)
+    params[0] = "2"
+    assert made.settings["app.tenant"].params == ("1",)
+
+
+def test_the_last_value_of_a_name_holds_at_its_place() -> None:
+    made = noted("SET a.b = 1", "SET search_path = x", "SELECT set_config('a.b', '2', false)")
+    assert [one.words for one in made.settings.values()] == ["SET search_path", "set_config a.b"]
+
+
+def test_reset_all_leaves_the_role() -> None:
+    made = noted("SET ROLE a", "SET a.b = 1", "RESET ALL", "SET a.c = 1")
+    assert list(made.settings) == ["role", "reset all", "a.c"]
+
+
+def test_discard_all_leaves_nothing_but_itself() -> None:
+    made = noted("SET ROLE a", "SET a.b = 1", "DISCARD ALL", "RESET ALL")
+    assert list(made.settings) == ["discard all", "reset all"]
+
+
+def test_a_new_session_user_has_no_role() -> None:
+    made = noted("SET ROLE a", "SET SESSION AUTHORIZATION b")
+    assert list(made.settings) == ["session_authorization"]
+
+
+# -- what pins ------------------------------------------------------------------------------------
+
+PINS = [
+    ("LISTEN news", None),
+    ("CREATE TEMP TABLE t (x int)", None),
+    ("CREATE OR REPLACE TEMPORARY VIEW v AS SELECT 1", None),
+    ("CREATE TABLE pg_temp.t (x int)", None),
+    ("SELECT 1 AS x INTO TEMP t", None),
+    ("SELECT pg_advisory_lock(1)", None),
+    ("PREPARE p AS SELECT 1", None),
+    ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", None),
+    ("SET seed = 0.5", None),
+    ("SELECT setseed(0.5)", None),
+    ("SET a.b = 1; SET a.c = 2", None),
+    ("SELECT 1; SET a.b = 2", None),
+    ("SELECT 1; LISTEN x", None),
+    (r"SET a.b = 'x\'", None),
+    ("SET a.b = %s", [object()]),
+    ("SET a.b = %s", iter(["1"])),
+    ("SELECT set_config('a.b', name, false) FROM tenants", None),
+    ("SELECT set_config('a.b', 'x' || 'y', false)", None),
+    ("SELECT set_config('a.b', %s, false)", [1.5]),
+    ("SELECT set_config('a.b', %s, %s)", ["1", "off"]),
+    ("SELECT set_config('a.b', %s, false)", None),
+    ("SELECT 1, set_config('a.b', '1', false)", None),
+    ("WITH x AS (SELECT set_config('a.b', '1', false)) SELECT * FROM x", None),
+    ("""SELECT "set_config"('a.b', '1', false)""", None),
+    ("UPDATE pg_settings SET setting = 'x' WHERE name = 'a.b'", None),
+    ("DO $$ BEGIN SET a.b = 1; END $$", None),
+    (["SELECT 1"], None),
+]
+
+
+@pytest.mark.parametrize(("sql", "params"), PINS)
+def test_what_cannot_be_done_again_pins(sql: object, params: object) -> None:
+    made = noted((sql, params))
+    assert made.pinned_by
+    assert not made.settings
+    assert not HARMLESS
+
+
+def test_the_first_statement_that_pins_is_named() -> None:
+    made = noted("SELECT 1", "SET a.b = 1", "LISTEN b", "CREATE TEMP TABLE t ()", "SELECT 2")
+    assert made.pinned_by == "LISTEN b"
+
+
+def test_too_many_settings_pin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_MOST_SETTINGS", 3)
+    made = noted(*[f"SET a.x{number} = 1" for number in range(4)])
+    assert made.pinned_by == "more than 3 settings"
+
+
+def test_what_is_set_inside_a_transaction_of_the_applications_own_pins() -> None:
+    assert noted("SET a.b = 1", where=Where.UNCLEAR).pinned_by == "SET a.b"
+
+
+def test_without_replay_settings_pin() -> None:
+    made = Session()
+    made.note("SET a.b = 1", replays=False)
+    assert made.pinned_by == "SET a.b"
+
+
+# -- transactions ---------------------------------------------------------------------------------
+
+
+def test_what_a_transaction_set_holds_when_it_is_committed() -> None:
+    made = noted("SET a.b = 1", where=Where.TRANSACTION)
+    assert not made.settings
+    made.committed()
+    assert list(made.settings) == ["a.b"]
+
+
+def test_what_a_transaction_set_is_gone_when_it_is_rolled_back() -> None:
+    made = noted("SET a.b = 1", where=Where.TRANSACTION)
+    made.rolled_back()
+    assert not made.holds
+
+
+def test_rolling_back_to_a_savepoint_takes_back_what_came_after() -> None:
+    made = noted("SET a.b = 1", where=Where.TRANSACTION)
+    made.savepoint("s1")
+    made.note("SET a.c = 1", None, Where.TRANSACTION)
+    made.rolled_back_to("s1")
+    made.note("SET a.d = 1", None, Where.TRANSACTION)
+    made.committed()
+    assert list(made.settings) == ["a.b", "a.d"]
+
+
+def test_a_savepoint_from_before_the_first_setting() -> None:
+    made = noted("SET a.b = 1", where=Where.TRANSACTION)
+    made.rolled_back_to("earlier")
+    assert not made.pending
+
+
+def test_a_transaction_ended_by_hand_pins() -> None:
+    made = noted("SET a.b = 1", "ROLLBACK TO SAVEPOINT x", where=Where.TRANSACTION)
+    assert made.pinned_by == "SET a.b in a transaction ended by hand"
+
+
+def test_what_was_held_is_due_on_the_next_session() -> None:
+    assert noted("SET a.b = 1").gone().due
+    assert noted("LISTEN a").gone().due
+    assert not noted("SET a.b = 1", where=Where.TRANSACTION).gone().due

@@ -87,7 +87,9 @@ def no_reuse(survey: Survey) -> Found | None:
 @rule("W124", "Persistent connections under ASGI")
 def asgi(survey: Survey) -> Found | None:
     """Each request may run in another thread: connections are left behind."""
-    if survey.project.conn_max_age == 0 or survey.project.serving != "ASGI":
+    if survey.project.resilient or survey.project.serving != "ASGI":
+        return None  # this package's engine keeps none beyond their thread
+    if survey.project.conn_max_age == 0:
         return None
     return Found(
         f"CONN_MAX_AGE is {seconds(survey.project.conn_max_age)} under ASGI: connections are kept "
@@ -117,7 +119,7 @@ def unchecked(survey: Survey) -> Found | None:
 def pool_check(survey: Survey) -> Found | None:
     """psycopg #711: each dead connection found makes the pool wait longer."""
     pool = survey.project.pool
-    if pool is None or not survey.project.health_checks:
+    if pool is None or survey.project.resilient or not survey.project.health_checks:
         return None
     return Found(
         "The pool checks connections as it hands them out: after a restart it waits longer after "
@@ -135,6 +137,8 @@ def pool_idle(survey: Survey) -> Found | None:
     pool, limit = survey.project.pool, survey.idle_timeout
     if pool is None or limit is None:
         return None
+    if survey.project.resilient and "max_idle" not in pool:
+        return None  # kept to the engine's limits
     kept = _number(pool.get("max_idle"), _POOL_MAX_IDLE)
     if kept <= limit.seconds:
         return None
@@ -150,19 +154,6 @@ def pool_idle(survey: Survey) -> Found | None:
 
 def _number(value: Any, default: float) -> float:
     return float(value) if isinstance(value, (int, float)) else default
-
-
-@rule("W128", "A pool together with this engine")
-def pool_and_engine(survey: Survey) -> Found | None:
-    """Not supported in this version."""
-    if survey.refused or survey.project.pool is None or not survey.project.resilient:
-        return None
-    return Found(
-        'OPTIONS["pool"] is set together with this package\'s engine, which does not support it.',
-        'Take OPTIONS["pool"] out and set CONN_MAX_AGE to 60, or use a pooler in front.',
-        f"ENGINE is {survey.project.engine}.",
-        {"CONN_MAX_AGE": 60, "OPTIONS": {"pool": None}},
-    )
 
 
 @rule("W146", "A sleeping server is kept awake", connects=True)

@@ -1,0 +1,211 @@
+"""What a statement makes of the session it runs in, as far as its text says so for certain. Pure.
+
+Read when a statement that is not known to be harmless has succeeded. What is recognised can be
+done again on a new session; what is not recognised pins the old one: nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import re
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+from .statements import analyse, bare
+
+RESET_ALL: Final = "reset all"
+DISCARD_ALL: Final = "discard all"
+ROLE: Final = "role"
+AUTHORIZATION: Final = "session_authorization"
+#: What RESET ALL leaves as it was (PostgreSQL manual, RESET).
+SURVIVES_RESET: Final = frozenset({ROLE, AUTHORIZATION, DISCARD_ALL})
+
+_LONGEST: Final = 8192
+_PLAIN: Final = (str, int, float, bool, decimal.Decimal, uuid.UUID, datetime.date, type(None))
+_IDENT = r'(?:"(?:[^"]|"")+"|[A-Za-z_\x80-\uffff][\w$\x80-\uffff]*)'
+_NAME = rf"(?P<name>{_IDENT}(?:\s*\.\s*{_IDENT})*)"
+# Aliases of the grammar (PostgreSQL manual, SET) and the parameter each stands for.
+_SPECIAL: Final = (
+    (re.compile(r"(?:SET(?:\s+SESSION)?|RESET)\s+TIME\s+ZONE\b", re.I), "timezone"),
+    (re.compile(r"(?:SET(?:\s+SESSION)?|RESET)\s+SESSION\s+AUTHORIZATION\b", re.I), AUTHORIZATION),
+    (re.compile(r"SET(?:\s+SESSION)?\s+ROLE\s+(?!TO\b|=)", re.I), ROLE),
+    (re.compile(r"SET(?:\s+SESSION)?\s+SCHEMA\s+(?!TO\b|=)", re.I), "search_path"),
+    (re.compile(r"SET(?:\s+SESSION)?\s+NAMES\b(?!\s*(?:TO\b|=))", re.I), "client_encoding"),
+    (re.compile(r"SET(?:\s+SESSION)?\s+XML\s+OPTION\b", re.I), "xmloption"),
+    (re.compile(r"RESET\s+ALL\Z", re.I), RESET_ALL),
+    (re.compile(r"DISCARD\s+ALL\Z", re.I), DISCARD_ALL),
+)
+_SET = re.compile(rf"SET\s+(?:SESSION\s+(?!TO\b|=))?{_NAME}\s*(?:=|\bTO\b)", re.I)
+_RESET = re.compile(rf"RESET\s+{_NAME}\s*\Z", re.I)
+_CHARACTERISTICS = re.compile(r"SET\s+SESSION\s+CHARACTERISTICS\s+AS\s+TRANSACTION\b", re.I)
+# They take from a session what a new one has not got.
+_NOTHING = re.compile(r"DISCARD\s+(?:PLANS|SEQUENCES|TEMP|TEMPORARY)\Z", re.I)
+# Setting it starts a sequence of random numbers, which would start again.
+_IRREPRODUCIBLE: Final = frozenset({"seed"})
+
+_BOOLEANS: Final = {"t": True, "true": True, "f": False, "false": False}
+
+_HOLDER = r"%s|%\(\w+\)s"
+_LITERAL = r"'(?:[^'%]|'')*'"
+_CAST = r"(?:\s*::\s*(?:text|varchar))?"
+_ITEM = re.compile(
+    rf"(?:pg_catalog\s*\.\s*)?set_config\s*\(\s*(?P<name>{_HOLDER}|{_LITERAL}){_CAST}\s*,"
+    rf"\s*(?P<value>{_HOLDER}|{_LITERAL}|NULL){_CAST}\s*,"
+    rf"\s*(?P<local>{_HOLDER}|true|false|'(?:true|false|t|f)')(?:\s*::\s*bool(?:ean)?)?\s*\)"
+    rf"(?:\s+AS\s+{_IDENT})?",
+    re.I,
+)
+_CONFIGS = re.compile(
+    re.sub(r"\?P<\w+>", "?:", rf"SELECT\s+{_ITEM.pattern}(?:\s*,\s*{_ITEM.pattern})*"), re.I
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One statement that gives a setting a value, or takes it away.
+
+    Attributes:
+        name: of the setting, lower case; :data:`RESET_ALL` and :data:`DISCARD_ALL` are no names.
+        sql: what does it again, as the driver takes it.
+        params: its parameters, ``None`` for none.
+        words: what people are told; never a value.
+    """
+
+    name: str
+    sql: Any
+    params: Sequence[Any] | Mapping[str, Any] | None
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a statement leaves behind: settings to make again, or words that pin, or nothing."""
+
+    assignments: tuple[Assignment, ...] = ()
+    pins: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What the text alone says; ``settings`` names it if it is a SET or RESET."""
+
+    pins: str = ""
+    setting: str = ""
+    words: str = ""
+    configs: tuple[tuple[str, str, str], ...] = ()
+
+
+def effect_of(text: str, sql: object, params: Any) -> Effect:
+    """What ``sql`` has left behind in its session.
+
+    Args:
+        text: of ``sql``.
+        sql: as it was given to the cursor.
+        params: what went with it.
+    """
+    shape = _shape(text) if len(text) <= _LONGEST else _shape.__wrapped__(text)
+    if shape.configs:
+        return _configured(shape, params)
+    if not shape.setting:
+        return Effect(pins=shape.pins)
+    kept = _kept(params)
+    if kept is _UNKNOWN:
+        return Effect(pins=shape.words)
+    return Effect((Assignment(shape.setting, sql, kept, shape.words),))
+
+
+@lru_cache(maxsize=512)
+def _shape(text: str) -> _Shape:
+    pins = analyse(text).pins
+    if not pins:
+        return _Shape()
+    plain = bare(text).strip().rstrip("; \t\r\n")
+    # A backslash may or may not escape the end of a string.
+    if ";" in plain or "\\" in text or "\x00" in text:
+        return _Shape(pins=pins)
+    if _NOTHING.match(plain):
+        return _Shape()
+    if name := _setting(plain):
+        first = plain.split(None, 1)[0].upper()
+        words = first if name in {RESET_ALL, DISCARD_ALL} else f"{first} {name}"
+        words = {RESET_ALL: "RESET ALL", DISCARD_ALL: "DISCARD ALL"}.get(name, words)
+        if name in _IRREPRODUCIBLE:
+            return _Shape(pins=words)
+        return _Shape(setting=name, words=words)
+    whole = bare(text, strings=True).strip().rstrip("; \t\r\n")
+    if _CONFIGS.fullmatch(whole):
+        found = _ITEM.finditer(whole)
+        items = tuple((one["name"], one["value"], one["local"]) for one in found)
+        return _Shape(pins=pins, configs=items)
+    return _Shape(pins=pins)
+
+
+def _setting(plain: str) -> str:
+    """The setting that a SET or RESET is about, or ""."""
+    if _CHARACTERISTICS.match(plain):
+        # It sets several at once: in its place stands only the very same statement.
+        return " ".join(plain.lower().split()[1:])
+    for pattern, name in _SPECIAL:
+        if pattern.match(plain):
+            return name
+    match = _SET.match(plain) or _RESET.match(plain)
+    if match is None:
+        return ""
+    parts = re.findall(_IDENT, match.group("name"))
+    return ".".join(part.strip('"').replace('""', '"') for part in parts).lower()
+
+
+class _Unknown:
+    """A value that is not known for certain."""
+
+
+_UNKNOWN: Final = _Unknown()
+
+
+def _kept(params: Any) -> Any:
+    """A copy that nobody else can change, or ``_UNKNOWN``."""
+    if params is None:
+        return None
+    if isinstance(params, Mapping):
+        known = all(isinstance(value, _PLAIN) for value in params.values())
+        return dict(params) if known else _UNKNOWN
+    if isinstance(params, (list, tuple)):
+        return tuple(params) if all(isinstance(value, _PLAIN) for value in params) else _UNKNOWN
+    return _UNKNOWN
+
+
+def _configured(shape: _Shape, params: Any) -> Effect:
+    """What ``SELECT set_config(...)`` has set, its parameters filled in."""
+    made = []
+    positional = iter(params if isinstance(params, (list, tuple)) else ())
+    for texts in shape.configs:
+        name, value, local = (_value(text, positional, params) for text in texts)
+        if isinstance(local, str):
+            local = _BOOLEANS.get(local.lower())
+        if local is True:
+            continue  # it ends with its transaction
+        known = isinstance(name, str) and isinstance(value, (str, int, uuid.UUID, type(None)))
+        if not known or isinstance(value, bool) or local is not False:
+            return Effect(pins=shape.pins)
+        if name.lower() in _IRREPRODUCIBLE:
+            return Effect(pins=f"set_config {name.lower()}")
+        text = None if value is None else str(value)
+        sql = "SELECT pg_catalog.set_config(%s::text, %s::text, false)"
+        name = name.lower()
+        made.append(Assignment(name, sql, (name, text), f"set_config {name}"))
+    return Effect(tuple(made))
+
+
+def _value(text: str, positional: Iterator[Any], params: Any) -> Any:
+    """The value of one argument of set_config."""
+    if text == "%s":
+        return next(positional, _UNKNOWN)
+    if text.startswith("%("):
+        return params.get(text[2:-2], _UNKNOWN) if isinstance(params, Mapping) else _UNKNOWN
+    if text[0] == "'":
+        return text[1:-1].replace("''", "'")
+    return _BOOLEANS.get(text.lower())  # or NULL

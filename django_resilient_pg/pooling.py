@@ -1,0 +1,376 @@
+"""``OPTIONS["pool"]``: psycopg_pool's pool with a look in place of its check, and no sleeping.
+
+psycopg_pool sleeps 0, 1, 2, 4 ... seconds after each dead connection it meets, so eight killed
+sessions are a PoolTimeout although the database is back. Here every dead connection is put away the
+moment it is met, without a round trip, and what keeps new ones from coming is told at once.
+
+Imported when the first pool is made. Only the public API of psycopg_pool is used.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import os
+import random
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from django.core.exceptions import ImproperlyConfigured
+
+try:
+    from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+except ImportError as error:  # as Django has it
+    raise ImproperlyConfigured(
+        "Error loading psycopg_pool module.\nDid you install psycopg[pool]?"
+    ) from error
+
+from .ageing import jittered
+from .connecting import deadline
+from .credentials import ask
+from .drivers import Link, link_to
+from .facts import Path
+from .liveness import Vital, inspect
+from .resilience import logger
+from .watching import note_idle_loss
+
+if TYPE_CHECKING:
+    from .mixins import ResilientDatabaseMixin
+
+# psycopg_pool's own defaults, seconds; the shorter of them and of the engine's limit holds.
+_MAX_LIFETIME: Final = 3600.0
+_MAX_IDLE: Final = 600.0
+# Seconds until the pool makes its second and last attempt by itself. After that it is up to those
+# who wait, within their budgets: nobody knocks at a server that nobody asks for.
+_RECONNECT_TIMEOUT: Final = 0.1
+# Seconds a thread waits before it looks why nothing came, doubling up to the second number. Each
+# look gives up its place in the pool's queue.
+_FIRST_WAIT: Final = 0.1
+_LONGEST_WAIT: Final = 1.0
+
+#: The wrapper that a connection is being taken for, in this thread.
+_borrower: ContextVar[ResilientDatabaseMixin | None] = ContextVar(
+    "django_resilient_pg_borrower", default=None
+)
+
+
+def borrow(db: ResilientDatabaseMixin, take: Callable[[], Any]) -> Any:
+    """Call ``take``, which asks the pool, on behalf of ``db``: its budget bounds the wait."""
+    token = _borrower.set(db)
+    try:
+        return take()
+    finally:
+        _borrower.reset(token)
+
+
+class _Failure(NamedTuple):
+    """The pool's last attempt to connect, which failed."""
+
+    at: float
+    error: Exception
+
+
+def _own(error: Exception) -> Exception:
+    """An error of its own for each thread that waited: notes are added to it."""
+    try:
+        return copy.copy(error)
+    except Exception:  # one that cannot be made again from its arguments
+        return error
+
+
+class _WaitedLongEnough(PoolTimeout):
+    """The time that there was has passed."""
+
+    final = True  # see connecting.connect_again
+
+
+class _EnoughAreWaiting(TooManyRequests):
+    """``max_waiting`` sheds load: trying again would be waiting all the same."""
+
+    final = True
+
+
+class _Dialling:
+    """Makes the pool's connections, in its worker threads; remembers the last failure."""
+
+    def __init__(self, alias: str, credentials: str | None) -> None:
+        self.failure: _Failure | None = None
+        self._alias, self._credentials = alias, credentials
+
+    def fresh(self) -> dict[str, str]:
+        """What the ``credentials`` option gives for one attempt."""
+        return ask(self._alias, self._credentials) if self._credentials else {}
+
+    def class_over(self, base: type[Any]) -> type[Any]:
+        """A connection class that tells how its attempts went."""
+        dialling = self
+
+        class PooledConnection(base):  # type: ignore[misc]
+            """A connection that knows when it was made."""
+
+            made_at: float
+            luck: float  # its part of the jitter
+            put_away = False
+
+            @classmethod
+            def connect(cls, *args: Any, **kwargs: Any) -> Any:
+                try:
+                    made = super().connect(*args, **{**kwargs, **dialling.fresh()})
+                except Exception as error:
+                    dialling.failure = _Failure(monotonic(), error)
+                    raise
+                dialling.failure = None
+                made.made_at, made.luck = monotonic(), random.random()
+                link_to(made)
+                return made
+
+        PooledConnection.__qualname__ = PooledConnection.__name__
+        return PooledConnection
+
+
+_MADE: weakref.WeakSet[ResilientPool] = weakref.WeakSet()
+
+
+class ResilientPool(ConnectionPool[Any]):
+    """The pool of one alias.
+
+    Args:
+        db: the wrapper that needs it first.
+        parameters: what libpq gets.
+        given: ``OPTIONS["pool"]``; what is set there holds.
+    """
+
+    def __init__(
+        self, db: ResilientDatabaseMixin, parameters: Mapping[str, Any], given: Mapping[str, Any]
+    ) -> None:
+        options = dict(given)
+        self._db = db
+        self._dialling = _Dialling(db.alias, db.resilience.options.credentials)
+        self._own_lifetime = "max_lifetime" not in options
+        self._own_idle = "max_idle" not in options
+        self._own_timeout = "timeout" not in options
+        self._user_check = options.pop("check", None)
+        self._counting = threading.Lock()
+        self._lent = 0
+        self._silent_at = self._not_before = -math.inf
+        base = options.pop("connection_class", db.Database.Connection)
+        options.setdefault("reconnect_timeout", _RECONNECT_TIMEOUT)
+        #: Whether this is the parent's, in a forked child: its locks may be held by threads that
+        #: are not here, and its workers are not here either.
+        self.inherited = False
+        self._pools = db._connection_pools
+        _MADE.add(self)
+        super().__init__(
+            kwargs={**parameters, "autocommit": True},  # Django sets it later on
+            open=False,
+            configure=db._configure_connection,
+            connection_class=self._dialling.class_over(base),
+            **options,
+        )
+        self.follow(db)
+
+    def follow(self, db: ResilientDatabaseMixin) -> None:
+        """Keep to the engine's limits, where the user has set none."""
+        limits = db.resilience.limits
+        if self._own_lifetime:
+            age = math.inf if limits.age is None else limits.age
+            self.max_lifetime = min(_MAX_LIFETIME, age)
+        if self._own_idle:
+            self.max_idle = min(_MAX_IDLE, limits.idle.seconds)
+
+    # -- taking -----------------------------------------------------------------------------
+
+    def getconn(self, timeout: float | None = None) -> Any:
+        """Take a connection that is alive as far as a look can tell.
+
+        Raises:
+            PoolTimeout: none came within ``timeout`` seconds; by default the pool's own or what
+                is left of the budget, whichever is shorter.
+            Error: why no connection could be made, when none can come back from another thread.
+        """
+        if self.inherited:
+            raise PoolClosed(f'the pool of "{self._db.alias}" was made before a fork')
+        db = _borrower.get() or self._db
+        allowed = self._allowed(db) if timeout is None else timeout
+        ends = monotonic() + allowed
+        level = logging.WARNING
+        while True:
+            connection = self._wait(ends, allowed)
+            try:
+                fit = self._fit(db, connection, level)
+            except BaseException:
+                super().putconn(connection)
+                raise
+            if fit:
+                self._count(1)
+                return connection
+            level = logging.DEBUG  # they died of one cause: one line is enough
+            self._put_away(connection)
+
+    def putconn(self, conn: Any) -> None:
+        """Give a connection back."""
+        if self.inherited:
+            return
+        conn.put_away = conn.closed  # why, was said where it was found
+        super().putconn(conn)
+        self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._lent += change
+
+    def _allowed(self, db: ResilientDatabaseMixin) -> float:
+        """Seconds that ``db`` may wait."""
+        left = deadline(db) if db._budget is None else db._budget.remaining()
+        return left if self._own_timeout else min(left, self.timeout)
+
+    def _wait(self, ends: float, allowed: float) -> Any:
+        """The next connection, whatever its state."""
+        # What gives up its place in the queue still counts as waiting.
+        began, wait = monotonic(), math.inf if self.max_waiting else _FIRST_WAIT
+        while True:
+            left = ends - monotonic()
+            try:
+                # With nothing left the pool would not even hand out one that is ready.
+                return super().getconn(timeout=max(0.001, min(wait, left)))
+            except PoolTimeout:
+                failure = self._dialling.failure
+                if failure is not None and failure.at >= began and self._lent <= 0:
+                    raise _own(failure.error) from None
+                if left <= wait:
+                    raise _WaitedLongEnough(self._why(allowed, failure)) from None
+            except TooManyRequests as error:
+                raise _EnoughAreWaiting(*error.args) from None
+            wait = min(2 * wait, _LONGEST_WAIT)
+
+    def _why(self, allowed: float, failure: _Failure | None) -> str:
+        """What a PoolTimeout says."""
+        text = f"couldn't get a connection after {allowed:.2f} sec"
+        if failure is not None:
+            first_line = str(failure.error).partition("\n")[0]
+            return f"{text}: no new one could be made ({first_line})"
+        return (
+            f"{text}: {self._lent} of at most {self.max_size} are in use; raise"
+            f' OPTIONS["pool"]["max_size"] of "{self._db.alias}" or hold them for less time'
+        )
+
+    def distrust(self) -> None:
+        """What was made up to now leads to a server that is not wanted: none of it is used."""
+        self._not_before = monotonic()
+
+    # -- after a fork -----------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """In the child: a new pool is made when it is needed. ``forking`` lets the sockets go."""
+        self.inherited = True
+        if self._pools.get(self._db.alias) is self:
+            del self._pools[self._db.alias]
+
+    def close(self, timeout: float = 5.0) -> None:
+        """As psycopg_pool's, but not of a parent's pool."""
+        if not self.inherited:
+            super().close(timeout)
+
+    def __del__(self) -> None:
+        if not self.inherited:
+            super().__del__()
+
+    # -- looking ----------------------------------------------------------------------------
+
+    def _fit(self, db: ResilientDatabaseMixin, connection: Any, level: int) -> bool:
+        """Whether to hand this connection out. No round trip, unless it was idle for long."""
+        link, now = link_to(connection), monotonic()
+        options, idle = db.resilience.options, now - link.heard_at
+        if self._expired(connection, now, options.age_jitter):
+            return False
+        looked = options.peek or idle > options.ping_after
+        if looked and self._inspected(db, link, idle, level) is not Vital.ALIVE:
+            return False
+        return self._user_check is None or self._passes(connection)
+
+    def _inspected(self, db: ResilientDatabaseMixin, link: Link, idle: float, level: int) -> Vital:
+        resilience = db.resilience
+        options, facts = resilience.options, resilience.facts
+        # Where one of them has just not answered, those idle for as long are not waited for.
+        suspect = link.heard_at < self._silent_at
+        vital = inspect(
+            link,
+            idle=idle,
+            idle_limit=resilience.limits.idle.seconds,
+            ping_after=options.ping_after,
+            ping_timeout=0.0 if suspect else options.ping_timeout,
+            path=Path.UNKNOWN if facts is None else facts.path,
+        )
+        if vital is Vital.LOST:
+            if link.last_word is None and idle > options.ping_after:
+                self._silent_at = monotonic()
+            note_idle_loss(db, link, idle, level)
+        elif vital is Vital.ALIVE and idle > options.ping_after:
+            link.heard_at = monotonic()
+        return vital
+
+    def _expired(self, connection: Any, now: float, jitter: float) -> bool:
+        """Also those that were made before the limits were known."""
+        if connection.made_at <= self._not_before:
+            return True
+        if not self._own_lifetime:
+            return False
+        lifetime = jittered(self.max_lifetime, jitter, lambda: float(connection.luck))
+        return bool(now - connection.made_at > lifetime)
+
+    def _passes(self, connection: Any) -> bool:
+        """The user's own check; no error of it is raised, as in psycopg_pool."""
+        try:
+            self._user_check(connection)
+        except Exception as error:
+            logger.info(
+                'A pooled connection of "%s" failed its check: %s.',
+                self._db.alias,
+                type(error).__name__,
+            )
+            return False
+        return True
+
+    def _put_away(self, connection: Any) -> None:
+        """Close it; the pool makes another one in the background."""
+        connection.put_away = True
+        link_to(connection).close()
+        super().putconn(connection)
+
+
+class _SaidAlready(logging.Filter):
+    """psycopg_pool warns of every closed connection; of ours we have said more already."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log it."""
+        given = record.args if isinstance(record.args, tuple) else ()
+        return not any(getattr(value, "put_away", False) for value in given)
+
+
+logging.getLogger("psycopg.pool").addFilter(_SaidAlready())
+
+
+def _leave_all() -> None:
+    for pool in list(_MADE):
+        pool.leave()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all)
+
+
+def make(db: ResilientDatabaseMixin, parameters: Mapping[str, Any]) -> ResilientPool:
+    """A pool for the alias of ``db``, not yet open.
+
+    Raises:
+        ImproperlyConfigured: as Django's own.
+    """
+    if db.settings_dict.get("CONN_MAX_AGE", 0) != 0:
+        raise ImproperlyConfigured("Pooling doesn't support persistent connections.")
+    given = db.settings_dict["OPTIONS"]["pool"]
+    return ResilientPool(db, parameters, given if isinstance(given, Mapping) else {})

@@ -1,0 +1,66 @@
+"""Giving a new session what the lost one had been given, before anything is run on it.
+
+Imported when a session with settings was lost.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from django.db.utils import Error
+
+from . import notes
+from .drivers import IDLE
+from .errors import SessionLost
+from .replacing import drop
+from .resilience import logger
+
+if TYPE_CHECKING:
+    from .mixins import ResilientDatabaseMixin
+
+
+def refuse_if_pinned(db: ResilientDatabaseMixin) -> None:
+    """Nothing may run on a new connection when the old one held what cannot be done again.
+
+    Raises:
+        SessionLost: it did.
+    """
+    if db._session.pinned_by:
+        raise SessionLost(notes.session_lost(db.alias, db._session.pinned_by))
+
+
+def restore(db: ResilientDatabaseMixin) -> None:
+    """Make the settings of the lost session again, in order.
+
+    Runs after Django's own set-up and after the receivers of ``connection_created``.
+
+    Raises:
+        SessionLost: the server refuses one (a role that is gone): the new connection is given up.
+        Error: the new connection is lost already; the next one is given all of it again.
+    """
+    link, session = db._link, db._session
+    assert link is not None
+    began, words = monotonic(), ""
+    try:
+        with db.wrap_database_errors:
+            for setting in list(session.settings.values()):
+                words = setting.words
+                link.ask(setting.sql, setting.params)
+            if link.status() != IDLE:
+                link.connection.commit()  # AUTOCOMMIT is off for this alias
+    except Error as error:
+        lost = link.lost()
+        link.close()
+        drop(db)
+        if lost:
+            raise
+        said = str(error).partition("\n")[0]
+        raise SessionLost(notes.not_restored(db.alias, words, said)) from error
+    session.due = False
+    logger.info(
+        'The new connection "%s" was given the %d settings of the lost one in %s.',
+        db.alias,
+        len(session.settings),
+        notes.seconds(monotonic() - began),
+    )

@@ -1,0 +1,252 @@
+"""The ``credentials`` option: asked before every physical connection, and never shown."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.db import Error, OperationalError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from django_resilient_pg.errors import CredentialsUnavailable
+from testproject.postgres import Server
+from tests.engines import DRIVER, RESILIENT, STOCK, Connections
+
+SECRET = "a-token-that-must-not-be-seen"
+POOLS: dict[str, dict[str, Any]] = {"alone": {}}
+if DRIVER == "psycopg":
+    POOLS["pooled"] = {"pool": {"min_size": 1, "max_size": 4}}
+
+# Where secrets are kept, and who asked for them.
+vault: dict[str, str] = {}
+asked: list[str] = []
+
+
+def current(alias: str) -> dict[str, str]:
+    asked.append(alias)
+    return dict(vault)
+
+
+def broken(alias: str) -> dict[str, str]:
+    asked.append(alias)
+    raise KeyError(SECRET)
+
+
+def unreachable_twice(alias: str) -> dict[str, str]:
+    asked.append(alias)
+    if len(asked) < 3:
+        raise ConnectionRefusedError(SECRET)
+    return dict(vault)
+
+
+def a_string(alias: str) -> str:
+    return SECRET
+
+
+def too_much(alias: str) -> dict[str, str]:
+    return {"user": "app", "password": SECRET, SECRET: "x"}
+
+
+def no_strings(alias: str) -> dict[str, object]:
+    return {"password": [SECRET]}
+
+
+NOT_CALLABLE = 3
+
+
+def path(name: str) -> str:
+    return f"{__name__}.{name}"
+
+
+def run(connection: BaseDatabaseWrapper, sql: str) -> Any:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchone()[0]
+
+
+@pytest.fixture(autouse=True)
+def secrets(server: Server) -> Iterator[None]:
+    vault.clear()
+    asked.clear()
+    vault["password"] = server.password
+    yield
+    vault.clear()
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_asked_for_every_connection(
+    pool: str, make_connection: Connections, server: Server
+) -> None:
+    connection = make_connection(
+        options=POOLS[pool], PASSWORD="out of date", credentials=path("current")
+    )
+    assert run(connection, "SELECT 1") == 1
+    assert run(connection, "SELECT 2") == 2
+    assert set(asked) == {connection.alias}
+    before = len(asked)
+    assert before == 1 or pool != "alone"
+    server.terminate_all()
+    assert run(connection, "SELECT 3") == 3
+    assert len(asked) > before
+
+
+def test_the_user_too(make_connection: Connections, server: Server) -> None:
+    server.execute("DROP ROLE IF EXISTS rotated")
+    server.execute("CREATE ROLE rotated LOGIN PASSWORD 'other' IN ROLE app")
+    vault.update(user="rotated", password="other")
+    connection = make_connection(credentials=path("current"))
+    try:
+        assert run(connection, "SELECT current_user") == "rotated"
+    finally:
+        connection.close()
+        server.execute("DROP ROLE rotated")
+
+
+# -- under load ---------------------------------------------------------------------------------
+
+
+class Load:
+    """Readers in threads of their own, each of which makes a connection for every read."""
+
+    def __init__(self, alias: str, threads: int = 4) -> None:
+        self.reads = itertools.count()
+        self.failed: list[Error] = []
+        self._over, self._alias = threading.Event(), alias
+        self._threads = [threading.Thread(target=self._read) for _ in range(threads)]
+
+    def _read(self) -> None:
+        connection = connections[self._alias]
+        while not self._over.is_set():
+            try:
+                assert run(connection, "SELECT 42") == 42
+                next(self.reads)
+            except Error as error:
+                self.failed.append(error)
+            connection.close()
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def rotate(server: Server, times: int) -> None:
+    """Change the password, let the vault know a little later, and end the old sessions."""
+    for number in range(times):
+        time.sleep(0.3)
+        password = f"password-{number}"
+        server.execute(f"ALTER ROLE app PASSWORD '{password}'")
+        time.sleep(0.05)
+        vault["password"] = password
+        server.terminate_all()
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_password_rotated_under_load_fails_no_read(
+    pool: str, own_connections: Connections, own_server: Server
+) -> None:
+    connection = own_connections(options=POOLS[pool], credentials=path("current"))
+    with Load(connection.alias) as load:
+        rotate(own_server, 8)
+        time.sleep(0.3)
+    assert load.failed == []
+    assert next(load.reads) > 50
+
+
+def test_with_a_fixed_password_the_stock_engine_fails(
+    own_connections: Connections, own_server: Server
+) -> None:
+    connection = own_connections(STOCK)
+    with Load(connection.alias, threads=1) as load:
+        rotate(own_server, 1)
+        time.sleep(0.3)
+    assert load.failed
+    assert "authentication failed" in str(load.failed[-1])
+
+
+# -- what goes wrong ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_an_error_of_the_callable_is_named_without_values(
+    pool: str, make_connection: Connections, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    connection = make_connection(options=POOLS[pool], credentials=path("broken"))
+    began = time.monotonic()
+    with pytest.raises(CredentialsUnavailable) as caught:
+        run(connection, "SELECT 1")
+    assert time.monotonic() - began < 5.0
+    text = str(caught.value)
+    assert path("broken") in text
+    assert "KeyError in line" in text
+    assert "test_credentials.py" in text
+    error: BaseException | None = caught.value
+    while error is not None:  # what an error reporter goes through
+        assert SECRET not in repr(error)
+        error = error.__cause__ or error.__context__
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_vault_that_is_away_for_a_moment_is_asked_again(
+    pool: str, make_connection: Connections
+) -> None:
+    connection = make_connection(options=POOLS[pool], credentials=path("unreachable_twice"))
+    assert run(connection, "SELECT 1") == 1
+    assert len(asked) >= 3
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_wrong_password_for_good_is_given_up_soon(
+    pool: str, make_connection: Connections
+) -> None:
+    vault["password"] = "never right"
+    connection = make_connection(options=POOLS[pool], credentials=path("current"))
+    began = time.monotonic()
+    with pytest.raises(OperationalError, match="authentication failed"):
+        run(connection, "SELECT 1")
+    assert time.monotonic() - began < 5.0
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nothing_there", "cannot be imported"),
+        ("NOT_CALLABLE", "is a int"),
+        ("a_string", "returned a str"),
+        ("too_much", "returned a dict of 3 keys"),
+        ("no_strings", "values that are not strings"),
+    ],
+)
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_wrong_setting_is_said_without_values(
+    name: str, said: str, pool: str, make_connection: Connections, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    connection = make_connection(options=POOLS[pool], credentials=path(name))
+    with pytest.raises(ImproperlyConfigured, match=said) as caught:
+        run(connection, "SELECT 1")
+    assert f'"{connection.alias}"' in str(caught.value)
+    assert path(name) in str(caught.value)
+    assert SECRET not in str(caught.value) + caplog.text
+
+
+def test_nothing_remembers_them(make_connection: Connections) -> None:
+    vault["password"] = vault["password"]
+    connection: Any = make_connection(credentials=path("current"), PASSWORD="out of date")
+    run(connection, "SELECT 1")
+    assert RESILIENT in connection.settings_dict["ENGINE"]
+    kept = repr([vars(connection), connection.get_connection_params(), vars(connection.resilience)])
+    assert vault["password"] not in kept

@@ -1,0 +1,331 @@
+"""Forked children: each has sessions of its own, and the parent's go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from django_resilient_pg.errors import SessionLost, TransactionLost
+from testproject.postgres import Server
+from tests.engines import DRIVER, RESILIENT, STOCK, Connections, backend_pid
+
+# Python says what this module is about.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+
+CHILDREN, STATEMENTS = 8, 200
+TRANSPORTS = {"plain": {"sslmode": "disable"}, "TLS": {}}
+POOLS: dict[str, dict[str, Any]] = {"alone": {}}
+if DRIVER == "psycopg":
+    POOLS["pooled"] = {"pool": {"min_size": 2, "max_size": 4}}
+
+
+def run(connection: BaseDatabaseWrapper, sql: str) -> Any:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchone()[0]
+
+
+def in_child(work: Callable[[], Any]) -> Any:
+    """What ``work`` returns in a forked child (as JSON), or its error as text."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            os.close(reader)
+            try:
+                answer = work()
+            except Exception as error:
+                answer = f"{type(error).__name__}: {error}"
+            os.write(writer, json.dumps(answer).encode())
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        said = pipe.read()
+    assert os.waitpid(pid, 0)[1] == 0
+    return json.loads(said)
+
+
+# -- prefork ------------------------------------------------------------------------------------
+
+# In a process of its own: the one that runs the tests has threads and other connections.
+PREFORK = """
+    import json, os, sys, time
+    import django
+    from django.conf import settings
+    entry, children, statements = json.loads(sys.argv[1])
+    settings.configure(DATABASES={"default": entry}, USE_TZ=True)
+    django.setup()
+    from django.db import connection
+
+    def session():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            return cursor.fetchone()[0]
+
+    def work(me):
+        wrong = errors = 0
+        for n in range(statements):
+            wanted = me * 1000 + n
+            try:
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT %s::int, pg_backend_pid()", [wanted])
+                    wrong += cursor.fetchone()[0] != wanted
+            except Exception:
+                errors += 1
+                if errors > 5:
+                    break
+        try:
+            pid = session()
+        except Exception:
+            pid = None
+        connection.close()  # what a child does in the end
+        return [wrong, errors, pid]
+
+    before = session()
+    pipes = []
+    start = time.monotonic() + 0.5
+    for me in range(1, children + 1):
+        reader, writer = os.pipe()
+        if not os.fork():
+            time.sleep(max(0, start - time.monotonic()))
+            os.write(writer, json.dumps(work(me)).encode())
+            os._exit(0)
+        os.close(writer)
+        pipes.append(reader)
+    time.sleep(max(0, start - time.monotonic()))
+    wrong, errors, after = work(0)
+    found = [[wrong, errors, before if after == before else None]]
+    for reader in pipes:
+        with open(reader, "rb") as pipe:
+            found.append(json.loads(pipe.read() or b"[0, 1, null]"))
+        os.wait()
+    print(json.dumps(found))
+"""
+
+
+def prefork(entry: dict[str, Any]) -> list[list[Any]]:
+    """[rows that were another's, errors, session] of the parent and of each child."""
+    given = json.dumps([entry, CHILDREN, STATEMENTS])
+    path = os.pathsep.join([str(Path(__file__).resolve().parents[2])])
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PREFORK), given],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": "" if os.environ.get("TEST_INSTALLED") else path},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: list[list[Any]] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("pool", POOLS)
+def test_eight_children_and_their_parent_disturb_nobody(
+    transport: str, pool: str, server: Server
+) -> None:
+    options = {**TRANSPORTS[transport], **POOLS[pool]}
+    max_age = 0 if options.get("pool") else 60
+    found = prefork(server.database(engine=RESILIENT, options=options, CONN_MAX_AGE=max_age))
+    assert [(wrong, errors) for wrong, errors, _ in found] == [(0, 0)] * (CHILDREN + 1)
+    sessions = [session for *_, session in found]
+    assert None not in sessions
+    assert len(set(sessions)) == CHILDREN + 1, "each has a session of its own"
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_the_stock_engine_mixes_them_up(transport: str, server: Server) -> None:
+    found = prefork(server.database(engine=STOCK, options=TRANSPORTS[transport], CONN_MAX_AGE=60))
+    wrong = sum(wrong for wrong, *_ in found)
+    errors = sum(errors for _, errors, _ in found)
+    assert wrong if transport == "plain" else errors
+
+
+# -- what a child may do, and what it must not ----------------------------------------------------
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_closing_in_the_child_leaves_the_parents_session_alone(
+    transport: str, make_connection: Connections, server: Server
+) -> None:
+    connection = make_connection(options=TRANSPORTS[transport])
+    run(connection, "SELECT 1")
+    pid = backend_pid(connection)
+    raw = connection.connection
+
+    def close() -> str:
+        raw.close()
+        connection.close()
+        connections.close_all()
+        return "closed"
+
+    assert in_child(close) == "closed"
+    assert run(connection, "SELECT pg_backend_pid()") == pid
+    assert server.backends() == [pid]
+
+
+def test_closing_in_the_child_ends_it_on_the_stock_engine(stock: BaseDatabaseWrapper) -> None:
+    assert in_child(lambda: stock.close()) is None
+    with pytest.raises(DatabaseError):
+        run(stock, "SELECT 1")
+
+
+def test_the_child_does_not_keep_the_parents_session_alive(
+    make_connection: Connections, server: Server
+) -> None:
+    """Its copy of the socket is closed: the server sees at once when the parent dies."""
+    connection = make_connection()
+    run(connection, "SELECT 1")
+    number = connection.connection.fileno()
+
+    def peer() -> bool:
+        try:
+            with socket.socket(fileno=os.dup(number)) as inherited:
+                return inherited.family == socket.AF_INET and bool(inherited.getpeername())
+        except OSError:
+            return False
+
+    assert peer()
+    assert in_child(peer) is False
+
+
+def test_a_transaction_of_the_parent_is_not_gone_on_with_in_the_child(
+    make_connection: Connections,
+) -> None:
+    connection = make_connection()
+    with transaction.atomic(using=connection.alias):
+        run(connection, "SELECT 1")
+        pid = backend_pid(connection)
+        answer = in_child(lambda: run(connection, "SELECT 2"))
+        assert TransactionLost.__name__ in answer
+        assert run(connection, "SELECT pg_backend_pid()") == pid
+
+
+def test_what_the_parents_session_held_is_not_silently_missing_in_the_child(
+    make_connection: Connections,
+) -> None:
+    connection = make_connection()
+    run(connection, "SELECT pg_advisory_lock(7)")
+    assert SessionLost.__name__ in in_child(lambda: run(connection, "SELECT 2"))
+    assert run(connection, "SELECT 3") == 3
+
+
+def test_a_write_is_the_first_statement_of_a_child(make_connection: Connections) -> None:
+    connection = make_connection()
+    run(connection, "SELECT 1")
+    sql = "CREATE TEMPORARY TABLE made_in_child AS SELECT 1"
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")  # heard a moment ago: the child must not trust that
+
+    def write() -> int:
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+        return int(run(connection, "SELECT count(*) FROM made_in_child"))
+
+    assert in_child(write) == 1
+
+
+def test_reason_and_level_of_the_childs_loss(make_connection: Connections) -> None:
+    connection: Any = make_connection()
+    run(connection, "SELECT 1")
+
+    def lost() -> dict[str, int]:
+        run(connection, "SELECT 1")
+        return dict(connection.resilience.stats.lost)
+
+    assert in_child(lost) == {"FORK": 1}
+    assert connection.resilience.stats.lost == {}
+
+
+def test_a_fork_while_other_threads_hold_locks(make_connection: Connections) -> None:
+    """Every lock of the engine is held by another thread at the moment of the fork."""
+    from django_resilient_pg import resilience, signals
+    from django_resilient_pg.bucket import BUCKET
+
+    connection: Any = make_connection()
+    run(connection, "SELECT 1")
+    held, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        shared = connection.resilience.shared
+        with (
+            BUCKET._lock,
+            shared._lock,
+            shared.learned._lock,
+            signals.connection_lost.lock,
+            resilience._shared_lock,
+        ):
+            held.set()
+            over.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+
+    def use_them() -> list[Any]:
+        BUCKET.take()
+        return [run(connection, "SELECT 4"), sum(connection.resilience.stats.lost.values())]
+
+    try:
+        assert in_child(use_them) == [4, 1]
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.psycopg3
+def test_a_child_has_a_pool_of_its_own(make_connection: Connections, server: Server) -> None:
+    options = {"pool": {"min_size": 2, "max_size": 2}}
+    connection: Any = make_connection(options=options)
+    run(connection, "SELECT 1")
+    connection.close()
+    connection.pool.wait(10)
+    parents = sorted(server.backends())
+    inherited = connection.pool
+
+    held, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        """As a worker of the pool, or another thread in the middle of taking a connection."""
+        with inherited._lock:
+            held.set()
+            over.wait(30)
+
+    def work() -> list[Any]:
+        mine = run(connection, "SELECT pg_backend_pid()")
+        connection.close()
+        again = run(connection, "SELECT pg_backend_pid()")
+        inherited.close()
+        fresh = connection.pool is not inherited
+        connection.close()
+        connection.close_pool()
+        return [mine in parents, again in parents, fresh]
+
+    run(connection, "SELECT 1")  # the child inherits a connection in use, too
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        assert in_child(work) == [False, False, True]
+    finally:
+        over.set()
+        thread.join()
+    connection.close()
+    assert sorted(server.backends()) == parents
+    assert run(connection, "SELECT pg_backend_pid()") in parents

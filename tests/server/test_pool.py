@@ -1,0 +1,428 @@
+"""``OPTIONS["pool"]``: every promise with a pooled connection, and pools whose sessions died."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import call_command
+from django.db import Error, OperationalError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
+
+from django_resilient_pg.errors import SessionLost
+from testproject.faults import Faults
+from testproject.load import run as load
+from testproject.postgres import Server
+from tests.engines import RESILIENT, STOCK, Connections, backend_pid
+from tests.faults.proxy import Proxy
+from tests.server.scenarios import SURVIVED, TABLE, Stage
+from tests.server.test_promise import SCHEMA
+
+pytestmark = pytest.mark.psycopg3
+
+DATABASE = "pooled"
+PATIENCE = 10.0
+
+
+def run(connection: BaseDatabaseWrapper, sql: str) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return [tuple(row) for row in cursor.fetchall()]
+
+
+def pool_of(connection: Any) -> Any:
+    return connection.pool
+
+
+def filled(connection: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
+    """The pool is open and full, and nobody has a connection of it."""
+    run(connection, "SELECT 1")
+    connection.close()
+    pool_of(connection).wait(PATIENCE)
+    return connection
+
+
+def sized(size: int, **options: Any) -> dict[str, Any]:
+    return {"pool": {"min_size": size, "max_size": size, **options}}
+
+
+def requests(connection: BaseDatabaseWrapper, threads: int) -> list[tuple[Any, float]]:
+    """What so many threads get, all at once, and after how many seconds."""
+    alias, outcomes = connection.alias, []
+    together = threading.Barrier(threads)
+
+    def request() -> None:
+        mine = connections[alias]
+        together.wait()
+        began = time.monotonic()
+        try:
+            outcome: Any = run(mine, "SELECT 42")
+        except Error as error:
+            outcome = error
+        outcomes.append((outcome, time.monotonic() - began))
+        mine.close()
+
+    workers = [threading.Thread(target=request) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return outcomes
+
+
+# -- pools whose sessions have all been ended ---------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [4, 8, 20])
+def test_a_pool_whose_sessions_were_all_ended_is_right_at_once(
+    size: int, make_connection: Connections, server: Server
+) -> None:
+    connection = filled(make_connection(options=sized(size)))
+    server.terminate_all()
+    began = time.monotonic()
+    assert run(connection, "SELECT 1") == [(1,)]
+    assert time.monotonic() - began < 0.2
+    connection.close()
+
+    pool_of(connection).wait(PATIENCE)
+    server.terminate_all()
+    outcomes = requests(connection, size)
+    assert [outcome for outcome, _ in outcomes] == [[(42,)]] * size
+    assert max(seconds for _, seconds in outcomes) < 1.0
+
+
+@pytest.mark.parametrize("size", [4, 8, 20])
+def test_the_stock_engines_pool_is_not(
+    size: int, make_connection: Connections, server: Server
+) -> None:
+    """With health checks it sleeps 0, 1, 2, 4 ... s after each dead connection that it meets.
+
+    So a pool of 4 takes 7 s, and one of 8 fails after the default timeout of 30 s; here after 3.
+    """
+    connection = make_connection(STOCK, options=sized(size, timeout=3.0), CONN_HEALTH_CHECKS=True)
+    filled(connection)
+    server.terminate_all()
+    with pytest.raises(OperationalError, match=r"couldn.t get a connection after 3\.00 sec"):
+        run(connection, "SELECT 1")
+
+
+def test_dead_connections_are_counted_announced_once_and_put_away_without_a_warning(
+    make_connection: Connections, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection: Any = filled(make_connection(options=sized(4)))
+    server.terminate_all()
+    with caplog.at_level(logging.WARNING):
+        run(connection, "SELECT 1")
+    assert connection.resilience.stats.lost == {"ADMINISTRATOR": 4}
+    assert [record.name for record in caplog.records] == ["django_resilient_pg"]
+
+
+def test_looking_takes_no_round_trip(make_connection: Connections, server: Server) -> None:
+    connection = filled(make_connection(options=sized(1)))
+    asked = "SELECT xact_commit FROM pg_stat_database WHERE datname = 'app'"
+    run(connection, "SELECT 1")
+    pid = backend_pid(connection)
+    # The session reports to the statistics when it has been idle for a moment.
+    before = _settled(server, asked)
+    for _ in range(20):
+        connection.close()
+        connection.ensure_connection()
+    assert backend_pid(connection) == pid
+    assert _settled(server, asked) - before <= 1
+
+
+def _settled(server: Server, sql: str) -> int:
+    time.sleep(1.2)
+    server.execute("SELECT pg_stat_clear_snapshot()")
+    return int(server.execute(sql)[0][0])
+
+
+# -- the promise --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def database(server: Server) -> Iterator[str]:
+    server.create_database(DATABASE)
+    yield DATABASE
+    server.drop_database(DATABASE)
+
+
+@pytest.fixture
+def stage_of(server: Server, database: str, make_connection: Connections) -> Callable[..., Stage]:
+    for statement in SCHEMA:
+        server.execute(statement, database=database)
+
+    def make(engine: str = RESILIENT, **given: Any) -> Stage:
+        options = sized(2, timeout=5.0)
+        connection = make_connection(engine, database=database, options=options, **given)
+        pool_of(connection).open()
+        pool_of(connection).wait(PATIENCE)
+        stage = Stage(server, connection, database)
+        stage.run("SELECT 1")
+        return stage
+
+    return make
+
+
+@pytest.mark.parametrize("name", SURVIVED)
+def test_the_application_does_not_notice(name: str, stage_of: Callable[..., Stage]) -> None:
+    scenario, result, rows = SURVIVED[name]
+    stage = stage_of()
+    assert scenario(stage) == result
+    assert stage.rows() == rows
+    assert stage.run("SELECT 5") == [(5,)]
+    stage.connection.close()
+    statistics = pool_of(stage.connection).get_stats()
+    assert statistics["pool_size"] == 2, "no place of the pool has leaked"
+    assert len(requests(stage.connection, 2)) == 2
+
+
+@pytest.mark.parametrize("name", SURVIVED)
+def test_the_stock_engine_fails_under_the_same_fault(
+    name: str, stage_of: Callable[..., Stage]
+) -> None:
+    scenario, result, rows = SURVIVED[name]
+    stage = stage_of(STOCK)
+    try:
+        outcome = (scenario(stage), stage.rows())
+    except Error:
+        return
+    assert outcome != (result, rows)
+
+
+def test_a_write_lost_midway_is_raised_and_the_next_statement_works(
+    stage_of: Callable[..., Stage],
+) -> None:
+    stage = stage_of()
+    with pytest.raises(OperationalError) as caught, stage.killed_midway():
+        stage.run(f"INSERT INTO {TABLE} (value) SELECT 'x' FROM pg_sleep(1)")
+    assert "outcome is unknown" in " ".join(caught.value.__notes__)
+    assert len(stage.rows()) <= 1
+    assert stage.run("SELECT 5") == [(5,)]
+
+
+def test_a_transaction_lost_later_is_rolled_back_as_a_whole(
+    stage_of: Callable[..., Stage],
+) -> None:
+    stage = stage_of()
+    with pytest.raises(OperationalError), transaction.atomic(using=stage.connection.alias):
+        stage.insert("a")
+        stage.kill()
+        stage.insert("b")
+    assert stage.rows() == []
+    assert stage.run("SELECT 5") == [(5,)]
+
+
+def test_what_cannot_be_replayed_pins_a_pooled_connection_too(
+    stage_of: Callable[..., Stage],
+) -> None:
+    stage = stage_of()
+    stage.run("SELECT pg_advisory_lock(1)")
+    stage.kill()
+    with pytest.raises(SessionLost, match="pg_advisory_lock"):
+        stage.run("SELECT 1")
+    stage.connection.close()
+    assert stage.run("SELECT 1") == [(1,)]
+
+
+def test_a_connection_that_could_not_be_set_up_goes_back_to_the_pool(
+    make_connection: Connections,
+) -> None:
+    connection = filled(make_connection(options=sized(1), retry_deadline=1.0))
+
+    def fail(**_: Any) -> None:
+        raise KeyError("a receiver's own error")
+
+    connection_created.connect(fail)
+    try:
+        for _ in range(3):
+            with pytest.raises(KeyError):
+                run(connection, "SELECT 1")
+    finally:
+        connection_created.disconnect(fail)
+    assert run(connection, "SELECT 1") == [(1,)]
+
+
+@pytest.mark.slow
+def test_a_load_on_a_pool_fails_no_read_and_loses_and_doubles_nothing(
+    own_connections: Connections, own_server: Server
+) -> None:
+    """Six threads, four connections, a session killed every 0.2 s, a restart."""
+    connection = own_connections(options=sized(4))
+    call_command("migrate", database=connection.alias, verbosity=0)
+    connection.close()
+    faults = Faults(own_server, kill_every=0.2, restarts=[(6.0, "fast")], down=0.5)
+    result = load(
+        connection.alias,
+        threads=6,
+        seconds=15.0,
+        faults=faults,
+        ask=lambda sql, params: own_server.execute(sql, params, database="app"),
+    )
+    assert faults.kills > 20
+    assert faults.restarts == 1
+    assert result.failed_reads == 0, result.errors
+    assert (result.lost, result.doubled, result.half_committed, result.hung) == (0, 0, 0, 0)
+    connection.close()
+    pool_of(connection).wait(PATIENCE)  # no place has leaked
+
+
+# -- waiting ------------------------------------------------------------------------------------
+
+
+def test_a_pool_that_is_used_up_is_waited_for_no_longer_than_the_budget(
+    make_connection: Connections,
+) -> None:
+    connection = make_connection(options=sized(1), retry_deadline=1.0)
+    run(connection, "SELECT 1")
+    began = time.monotonic()
+    ((outcome, seconds),) = requests(connection, 1)
+    assert isinstance(outcome, OperationalError)
+    assert "1 of at most 1 are in use" in str(outcome)
+    assert "max_size" in str(outcome)
+    assert 0.9 < seconds < 2.0
+    assert time.monotonic() - began < 3.0
+
+
+def test_a_timeout_the_user_has_set_is_his(make_connection: Connections) -> None:
+    connection = make_connection(options=sized(1, timeout=0.3))
+    run(connection, "SELECT 1")
+    ((outcome, seconds),) = requests(connection, 1)
+    assert isinstance(outcome, OperationalError)
+    assert 0.2 < seconds < 5.0
+
+
+def test_what_max_waiting_turns_away_is_not_tried_again(make_connection: Connections) -> None:
+    connection = make_connection(options=sized(1, max_waiting=1), retry_deadline=2.0)
+    run(connection, "SELECT 1")
+    outcomes = requests(connection, 3)
+    assert sorted(seconds < 1.0 for _, seconds in outcomes) == [False, True, True]
+    turned_away = [str(outcome) for outcome, seconds in outcomes if seconds < 1.0]
+    assert all("requests waiting" in text for text in turned_away)
+
+
+def test_a_connection_given_back_serves_who_waits(make_connection: Connections) -> None:
+    connection = filled(make_connection(options=sized(1)))
+    assert [outcome for outcome, _ in requests(connection, 10)] == [[(42,)]] * 10
+
+
+def test_a_wrong_password_is_said_at_once(make_connection: Connections) -> None:
+    """The stock engine says "couldn't get a connection after 30.00 sec"."""
+    connection = make_connection(options=sized(2))
+    connection.settings_dict["PASSWORD"] = "a-wrong-secret"
+    began = time.monotonic()
+    with pytest.raises(OperationalError, match="password authentication failed"):
+        run(connection, "SELECT 1")
+    assert time.monotonic() - began < 2.0
+
+
+def test_a_server_that_is_down_is_given_up_in_time_and_recovers_by_itself(
+    own_connections: Connections, own_server: Server
+) -> None:
+    connection = filled(own_connections(options=sized(2), retry_deadline=2.0))
+    own_server.stop("fast")
+    began = time.monotonic()
+    with pytest.raises(OperationalError, match="refused") as caught:
+        run(connection, "SELECT 1")
+    assert time.monotonic() - began < 2.0 * 1.5
+    assert "retry_deadline is 2.0 s" in " ".join(caught.value.__notes__)
+    own_server.start()
+    assert run(connection, "SELECT 1") == [(1,)]
+
+
+def test_a_restart_is_waited_out_by_all_threads(
+    own_connections: Connections, own_server: Server
+) -> None:
+    connection = filled(own_connections(options=sized(4)))
+    own_server.stop("immediate")
+    starter = threading.Timer(1.5, own_server.start)
+    starter.start()
+    outcomes = requests(connection, 8)
+    starter.join()
+    assert [outcome for outcome, _ in outcomes] == [[(42,)]] * 8
+
+
+def test_connections_that_fell_silent_are_pinged_once_and_not_one_after_the_other(
+    own_connections: Connections, own_server: Server
+) -> None:
+    """Eight connections into a path that forwards nothing any more: one ping of 1 s, not eight."""
+    with Proxy(own_server.port) as proxy:
+        connection = own_connections(
+            options={**sized(8), "sslmode": "require", "hostaddr": "127.0.0.1"},
+            PORT=str(proxy.port),
+            ping_after=0.5,
+            ping_timeout=1.0,
+        )
+        filled(connection)
+        time.sleep(0.7)
+        proxy.set_mode("deaf")
+        threading.Timer(1.5, proxy.set_mode, ["pass"]).start()
+        began = time.monotonic()
+        assert run(connection, "SELECT 1") == [(1,)]
+        assert time.monotonic() - began < 6.0
+
+
+# -- limits -------------------------------------------------------------------------------------
+
+
+def test_the_pool_keeps_to_the_engines_limits(
+    own_connections: Connections, own_server: Server
+) -> None:
+    own_server.configure(idle_session_timeout="10s")
+    connection: Any = filled(own_connections(options=sized(1)))
+    assert pool_of(connection).max_idle == 5.0
+    assert pool_of(connection).max_lifetime == 3600.0
+    assert connection.resilience.limits.age is None
+
+
+def test_what_the_user_has_set_holds(own_connections: Connections, own_server: Server) -> None:
+    own_server.configure(idle_session_timeout="10s")
+    options = sized(1, max_idle=60.0, max_lifetime=120.0)
+    connection = filled(own_connections(options=options))
+    assert pool_of(connection).max_idle == 60.0
+    assert pool_of(connection).max_lifetime == 120.0
+
+
+def test_a_connection_idle_for_longer_than_its_limit_is_replaced_before_use(
+    make_connection: Connections, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = filled(make_connection(options=sized(1), idle_timeout=1.0))
+    connection.ensure_connection()
+    pid = backend_pid(connection)
+    connection.close()
+    connection.ensure_connection()
+    assert backend_pid(connection) == pid
+    connection.close()
+    time.sleep(0.6)
+    with caplog.at_level(logging.WARNING):
+        run(connection, "SELECT 1")
+    assert backend_pid(connection) != pid
+    assert not caplog.records, "routine"
+
+
+def test_max_age_and_pool_contradict_each_other_as_with_the_stock_engine(
+    make_connection: Connections,
+) -> None:
+    connection = make_connection(options=sized(1), CONN_MAX_AGE=60)
+    with pytest.raises(ImproperlyConfigured, match="persistent connections"):
+        run(connection, "SELECT 1")
+    del connection.settings_dict["OPTIONS"]["pool"]
+
+
+def test_a_check_of_the_users_own_is_asked_too(make_connection: Connections) -> None:
+    asked: list[Any] = []
+
+    def refuse_first(connection: Any) -> None:
+        asked.append(connection)
+        if len(asked) == 1:
+            raise ValueError("not this one")
+
+    connection = make_connection(options=sized(2, check=refuse_first))
+    assert run(connection, "SELECT 1") == [(1,)]
+    assert len(asked) == 2

@@ -1,0 +1,456 @@
+"""What a session was told survives its loss, or the loss is raised: no other tenant's row, ever."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.db import Error, OperationalError, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
+
+from django_resilient_pg.errors import SessionLost, TransactionLost
+from testproject.postgres import Server
+from tests.engines import STOCK, Connections, backend_pid, killed_midway
+
+DATABASE = "tenants"
+TENANTS = ("1", "2", "3")
+POLICY = "tenant = current_setting('app.tenant', true)"
+SCHEMA = [
+    "CREATE TABLE public.thing (tenant text)",
+    "INSERT INTO public.thing VALUES ('public')",
+    *[
+        sql
+        for tenant in TENANTS
+        for sql in (
+            f"CREATE SCHEMA t{tenant} AUTHORIZATION app",
+            f"CREATE TABLE t{tenant}.thing (tenant text)",
+            f"INSERT INTO t{tenant}.thing VALUES ('{tenant}')",
+        )
+    ],
+    "CREATE TABLE public.secret (id bigserial, tenant text DEFAULT current_setting('app.tenant'))",
+    "INSERT INTO public.secret (tenant) VALUES ('1'), ('2'), ('3')",
+    "ALTER TABLE public.secret ENABLE ROW LEVEL SECURITY",
+    f"CREATE POLICY own ON public.secret USING ({POLICY}) WITH CHECK ({POLICY})",
+    "GRANT ALL ON ALL TABLES IN SCHEMA public, t1, t2, t3 TO app",
+    "GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO app",
+]
+
+Run = Callable[..., list[tuple[Any, ...]]]
+
+
+@pytest.fixture(scope="module")
+def database(server: Server) -> Iterator[str]:
+    server.create_database(DATABASE)
+    for statement in SCHEMA:
+        server.execute(statement, database=DATABASE)
+    for role in ("clerk", "auditor"):
+        server.execute(f"CREATE ROLE {role}")
+        server.execute(f"GRANT {role} TO app")
+    yield DATABASE
+    server.drop_database(DATABASE)
+    server.execute("DROP ROLE clerk, auditor")
+
+
+@pytest.fixture
+def connection(database: str, make_connection: Connections) -> BaseDatabaseWrapper:
+    return make_connection(database=database, CONN_MAX_AGE=None)
+
+
+@pytest.fixture
+def run(connection: BaseDatabaseWrapper) -> Run:
+    return runner(connection)
+
+
+@pytest.fixture
+def kill(connection: BaseDatabaseWrapper, server: Server) -> Callable[[], None]:
+    return lambda: server.terminate(backend_pid(connection))
+
+
+def runner(connection: BaseDatabaseWrapper) -> Run:
+    def run(sql: Any, params: Any = None) -> list[tuple[Any, ...]]:
+        with connection.cursor() as cursor:
+            cursor.execute(sql, params)
+            return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+
+    return run
+
+
+def shown(run: Run, name: str) -> Any:
+    [(value,)] = run("SELECT current_setting(%s, true)", [name])
+    return value
+
+
+# -- replayed ---------------------------------------------------------------------------------
+
+MADE: list[tuple[str, Any, str, str]] = [
+    ("SET search_path TO t2, public", None, "search_path", "t2, public"),
+    ("SET app.tenant = '2'", None, "app.tenant", "2"),
+    ("SET app.tenant = %s", ["it's; 2"], "app.tenant", "it's; 2"),
+    ("SELECT set_config('app.tenant', %s, false)", ["2"], "app.tenant", "2"),
+    ("SELECT set_config(%s, %s, %s)", ["app.tenant", "2", False], "app.tenant", "2"),
+    ("SET ROLE clerk", None, "role", "clerk"),
+    ("SET TIME ZONE 'Asia/Tokyo'", None, "TimeZone", "Asia/Tokyo"),
+    ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", None, "transaction_read_only", "on"),
+    ("RESET TimeZone", None, "TimeZone", "%server"),
+    ("RESET ALL", None, "TimeZone", "%server"),
+    ("DISCARD ALL", None, "TimeZone", "%server"),
+]
+
+
+@pytest.mark.parametrize(("sql", "params", "name", "value"), MADE)
+def test_a_setting_is_made_again(
+    sql: str, params: Any, name: str, value: str, run: Run, kill: Any, server: Server
+) -> None:
+    if value == "%server":
+        value = str(server.execute("SHOW TimeZone")[0][0])
+        run("SET TIME ZONE 'Asia/Tokyo'")
+    run(sql, params)
+    assert shown(run, name) == value
+    kill()
+    assert shown(run, name) == value
+
+
+def test_a_setting_is_made_again_before_a_read_lost_midway(
+    run: Run, connection: BaseDatabaseWrapper, server: Server
+) -> None:
+    run("SET search_path TO t2")
+    with killed_midway(server, connection):
+        assert run("SELECT tenant FROM thing, pg_sleep(1)") == [("2",)]
+
+
+def test_the_last_of_several_values_in_order(run: Run, kill: Any) -> None:
+    for sql in ["SET ROLE auditor", "SET app.tenant = '1'", "RESET ROLE", "SET app.tenant = '3'"]:
+        run(sql)
+    kill()
+    assert run("SELECT current_user, current_setting('app.tenant')") == [("app", "3")]
+
+
+def test_a_setting_survives_a_second_loss(run: Run, kill: Any) -> None:
+    run("SET app.tenant = '2'")
+    for _ in range(3):
+        kill()
+        assert shown(run, "app.tenant") == "2"
+
+
+def test_a_setting_survives_a_write_that_is_raised(
+    run: Run, connection: BaseDatabaseWrapper, server: Server
+) -> None:
+    run("SET app.tenant = '2'")
+    with killed_midway(server, connection), pytest.raises(OperationalError):
+        run("INSERT INTO secret (tenant) SELECT '2' FROM pg_sleep(1)")
+    assert shown(run, "app.tenant") == "2"
+
+
+def test_a_setting_survives_a_lost_transaction(
+    run: Run, connection: BaseDatabaseWrapper, kill: Any
+) -> None:
+    run("SET search_path TO t2")
+    with pytest.raises(OperationalError), transaction.atomic(using=connection.alias):
+        run("SELECT 1")
+        kill()
+        run("SELECT 1")
+    assert run("SELECT tenant FROM thing") == [("2",)]
+
+
+def test_a_setting_holds_in_the_first_statement_of_a_transaction(
+    run: Run, connection: BaseDatabaseWrapper, server: Server
+) -> None:
+    run("SET search_path TO t2")
+    with killed_midway(server, connection), transaction.atomic(using=connection.alias):
+        run("INSERT INTO thing SELECT '2' FROM pg_sleep(1)")
+        transaction.set_rollback(True, using=connection.alias)
+
+
+def test_what_a_committed_transaction_set_is_made_again(
+    run: Run, connection: BaseDatabaseWrapper, kill: Any
+) -> None:
+    with transaction.atomic(using=connection.alias):
+        run("SET app.tenant = '1'")
+        with pytest.raises(KeyError), transaction.atomic(using=connection.alias):
+            run("SET app.tenant = '2'")
+            raise KeyError
+    assert shown(run, "app.tenant") == "1"
+    kill()
+    assert shown(run, "app.tenant") == "1"
+
+
+@pytest.mark.parametrize("how", ["rolled back", "failed and committed", "SET LOCAL", "lost"])
+def test_what_did_not_outlive_its_transaction_is_not_made_again(
+    how: str, run: Run, connection: BaseDatabaseWrapper, kill: Any
+) -> None:
+    run("SET app.tenant = '1'")
+    try:
+        with transaction.atomic(using=connection.alias):
+            run("SET LOCAL app.tenant = '2'" if how == "SET LOCAL" else "SET app.tenant = '2'")
+            if how == "rolled back":
+                transaction.set_rollback(True, using=connection.alias)
+            elif how == "failed and committed":
+                with pytest.raises(Error):
+                    run("SELECT 1 / 0")
+            elif how == "lost":
+                kill()
+    except TransactionLost:
+        assert how == "lost"
+    for _ in range(2):
+        assert shown(run, "app.tenant") == "1"
+        kill()
+
+
+def test_replay_comes_after_djangos_own_settings_and_receivers(
+    database: str, make_connection: Connections, server: Server
+) -> None:
+    connection = make_connection(
+        database=database,
+        CONN_MAX_AGE=None,
+        TIME_ZONE="Europe/Paris",
+        options={"assume_role": "clerk"},
+    )
+    run = runner(connection)
+
+    def receive(connection: BaseDatabaseWrapper, **_: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET app.tenant = 'default'")
+
+    connection_created.connect(receive)
+    try:
+        assert run("SELECT current_user") == [("clerk",)]
+        server.terminate(backend_pid(connection))
+        assert run("SELECT current_user") == [("clerk",)]
+        assert shown(run, "TimeZone") == "Europe/Paris"
+        assert shown(run, "app.tenant") == "default"
+        run("SET ROLE NONE")
+        run("SET app.tenant = 'own'")
+        run("SET TIME ZONE 'Asia/Tokyo'")
+        server.terminate(backend_pid(connection))
+        assert run("SELECT current_user") == [("app",)]
+        assert shown(run, "TimeZone") == "Asia/Tokyo"
+        assert shown(run, "app.tenant") == "own"
+    finally:
+        connection_created.disconnect(receive)
+
+
+def test_session_authorization_is_made_again(
+    database: str, make_connection: Connections, server: Server
+) -> None:
+    connection = make_connection(database=database, user=server.superuser, CONN_MAX_AGE=None)
+    run = runner(connection)
+    run("SET SESSION AUTHORIZATION clerk")
+    server.terminate(backend_pid(connection))
+    assert run("SELECT session_user, current_user") == [("clerk", "clerk")]
+
+
+def test_composed_sql_is_read_as_it_is_sent(run: Run, kill: Any) -> None:
+    from django.db.backends.postgresql.psycopg_any import sql
+
+    run(sql.SQL("SET search_path TO {}").format(sql.Identifier("t2")))
+    kill()
+    assert run("SELECT tenant FROM thing") == [("2",)]
+
+
+# -- raised -----------------------------------------------------------------------------------
+
+PINS = [
+    ("CREATE TEMP TABLE basket (x int)", "CREATE TEMP TABLE"),
+    ("SELECT pg_advisory_lock(42)", "pg_advisory_lock"),
+    ("LISTEN news", "LISTEN news"),
+    ("PREPARE one AS SELECT 1", "PREPARE one"),
+    ("DECLARE held CURSOR WITH HOLD FOR SELECT 1", "DECLARE held"),
+    ("SELECT set_config('app.tenant', tenant, false) FROM public.secret", "set_config"),
+    ("SELECT 1; SET app.tenant = '1'", "SET app.tenant"),
+    ("DO $$ BEGIN PERFORM set_config('app.tenant', '1', false); END $$", "set_config"),
+]
+
+
+@pytest.mark.parametrize(("sql", "named"), PINS)
+def test_what_cannot_be_made_again_is_raised_and_named(
+    sql: str, named: str, run: Run, kill: Any, connection: BaseDatabaseWrapper
+) -> None:
+    run("SET search_path TO t2, public")
+    run(sql)
+    kill()
+    for _ in range(2):
+        with pytest.raises(SessionLost, match=named):
+            run("SELECT 1")
+    connection.close()
+    assert run("SELECT tenant FROM thing") == [("public",)], "clean"
+
+
+def test_it_stays_raised_after_a_lost_transaction(
+    run: Run, kill: Any, connection: BaseDatabaseWrapper
+) -> None:
+    run("CREATE TEMP TABLE thing (tenant text)")
+    with pytest.raises(OperationalError), transaction.atomic(using=connection.alias):
+        run("INSERT INTO thing VALUES ('mine')")
+        kill()
+        run("SELECT tenant FROM thing")
+    with pytest.raises(SessionLost, match="CREATE TEMP TABLE"):
+        run("SELECT tenant FROM thing")
+
+
+def test_a_transaction_begun_by_hand_pins(run: Run, kill: Any) -> None:
+    for sql in ["BEGIN", "SET app.tenant = '2'", "ROLLBACK"]:
+        run(sql)
+    kill()
+    with pytest.raises(SessionLost, match=r"SET app\.tenant"):
+        run("SELECT 1")
+
+
+def test_without_replay_a_setting_pins(
+    database: str, make_connection: Connections, server: Server
+) -> None:
+    connection = make_connection(database=database, replay_session=False)
+    run = runner(connection)
+    run("SET app.tenant = '2'")
+    server.terminate(backend_pid(connection))
+    with pytest.raises(SessionLost, match=r"SET app\.tenant"):
+        run("SELECT 1")
+
+
+def test_a_commit_of_unknown_outcome_pins(
+    run: Run, connection: BaseDatabaseWrapper, server: Server
+) -> None:
+    run("CREATE TABLE IF NOT EXISTS t1.late (x int)")
+    run(
+        "CREATE OR REPLACE FUNCTION t1.slow() RETURNS trigger LANGUAGE plpgsql"
+        " AS 'BEGIN PERFORM pg_sleep(1); RETURN NULL; END'"
+    )
+    run(
+        "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON t1.late DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION t1.slow()"
+    )
+    try:
+        with pytest.raises(Error), transaction.atomic(using=connection.alias):
+            run("SET app.tenant = '2'")
+            run("INSERT INTO t1.late VALUES (1)")
+            pid = backend_pid(connection)
+            threading.Timer(0.3, server.terminate, [pid]).start()
+        with pytest.raises(SessionLost, match="whose COMMIT was lost"):
+            run("SELECT 1")
+    finally:
+        server.execute("DROP TABLE t1.late", database=DATABASE)
+
+
+def test_a_setting_that_the_server_refuses_is_raised(
+    run: Run, kill: Any, connection: BaseDatabaseWrapper, server: Server
+) -> None:
+    run("SET ROLE auditor")
+    server.execute("REVOKE auditor FROM app")
+    try:
+        kill()
+        for _ in range(2):
+            with pytest.raises(SessionLost, match=r'SET role \(permission denied.*"auditor"'):
+                run("SELECT 1")
+        assert connection.connection is None, "given up"
+        connection.close()
+        assert run("SELECT current_user") == [("app",)]
+    finally:
+        server.execute("GRANT auditor TO app")
+
+
+@pytest.mark.parametrize("sql", ["SET app.tenant = '2'", "CREATE TEMP TABLE x ()"])
+def test_djangos_boundary_starts_clean(
+    sql: str, run: Run, kill: Any, connection: BaseDatabaseWrapper
+) -> None:
+    run(sql)
+    kill()
+    connection.close_if_unusable_or_obsolete()
+    assert shown(run, "app.tenant") in (None, "")
+
+
+def test_djangos_boundary_keeps_what_the_session_still_has(
+    run: Run, kill: Any, connection: BaseDatabaseWrapper
+) -> None:
+    run("SET app.tenant = '2'")
+    pid = backend_pid(connection)
+    connection.close_if_unusable_or_obsolete()
+    assert (shown(run, "app.tenant"), backend_pid(connection)) == ("2", pid)
+    kill()
+    assert shown(run, "app.tenant") == "2"
+
+
+# -- the stock engine beside it -----------------------------------------------------------------
+
+
+def test_the_stock_engine_fails_and_a_new_connection_shows_what_is_not_ones_own(
+    database: str, make_connection: Connections, server: Server
+) -> None:
+    """Why it matters: reconnecting by itself does not fail, it reads from the wrong schema."""
+    connection = make_connection(STOCK, database=database, CONN_MAX_AGE=None)
+    run = runner(connection)
+    run("SET search_path TO t2, public")
+    server.terminate(backend_pid(connection))
+    with pytest.raises(Error):
+        run("SELECT tenant FROM thing")
+    connection.close()
+    assert run("SELECT tenant FROM thing") == [("public",)]
+
+
+ROUNDS = 1000
+
+
+class Killer(threading.Thread):
+    """Ends the sessions of one database at random moments, until it is told to stop."""
+
+    def __init__(self, server: Server, database: str) -> None:
+        super().__init__(name="killer")
+        self.stop, self.killed = threading.Event(), 0
+        self._server, self._database = server, database
+
+    def run(self) -> None:
+        luck = random.Random(5)
+        while not self.stop.wait(luck.uniform(0.0, 0.02)):
+            sql = (
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                " WHERE datname = %s AND backend_type = 'client backend'"
+            )
+            self.killed += self._server.execute(sql, [self._database])[0][0]
+
+
+@pytest.mark.slow
+def test_never_another_tenants_row(
+    database: str, make_connection: Connections, server: Server
+) -> None:
+    """Random kills around every statement: right, or raised, and mostly right."""
+    connection = make_connection(database=database, CONN_MAX_AGE=None, retry_deadline=30)
+    run = runner(connection)
+    luck = random.Random(4)
+    wrong: list[Any] = []
+    raised = right = 0
+    killer = Killer(server, database)
+    killer.start()
+    try:
+        for number in range(ROUNDS):
+            tenant = luck.choice(TENANTS)
+            try:
+                run(f"SET search_path TO t{tenant}, public")
+                run("SELECT set_config('app.tenant', %s, false)", [tenant])
+                if luck.random() < 0.2:
+                    time.sleep(luck.uniform(0, 0.02))
+                found = [
+                    *run("SELECT tenant FROM thing"),
+                    *run("SELECT DISTINCT tenant FROM public.secret"),
+                ]
+                if number % 5 == 0:
+                    with transaction.atomic(using=connection.alias):
+                        sql = "INSERT INTO public.secret DEFAULT VALUES RETURNING tenant"
+                        found += run(sql)
+                        found += run("SELECT tenant FROM thing")
+            except Error:
+                raised += 1
+                if luck.random() < 0.5:
+                    connection.close()  # as a new request
+                continue
+            right += 1
+            if any(row != (tenant,) for row in found):
+                wrong.append((tenant, found))
+    finally:
+        killer.stop.set()
+        killer.join()
+    assert wrong == []
+    assert killer.killed > 100
+    assert right > ROUNDS * 0.5, (right, raised)
