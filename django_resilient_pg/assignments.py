@@ -11,7 +11,7 @@ import decimal
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ AUTHORIZATION: Final = "session_authorization"
 SURVIVES_RESET: Final = frozenset({ROLE, AUTHORIZATION, DISCARD_ALL})
 
 _LONGEST: Final = 8192
+_EXACT: Final = (str, int, uuid.UUID, type(None))
 _PLAIN: Final = (str, int, float, bool, decimal.Decimal, uuid.UUID, datetime.date, type(None))
 _IDENT = r'(?:"(?:[^"]|"")+"|[A-Za-z_\x80-\uffff][\w$\x80-\uffff]*)'
 _NAME = rf"(?P<name>{_IDENT}(?:\s*\.\s*{_IDENT})*)"
@@ -76,8 +77,9 @@ class Assignment:
     """
 
     name: str
-    sql: Any
-    params: Sequence[Any] | Mapping[str, Any] | None
+    # Not shown: what is set may be a secret.
+    sql: Any = field(repr=False)
+    params: Sequence[Any] | Mapping[str, Any] | None = field(repr=False)
     words: str
 
 
@@ -188,8 +190,8 @@ def _configured(shape: _Shape, params: Any) -> Effect:
             local = _BOOLEANS.get(local.lower())
         if local is True:
             continue  # it ends with its transaction
-        known = isinstance(name, str) and isinstance(value, (str, int, uuid.UUID, type(None)))
-        if not known or isinstance(value, bool) or local is not False:
+        # Nothing derived from these: what a driver makes of it need not be its str() (an Enum).
+        if type(name) is not str or type(value) not in _EXACT or local is not False:
             return Effect(pins=shape.pins)
         if name.lower() in _IRREPRODUCIBLE:
             return Effect(pins=f"set_config {name.lower()}")
@@ -197,6 +199,9 @@ def _configured(shape: _Shape, params: Any) -> Effect:
         sql = "SELECT pg_catalog.set_config(%s::text, %s::text, false)"
         name = name.lower()
         made.append(Assignment(name, sql, (name, text), f"set_config {name}"))
+    if next(positional, _UNKNOWN) is not _UNKNOWN:
+        # One of them went into a comment: which one went where is not certain.
+        return Effect(pins=shape.pins)
     return Effect(tuple(made))
 
 

@@ -246,7 +246,14 @@ class ResilientDatabaseMixin(Base):
             self.ensure_connection()
         elif monotonic() - self._seen_at > FRESH or self.connection is not self._bound_to:
             self._look()
-        wrapper = super()._cursor(name)
+        try:
+            wrapper = super()._cursor(name)
+        except Error:
+            # Found dead after the last look, by an end that went wrong: nothing has been sent.
+            if self._link is None or not self._link.lost():
+                raise
+            self._look()
+            wrapper = super()._cursor(name)
         if name is None:
             return wrapper
         debug = isinstance(wrapper, ResilientDebugCursor)

@@ -72,8 +72,9 @@ def session_lost(alias: str, pinned_by: str) -> str:
     )
 
 
-def not_restored(alias: str, words: str, said: str) -> str:
+def not_restored(alias: str, words: str, sqlstate: str | None) -> str:
     """What every statement raises when a new session could not be made like the lost one."""
+    said = f"SQLSTATE {sqlstate}" if sqlstate else "refused"
     return (
         f'A new connection "{alias}" could not be given what was set on the lost one: {words}'
         f" ({said}). It was given up. Start clean with connection.close() or"

@@ -13,6 +13,7 @@ from django.db.utils import Error
 from . import notes
 from .drivers import IDLE
 from .errors import SessionLost
+from .losses import sqlstate_of
 from .replacing import drop
 from .resilience import logger
 
@@ -55,8 +56,8 @@ def restore(db: ResilientDatabaseMixin) -> None:
         drop(db)
         if lost:
             raise
-        said = str(error).partition("\n")[0]
-        raise SessionLost(notes.not_restored(db.alias, words, said)) from error
+        # Neither the server's words nor the error itself: they may quote the value.
+        raise SessionLost(notes.not_restored(db.alias, words, sqlstate_of(error))) from None
     session.due = False
     logger.info(
         'The new connection "%s" was given the %d settings of the lost one in %s.',

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _PRIMARY: Final = frozenset({"primary", "read-write"})
 _REPLICA: Final = frozenset({"standby", "read-only", "prefer-standby"})
+# What a session may set itself, as ``assignments`` names it.
+_OWN_WISH: Final = ("default_transaction_read_only", "session characteristics")
 # A setting of the server, as a failover manager makes it: not of this session, role or database.
 _FENCED: Final = (
     "SELECT pg_is_in_recovery() OR EXISTS (SELECT FROM pg_settings WHERE setting = 'on' AND"
@@ -109,6 +111,8 @@ def refused_by_standby(db: ResilientDatabaseMixin, link: Link, *, untouched: boo
     if link.status() == IDLE:
         with db.wrap_database_errors:
             return bool(link.ask(_FENCED)[0][0])
+    if any(name.startswith(_OWN_WISH) for name in db._session.settings):
+        return False
     return link.parameter("default_transaction_read_only") == "on" and was_primary(db)
 
 

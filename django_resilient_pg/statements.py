@@ -199,7 +199,8 @@ def _pins(keyword: str, text: str, sql: str) -> str:
     """The words that leave something behind in the session, or ""."""
     words = text.split(None, 3)[:3]
     if keyword in _SESSION_WORDS and not _LOCAL_SET.match(text):
-        return " ".join(words[:2])
+        # Never the value: it may be a secret.
+        return " ".join(words[:2]).partition("=")[0].rstrip()
     if keyword == "CREATE" and (match := _CREATE_TEMPORARY.match(text)) is not None:
         return " ".join(match.group().split())
     if keyword == "DO" and (match := _IN_A_BLOCK.search(sql)) is not None:

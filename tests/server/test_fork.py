@@ -226,6 +226,15 @@ def test_what_the_parents_session_held_is_not_silently_missing_in_the_child(
     assert run(connection, "SELECT 3") == 3
 
 
+def test_what_can_be_given_to_another_session_is_given_to_the_childs(
+    make_connection: Connections,
+) -> None:
+    connection = make_connection()
+    with connection.cursor() as cursor:
+        cursor.execute("SET search_path TO pg_catalog")
+    assert in_child(lambda: run(connection, "SHOW search_path")) == "pg_catalog"
+
+
 def test_a_write_is_the_first_statement_of_a_child(make_connection: Connections) -> None:
     connection = make_connection()
     run(connection, "SELECT 1")

@@ -231,6 +231,13 @@ def test_what_cannot_be_replayed_pins_a_pooled_connection_too(
     assert stage.run("SELECT 1") == [(1,)]
 
 
+def test_what_was_set_is_set_again_on_another_of_the_pool(stage_of: Callable[..., Stage]) -> None:
+    stage = stage_of()
+    stage.run("SET search_path TO pg_catalog")
+    stage.kill()
+    assert stage.run("SHOW search_path") == [("pg_catalog",)]
+
+
 def test_a_connection_that_could_not_be_set_up_goes_back_to_the_pool(
     make_connection: Connections,
 ) -> None:

@@ -126,6 +126,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.slow
 def test_commands_print_what_they_print_with_the_stock_engine(run: Run, server: Server) -> None:
     outputs: dict[str, list[str]] = {}
     for engine in (STOCK, RESILIENT):

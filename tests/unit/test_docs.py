@@ -512,9 +512,12 @@ def test_statements_are_run_again_as_the_table_says() -> None:
 
 def test_sessions_are_pinned_as_the_table_says() -> None:
     rows = table(section(PROMISE, "With session state"), "Statement")
-    assert {answer for _, answer in rows} == {"yes", "no"}
+    assert {answer for _, answer in rows} == {"set again", "pins", "nothing"}
     for sql, answer in rows:
-        assert (answer == "yes") == bool(analyse(sql).pins), sql
+        session = Session()
+        session.note(sql)
+        kept = "set again" if session.settings else "nothing"
+        assert answer == ("pins" if session.pinned_by else kept), sql
 
 
 def test_the_harmless_functions_are_all_listed() -> None:
@@ -536,7 +539,7 @@ QUOTED = [
     (PROMISE, notes.refused("default", Reason.ADMINISTRATOR, 0.4, None, WRITE.why)),
     (PROMISE, f"The statement was not run again: {LATE.why}."),
     (PROMISE, notes.transaction_lost("default")),
-    (PROMISE, notes.session_lost("default", "SET search_path")),
+    (PROMISE, notes.session_lost("default", "LISTEN news")),
     (PROMISE, notes.commit_unknown("default", Reason.ADMINISTRATOR)),
     (PROMISE, notes.delivered("default", 300)),
     (PROMISE, notes.unreachable("default", 10.0, 10.0)),

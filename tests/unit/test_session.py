@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import uuid
 
 import pytest
@@ -149,7 +150,14 @@ def test_a_new_session_user_has_no_role() -> None:
 
 # -- what pins ------------------------------------------------------------------------------------
 
+
+class Tenant(str, enum.Enum):  # noqa: UP042  its str() is "Tenant.FIFTH", drivers send "5"
+    FIFTH = "5"
+
+
 PINS = [
+    ("SELECT set_config('a.b', %s, false)", [Tenant.FIFTH]),
+    ("SELECT /* %s */ set_config('a.b', %s, false)", ["1", "2"]),
     ("LISTEN news", None),
     ("CREATE TEMP TABLE t (x int)", None),
     ("CREATE OR REPLACE TEMPORARY VIEW v AS SELECT 1", None),
@@ -186,6 +194,24 @@ def test_what_cannot_be_done_again_pins(sql: object, params: object) -> None:
     assert made.pinned_by
     assert not made.settings
     assert not HARMLESS
+
+
+@pytest.mark.parametrize("replays", [True, False])
+@pytest.mark.parametrize(
+    ("sql", "params"),
+    [
+        ("SET a.b=s3cret", None),
+        ("SET a.b = 's3cret'", None),
+        ("SET a.b = %s", ["s3cret"]),
+        ("SET a.b=s3cret; SET a.c=s3cret", None),
+        ("SELECT set_config('a.b', 's3cret', false)", None),
+    ],
+)
+def test_a_value_is_never_shown(sql: str, params: object, replays: bool) -> None:
+    made = Session()
+    made.note(sql, params, replays=replays)
+    assert made.holds
+    assert "s3cret" not in f"{made.pinned_by} {made.settings}"
 
 
 def test_the_first_statement_that_pins_is_named() -> None:
