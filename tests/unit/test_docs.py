@@ -32,6 +32,7 @@ from django_resilient_pg import cursors, errors, keepalives, notes, signals, ver
 from django_resilient_pg.options import Declaration, declarations
 from django_resilient_pg.resilience import Stats
 from django_resilient_pg.retry import Circumstances, decide
+from django_resilient_pg.session import Session
 from django_resilient_pg.statements import analyse
 from django_resilient_pg.verdicts import Failure, Phase, Reason
 from django_resilient_pg.volatility import HARMLESS_FUNCTIONS
