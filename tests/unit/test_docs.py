@@ -45,6 +45,7 @@ from django_resilient_pg.options import Declaration, declarations
 from django_resilient_pg.replaying import why_lasting, why_not
 from django_resilient_pg.resilience import Stats
 from django_resilient_pg.retry import Budget, Circumstances, decide
+from django_resilient_pg.session import Session
 from django_resilient_pg.snapshots import Snapshot
 from django_resilient_pg.statements import analyse
 from django_resilient_pg.transaction import retry_atomic
