@@ -13,7 +13,9 @@ from typing import Any, Final
 from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ..credentials import ask
 from ..drivers import Link, link_to
+from ..errors import CredentialsUnavailable
 from ..losses import failure
 from ..verdicts import Phase, judge
 from .network import limited
@@ -45,7 +47,7 @@ class Connector:
     @classmethod
     def of(cls, wrapper: BaseDatabaseWrapper) -> Connector:
         """For a Django connection, which itself is not opened; past its pool if it has one."""
-        return cls(wrapper.Database.connect, wrapper.get_connection_params)  # type: ignore[attr-defined]
+        return cls(wrapper.Database.connect, lambda: _parameters(wrapper))  # type: ignore[attr-defined]
 
     def __call__(self, changes: Mapping[str, object]) -> Any:
         """Connect, with these parameters changed (None: taken out), in autocommit."""
@@ -66,12 +68,21 @@ class Connector:
         return _URL.sub("://***@", text)
 
 
+def _parameters(wrapper: BaseDatabaseWrapper) -> dict[str, Any]:
+    """What the driver would get, with what the option ``credentials`` gives right now."""
+    params: dict[str, Any] = wrapper.get_connection_params()
+    resilience = getattr(wrapper, "resilience", None)
+    path = resilience.options.credentials if resilience is not None else None
+    return {**params, **ask(wrapper.alias, path)} if path else params
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why an attempt failed.
 
     Attributes:
-        rule: which entry of the verdict table decided; "timeout" and "settings" are ours.
+        rule: which entry of the verdict table decided; "timeout", "settings" and
+            "credentials" are ours.
         transient: the cause may pass by itself.
         text: what was said, without addresses and repetitions.
         local: nothing was sent: the settings themselves were refused.
@@ -129,6 +140,8 @@ def _refusal(error: Exception, hide: Callable[[str], str], seconds: float) -> Re
         return Refusal("timeout", True, str(error), False, seconds)
     if isinstance(error, ImproperlyConfigured):
         return Refusal("settings", False, hide(str(error)), True, seconds)
+    if isinstance(error, CredentialsUnavailable):
+        return Refusal("credentials", error.passing, str(error), False, seconds)
     if not _of_a_driver(error):
         # Somebody's credentials callable: who knows what its texts hold.
         return Refusal("settings", False, f"{type(error).__name__} was raised", True, seconds)

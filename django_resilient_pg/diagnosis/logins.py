@@ -14,6 +14,7 @@ from .trip import Stopped, Trip
 # Which stage a refusal belongs to (by the verdict table's entry), and what to do about it.
 _RULES: Final = {
     "settings": ("settings", "Correct this entry of DATABASES."),
+    "credentials": ("authentication", "Call what the option credentials names by hand."),
     "login refused": ("authentication", "Check USER and PASSWORD, and the server's pg_hba.conf."),
     "no such database or role": ("database", "Correct NAME, or create the database."),
     "database disabled": ("database", "Enable the database in the pooler."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import logging
 import threading
@@ -11,9 +12,11 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.core.management import CommandError, call_command
 from django.db import Error, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from django_resilient_pg.diagnosis.survey import survey
 from django_resilient_pg.errors import CredentialsUnavailable
 from testproject.postgres import Server
 from tests.engines import DRIVER, RESILIENT, STOCK, Connections
@@ -250,3 +253,21 @@ def test_nothing_remembers_them(make_connection: Connections) -> None:
     assert RESILIENT in connection.settings_dict["ENGINE"]
     kept = repr([vars(connection), connection.get_connection_params(), vars(connection.resilience)])
     assert vault["password"] not in kept
+
+
+def test_the_command_asks_for_them_too(make_connection: Connections) -> None:
+    rotated = make_connection(PASSWORD="out of date", credentials=path("current"))
+    walk = survey(rotated.alias).walk
+    assert walk is not None
+    assert walk.failed is None
+    assert asked == [rotated.alias]
+
+
+def test_the_command_says_that_there_are_none(make_connection: Connections) -> None:
+    out = io.StringIO()
+    alias = make_connection(credentials=path("broken")).alias
+    with pytest.raises(CommandError) as caught:
+        call_command("checkdbconn", database=[alias], stdout=out, no_color=True)
+    assert caught.value.returncode == 3
+    assert "broken raised KeyError" in " ".join(out.getvalue().split())
+    assert SECRET not in out.getvalue()
