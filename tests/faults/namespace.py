@@ -45,8 +45,7 @@ class Namespace:
         self.name = f"{PREFIX}-{os.getpid()}-{number}"
         # Interface names have 15 characters at most.
         self.link = f"{PREFIX}{os.getpid() % 100000}x{number}"
-        base = 4 * ((os.getpid() * 7 + number) % 63)
-        self.outer, self.inner = f"192.0.2.{base + 1}", f"192.0.2.{base + 2}"
+        self.outer, self.inner = _free_addresses(os.getpid() * 7 + number)
 
     def create(self) -> None:
         """Build the namespace; raises RuntimeError with what ip said."""
@@ -117,6 +116,17 @@ class Namespace:
         inwards = ["INPUT", "--protocol", "tcp", "--dport", str(port), "--jump", *TARGETS[fault]]
         outwards = ["OUTPUT", "--protocol", "tcp", "--sport", str(port), "--jump", "DROP"]
         return [inwards, outwards] if fault == "drop" else [inwards]
+
+
+def _free_addresses(start: int) -> tuple[str, str]:
+    """The first two that no namespace of another test run has."""
+    taken = _run("ip", "-o", "-4", "address")
+    for step in range(63):
+        base = 4 * ((start + step) % 63)
+        outer, inner = f"192.0.2.{base + 1}", f"192.0.2.{base + 2}"
+        if f" {outer}/" not in taken:
+            return outer, inner
+    raise RuntimeError("all addresses of 192.0.2.0/24 are taken")
 
 
 def _remove_orphans() -> None:
