@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,13 +11,11 @@ import pytest
 from django_resilient_pg.diagnosis.attempts import Connector
 from django_resilient_pg.diagnosis.endings import How, opener
 from django_resilient_pg.diagnosis.idleness import Cure, cure, sentences, settings
-from django_resilient_pg.diagnosis.probe import ProbeResult, Progress, probe_idle
-from django_resilient_pg.verdicts import Reason
+from django_resilient_pg.diagnosis.probe import ProbeResult, probe_idle
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections
 from tests.faults import haproxy
 from tests.faults.namespace import Namespace
-from tests.faults.proxy import Proxy
 
 
 @contextmanager
