@@ -18,8 +18,8 @@ from .series import Found, Series
 
 #: Sessions of the two series: the one without keepalives tells the timeout, the other one needs
 #: to tell no more than whether they help.
-WITHOUT: Final = 11
-WITH: Final = 5
+WITHOUT: Final = 12
+WITH: Final = 4
 #: Just above AWS' network load balancers and NAT gateways, the most common timeouts (350 s).
 DEFAULT: Final = 400.0
 LEAST: Final = 5.0
@@ -85,7 +85,7 @@ def probe_idle(
 ) -> ProbeResult:
     """Find the time after which idle connections die here.
 
-    Takes ``seconds`` if none does; otherwise, at most, twice the time found more than that (and a
+    Takes ``seconds`` if none does; otherwise, at most, thrice the time found more than that (and a
     few times ``patience``).
     Ctrl-C ends it: the result has what is known by then.
 

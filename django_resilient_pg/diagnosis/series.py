@@ -16,7 +16,7 @@ from .endings import Ending, Session
 #: An interval is narrow enough with so many seconds, or with a twentieth of the time.
 FINE: Final = 0.5
 #: Passes in all.
-PASSES: Final = 3
+PASSES: Final = 4
 #: The shortest time that a session is left alone for, in seconds.
 SHORTEST: Final = 2.0
 #: Seconds within which sessions end that end together.
@@ -226,8 +226,11 @@ class Series:
             if each in self._left:
                 self._use(each)
         found = self.found()
-        for number, each in enumerate(self._left, 1):
-            part = number / (len(self._left) + 1)
+        # What is left alone beyond the timeout is gone for the passes after this one: keep half.
+        count = len(self._left)
+        taken = self._left if self._pass == PASSES else self._left[: (count + 1) // 2]
+        for number, each in enumerate(taken, 1):
+            part = number / (len(taken) + 1)
             each.target = found.survived + ((found.died or 0.0) - found.survived) * part
 
     def _coarse(self) -> bool:

@@ -99,6 +99,26 @@ class Namespace:
         finally:
             self.end(fault, port)
 
+    @contextmanager
+    def translated(self, port: int, to: int, *, source: bool = False) -> Iterator[None]:
+        """Have connections to ``port`` arrive at ``to`` (DNAT); ``source``: from another port.
+
+        That is SNAT; the ports are above those that the kernel gives to clients (60999 at most).
+        """
+        tcp = ["--protocol", "tcp", "--match", "tcp"]
+        rules = [["PREROUTING", *tcp, "--dport", str(port), "--jump", "REDIRECT"]]
+        rules[0] += ["--to-ports", str(to)]
+        if source:
+            rules.append(["INPUT", *tcp, "--dport", str(to), "--jump", "SNAT"])
+            rules[1] += ["--to-source", f"{self.outer}:61001-61999"]
+        for rule in rules:
+            self.run("iptables", "--wait", "--table", "nat", "--append", *rule)
+        try:
+            yield
+        finally:
+            for rule in rules:
+                self.run("iptables", "--wait", "--table", "nat", "--delete", *rule)
+
     def dropped(self) -> int:
         """Return how many packets the rules have caught so far."""
         listing = self.run("iptables", "--wait", "--list", "--numeric", "--verbose", "--exact")

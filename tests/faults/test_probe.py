@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +17,11 @@ import pytest
 from django_resilient_pg.diagnosis.attempts import Connector
 from django_resilient_pg.diagnosis.endings import How, opener
 from django_resilient_pg.diagnosis.idleness import Cure, cure, sentences, settings
-from django_resilient_pg.diagnosis.probe import ProbeResult, Progress, probe_idle
-from django_resilient_pg.verdicts import Reason
+from django_resilient_pg.diagnosis.probe import ProbeResult, probe_idle
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections
 from tests.faults import haproxy
 from tests.faults.namespace import Namespace
-from tests.faults.proxy import Proxy
 
 
 @contextmanager
@@ -105,3 +106,47 @@ def test_a_router_that_forgets(
     assert on.survived > 14.0
     assert cure(result) is Cure.KEEPALIVES
     assert any("silently" in sentence for sentence in sentences(result))
+
+
+def test_ctrl_c_on_a_real_path(server: Server) -> None:
+    """It tells what it has, and leaves nothing behind."""
+    server.create_database("interrupted")
+    environment = {
+        **os.environ,
+        "DATABASE_HOST": server.host,
+        "DATABASE_NAME": "interrupted",
+        "DATABASE_USER": server.user,
+        "DATABASE_PASSWORD": server.password,
+        "DATABASE_SSLROOTCERT": str(server.ca_file),
+    }
+    command = [sys.executable, "manage.py", "checkdbconn", "--probe-idle"]
+    with proxied(server) as port:
+        process = subprocess.Popen(
+            command,
+            cwd=Path(__file__).resolve().parents[2],
+            env={**environment, "DATABASE_PORT": str(port)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert process.stderr is not None
+            # The first one that was used in time: by then all are open.
+            assert any("alive after" in line for line in process.stderr)
+            assert len(server.backends("interrupted")) == 16
+            process.send_signal(signal.SIGINT)
+            began = time.monotonic()
+            said, complaints = process.communicate(timeout=30)
+            assert time.monotonic() - began < 10.0
+        finally:
+            process.kill()
+            process.communicate()
+        deadline = time.monotonic() + 5.0
+        while server.backends("interrupted") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert server.backends("interrupted") == []
+    server.drop_database("interrupted")
+    assert process.returncode in (0, 1)
+    assert "Traceback" not in complaints
+    assert "Interrupted after" in said
+    assert "connections are good after 2." in " ".join(said.split())

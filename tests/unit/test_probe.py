@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from django_resilient_pg.diagnosis.attempts import Refusal, Refused
 from django_resilient_pg.diagnosis.endings import Ending, How
 from django_resilient_pg.diagnosis.idleness import Cure, cure, sentences, settings
-from django_resilient_pg.diagnosis.probe import ProbeResult, Progress, probe_idle
+from django_resilient_pg.diagnosis.probe import DEFAULT, ProbeResult, Progress, probe_idle
 from django_resilient_pg.diagnosis.series import times
 from django_resilient_pg.verdicts import Reason
 
@@ -136,7 +137,7 @@ def test_what_shows_is_found_at_once() -> None:
 def test_the_interval_holds_the_timeout(timeout: float, seconds: float, how: How) -> None:
     path = Path(timeout=timeout, ending=Ending(how), keepalives_help=False)
     result = path.probe(seconds)
-    assert result.seconds <= 3 * seconds + 6 * PATIENCE
+    assert result.seconds <= 4 * seconds + 8 * PATIENCE
     assert result.off.complete
     for found in (result.off, result.on):
         assert found.survived < timeout + 0.5
@@ -145,9 +146,19 @@ def test_the_interval_holds_the_timeout(timeout: float, seconds: float, how: How
             assert found.survived >= seconds
         else:
             assert found.idle
-            assert timeout <= found.died <= timeout * 1.1 + 2.5 + PATIENCE
+            # Few sessions send keepalives: they tell whether that helps, the others the timeout.
+            factor = 3.0 if found.keepalives else 1.1
+            assert timeout <= found.died <= timeout * factor + 2.5 + PATIENCE
     if timeout > seconds:
         assert result.off.died is None
+
+
+@pytest.mark.parametrize("timeout", [7.0, 60.0, 240.0, 350.0])
+def test_the_usual_timeouts_are_found_in_the_default_time(timeout: float) -> None:
+    found = Path(timeout=timeout).probe(DEFAULT).off
+    assert found.died is not None
+    assert found.survived < timeout <= found.died
+    assert found.died - found.survived <= max(2.0, timeout / 20)
 
 
 @given(timeout=st.floats(2.5, 900.0))
@@ -155,7 +166,8 @@ def test_the_interval_holds_the_timeout(timeout: float, seconds: float, how: How
 def test_the_interval_is_narrow_in_proportion(timeout: float) -> None:
     found = Path(timeout=timeout).probe(1000.0).off
     assert found.died is not None
-    assert found.died - found.survived <= max(2.0, timeout / 10)
+    # A quarter of a second more: two looks, half a second apart at most, bound it.
+    assert found.died - found.survived <= max(2.25, timeout / 10)
 
 
 def test_no_timeout() -> None:
@@ -239,7 +251,7 @@ def test_progress() -> None:
     seconds = [each.seconds for each in path.told]
     assert seconds == sorted(seconds)
     # Not longer than a second apart, but for one round trip that is not answered.
-    gaps = [later - earlier for earlier, later in zip(seconds, seconds[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(seconds)]
     assert max(gaps) <= PATIENCE + 1.2
     assert path.told[0].alive == 16
     assert path.told[0].until == pytest.approx(20.0, abs=0.5)
@@ -248,11 +260,15 @@ def test_progress() -> None:
     assert any(each.endswith("idle (silently)") for each in told)
 
 
-def test_those_used_are_still_there_for_the_second_pass() -> None:
+def test_those_used_are_still_there_for_later_passes() -> None:
+    """Three of them had been used when the first pass ended (at 10 s or so), two in the end."""
     path = Path(timeout=9.0)
-    path.probe(600.0)
-    used = [session for session in path.opened if not session.keepalives and not session.dead]
-    assert len(used) >= 2
+    found = path.probe(600.0).off
+    assert found.died is not None
+    assert found.survived < 9.0 <= found.died
+    assert found.died - found.survived < 2.0
+    used = [each for each in path.opened if not each.keepalives and each.used > each.born]
+    assert len(used) >= 3
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 11])

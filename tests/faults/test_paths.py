@@ -1,0 +1,81 @@
+"""What lies between, named rightly: a real pooler, a real proxy, the kernel's own NAT."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from django_resilient_pg.diagnosis.survey import survey
+from django_resilient_pg.facts import Path
+from testproject.cluster import free_port
+from testproject.postgres import Server
+from tests.engines import RESILIENT, STOCK, Connections
+from tests.faults import haproxy, pgbouncer
+from tests.faults.namespace import Namespace
+
+ENGINES = pytest.mark.parametrize("engine", [RESILIENT, STOCK])
+
+
+def seen(connection: Any, path: Path, evidence: str) -> None:
+    """Both the survey and the engine itself say so, over TLS."""
+    found = survey(connection.alias).facts
+    assert found is not None
+    views = [found]
+    if connection.settings_dict["ENGINE"] == RESILIENT:
+        connection.ensure_connection()
+        views.append(connection.resilience.facts)
+    for each in views:
+        assert each.path is path
+        assert evidence in each.path_evidence
+        assert each.socket.tls is True
+
+
+@ENGINES
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_pgbouncer(server: Server, make_connection: Connections, engine: str, mode: str) -> None:
+    if reason := pgbouncer.missing():
+        pytest.skip(reason)
+    with pgbouncer.pgbouncer(server, pool_mode=mode) as port:
+        connection = make_connection(engine, PORT=str(port))
+        seen(connection, Path.POOLER, "a pooler is in between")
+        connection.close()
+
+
+@ENGINES
+def test_haproxy(server: Server, make_connection: Connections, engine: str) -> None:
+    if reason := haproxy.missing():
+        pytest.skip(reason)
+    with haproxy.haproxy(server.port) as port:
+        connection = make_connection(engine, PORT=str(port))
+        seen(connection, Path.NAT_OR_PROXY, "NAT or a TCP proxy is in between")
+        connection.close()
+
+
+@ENGINES
+def test_nothing_between(make_far_connection: Connections, engine: str) -> None:
+    seen(make_far_connection(engine), Path.DIRECT, "Both ends see the same addresses")
+
+
+@ENGINES
+def test_the_servers_address_translated(
+    namespace: Namespace, far_server: Server, make_far_connection: Connections, engine: str
+) -> None:
+    """DNAT: the client's own end is what it was, the server's is not."""
+    port = free_port()
+    with namespace.translated(port, far_server.port):
+        connection = make_far_connection(engine, PORT=str(port))
+        seen(connection, Path.VIRTUAL_IP, f"{far_server.port} answers")
+        connection.close()
+
+
+@ENGINES
+def test_the_clients_address_translated(
+    namespace: Namespace, far_server: Server, make_far_connection: Connections, engine: str
+) -> None:
+    """SNAT as well."""
+    port = free_port()
+    with namespace.translated(port, far_server.port, source=True):
+        connection = make_far_connection(engine, PORT=str(port))
+        seen(connection, Path.NAT_OR_PROXY, f"sees the client at {namespace.outer}:61")
+        connection.close()
