@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from django.apps import apps
 from django.db.backends.postgresql.base import CursorDebugWrapper
 from django.db.backends.utils import CursorWrapper
-from django.db.utils import Error
+from django.db.utils import Error, OperationalError
 
 from .bucket import BUCKET
 from .drivers import IDLE, IN_TRANSACTION
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # busy request come faster. Death can come later than any look, so looking narrows a gap that
 # nothing closes; this leaves it at half a millisecond.
 FRESH: Final = 0.0005
+_RENEWALS: Final = 3  # cursors asked of an engine that passes over the loss of its session
 _COPIES: Final = frozenset({"copy", "copy_expert", "copy_from", "copy_to", "stream"})
 _WRAPPED: Final = CursorWrapper.WRAP_ERROR_ATTRS
 
@@ -162,13 +163,20 @@ class ResilientCursorMixin:
     def _renew(self) -> None:
         """Put a driver cursor of the present connection under this wrapper."""
         db = self.db
-        if db.connection is None:
-            db.ensure_connection()
-        with contextlib.suppress(Error, db.Database.Error):
-            self.cursor.close()
-        # The outermost cursor(): other engines set their session up there.
-        fresh = db._cursor(self.name) if self.name else db.cursor()
-        self.cursor, self._link = fresh.cursor, db._link
+        for _ in range(_RENEWALS):
+            if db.connection is None:
+                db.ensure_connection()
+            # The outermost cursor(): other engines set their session up there.
+            fresh = db._cursor(self.name) if self.name else db.cursor()
+            if db._link is not None:
+                with contextlib.suppress(Error, db.Database.Error):
+                    self.cursor.close()
+                self.cursor, self._link = fresh.cursor, db._link
+                return
+            # Lost again in there, and passed over: django-tenants does so when its SET fails.
+        raise OperationalError(
+            f'The connection "{db.alias}" was lost {_RENEWALS} times while its session was set up.'
+        )
 
     def __getattr__(self, attr: str) -> Any:
         if attr in _COPIES:

@@ -144,7 +144,7 @@ class RequestRetryMiddleware:
         if attempts is None:
             return None
         if lost(exception):
-            start_clean()
+            start_clean(attempts.unit)
             why = self._why_not(request, attempts)
             if not why:
                 return _Again()

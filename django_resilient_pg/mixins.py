@@ -330,8 +330,16 @@ class ResilientDatabaseMixin(Base):
         else:
             where = Where.AUTOCOMMIT if self.autocommit else Where.TRANSACTION
         replays = self.resilience.options.replay_session
-        session, saving = self._session, self._saving
-        session.note(sql, params, where, driver=self.connection, replays=replays, saving=saving)
+        unit = UNIT.get()
+        self._session.note(
+            sql,
+            params,
+            where,
+            driver=self.connection,
+            replays=replays,
+            saving=self._saving,
+            unit=None if unit is None else unit.budget,  # stands for it: no text is kept alive
+        )
 
     # -- transactions -----------------------------------------------------------------------
 

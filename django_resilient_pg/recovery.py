@@ -86,6 +86,10 @@ class Recovery:
                 the statement raises when it is run again and the connection lives.
         """
         db = self._db
+        if db._connecting:
+            # The attempt to connect fails as a whole and is made again as a whole. A connection
+            # made or dropped in the middle of it would be taken for its own.
+            raise error
         with spending(db) as budget:
             while True:
                 verdict = self._judge(error)

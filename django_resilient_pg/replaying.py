@@ -131,6 +131,21 @@ def _why_calls(unit: Unit) -> str:
     return ""
 
 
-def start_clean() -> None:
-    """Leave lost connections and open transactions behind, as at the start of a request."""
+def start_clean(unit: Unit) -> None:
+    """Leave lost connections and open transactions behind, as at the start of a request.
+
+    What a session held before ``unit`` began (the ``SET`` of an outer middleware) the next one is
+    given again, or every statement on it raises.
+    """
+    held = [
+        (connection, connection._session.before(unit.budget))
+        for connection in connections.all(initialized_only=True)
+        if isinstance(connection, ResilientDatabaseMixin) and not connection.in_atomic_block
+    ]
+    for connection, before in held:
+        if before is not connection._session:
+            connection.close()  # the request has changed it
     close_old_connections()
+    for connection, before in held:
+        if connection.connection is None:
+            connection._session = before.gone()

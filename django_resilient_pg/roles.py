@@ -102,8 +102,11 @@ def refused_by_standby(db: ResilientDatabaseMixin, link: Link, *, untouched: boo
         link: its link; the statement has failed on it.
         untouched: nothing had run before it in its transaction.
     """
-    if db._wanted is Wanted.REPLICA or db._thread_sharing_count or db._session.pinned_by:
+    session = db._session
+    if db._wanted is Wanted.REPLICA or db._thread_sharing_count or session.pinned_by:
         return False
+    if "default_transaction_read_only" in session.settings:
+        return False  # the application's own wish
     if not (untouched or was_primary(db)):
         return False
     if link.parameter("in_hot_standby") == "on":

@@ -47,7 +47,7 @@ class Session:
         due: the session is gone; the next one has to be given all this before it is used.
     """
 
-    __slots__ = ("_marks", "due", "pending", "pinned_by", "settings")
+    __slots__ = ("_before", "_marks", "_unit", "due", "pending", "pinned_by", "settings")
 
     def __init__(self) -> None:
         self.pinned_by = ""
@@ -55,6 +55,9 @@ class Session:
         self.pending: list[Assignment] = []
         self.due = False
         self._marks: dict[str, int] = {}
+        # The last unit of work that ran anything of note here, and what was held before it.
+        self._unit: object = None
+        self._before: tuple[str, dict[str, Assignment]] = ("", {})
 
     @property
     def holds(self) -> bool:
@@ -70,6 +73,7 @@ class Session:
         driver: Any = None,
         replays: bool = True,
         saving: bool = False,
+        unit: object = None,
     ) -> None:
         """Take note of a statement that succeeded; called only for texts not yet known.
 
@@ -80,7 +84,10 @@ class Session:
             driver: the driver's connection, by which it quotes composed SQL.
             replays: whether settings are made again (option ``replay_session``).
             saving: whether Django itself deals with savepoints.
+            unit: stands for the unit of work it belongs to, ``None`` for none.
         """
+        if unit is not self._unit:
+            self._unit, self._before = unit, (self.pinned_by, dict(self.settings))
         if not isinstance(sql, (str, bytes)) and not hasattr(sql, "as_string"):
             self.pin(f"a statement given as {type(sql).__name__}")
             return
@@ -155,6 +162,14 @@ class Session:
     def rolled_back(self) -> None:
         """What was set in the transaction is as it was."""
         self.pending, self._marks = [], {}
+
+    def before(self, unit: object) -> Session:
+        """What was held when this unit of work began; the session itself if it changed nothing."""
+        if unit is not self._unit or self._before == (self.pinned_by, self.settings):
+            return self
+        earlier = Session()
+        earlier.pinned_by, earlier.settings = self._before
+        return earlier
 
     def gone(self) -> Session:
         """The physical session is lost or given up, and with it the transaction under way."""

@@ -36,8 +36,9 @@ def look_closer(db: ResilientDatabaseMixin, status: int, now: float) -> None:
     link = db._link
     if link is None or db.closed_in_transaction or status not in {IDLE, UNKNOWN}:
         return
-    # The threads that share a connection must not replace it under one another.
-    if db._thread_sharing_count or (status == IDLE and link.busy()):
+    # The threads that share a connection must not replace it under one another; nor may what runs
+    # while connecting replace what is being set up.
+    if db._connecting or db._thread_sharing_count or (status == IDLE and link.busy()):
         return
     vital = inspect_connection(db, now)
     if vital is Vital.ALIVE:

@@ -1,0 +1,1 @@
+"""The engine for GeoDjango; see :mod:`.base`."""

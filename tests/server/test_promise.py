@@ -323,7 +323,7 @@ def test_a_generator_of_parameters_is_not_gone_through_twice(
 def test_a_connection_with_session_state_is_never_replaced_under_the_application(
     sql: str, named: str, midway: bool, stage_of: Callable[..., Stage]
 ) -> None:
-    stage = stage_of()
+    stage = stage_of(replay_session=False)  # with it: test_session_state.py
     stage.run(sql)
     if midway:
         with pytest.raises(Error) as caught, stage.killed_midway():
@@ -340,7 +340,7 @@ def test_a_connection_with_session_state_is_never_replaced_under_the_application
 
 def test_djangos_own_boundary_starts_clean(stage_of: Callable[..., Stage]) -> None:
     stage = stage_of()
-    stage.run("SET search_path TO pg_catalog")
+    stage.run("LISTEN news")
     stage.kill()
     with pytest.raises(SessionLost):
         stage.run("SELECT 1")

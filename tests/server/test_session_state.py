@@ -12,12 +12,16 @@ import pytest
 from django.db import Error, OperationalError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
+from django.http import HttpRequest, HttpResponse
+from django.test import Client, override_settings
+from django.urls import path
 
 from django_resilient_pg.errors import SessionLost, TransactionLost
 from testproject.postgres import Server
 from tests.engines import STOCK, Connections, backend_pid, killed_midway
 
 DATABASE = "tenants"
+RETRY = "django_resilient_pg.middleware.RequestRetryMiddleware"
 TENANTS = ("1", "2", "3")
 POLICY = "tenant = current_setting('app.tenant', true)"
 SCHEMA = [
@@ -471,3 +475,57 @@ def test_never_another_tenants_row(
     assert wrong == []
     assert killer.killed > 100
     assert right > ROUNDS * 0.5, (right, raised)
+
+
+# -- a request that is run again ------------------------------------------------------------------
+
+_REQUEST: dict[str, Any] = {}
+urlpatterns = [path("", lambda request: _REQUEST["view"](request))]
+
+
+def outer(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[..., HttpResponse]:
+    """A middleware that says whose request it is."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        _REQUEST["run"](_REQUEST["sql"])
+        return get_response(request)
+
+    return middleware
+
+
+@pytest.mark.parametrize("own", ["SELECT 1", "SET app.tenant = '2'"])
+def test_a_request_run_again_finds_what_an_outer_middleware_had_set(
+    own: str, run: Run, kill: Any, connection: BaseDatabaseWrapper
+) -> None:
+    """What the request itself had set before the loss is not there any more."""
+    seen: list[Any] = []
+
+    def view(request: HttpRequest) -> HttpResponse:
+        seen.append(run("SELECT current_setting('app.tenant')"))
+        run(own)
+        with transaction.atomic(using=connection.alias):
+            run("SELECT 1")
+            if len(seen) == 1:
+                kill()
+            return HttpResponse(str(run("SELECT DISTINCT tenant FROM public.secret")))
+
+    _REQUEST.update(view=view, run=run, sql="SET app.tenant = '1'")
+    with override_settings(MIDDLEWARE=[f"{__name__}.outer", RETRY], ROOT_URLCONF=__name__):
+        assert Client().get("/").status_code == 200
+    assert seen == [[("1",)], [("1",)]]
+
+
+def test_a_request_is_not_run_again_without_an_outer_middlewares_lock(
+    run: Run, kill: Any, connection: BaseDatabaseWrapper
+) -> None:
+    def view(request: HttpRequest) -> HttpResponse:
+        run("SELECT 1")
+        kill()
+        return HttpResponse(str(run("SELECT 1")))
+
+    _REQUEST.update(view=view, run=run, sql="SELECT pg_advisory_lock(1)")
+    with (
+        override_settings(MIDDLEWARE=[f"{__name__}.outer", RETRY], ROOT_URLCONF=__name__),
+        pytest.raises(SessionLost, match="pg_advisory_lock"),
+    ):
+        Client().get("/")

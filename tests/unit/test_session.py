@@ -272,6 +272,19 @@ def test_a_transaction_ended_by_hand_pins() -> None:
     assert made.pinned_by == "SET a.b in a transaction ended by hand"
 
 
+def test_what_was_held_before_a_unit_of_work_is_known() -> None:
+    made, first, second = noted("SET a.b = 1"), object(), object()
+    assert made.before(first) is made
+    made.note("SELECT 1 -- of note", unit=first)
+    assert made.before(first) is made, "it has changed nothing"
+    made.note("SET a.b = 2", unit=first)
+    made.note("SET a.c = 2", unit=first)
+    assert [one.sql for one in made.before(first).settings.values()] == ["SET a.b = 1"]
+    made.note("LISTEN x", unit=second)
+    assert made.before(second).pinned_by == ""
+    assert list(made.before(second).settings) == ["a.b", "a.c"]
+
+
 def test_what_was_held_is_due_on_the_next_session() -> None:
     assert noted("SET a.b = 1").gone().due
     assert noted("LISTEN a").gone().due
