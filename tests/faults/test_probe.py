@@ -108,6 +108,7 @@ def test_a_router_that_forgets(
     assert any("silently" in sentence for sentence in sentences(result))
 
 
+@pytest.mark.slow
 def test_ctrl_c_on_a_real_path(server: Server) -> None:
     """It tells what it has, and leaves nothing behind."""
     server.create_database("interrupted")

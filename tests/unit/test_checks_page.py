@@ -113,7 +113,7 @@ def test_what_the_command_would_change_is_what_is_documented(rule: Rule) -> None
 
 def of_other_checks() -> set[str]:
     """Those explained in ``docs/units.rst`` and ``docs/servers.rst``."""
-    files = [Path(module.__file__) for module in (middleware_checks, serving_checks)]
+    files = [Path(str(module.__file__)) for module in (middleware_checks, serving_checks)]
     sources = "".join(file.read_text(encoding="utf-8") for file in files)
     return set(re.findall(r"resilient_pg\.[EWI]3\d\d", sources))
 

@@ -166,7 +166,7 @@ def test_the_usual_timeouts_are_found_in_the_default_time(timeout: float) -> Non
 def test_the_interval_is_narrow_in_proportion(timeout: float) -> None:
     found = Path(timeout=timeout).probe(1000.0).off
     assert found.died is not None
-    # A quarter of a second more: two looks, half a second apart at most, bound it.
+    # A look every half second: what ends between two looks is that much wider.
     assert found.died - found.survived <= max(2.25, timeout / 10)
 
 
@@ -261,7 +261,7 @@ def test_progress() -> None:
 
 
 def test_those_used_are_still_there_for_later_passes() -> None:
-    """Three of them had been used when the first pass ended (at 10 s or so), two in the end."""
+    """Else the interval could not be narrowed: three are used after the first pass."""
     path = Path(timeout=9.0)
     found = path.probe(600.0).off
     assert found.died is not None
