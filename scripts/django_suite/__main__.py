@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -33,6 +34,14 @@ LABELS = [
     "db_utils",
     "select_for_update",
 ]
+#: Not counted, and why.
+KNOWN = {
+    "backends.postgresql.tests.Tests.test_pool_check_can_be_overridden": "it wants the user's check"
+    " in a private attribute of psycopg_pool, which then sleeps after each dead connection; here"
+    " the check is asked all the same, and nothing sleeps (docs/servers.rst)",
+}
+# Ids of subtests show the addresses of objects.
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 ROOT = Path(__file__).resolve().parent.parent.parent
 CACHE = ROOT / ".cache" / "django"
 
@@ -93,7 +102,9 @@ def run(engine: str, labels: list[str], tests: Path, parallel: int) -> Outcome:
             raise SystemExit(f"Django's tests did not get to the end on {engine}; see above.")
         told = json.loads(record.read_text())
     seconds = time.monotonic() - start
-    failed, skipped = frozenset(told["failed"]), frozenset(told["skipped"])
+    failed, skipped = (
+        frozenset(_ADDRESS.sub("", each) for each in told[name]) for name in ("failed", "skipped")
+    )
     return Outcome(engine, failed, told["ran"], skipped, seconds)
 
 
@@ -119,6 +130,10 @@ def report(stock: Outcome, resilient: Outcome) -> int:
     ):
         print(f"{title}: {len(ids)}", *sorted(ids), sep="\n    ")
     worse = (resilient.failed - stock.failed) | (resilient.skipped - stock.skipped)
+    for test, why in KNOWN.items():
+        known = {each for each in worse if test in each}
+        worse -= known
+        print("".join(f"Known: {each}: {why}.\n" for each in sorted(known)), end="")
     return 1 if worse or resilient.ran < stock.ran else 0
 
 
