@@ -11,6 +11,7 @@ import os
 
 import django
 from django.core.management import call_command
+from django.test import override_settings
 
 from testproject.comparison import STOCK
 from testproject.postgres import Server
@@ -32,7 +33,10 @@ def sample() -> str:
         del connections["default"]
         try:
             out = io.StringIO()
-            call_command("checkdbconn", database=["default"], fix=True, stdout=out, no_color=True)
+            with override_settings(MIDDLEWARE=[]):
+                call_command(
+                    "checkdbconn", database=["default"], fix=True, stdout=out, no_color=True
+                )
         finally:
             connections["default"].close()
             del connections["default"]

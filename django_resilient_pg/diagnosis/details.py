@@ -59,13 +59,13 @@ def _times(survey: Survey) -> Iterator[Detail]:
     walk = survey.walk
     if walk is None:
         return
-    took = [
-        f"{stage.name} {_ms(stage.seconds)}"
-        for stage in walk.stages
-        if stage.name in {"DNS", "TCP", "TLS", "authentication"} and stage.seconds is not None
-    ]
+    took = {stage.name: stage.seconds for stage in walk.stages if stage.seconds is not None}
+    if "TLS" in took:
+        took["TLS"] = max(0.0, took["TLS"] - took.get("TCP", 0.0))  # a connection of its own
     if walk.connect_seconds is not None:
-        yield "connecting", f"{_ms(walk.connect_seconds)} ({', '.join(took)})"
+        parts = [f"{n} {_ms(took[n])}" for n in ("TCP", "TLS", "authentication") if n in took]
+        before = f", after DNS {_ms(took['DNS'])}" if "DNS" in took else ""
+        yield "connecting", f"{_ms(walk.connect_seconds)} ({', '.join(parts)}){before}"
     if survey.server is not None:
         yield "round trip", _ms(survey.server.round_trip)
 

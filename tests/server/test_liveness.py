@@ -124,15 +124,24 @@ def test_a_connection_idle_past_its_limit_is_replaced_before_use(
     assert dict(connection.resilience.stats.lost) == before  # type: ignore[attr-defined]
 
 
-def test_a_connection_with_session_state_outlives_its_idle_limit(
-    make_connection: Connections,
+@pytest.mark.parametrize(
+    ("made", "asked", "kept"),
+    [
+        ("SET application_name TO mine", "SHOW application_name", False),
+        ("CREATE TEMPORARY TABLE mine AS SELECT 'mine'", "SELECT * FROM mine", True),
+    ],
+    ids=["replayed", "pinned"],
+)
+def test_session_state_outlives_an_idle_limit(
+    make_connection: Connections, made: str, asked: str, kept: bool
 ) -> None:
+    """What can be replayed goes over to the new connection; for the rest the old one is kept."""
     connection = make_connection(idle_timeout=0.4, CONN_MAX_AGE=None)
-    run(connection, "SET application_name TO mine")
+    run(connection, made)
     pid = backend_pid(connection)
     time.sleep(0.3)
-    assert run(connection, "SHOW application_name") == [("mine",)]
-    assert backend_pid(connection) == pid
+    assert run(connection, asked) == [("mine",)]
+    assert (backend_pid(connection) == pid) is kept
 
 
 def test_a_shared_connection_is_not_looked_into(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from django.db import connections
+from django.db import ConnectionHandler
 
 from django_resilient_pg.diagnosis.target import MODES, SYSTEM, Host, Target, target
+from tests.engines import RESILIENT
 
 
 def at(home: Path, environ: dict[str, str] | None = None, /, **params: object) -> Target:
@@ -45,7 +46,9 @@ def test_parameter_before_service_before_environment(tmp_path: Path) -> None:
 
 def test_the_real_engines_parameters(tmp_path: Path) -> None:
     """Neither Django's own keys nor secrets get into a target."""
-    params = connections["default"].get_connection_params()
+    entry = {"ENGINE": RESILIENT, "NAME": "app", "HOST": "127.0.0.1", "PORT": "1"}
+    handler = ConnectionHandler({"default": entry})
+    params = handler["default"].get_connection_params()
     found = target("default", {**params, "password": "much-too-secret"}, {})
     assert [str(host) for host in found.hosts] == ["127.0.0.1:1"]
     assert "much-too-secret" not in repr(found)
