@@ -121,6 +121,8 @@ def test_ctrl_c_on_a_real_path(server: Server) -> None:
         "DATABASE_SSLROOTCERT": str(server.ca_file),
     }
     command = [sys.executable, "manage.py", "checkdbconn", "--probe-idle"]
+    # Where the tests were started in the background Ctrl-C is ignored, and a child inherits that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with proxied(server) as port:
         process = subprocess.Popen(
             command,
