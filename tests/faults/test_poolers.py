@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -303,7 +304,9 @@ class Through:
 
 @pytest.mark.slow
 def test_a_load_through_a_transaction_pooler_fails_no_read_and_doubles_no_write(
-    connect: Callable[..., BaseDatabaseWrapper], behind: Server
+    connect: Callable[..., BaseDatabaseWrapper],
+    behind: Server,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """PgBouncer restarted twice, its server connections killed all the time.
 
@@ -314,17 +317,19 @@ def test_a_load_through_a_transaction_pooler_fails_no_read_and_doubles_no_write(
     with PgBouncer(behind, pool_mode="transaction", **settings) as bouncer:
         connection = connect(bouncer)
         call_command("migrate", database=connection.alias, verbosity=0)
-        restarts: list[tuple[float, Mode]] = [(10.0, "fast"), (20.0, "fast")]
+        restarts: list[tuple[float, Mode]] = [(20.0, "fast"), (40.0, "fast")]
         through: Any = Through(bouncer)
         faults = Faults(through, "app", kill_every=0.3, restarts=restarts, down=0.3)
         result = load(
             connection.alias,
             threads=6,
-            seconds=30.0,
+            seconds=60.0,
             faults=faults,
             ask=lambda sql, params: behind.execute(sql, params, database="app"),
         )
-    assert (faults.kills > 30, faults.restarts) == (True, 2)
+    with capsys.disabled():
+        sys.stdout.write(f"\n{faults.kills} kills, {faults.restarts} restarts: {result}\n")
+    assert (faults.kills > 60, faults.restarts) == (True, 2)
     assert result.failed_reads == 0, result.errors
     assert (result.lost, result.doubled, result.half_committed, result.hung) == (0, 0, 0, 0)
 
