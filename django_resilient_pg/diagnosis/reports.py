@@ -16,7 +16,7 @@ from .ladder import Ladder
 from .stages import Outcome, Stage
 
 WIDTH: Final = 80
-_LABEL: Final = 22
+_LABEL: Final = 23
 _GOOD, _BAD, _WARN, _DIM, _HEAD = "green", "bold red", "yellow", "dim", "bold"
 _STYLES: Final = {Level.ERROR: _BAD, Level.WARNING: _WARN, Level.INFO: "cyan"}
 _HEADINGS: Final = {Level.ERROR: "Errors", Level.WARNING: "Warnings", Level.INFO: "Worth knowing"}
@@ -146,7 +146,7 @@ def _heading(text: str) -> Iterator[Line]:
 
 
 def _pair(label: str, text: str, style: str = "") -> Iterator[Line]:
-    room = max(_LABEL, len(label) + 1)
+    room = max(_LABEL, len(label))
     yield from _wrapped(f"  {label:{room}} {text}", style, _LABEL + 3)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from django.db import ConnectionHandler
+from django.db.utils import ConnectionHandler
 
 from django_resilient_pg.diagnosis.target import MODES, SYSTEM, Host, Target, target
 from tests.engines import RESILIENT
