@@ -92,6 +92,7 @@ class ResilientDatabaseMixin(Base):
         self._ran: set[object] = set()
         self._ask_outcome = False
         self._connecting = False
+        self._reaching = False
         self._in_unit = False
         self._lost: Lost | None = None
         self._budget: Budget | None = None
@@ -177,10 +178,20 @@ class ResilientDatabaseMixin(Base):
 
     def ensure_connection(self) -> None:
         """Connect if need be; a passing failure is tried again until ``retry_deadline``."""
-        if self.connection is None:
-            from .connecting import connect
+        if self.connection is not None:
+            return
+        if self._reaching:
+            # What stands in for Django's own method has called this one (a test's mock).
+            with self.wrap_database_errors:
+                self.connect()
+            return
+        from .connecting import connect
 
+        self._reaching = True
+        try:
             connect(self, super().ensure_connection)
+        finally:
+            self._reaching = False
 
     def close(self) -> None:
         """Django's boundary: what comes after starts clean."""
