@@ -146,7 +146,7 @@ def test_twenty_seconds_without_a_server_under_fifty_requests_a_second(
     stock = figures(stocks_clients, attempts[0], stopped, returned)
     own = figures(own_clients, attempts[1], stopped, returned)
     with capsys.disabled():
-        sys.stdout.write(f"\n{STOCK}: {stock}\n{RESILIENT}: {own}\n")
+        sys.stdout.write(f"\n{line('stock', stock)}\n{line('resilient', own)}\n")
     assert max(stock.attempts) > 40  # one for each request: so many there are
     assert max(own.attempts[2:]) <= 5  # one every quarter of a second at most, and one at the edge
     assert own.failed_before == stock.failed_before == 0
@@ -167,6 +167,15 @@ class Figures:
     waited: int  # requests that took longer than a second
     first_success: float  # seconds from the server's return to the end of the first good request
     failed_after: int  # requests, from a second after the server's return
+
+
+def line(engine: str, found: Figures) -> str:
+    """What README shows."""
+    most = max(found.attempts[2:])
+    return (
+        f"down for {DOWN:g} s     {engine:10} at most {most} attempts per second, "
+        f"first success {found.first_success:.2f} s after its return"
+    )
 
 
 def figures(clients: Clients, attempts: Sequence[int], stopped: float, returned: float) -> Figures:

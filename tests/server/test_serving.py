@@ -188,6 +188,16 @@ class Shared:
             return next(self._values)
 
 
+def line(name: str, result: Result, kills: int) -> str:
+    """What README shows."""
+    engine = "stock" if result.engine == STOCK else "resilient"
+    posts = result.failed_transactions + result.write_errors
+    return (
+        f"{name:17} {engine:10} {kills} kills, 1 restart: failed GETs {result.failed_reads}, "
+        f"POSTs {posts}; doubled {result.doubled}, lost {result.lost}"
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SERVERS)
 def test_no_get_fails_and_no_post_is_doubled(
@@ -213,7 +223,7 @@ def test_no_get_fails_and_no_post_is_doubled(
         found = count(partial(own_server.execute, database="app"), prefix)
         told[engine] = judge(ledgers, found, engine=engine, seconds=seconds)
         with capsys.disabled():
-            sys.stdout.write(f"\n{name}, {kills} kills, 1 restart: {told[engine]}\n")
+            sys.stdout.write(f"\n{line(name, told[engine], kills)}\n")
         if engine == RESILIENT and told[engine].failed_reads:
             with capsys.disabled():
                 sys.stdout.write((folder / "log").read_text())

@@ -360,6 +360,7 @@ COMMANDS = {
     "demo": "make demo",
     "healthy": "make benchmark",
     "sample": "python -m testproject.sample",
+    "load": "make test ENV=py312-django61-psycopg3 ARGS=",
 }
 
 
