@@ -19,6 +19,7 @@ from ..errors import CredentialsUnavailable
 from ..losses import failure
 from ..verdicts import Phase, judge
 from .network import limited
+from .pasted import secrets
 
 _SECRETS: Final = ("password", "sslpassword", "oauth_client_secret", "scram_client_key")
 # What libpq (14 and later) puts before what happened at one address.
@@ -53,6 +54,7 @@ class Connector:
         """Connect, with these parameters changed (None: taken out), in autocommit."""
         params = self._parameters()
         self._secrets.update(str(params[name]) for name in _SECRETS if params.get(name))
+        self._secrets.update(secrets(params.values()))
         self._known.update(str(params.get(name)) for name in ("user", "dbname", "host"))
         merged = {**params, **changes}
         given = {name: value for name, value in merged.items() if value is not None}

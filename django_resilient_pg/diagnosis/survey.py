@@ -25,6 +25,7 @@ from ..options import Options, parse
 from . import poolers, serverside
 from .attempts import Connector
 from .network import hang_up, limited
+from .pasted import scrubbed
 from .poolers import Pooler
 from .project import (
     Project,
@@ -217,9 +218,10 @@ def _parameters(wrapper: BaseDatabaseWrapper) -> tuple[dict[str, Any], str]:
         if wrapper.settings_dict["OPTIONS"].get("pool"):
             wrapper.pool  # type: ignore[attr-defined] # noqa: B018  Django checks it there
     except ImproperlyConfigured as error:
-        return {}, sentence(str(error))
+        return {}, sentence(scrubbed(str(error), wrapper.settings_dict))
     except (TypeError, ValueError) as error:  # the pool's own
-        return {}, sentence(f'OPTIONS["pool"] is refused: {error}')
+        text = f'OPTIONS["pool"] is refused: {error}'
+        return {}, sentence(scrubbed(text, wrapper.settings_dict))
     return params, ""
 
 

@@ -175,7 +175,7 @@ def test_settings_that_django_or_the_engine_refuse(made: Connections) -> None:
     check(result, "settings", 3, "ping_aftr")
 
 
-@pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 70 + ".example", "two words"])
+@pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 70 + ".example"])
 def test_a_host_that_does_not_resolve(made: Connections, host: str) -> None:
     check(walked(made, HOST=host), "DNS", 1, f'"{host}" does not resolve')
 
