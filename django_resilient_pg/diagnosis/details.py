@@ -96,7 +96,8 @@ def _tls(survey: Survey) -> Iterator[Detail]:
 def _keepalives(survey: Survey) -> Iterator[Detail]:
     real = survey.keepalives
     if real is None:
-        yield "keepalives", "none: a Unix socket needs none"
+        if not survey.refused:
+            yield "keepalives", "none: a Unix socket needs none"
         return
     where = "on the socket" if survey.facts is not None else "asked for"
     yield "keepalives", f"{where}: {_numbers(real)}"

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 from django.core import checks
 from django.core.management import CommandError, call_command
+from django.db import connections
 
+from django_resilient_pg.checks import check_databases, check_settings
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections
 
@@ -221,6 +223,65 @@ def test_an_option_out_of_bounds_is_named(
     _, complaints, status = run(make_connection().alias, **options)
     assert status == 2
     assert complaint in complaints
+
+
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {
+    "CONN_MAX_AGE is a text": (
+        {"CONN_MAX_AGE": "600"},
+        'CONN_MAX_AGE of the database "{}" is "600", a text: set the number 600, without quotes.',
+    ),
+    "OPTIONS is None": ({"OPTIONS": None}, 'OPTIONS of the database "{}" is None'),
+    "OPTIONS is a text": ({"OPTIONS": "sslmode=require"}, 'OPTIONS of the database "{}" is a str'),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+@pytest.mark.parametrize("engine", [STOCK, RESILIENT])
+def test_settings_of_the_wrong_type_are_refused(
+    make_connection: Connections, engine: str, what: str
+) -> None:
+    changes, complaint = BROKEN[what]
+    entry = {**make_connection.server.database(engine=engine), **changes}
+    alias = make_connection.register("broken", entry).alias
+    said, _, status = run(alias, wait=10.0)
+    assert status == 3
+    assert complaint.format(alias) in words(said)
+    assert "keepalives none" not in words(said)
+    (database,) = document(alias)["databases"]
+    assert [each["id"] for each in database["findings"]] == ["resilient_pg.E001"]
+    for databases in (None, [alias]):
+        own = [each for each in our_checks(databases) if alias in str(each.obj)]
+        assert [str(each.id) for each in own] == ["resilient_pg.E001"] * (databases is None)
+
+
+def our_checks(databases: list[str] | None) -> list[checks.CheckMessage]:
+    """Django's own check of a database cannot cope with these, and is not ours."""
+    return check_settings() if databases is None else check_databases(databases)
+
+
+@pytest.mark.parametrize(
+    ("engine", "part"),
+    [
+        ("django.db.backends.postgresq", 'Did you mean "django.db.backends.postgresql"?'),
+        ("no.such.engine", 'ENGINE is "no.such.engine", which cannot be loaded: No module named'),
+        ("postgres://app:much-too-secret@db/app", "ENGINE is a URL"),
+    ],
+)
+def test_an_engine_that_cannot_be_loaded_is_refused_and_the_others_are_checked(
+    make_connection: Connections, engine: str, part: str
+) -> None:
+    good = make_connection(CONN_MAX_AGE=60)
+    connections.settings["typo"] = {**connections.settings[good.alias], "ENGINE": engine}
+    try:
+        said, complaints, status = run("typo", good.alias, sslmodes=True, fix=True, verbosity=3)
+        assert status == 3
+        assert '"typo": Not reachable until the configuration is corrected' in words(said)
+        assert part in words(said)
+        assert "much-too-secret" not in said + complaints
+        assert f'"{good.alias}": Healthy' in said
+        assert complaints == 'Not in order: "typo".'
+    finally:
+        del connections.settings["typo"]
 
 
 # -- waiting ----------------------------------------------------------------------------------

@@ -498,6 +498,28 @@ def test_a_fix_names_settings(case: Case) -> None:
         assert isinstance(value, Mapping) == (name == "OPTIONS")
 
 
+@pytest.mark.parametrize("number", ["E005", "W121", "I223"])
+def test_a_rule_that_fails_is_told_and_stops_no_other(
+    number: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``manage.py check``, and with it most commands, must not die of a diagnosis."""
+
+    def broken(survey: Survey) -> None:
+        raise TypeError("much-too-secret")
+
+    name = PREFIX + number
+    monkeypatch.setitem(RULES, name, replace(RULES[name], judge=broken))
+    found = findings(known(target={"connect_timeout": None}))
+    assert sorted(numbers(found)) == sorted(["W109", number])
+    (one,) = [each for each in found if each.id == name]
+    assert one.level is Level.WARNING
+    assert one.message == (
+        f'The rule "{RULES[name].title}" of this diagnosis failed with a TypeError.'
+    )
+    assert "much-too-secret" not in str(one)
+    assert "test_findings.py" in one.evidence
+
+
 def test_a_healthy_set_up_has_no_findings() -> None:
     assert findings(known()) == ()
     assert findings(known(connected=False)) == ()

@@ -7,6 +7,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterator
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
@@ -22,6 +23,7 @@ from ...diagnosis.survey import Survey, survey
 from ...diagnosis.waiting import wait_for
 
 _LOGIN = 10.0
+_OTHERS = {"mysql", "oracle", "sqlite3", "spatialite"}
 
 
 class Command(BaseCommand):
@@ -84,11 +86,20 @@ class Command(BaseCommand):
 
     def _aliases(self) -> Iterator[str]:
         for alias in self._options["database"] or list(connections):
-            vendor = connections[alias].vendor
+            vendor = self._vendor(alias)
             if vendor == "postgresql":
                 yield alias
             else:
                 self.stderr.write(f'"{alias}" is not PostgreSQL ({vendor}): skipped.')
+
+    @staticmethod
+    def _vendor(alias: str) -> str:
+        """What cannot be loaded is told by its survey, unless it cannot be PostgreSQL anyway."""
+        try:
+            return connections[alias].vendor
+        except (ImportError, ImproperlyConfigured):
+            name = str(connections.settings[alias]["ENGINE"]).rpartition(".")[2]
+            return name if name in _OTHERS else "postgresql"
 
     def _inspect(self, alias: str) -> Inspection:
         found = Inspection.of(self._survey(alias))
