@@ -26,6 +26,8 @@ _SECRETS: Final = ("password", "sslpassword", "oauth_client_secret", "scram_clie
 _ATTEMPT: Final = re.compile(
     r"connection to server (?:at \"[^\"]*\"(?: \([^)]*\))?, port \d+|on socket \"[^\"]*\") failed: "
 )
+# libpq puts a server's severity, which is translated too, before two spaces.
+_ANSWER: Final = re.compile(r" failed: [^\s:]+ ?:  ")
 _URL: Final = re.compile(r"://[^\s/]*@")
 _PREFIXES: Final = ("connection failed: ", "connection is bad: ", "invalid dsn: ", "FATAL:  ")
 #: Seconds more than libpq's own limit, so that its words are heard.
@@ -89,6 +91,7 @@ class Refusal:
         text: what was said, without addresses and repetitions.
         local: nothing was sent: the settings themselves were refused.
         seconds: it took.
+        answered: the server itself said it, in whatever language.
     """
 
     rule: str
@@ -96,6 +99,7 @@ class Refusal:
     text: str
     local: bool
     seconds: float
+    answered: bool = False
 
 
 class Refused(Exception):
@@ -152,7 +156,8 @@ def _refusal(error: Exception, hide: Callable[[str], str], seconds: float) -> Re
     local = verdict.rule in {"unknown connection error", "wrong option"} and not _ATTEMPT.search(
         text
     )
-    return Refusal(verdict.rule, verdict.transient, hide(said(text)), local, seconds)
+    answered = bool(_ANSWER.search(text))
+    return Refusal(verdict.rule, verdict.transient, hide(said(text)), local, seconds, answered)
 
 
 def _of_a_driver(error: Exception) -> bool:

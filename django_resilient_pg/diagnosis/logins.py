@@ -66,9 +66,8 @@ def _stopped(trip: Trip, refusal: Refusal) -> Stopped:
         text = f"the login did not end within {trip.timeout:.3g} s"
         advice = "Look at the server's log: it is overloaded, waking up, or slow to authenticate."
     passing = refusal.transient
-    if refusal.rule == _UNKNOWN and not refusal.local and trip.reached is not None:
-        # Words nobody knows of a server that answers, as in another language (lc_messages): it
-        # may be just starting.
+    if refusal.rule == _UNKNOWN and refusal.answered:
+        # As in another language (lc_messages): it may be just starting.
         advice, passing = _UNKNOWN_WORDS, True
     if refusal.local:
         stage, advice = _RULES["settings"]

@@ -640,7 +640,7 @@ def settled(survey: Survey, fix: Mapping[str, Any]) -> Survey:
 
 
 _LIFETIMES = {f"{PREFIX}W12{number}" for number in "1245"} | {f"{PREFIX}{n}" for n in ("W146",)}
-_IDLE = {"facts": {"idle_session_timeout": 30.0}}
+_IDLE: dict[str, Any] = {"facts": {"idle_session_timeout": 30.0}}
 _ROWS = [case.bad for case in CASES] + [
     known(project={**STOCK, "conn_max_age": 0}, **_IDLE),
     known(project={**STOCK, "conn_max_age": 600, "serving": "ASGI"}, **_IDLE),
