@@ -185,6 +185,32 @@ def parse(alias: str, raw: Mapping[str, object] | None) -> Options:
     return options
 
 
+def of_entry(alias: str, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return OPTIONS of an entry of DATABASES, whose types Django does not check.
+
+    Raises:
+        ImproperlyConfigured: OPTIONS or CONN_MAX_AGE are of a wrong type; else the first
+            connection (or the first request after it) would raise something cryptic.
+    """
+    options, age = entry.get("OPTIONS", {}), entry.get("CONN_MAX_AGE", 0)
+    if not isinstance(options, Mapping):
+        what = "None" if options is None else f"a {type(options).__name__}"
+        raise ImproperlyConfigured(
+            f'OPTIONS of the database "{alias}" is {what}: take it out, or make it a dict such as'
+            ' {"connect_timeout": 5}.'
+        )
+    if age is not None and not isinstance(age, (int, float)):
+        raise ImproperlyConfigured(_wrong_age(alias, age))
+    return options
+
+
+def _wrong_age(alias: str, age: object) -> str:
+    what = f'"{age}", a text' if isinstance(age, str) else f"a {type(age).__name__}"
+    text = str(age).strip()
+    number = f"the number {text}, without quotes" if text.isdecimal() else "a number of seconds"
+    return f'CONN_MAX_AGE of the database "{alias}" is {what}: set {number}.'
+
+
 def _known(alias: str, key: object) -> str:
     """Return a key that is declared, or raise with the nearest one."""
     if isinstance(key, str) and key in _DECLARED:

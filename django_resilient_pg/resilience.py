@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import facts as facts_module
 from .ageing import Kept, Learned, Limits, limits
 from .facts import Facts
-from .options import Options, parse
+from .options import Options, of_entry, parse
 from .probing import Probe
 
 if TYPE_CHECKING:
@@ -122,8 +122,9 @@ class Resilience:
     def options(self) -> Options:
         """``OPTIONS["resilience"]``, checked. Parsed at first use, not at import."""
         if self._options is None:
-            raw = self._wrapper.settings_dict["OPTIONS"].get("resilience")
-            self._options = parse(self._wrapper.alias, raw)
+            alias = self._wrapper.alias
+            given = of_entry(alias, self._wrapper.settings_dict)
+            self._options = parse(alias, given.get("resilience"))
         return self._options
 
     @property

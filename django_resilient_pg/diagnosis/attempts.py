@@ -19,12 +19,15 @@ from ..errors import CredentialsUnavailable
 from ..losses import failure
 from ..verdicts import Phase, judge
 from .network import limited
+from .pasted import secrets
 
 _SECRETS: Final = ("password", "sslpassword", "oauth_client_secret", "scram_client_key")
 # What libpq (14 and later) puts before what happened at one address.
 _ATTEMPT: Final = re.compile(
     r"connection to server (?:at \"[^\"]*\"(?: \([^)]*\))?, port \d+|on socket \"[^\"]*\") failed: "
 )
+# libpq puts a server's severity, which is translated too, before two spaces.
+_ANSWER: Final = re.compile(r" failed: [^\s:]+ ?:  ")
 _URL: Final = re.compile(r"://[^\s/]*@")
 _PREFIXES: Final = ("connection failed: ", "connection is bad: ", "invalid dsn: ", "FATAL:  ")
 #: Seconds more than libpq's own limit, so that its words are heard.
@@ -53,6 +56,7 @@ class Connector:
         """Connect, with these parameters changed (None: taken out), in autocommit."""
         params = self._parameters()
         self._secrets.update(str(params[name]) for name in _SECRETS if params.get(name))
+        self._secrets.update(secrets(params.values()))
         self._known.update(str(params.get(name)) for name in ("user", "dbname", "host"))
         merged = {**params, **changes}
         given = {name: value for name, value in merged.items() if value is not None}
@@ -87,6 +91,7 @@ class Refusal:
         text: what was said, without addresses and repetitions.
         local: nothing was sent: the settings themselves were refused.
         seconds: it took.
+        answered: the server itself said it, in whatever language.
     """
 
     rule: str
@@ -94,6 +99,7 @@ class Refusal:
     text: str
     local: bool
     seconds: float
+    answered: bool = False
 
 
 class Refused(Exception):
@@ -150,7 +156,8 @@ def _refusal(error: Exception, hide: Callable[[str], str], seconds: float) -> Re
     local = verdict.rule in {"unknown connection error", "wrong option"} and not _ATTEMPT.search(
         text
     )
-    return Refusal(verdict.rule, verdict.transient, hide(said(text)), local, seconds)
+    answered = bool(_ANSWER.search(text))
+    return Refusal(verdict.rule, verdict.transient, hide(said(text)), local, seconds, answered)
 
 
 def _of_a_driver(error: Exception) -> bool:

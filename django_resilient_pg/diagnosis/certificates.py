@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from cryptography import x509
 
+#: X509_V_ERR_CERT_HAS_EXPIRED: of any certificate in the chain.
+EXPIRED: Final = 10
 MISSING: Final = 'The certificate was not read: run pip install "django-resilient-pg[diagnose]".'
 
 
@@ -133,6 +135,11 @@ def _address(text: str) -> str:
         return str(ipaddress.ip_address(text.partition("%")[0]))
     except ValueError:
         return ""
+
+
+def chain_expired(code: int, certificate: Certificate | None, now: datetime) -> bool:
+    """Whether OpenSSL's "has expired" is about an authority: the certificate itself is good."""
+    return code == EXPIRED and certificate is not None and certificate.valid_at(now)
 
 
 def days_left(certificate: Certificate, now: datetime | None = None) -> float:

@@ -100,6 +100,8 @@ def _certificates(survey: Survey) -> tuple[str, str]:
 
 def _keepalives(survey: Survey) -> tuple[str, str]:
     real, facts = survey.keepalives, survey.facts
+    if survey.refused:
+        return "Not known: the settings are refused.", ""
     if real is None:
         return "Not needed on a Unix socket.", ""
     ours = f"after {seconds(real.keepalives_idle)}" if real.keepalives else "off"

@@ -9,6 +9,7 @@ from ..facts import Facts, SocketOptions
 from .certificates import days_left
 from .findings.base import seconds
 from .logins import version
+from .stages import Walk
 from .survey import Survey
 
 Detail = tuple[str, str]
@@ -59,15 +60,31 @@ def _times(survey: Survey) -> Iterator[Detail]:
     walk = survey.walk
     if walk is None:
         return
-    took = {stage.name: stage.seconds for stage in walk.stages if stage.seconds is not None}
-    if "TLS" in took:
-        took["TLS"] = max(0.0, took["TLS"] - took.get("TCP", 0.0))  # a connection of its own
     if walk.connect_seconds is not None:
-        parts = [f"{n} {_ms(took[n])}" for n in ("TCP", "TLS", "authentication") if n in took]
-        before = f", after DNS {_ms(took['DNS'])}" if "DNS" in took else ""
+        parts = [f"{name} {_ms(spent)}" for name, spent in times(walk).items()]
+        looked_up = _spent(walk, "DNS")
+        before = f", after DNS {_ms(looked_up)}" if looked_up else ""
         yield "connecting", f"{_ms(walk.connect_seconds)} ({', '.join(parts)}){before}"
     if survey.server is not None:
         yield "round trip", _ms(survey.server.round_trip)
+
+
+def times(walk: Walk) -> dict[str, float]:
+    """The parts of the driver's login; TCP and TLS as they were in handshakes of their own.
+
+    Another handshake with the same server may take longer: no part is more than is left, so that
+    they make the whole.
+    """
+    left, parts = walk.connect_seconds or 0.0, {}
+    encrypted = walk.facts is None or bool(walk.facts.socket.tls)
+    for name in ("TCP", "TLS") if encrypted else ("TCP",):
+        parts[name] = min(left, _spent(walk, name))
+        left -= parts[name]
+    return {**parts, "authentication": left}
+
+
+def _spent(walk: Walk, name: str) -> float:
+    return next((one.seconds or 0.0 for one in walk.stages if one.name == name), 0.0)
 
 
 def _ms(value: float) -> str:
@@ -96,7 +113,8 @@ def _tls(survey: Survey) -> Iterator[Detail]:
 def _keepalives(survey: Survey) -> Iterator[Detail]:
     real = survey.keepalives
     if real is None:
-        yield "keepalives", "none: a Unix socket needs none"
+        if not survey.refused:
+            yield "keepalives", "none: a Unix socket needs none"
         return
     where = "on the socket" if survey.facts is not None else "asked for"
     yield "keepalives", f"{where}: {_numbers(real)}"

@@ -9,12 +9,16 @@ from typing import Any
 from .findings import Finding
 
 WIDTH = 78
+_KEPT_BY_NONE = "resilient_pg.W124"
 
 
 def merged(findings: Iterable[Finding]) -> dict[str, Any]:
-    """All fixes in one; where two differ, the worse finding (the first) wins."""
+    """All fixes in one; where two differ, the worse finding (the first) wins.
+
+    But under ASGI nothing is kept, whatever age would be right elsewhere.
+    """
     whole: dict[str, Any] = {}
-    for finding in findings:
+    for finding in sorted(findings, key=lambda one: (-one.level, one.id != _KEPT_BY_NONE)):
         _fill(whole, finding.fix)
     return whole
 

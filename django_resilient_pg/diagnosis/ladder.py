@@ -20,6 +20,7 @@ from .greetings import Answer
 from .handshakes import TlsFacts, handshake
 from .network import knock, resolve
 from .refusals import Cause, explain, sentence
+from .stages import NAMES, Walk
 from .target import MODES, SYSTEM, Target
 
 __all__ = ["Ladder", "Rung", "sslmodes"]
@@ -76,6 +77,18 @@ def sslmodes(
     return Ladder(rungs, mode, SYSTEM if system else "", text, seen)
 
 
+def not_tried(walk: Walk) -> Ladder | None:
+    """The ladder without rungs, if the way ends before any mode could matter."""
+    failed = walk.failed
+    if failed is None or NAMES.index(failed.name) > NAMES.index("TLS"):
+        return None
+    speaks = walk.tls is not None and walk.tls.answer in {Answer.TLS, Answer.PLAIN}
+    if failed.name == "TLS" and speaks:
+        return None
+    text = f"No sslmode was tried: the stage {failed.name} fails, whatever the mode."
+    return Ladder((), None, "", text, walk.tls)
+
+
 def _handshake(target: Target, timeout: float) -> TlsFacts | None:
     """Look at the first address that accepts."""
     for host in target.hosts:
@@ -104,7 +117,7 @@ def _climb(
     rungs: list[Rung] = []
     for mode in reversed(MODES):
         if any(each.stops for each in rungs):
-            text = "Not tried: no mode changes the reason for which a stronger one failed."
+            text = "No mode changes the reason for which a stronger one failed."
             rungs.append(Rung(mode, None, None, text))
         else:
             rungs.append(_remarked(_try(target, connect, timeout, tls, mode), rungs, tls))
@@ -133,7 +146,7 @@ def _changes(target: Target, mode: str) -> dict[str, object]:
 
 def _refused(mode: str, refusal: Refusal, target: Target, tls: TlsFacts | None) -> Rung:
     if refusal.local and "require_auth" in refusal.text:
-        text = "Not tried: this libpq (before 16) might send the password in clear text."
+        text = "This libpq (before 16) might send the password in clear text."
         return Rung(mode, None, None, text)
     found = explain(refusal.text, target, tls)
     if found is None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from typing import Final
 
 from ..facts import Facts, gather_from
 from ..verdicts import Failure, Phase, judge
 from .attempts import Refusal, Refused, attempt
+from .lookup import PARAMETERS
 from .network import hang_up, limited
 from .refusals import Cause, Explanation, explain, sentence
 from .trip import Stopped, Trip
@@ -30,6 +33,11 @@ _RULES: Final = {
     "no address": ("DNS", "Check the spelling of HOST, and this machine's resolver."),
     "nothing listens": ("TCP", "Check that the server runs, and HOST and PORT."),
 }
+_UNKNOWN: Final = "unknown connection error"
+_UNKNOWN_WORDS: Final = (
+    "Look at the server's log. Messages are understood in English only (lc_messages = 'C'): what "
+    "this one means is not known, so it may pass."
+)
 _OTHERWISE: Final = ("authentication", "Look at the server's log.")
 
 
@@ -57,13 +65,25 @@ def _stopped(trip: Trip, refusal: Refusal) -> Stopped:
     if refusal.rule in {"timeout", "unreachable"} and trip.reached is not None:
         text = f"the login did not end within {trip.timeout:.3g} s"
         advice = "Look at the server's log: it is overloaded, waking up, or slow to authenticate."
+    passing = refusal.transient
+    if refusal.rule == _UNKNOWN and refusal.answered:
+        # As in another language (lc_messages): it may be just starting.
+        advice, passing = _UNKNOWN_WORDS, True
     if refusal.local:
         stage, advice = _RULES["settings"]
+        text += _meant(text)
     elif stage == "database" and text.startswith("role "):
         stage, advice = _RULES["login refused"]
     elif "permission denied for database" in text:
         stage, advice = "database", "Grant CONNECT on the database to this user."
-    return Stopped(sentence(text), advice, refusal.transient, stage)
+    return Stopped(sentence(text), advice, passing, stage)
+
+
+def _meant(text: str) -> str:
+    """The option that libpq has instead of a misspelt one."""
+    wrong = re.search(r'invalid connection option "([^"]*)"', text)
+    near = difflib.get_close_matches(wrong[1], PARAMETERS, 1) if wrong else []
+    return f'. Did you mean "{near[0]}"?' if near else ""
 
 
 def _stage_of(explained: Explanation, refusal: Refusal) -> str:

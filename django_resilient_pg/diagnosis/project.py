@@ -9,10 +9,10 @@ from typing import Any
 
 from django.conf import settings
 from django.db import router
-from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..facts import SocketOptions
 from .lookup import Lookup
+from .pasted import NOT_SHOWN, slip
 
 #: libpq's own parameters for keepalives, in the order of :class:`SocketOptions`.
 KEEPALIVES = (
@@ -58,15 +58,16 @@ class Project:
     options: tuple[str, ...]
 
 
-def project(wrapper: BaseDatabaseWrapper) -> Project:
-    """Read the settings of a connection, which stays closed."""
-    entry: Mapping[str, Any] = wrapper.settings_dict
-    options: Mapping[str, Any] = entry.get("OPTIONS") or {}
+def project(entry: Mapping[str, Any], *, resilient: bool) -> Project:
+    """Read an entry of DATABASES; what is of a wrong type counts as not given."""
+    given, age = entry.get("OPTIONS"), entry.get("CONN_MAX_AGE", 0)
+    options: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
     pool = options.get("pool")
+    engine = str(entry.get("ENGINE"))
     return Project(
-        engine=str(entry.get("ENGINE")),
-        resilient=hasattr(wrapper, "resilience"),
-        conn_max_age=entry.get("CONN_MAX_AGE", 0),
+        engine=NOT_SHOWN if slip("ENGINE", engine) else engine,
+        resilient=resilient,
+        conn_max_age=age if age is None or isinstance(age, (int, float)) else 0,
         health_checks=bool(entry.get("CONN_HEALTH_CHECKS")),
         pool=_pool(pool),
         atomic_requests=bool(entry.get("ATOMIC_REQUESTS")),

@@ -12,8 +12,10 @@ import enum
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
+from .certificates import EXPIRED, chain_expired
 from .greetings import Answer
 from .handshakes import TlsFacts
 from .target import SYSTEM, Target
@@ -63,7 +65,7 @@ _TEXTS: Final = (
     (Cause.OTHER, ("ssl error", "certificate", "private key")),
 )
 _QUOTED: Final = re.compile(r'"[^"]*"')
-_CODES: Final = {10: Cause.EXPIRED, 9: Cause.NOT_YET_VALID} | dict.fromkeys(
+_CODES: Final = {EXPIRED: Cause.EXPIRED, 9: Cause.NOT_YET_VALID} | dict.fromkeys(
     (2, 18, 19, 20, 21, 24, 27), Cause.AUTHORITY
 )
 
@@ -92,7 +94,8 @@ def explain(text: str, target: Target, tls: TlsFacts | None) -> Explanation | No
 
 def sentence(text: str) -> str:
     """Make a sentence of what was said."""
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+    end = "" if text.endswith("?") else "."
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}{end}"
 
 
 def _no_tls(target: Target, tls: TlsFacts) -> tuple[str, str]:
@@ -121,6 +124,12 @@ def _get_root(tls: TlsFacts) -> str:
 
 
 def _expired(target: Target, tls: TlsFacts) -> tuple[str, str]:
+    if chain_expired(tls.verify_code, tls.certificate, datetime.now(UTC)):
+        who = f'"{tls.certificate.issuer}" ' if tls.certificate else ""
+        return (
+            f"The authority {who}of the server's certificate, or one above it, has expired.",
+            "Renew the authority's certificate and put the new one into sslrootcert.",
+        )
     when = f" on {tls.certificate.not_after:%Y-%m-%d %H:%M} UTC" if tls.certificate else ""
     return f"The server's certificate expired{when}.", "Renew the certificate on the server."
 

@@ -156,9 +156,10 @@ def _run(trip: Trip) -> Walk:
             retryable = stop.retryable
             break
     stages = tuple(done.get(name) or Stage(name, Outcome.NOT_RUN) for name in NAMES)
-    return Walk(
-        trip.target, stages, retryable, trip.knocks, trip.tls, trip.connect_seconds, trip.facts
-    )
+    # A failure may be blamed on an earlier stage: of those that count as not run nothing is told.
+    tls = trip.tls if "TLS" in done else None
+    knocks = trip.knocks if "TCP" in done else ()
+    return Walk(trip.target, stages, retryable, knocks, tls, trip.connect_seconds, trip.facts)
 
 
 def _stage(trip: Trip, name: str) -> Stage:

@@ -7,6 +7,7 @@ four questions more.
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,10 +22,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ..ageing import Limit, Limits, limits
 from ..drivers import Link
 from ..facts import Facts, Path, SocketOptions
-from ..options import Options, parse
+from ..options import Options, of_entry, parse
 from . import poolers, serverside
 from .attempts import Connector
 from .network import hang_up, limited
+from .pasted import scrubbed, slip
 from .poolers import Pooler
 from .project import (
     Project,
@@ -38,6 +40,12 @@ from .serverside import ServerSide
 from .stages import TIMEOUT, Walk, refused_settings, walk
 from .target import Target, target
 
+_ENGINES: Final = (
+    "django.db.backends.postgresql",
+    "django.contrib.gis.db.backends.postgis",
+    "django_resilient_pg",
+    "django_resilient_pg.postgis",
+)
 _LOOPBACK: Final = ("127.", "::1")
 
 
@@ -150,19 +158,48 @@ def from_settings(alias: str) -> Survey:
     Raises:
         ConnectionDoesNotExist: there is no such alias.
     """
-    wrapper = connections[alias]
+    try:
+        wrapper = connections[alias]
+    except (ImportError, ImproperlyConfigured) as error:
+        return _unusable(alias, error)
     params, refused = _parameters(wrapper)
     return Survey(
         alias=alias,
-        project=project(wrapper),
+        project=project(wrapper.settings_dict, resilient=hasattr(wrapper, "resilience")),
         target=target(alias, params, os.environ) if not refused else Target(alias, (), "", ""),
         asked=keepalives_asked(params),
         kernel=kernel_keepalives(),
-        options=_options(wrapper),
+        options=Options() if refused else _options(wrapper),
         refused=refused,
         driver=_driver(wrapper),
         libpq=_libpq(wrapper),
     )
+
+
+def _unusable(alias: str, error: Exception) -> Survey:
+    """What is known of an alias whose engine Django cannot load."""
+    own = project(connections.settings[alias], resilient=False)
+    return Survey(
+        alias=alias,
+        project=own,
+        target=Target(alias, (), "", ""),
+        asked=keepalives_asked({}),
+        kernel=kernel_keepalives(),
+        options=Options(),
+        refused=_not_loaded(str(connections.settings[alias]["ENGINE"]), error),
+        driver="none is loaded",
+        libpq=0,
+    )
+
+
+def _not_loaded(engine: str, error: Exception) -> str:
+    wrong = slip("ENGINE", engine)
+    if wrong:
+        return wrong
+    near = difflib.get_close_matches(engine, _ENGINES, 1)
+    meant = f' Did you mean "{near[0]}"?' if near and near[0] != engine else ""
+    cause = " ".join(str(error.__cause__ or error).split())
+    return f'ENGINE is "{engine}", which cannot be loaded: {cause.rstrip(".")}.{meant}'
 
 
 def survey(alias: str, timeout: float = TIMEOUT) -> Survey:
@@ -213,22 +250,21 @@ def _limits(wrapper: BaseDatabaseWrapper, found: Survey) -> Limits | None:
 def _parameters(wrapper: BaseDatabaseWrapper) -> tuple[dict[str, Any], str]:
     """What goes to the driver, and why it does not."""
     try:
+        of_entry(wrapper.alias, wrapper.settings_dict)
         params: dict[str, Any] = wrapper.get_connection_params()
         if wrapper.settings_dict["OPTIONS"].get("pool"):
             wrapper.pool  # type: ignore[attr-defined] # noqa: B018  Django checks it there
     except ImproperlyConfigured as error:
-        return {}, sentence(str(error))
+        return {}, sentence(scrubbed(str(error), wrapper.settings_dict))
     except (TypeError, ValueError) as error:  # the pool's own
-        return {}, sentence(f'OPTIONS["pool"] is refused: {error}')
+        text = f'OPTIONS["pool"] is refused: {error}'
+        return {}, sentence(scrubbed(text, wrapper.settings_dict))
     return params, ""
 
 
 def _options(wrapper: BaseDatabaseWrapper) -> Options:
     raw = wrapper.settings_dict["OPTIONS"].get("resilience")
-    try:
-        return parse(wrapper.alias, raw) if hasattr(wrapper, "resilience") else Options()
-    except ImproperlyConfigured:
-        return Options()  # what is wrong stands in ``refused``
+    return parse(wrapper.alias, raw) if hasattr(wrapper, "resilience") else Options()
 
 
 def _driver(wrapper: BaseDatabaseWrapper) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .lookup import Lookup, system_user
+from .pasted import NOT_SHOWN, host_slip, slip
 
 #: From no protection to full protection.
 MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -19,6 +20,8 @@ MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-fu
 SYSTEM: Final = "system"
 
 _PORT: Final = 5432
+# As the settings call them; the others are called as libpq does.
+_KEYS: Final = {"host": "HOST", "port": "PORT", "user": "USER", "dbname": "NAME"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +128,18 @@ def target(alias: str, params: Mapping[str, object], environ: Mapping[str, str])
 
     Never raises: what makes no sense is told in ``problems``.
     """
-    given = Lookup(params, environ)
-    problems = [*_service_problems(given)]
-    hosts = _hosts(given, problems)
+    problems: list[str] = []
+    given = _Safe(params, environ, problems)
+    problems.extend(_service_problems(given))
     user = given.text("user", system_user())
+    hosts = _hosts(given, problems)
     sslrootcert = given.text("sslrootcert")
     usual = "verify-full" if sslrootcert == SYSTEM else "prefer"
     return Target(
         alias=alias,
         hosts=hosts,
-        user=_shown("USER", user, problems),
-        database=_shown("NAME", given.text("dbname", user), problems),
+        user=user,
+        database=given.text("dbname", user),
         sslmode=_choice(given, "sslmode", usual, MODES, problems),
         sslrootcert=sslrootcert,
         sslcert=given.text("sslcert"),
@@ -153,8 +157,30 @@ def target(alias: str, params: Mapping[str, object], environ: Mapping[str, str])
     )
 
 
+class _Safe(Lookup):
+    """Every value as it may be shown: what may hold a password is a problem instead."""
+
+    def __init__(
+        self, params: Mapping[str, object], environ: Mapping[str, str], problems: list[str]
+    ) -> None:
+        super().__init__(params, environ)
+        self._problems = problems
+        self.service = self._shown("service", self.service)
+
+    def text(self, name: str, default: str = "") -> str:
+        return self._shown(name, super().text(name, default))
+
+    def _shown(self, name: str, value: str) -> str:
+        key = _KEYS.get(name, name)
+        wrong = (host_slip if name in {"host", "hostaddr"} else slip)(key, value)
+        if not wrong:
+            return value
+        self._problems.append(wrong)
+        return NOT_SHOWN
+
+
 def _service_problems(given: Lookup) -> list[str]:
-    if not given.service or given.section:
+    if given.service in {"", NOT_SHOWN} or given.section:
         return []
     return [
         f'The service "{given.service}" is in no service file: add it to ~/.pg_service.conf or '
@@ -165,13 +191,14 @@ def _service_problems(given: Lookup) -> list[str]:
 def _hosts(given: Lookup, problems: list[str]) -> tuple[Host, ...]:
     """Pair names, addresses and ports as libpq does."""
     names, addresses, ports = (given.text(key).split(",") for key in ("host", "hostaddr", "port"))
+    if problems:  # of one of them, or of the service
+        return ()
     count = len(addresses) if addresses != [""] else len(names)
     if names != [""] and len(names) != count:
         problems.append(f"{len(names)} host names do not fit {count} addresses (hostaddr).")
     elif len(ports) not in {1, count}:
         problems.append(f"{len(ports)} ports do not fit {count} hosts: give one, or one for each.")
-    wrong = [port for port in ports if port and not _is_port(port)]
-    problems.extend(f'The port "{port}" is not a number from 1 to 65535.' for port in wrong[:1])
+    problems.extend([_port_problem(port) for port in ports if port and not _is_port(port)][:1])
     if problems:
         return ()
     return tuple(
@@ -182,6 +209,12 @@ def _hosts(given: Lookup, problems: list[str]) -> tuple[Host, ...]:
         )
         for number in range(count)
     )
+
+
+def _port_problem(port: str) -> str:
+    """A slip of the finger is short; what is longer may be a password in the wrong place."""
+    shown = f'The port "{port}"' if len(port) < 7 and port.isalnum() else "PORT"
+    return f"{shown} is not a number from 1 to 65535."
 
 
 def _is_port(text: str) -> bool:
@@ -195,6 +228,8 @@ def _choice(
     value = given.text(name, default)
     if value in known:
         return value
+    if value == NOT_SHOWN:  # told already
+        return default
     near = difflib.get_close_matches(value.lower(), known, 1) or [default]
     problems.append(
         f'{name} is "{value}" (from {given.sources[name]}), which libpq does not know: did you '
@@ -206,17 +241,11 @@ def _choice(
 def _seconds(given: Lookup, problems: list[str]) -> float | None:
     """``connect_timeout``; libpq takes 0 and less for no limit."""
     text = given.text("connect_timeout", "0").strip()
+    if text == NOT_SHOWN:
+        return None
     try:
         seconds = int(text)
     except ValueError:
         problems.append(f'connect_timeout is "{text}": libpq takes whole seconds, for example 5.')
         return None
     return float(seconds) if seconds > 0 else None
-
-
-def _shown(key: str, name: str, problems: list[str]) -> str:
-    """A name as it may be shown: a URL in its place may hold a password."""
-    if "://" not in name:
-        return name
-    problems.append(f"{key} is a URL: put its parts into NAME, USER, PASSWORD, HOST and PORT.")
-    return "(a URL, not shown)"

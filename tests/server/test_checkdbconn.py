@@ -5,17 +5,24 @@ from __future__ import annotations
 import io
 import json
 import re
+import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core import checks
 from django.core.management import CommandError, call_command
+from django.db import connections
 
+from django_resilient_pg.checks import check_databases, check_settings
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections
 
@@ -135,9 +142,29 @@ def test_several_aliases_in_one_run(make_connection: Connections) -> None:
 def test_what_is_not_postgresql_is_left_out_and_said_so(make_connection: Connections) -> None:
     sqlite = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
     alias = make_connection.register("lite", sqlite).alias
-    said, complaints, status = run(alias)
-    assert (said, status) == ("", 0)
-    assert '"lite" is not PostgreSQL (sqlite): skipped.' in complaints
+    good = make_connection(CONN_MAX_AGE=60).alias
+    said, complaints, status = run(alias, good, good)
+    assert said.count(f'"{good}": Healthy') == 1  # named twice, checked once
+    assert status == 3
+    assert complaints.endswith('"lite" is not PostgreSQL (sqlite): name another --database.')
+    said, complaints, status = run(alias, format="json")
+    assert status == 3
+    assert json.loads(said)["exit_status"] == 3
+
+
+def test_a_gate_that_checks_nothing_is_not_green(make_connection: Connections) -> None:
+    kept, default = dict(connections.settings), connections["default"]
+    connections.settings.clear()
+    connections.settings["default"] = {**kept["default"], "ENGINE": "django.db.backends.dummy"}
+    del connections["default"]
+    try:
+        _, complaints, status = run()
+    finally:
+        connections.settings.clear()
+        connections.settings.update(kept)
+        connections["default"] = default
+    assert status == 3
+    assert "No database in DATABASES is PostgreSQL" in complaints
 
 
 # -- exit status ------------------------------------------------------------------------------
@@ -222,6 +249,65 @@ def test_an_option_out_of_bounds_is_named(
     assert complaint in complaints
 
 
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {
+    "CONN_MAX_AGE is a text": (
+        {"CONN_MAX_AGE": "600"},
+        'CONN_MAX_AGE of the database "{}" is "600", a text: set the number 600, without quotes.',
+    ),
+    "OPTIONS is None": ({"OPTIONS": None}, 'OPTIONS of the database "{}" is None'),
+    "OPTIONS is a text": ({"OPTIONS": "sslmode=require"}, 'OPTIONS of the database "{}" is a str'),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+@pytest.mark.parametrize("engine", [STOCK, RESILIENT])
+def test_settings_of_the_wrong_type_are_refused(
+    make_connection: Connections, engine: str, what: str
+) -> None:
+    changes, complaint = BROKEN[what]
+    entry = {**make_connection.server.database(engine=engine), **changes}
+    alias = make_connection.register("broken", entry).alias
+    said, _, status = run(alias, wait=10.0)
+    assert status == 3
+    assert complaint.format(alias) in words(said)
+    assert "keepalives none" not in words(said)
+    (database,) = document(alias)["databases"]
+    assert [each["id"] for each in database["findings"]] == ["resilient_pg.E001"]
+    for databases in (None, [alias]):
+        own = [each for each in our_checks(databases) if alias in str(each.obj)]
+        assert [str(each.id) for each in own] == ["resilient_pg.E001"] * (databases is None)
+
+
+def our_checks(databases: list[str] | None) -> list[checks.CheckMessage]:
+    """Django's own check of a database cannot cope with these, and is not ours."""
+    return check_settings() if databases is None else check_databases(databases)
+
+
+@pytest.mark.parametrize(
+    ("engine", "part"),
+    [
+        ("django.db.backends.postgresq", 'Did you mean "django.db.backends.postgresql"?'),
+        ("no.such.engine", 'ENGINE is "no.such.engine", which cannot be loaded: No module named'),
+        ("postgres://app:much-too-secret@db/app", "ENGINE is a URL"),
+    ],
+)
+def test_an_engine_that_cannot_be_loaded_is_refused_and_the_others_are_checked(
+    make_connection: Connections, engine: str, part: str
+) -> None:
+    good = make_connection(CONN_MAX_AGE=60)
+    connections.settings["typo"] = {**connections.settings[good.alias], "ENGINE": engine}
+    try:
+        said, complaints, status = run("typo", good.alias, sslmodes=True, fix=True, verbosity=3)
+        assert status == 3
+        assert '"typo": Not reachable until the configuration is corrected' in words(said)
+        assert part in words(said)
+        assert "much-too-secret" not in said + complaints
+        assert f'"{good.alias}": Healthy' in said
+        assert complaints == 'Not in order: "typo".'
+    finally:
+        del connections.settings["typo"]
+
+
 # -- waiting ----------------------------------------------------------------------------------
 
 
@@ -237,6 +323,114 @@ def test_it_waits_until_the_server_is_there(
     assert status == 0
     assert said.startswith(f'"{alias}": Healthy')
     assert f'"{alias}": not yet (stage TCP)' in complaints
+
+
+def test_ctrl_c_ends_a_wait_with_what_is_known() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", "checkdbconn", "--wait", "60"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background it would be ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stderr is not None
+    assert "not yet (stage" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    said, complaints = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert '"default": Not reachable for now' in said
+    assert "Traceback" not in complaints
+
+
+@contextmanager
+def german_server() -> Iterator[int]:
+    """Speaks as a server with ``lc_messages = 'de_DE'`` does while it starts."""
+    said = b"SFATAL\0VFATAL\0C57P03\0MDas Datenbanksystem startet gerade\0\0"
+
+    def serve(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                link, _ = listener.accept()
+                with link, suppress(OSError):
+                    link.settimeout(2)
+                    if link.recv(1000)[4:8] == struct.pack("!I", 80877103):
+                        link.sendall(b"N")
+                        if not link.recv(1000):
+                            continue
+                    link.sendall(b"E" + struct.pack("!I", 4 + len(said)) + said)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        yield int(listener.getsockname()[1])
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_refusal_in_an_unknown_language_may_pass(make_connection: Connections) -> None:
+    with german_server() as port:
+        options = {"sslmode": "prefer", "gssencmode": "disable"}
+        entry = {"HOST": "127.0.0.1", "PORT": str(port)}
+        alias = make_connection(options=options, **entry).alias
+        said, complaints, status = run(alias, wait=1.0)
+    assert status == 1
+    assert "Das Datenbanksystem startet gerade" in words(said)
+    assert "not yet (stage authentication)" in complaints
+    assert "lc_messages" in said
+
+
+@pytest.mark.parametrize("mode", ["closed", "silent"])
+def test_no_mode_is_tried_where_none_would_change_anything(
+    make_connection: Connections, mode: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1] if mode == "silent" else 1
+        alias = make_connection(HOST="127.0.0.1", PORT=str(port)).alias
+        began = time.monotonic()
+        said = words(run(alias, sslmodes=True)[0])
+    assert time.monotonic() - began < 8
+    stage = "TLS" if mode == "silent" else "TCP"
+    assert said.endswith(f"No sslmode was tried: the stage {stage} fails, whatever the mode.")
+
+
+def test_a_misspelt_option_is_told_with_the_right_one(make_connection: Connections) -> None:
+    alias = make_connection(STOCK, options={"conect_timeout": 5}).alias
+    said = words(run(alias)[0])
+    assert 'Did you mean "connect_timeout"?' in said
+    assert "certificate localhost" not in said
+    assert "No TLS handshake was made." in said
+
+
+FRESH = """
+import json, sys
+from django.conf import settings
+settings.configure(DATABASES={"default": json.loads(sys.argv[1])}, INSTALLED_APPS=[])
+import django
+django.setup()
+from django_resilient_pg.diagnosis.details import details, times
+from django_resilient_pg.diagnosis.survey import survey
+found = survey("default")
+print(json.dumps([found.walk.connect_seconds, times(found.walk), dict(details(found))]))
+"""
+
+
+@pytest.mark.parametrize("engine", [STOCK, RESILIENT])
+def test_the_times_of_connecting_add_up_in_a_fresh_process(
+    make_connection: Connections, engine: str
+) -> None:
+    """What is imported the first time (``cryptography``: 40 ms) is no part of the server's time."""
+    entry = make_connection.server.database(engine=engine)
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH, json.dumps(entry)],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    whole, parts, facts = json.loads(done.stdout)
+    assert set(parts) == {"TCP", "TLS", "authentication"}
+    assert sum(parts.values()) == pytest.approx(whole)
+    assert parts["authentication"] > 0
+    assert all(
+        f"{name} {value * 1000:.1f} ms" in facts["connecting"] for name, value in parts.items()
+    )
 
 
 # -- JSON -------------------------------------------------------------------------------------
@@ -305,13 +499,54 @@ def test_no_password_is_ever_shown(make_connection: Connections, engine: str) ->
             assert "password=" not in said + complaints
 
 
+PASTED: dict[str, dict[str, Any]] = {
+    "URL as HOST": {"HOST": f"postgres://app:{PASSWORD}@localhost:5432/app"},
+    "login in HOST": {"HOST": f"app:{PASSWORD}@localhost"},
+    "path behind HOST": {"HOST": f"localhost/app?password={PASSWORD}"},
+    "parameters as HOST": {"HOST": f"localhost password={PASSWORD}"},
+    "URL as hostaddr": {"OPTIONS": {"hostaddr": f"postgres://app:{PASSWORD}@127.0.0.1"}},
+    "path behind PORT": {"PORT": f"5432/app?password={PASSWORD}"},
+    "password as PORT": {"PORT": PASSWORD},
+    "parameters as NAME": {"NAME": f"dbname=app password={PASSWORD}"},
+    "long parameters as NAME": {"NAME": f"host=db.internal.example dbname=app password={PASSWORD}"},
+    "URL as NAME": {"NAME": f"postgres://app:{PASSWORD}@localhost:5432/app"},
+    "login as USER": {"USER": f"app:{PASSWORD}@localhost"},
+    "URL as service": {"OPTIONS": {"service": f"postgres://app:{PASSWORD}@localhost/app"}},
+    "URL as sslmode": {"OPTIONS": {"sslmode": f"postgres://app:{PASSWORD}@localhost/app"}},
+    "parameters as timeout": {"OPTIONS": {"connect_timeout": f"5 password={PASSWORD}"}},
+    "URL as sslrootcert": {"OPTIONS": {"sslrootcert": f"postgres://app:{PASSWORD}@db/app"}},
+    "parameters as role": {"OPTIONS": {"target_session_attrs": f"any password={PASSWORD}"}},
+}
+
+
+@pytest.mark.parametrize("what", PASTED)
+@pytest.mark.parametrize("engine", [STOCK, RESILIENT])
+def test_what_was_pasted_into_the_wrong_place_is_not_shown(
+    make_connection: Connections, engine: str, what: str
+) -> None:
+    """A URL or a connection string instead of its parts: refused at once, and never repeated."""
+    alias = make_connection(engine, **PASTED[what]).alias
+    for shape in ("text", "json"):
+        said, complaints, status = run(
+            alias, format=shape, sslmodes=True, drill=True, fix=True, verbosity=3, wait=5.0
+        )
+        assert PASSWORD not in said + complaints
+        assert "not yet" not in complaints
+        assert status == 3
+    for databases in (None, [alias]):
+        messages = checks.run_checks(databases=databases)
+        assert PASSWORD not in str([(each.msg, each.hint) for each in messages])
+        own = [each for each in messages if alias in str(each.obj)]
+        assert {"resilient_pg.E001", "resilient_pg.E002"} & {str(each.id) for each in own}
+
+
 def test_a_port_that_stays_silent_takes_a_bounded_time(make_connection: Connections) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = str(silent.getsockname()[1])
         began = time.monotonic()
         said, _, status = run(make_connection(HOST="127.0.0.1", PORT=port).alias)
-    assert status in {1, 3}
-    assert "Not reachable" in said
+    assert status == 1
+    assert "Not reachable for now: the stage TLS fails." in said
     assert time.monotonic() - began < 25
 
 
@@ -327,3 +562,19 @@ def test_settings_to_paste_are_only_those_that_differ(make_connection: Connectio
     (database,) = document(flawed.alias)["databases"]
     assert entry["OPTIONS"] == {**kept, **database["fix"]["OPTIONS"]}
     assert entry["OPTIONS"]["tcp_user_timeout"] == 30000
+
+
+def test_settings_once_pasted_leave_nothing_to_paste(make_connection: Connections) -> None:
+    """The command itself, run again on what it said."""
+    options = {"options": "-c idle_session_timeout=30s"}
+    flawed = make_connection(STOCK, options=options, CONN_MAX_AGE=0)
+    entry = connections.settings[flawed.alias]
+    before = run(flawed.alias, fix=True, fail_level="warning")
+    block = before[0].split("Settings to paste\n")[1].split("\n\n")[0]
+    assert before[2] == 1
+    exec("\n".join(line[2:] for line in block.splitlines()), {"DATABASES": {flawed.alias: entry}})
+    assert entry["CONN_MAX_AGE"] == 15
+    del connections[flawed.alias]
+    said, _, status = run(flawed.alias, fix=True, fail_level="warning")
+    assert status == 0
+    assert "# Nothing to change in the settings." in said

@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from django.db import DEFAULT_DB_ALIAS
 from django.test import override_settings
 
@@ -158,6 +161,42 @@ def other_authority(lab: Lab) -> Iterator[State]:
 
 
 @contextmanager
+def expired_authority(lab: Lab) -> Iterator[State]:
+    """The certificate itself is good for a year, that of its authority was until yesterday."""
+    now = datetime.now(UTC)
+    key, own = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "old authority")])
+    leaf = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+
+    def signed(
+        subject: x509.Name, public: ec.EllipticCurvePublicKey, days: int, what: x509.ExtensionType
+    ) -> bytes:
+        made = (
+            x509.CertificateBuilder(name, subject, public, x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=500))
+            .not_valid_after(now + timedelta(days=days))
+            .add_extension(what, critical=False)
+        )
+        return made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    file = lab.folder / "old.pem"
+    authority = x509.BasicConstraints(ca=True, path_length=None)
+    file.write_bytes(signed(name, key.public_key(), -1, authority))
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+    with lab.server.broken():
+        (lab.server.folder / "server.pem").write_bytes(signed(leaf, own.public_key(), 365, names))
+        (lab.server.folder / "server.key").write_bytes(
+            own.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        lab.server.configure()
+        yield State(lab.server, {"OPTIONS": {"sslrootcert": str(file)}})
+
+
+@contextmanager
 def self_signed(lab: Lab) -> Iterator[State]:
     own = trustme.CA(organization_name="myself")
     with lab.server.broken():
@@ -286,6 +325,7 @@ ROWS = [
         state=admitting("hostssl all all all trust clientcert=verify-ca"),
     ),
     Row("certificate expired", "E005", state=presented(days=-1)),
+    Row("authority expired", "E005", state=expired_authority),
     Row("certificate for another host", "E006", state=presented("db.example")),
     Row("another authority", "E007", state=other_authority),
     Row("self-signed and verified", "E007 E006", state=self_signed),

@@ -194,6 +194,7 @@ def provided(host: str) -> dict[str, Any]:
 
 NEON = provided("ep-cool-name-123.eu-central-1.aws.neon.tech")
 UNVERIFIED = {"chain_verified": False, "verify_code": 20, "verify_error": "unknown issuer"}
+CHAIN_EXPIRED = {"chain_verified": False, "verify_code": 10, "verify_error": "has expired"}
 REFUSED: dict[str, Any] = {"failed": "TLS", "tls": UNVERIFIED}
 OLD = {"not_after": NOW - timedelta(days=3)}
 SOON = {"not_after": NOW + timedelta(days=29)}
@@ -218,6 +219,13 @@ CASES = [
     ),
     Case("E004", known(failed="authentication"), known(failed="TCP", retryable=True), "broken"),
     Case("E005", known(failed="TLS", certificate=OLD), known(certificate=OLD), "2025-12-29"),
+    Case(
+        "E005",
+        known(failed="TLS", tls=CHAIN_EXPIRED),
+        known(failed="TLS", tls=UNVERIFIED),
+        'authority "CN=authority" of the server\'s certificate, or one above it, has expired',
+    ),
+    Case("W118", known(target=REQUIRE, tls=CHAIN_EXPIRED), known(target=REQUIRE), "authority"),
     Case(
         "E006",
         known(failed="TLS", tls={"hostname_matches": False}),
@@ -498,6 +506,28 @@ def test_a_fix_names_settings(case: Case) -> None:
         assert isinstance(value, Mapping) == (name == "OPTIONS")
 
 
+@pytest.mark.parametrize("number", ["E005", "W121", "I223"])
+def test_a_rule_that_fails_is_told_and_stops_no_other(
+    number: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``manage.py check``, and with it most commands, must not die of a diagnosis."""
+
+    def broken(survey: Survey) -> None:
+        raise TypeError("much-too-secret")
+
+    name = PREFIX + number
+    monkeypatch.setitem(RULES, name, replace(RULES[name], judge=broken))
+    found = findings(known(target={"connect_timeout": None}))
+    assert sorted(numbers(found)) == sorted(["W109", number])
+    (one,) = [each for each in found if each.id == name]
+    assert one.level is Level.WARNING
+    assert one.message == (
+        f'The rule "{RULES[name].title}" of this diagnosis failed with a TypeError.'
+    )
+    assert "much-too-secret" not in str(one)
+    assert "test_findings.py" in one.evidence
+
+
 def test_a_healthy_set_up_has_no_findings() -> None:
     assert findings(known()) == ()
     assert findings(known(connected=False)) == ()
@@ -589,6 +619,59 @@ def test_a_standby_alone_is_not_given_up_for_nothing() -> None:
     assert merged(findings(alone)) == {}
     several = known(facts={"in_recovery": True}, target={"hosts": two})
     assert merged(findings(several)) == {"OPTIONS": {"target_session_attrs": "read-write"}}
+
+
+def settled(survey: Survey, fix: Mapping[str, Any]) -> Survey:
+    """The survey after these settings were pasted."""
+    project, options = survey.project, dict(fix.get("OPTIONS", {}))
+    asked = {**survey.asked, **{name: options[name] for name in ASKED if name in options}}
+    project = replace(
+        project,
+        resilient=project.resilient or fix.get("ENGINE") == "django_resilient_pg",
+        conn_max_age=fix.get("CONN_MAX_AGE", project.conn_max_age),
+        health_checks=fix.get("CONN_HEALTH_CHECKS", project.health_checks),
+        server_side_cursors=not fix.get(
+            "DISABLE_SERVER_SIDE_CURSORS", not project.server_side_cursors
+        ),
+        pool=options.get("pool", project.pool),
+        prepare_threshold=options.get("prepare_threshold", project.prepare_threshold),
+    )
+    return replace(survey, project=project, asked=asked)
+
+
+_LIFETIMES = {f"{PREFIX}W12{number}" for number in "1245"} | {f"{PREFIX}{n}" for n in ("W146",)}
+_IDLE: dict[str, Any] = {"facts": {"idle_session_timeout": 30.0}}
+_ROWS = [case.bad for case in CASES] + [
+    known(project={**STOCK, "conn_max_age": 0}, **_IDLE),
+    known(project={**STOCK, "conn_max_age": 600, "serving": "ASGI"}, **_IDLE),
+    known(project={**STOCK, "conn_max_age": 0, "health_checks": False}, facts=NEON),
+    known(project={**STOCK, "conn_max_age": 900, "serving": "ASGI"}, facts=NEON),
+    known(project={**STOCK, "conn_max_age": 60, "health_checks": False}, facts=NEON),
+    known(project={**STOCK, "conn_max_age": None, "health_checks": False}, facts=NEON),
+    known(project={**STOCK, "conn_max_age": 0, "pool": {}}, facts=NEON),
+]
+
+
+@pytest.mark.parametrize("survey", _ROWS)
+def test_settings_to_paste_settle(survey: Survey) -> None:
+    """Once pasted, nothing is left that the next paste would change, nor anything new."""
+    fix = merged(findings(survey))
+    again = findings(settled(survey, fix))
+    left = [one for one in again if one.id in _LIFETIMES and one.level >= Level.WARNING]
+    assert left == [], fix
+    if survey.project.pool is not None:
+        assert fix.get("CONN_MAX_AGE", 0) == 0  # Django refuses both together
+
+
+def test_a_replicas_reads_are_not_sent_to_the_primary() -> None:
+    two = {"hosts": (Host("a", "", 1), Host("b", "", 1))}
+    for alias, routed, wanted in (
+        ("replica", True, "prefer-standby"),
+        ("replica", False, "read-write"),
+        ("default", True, "read-write"),
+    ):
+        fix = merged(findings(known(target=two, project={"routed": routed}, alias=alias)))
+        assert fix == {"OPTIONS": {"target_session_attrs": wanted}}
 
 
 def test_times_in_words() -> None:

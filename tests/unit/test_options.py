@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.db.utils import ConnectionHandler
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from django_resilient_pg.options import Options, declarations, parse
+from django_resilient_pg.options import Options, declarations, of_entry, parse
 
 # The table of the reference, by hand: a default that changes is a decision.
 DEFAULTS: dict[str, Any] = {
@@ -36,6 +37,32 @@ NUMBERS = [d for d in declarations() if d.kind in {"number", "integer"}]
 @pytest.mark.parametrize("raw", [None, {}])
 def test_defaults(raw: dict[str, object] | None) -> None:
     assert dataclasses.asdict(parse("default", raw)) == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("entry", "part"),
+    [
+        ({"CONN_MAX_AGE": "600"}, "set the number 600, without quotes."),
+        ({"CONN_MAX_AGE": "ten"}, 'is "ten", a text: set a number of seconds.'),
+        ({"CONN_MAX_AGE": [60]}, "is a list: set a number of seconds."),
+        ({"OPTIONS": None}, 'OPTIONS of the database "default" is None'),
+        ({"OPTIONS": ["sslmode"]}, 'OPTIONS of the database "default" is a list'),
+    ],
+)
+def test_an_entry_of_a_wrong_type_is_named(entry: dict[str, Any], part: str) -> None:
+    """Django takes any type, and raises something cryptic later."""
+    with pytest.raises(ImproperlyConfigured) as raised:
+        of_entry("default", entry)
+    assert part in str(raised.value)
+    engine = ConnectionHandler({"default": {"ENGINE": "django_resilient_pg", **entry}})["default"]
+    with pytest.raises(ImproperlyConfigured):
+        engine.resilience.options  # type: ignore[attr-defined]  # noqa: B018
+
+
+@pytest.mark.parametrize("age", [None, 0, 60, 0.5, True])
+def test_every_age_that_django_can_use_is_taken(age: Any) -> None:
+    assert of_entry("default", {"CONN_MAX_AGE": age, "OPTIONS": {"a": 1}}) == {"a": 1}
+    assert of_entry("default", {}) == {}
 
 
 def test_declared_once_and_in_order() -> None:

@@ -99,12 +99,44 @@ def test_which_hosts_are_unix_sockets(host: Host, unix: bool) -> None:
         ({"service": "nowhere"}, 'service "nowhere" is in no service file'),
         ({"dbname": "postgres://app:much-too-secret@db/shop"}, "NAME is a URL"),
         ({"user": "postgres://app:much-too-secret@db/shop"}, "USER is a URL"),
+        ({"user": "app:much-too-secret@db"}, "USER holds a password"),
+        ({"host": "postgres://app:much-too-secret@db/shop"}, "HOST is a URL"),
+        ({"host": "app:much-too-secret@db"}, "HOST holds a password"),
+        ({"host": "app@db"}, 'HOST has "@" in it'),
+        ({"host": "db/shop"}, 'HOST has "/" in it'),
+        ({"host": "a,db shop"}, "HOST has a space in it"),
+        ({"host": "db:5432"}, 'HOST has ":" in it'),
+        ({"hostaddr": "app@db"}, 'hostaddr has "@" in it'),
+        ({"port": "5432/shop?password=much-too-secret"}, "PORT holds a connection string"),
+        ({"port": "much-too-secret"}, "PORT is not a number from 1 to 65535."),
+        ({"dbname": "dbname=shop password=much-too-secret"}, "NAME holds a connection string"),
+        ({"sslmode": "require password=much-too-secret"}, "sslmode holds a connection string"),
+        ({"service": "postgres://app:much-too-secret@db"}, "service is a URL"),
+        ({"sslrootcert": "password=much-too-secret"}, "sslrootcert holds a connection string"),
     ],
 )
 def test_what_makes_no_sense_is_told(tmp_path: Path, params: dict[str, object], part: str) -> None:
     found = at(tmp_path, **params)
     assert part in " ".join(found.problems)
     assert "much-too-secret" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"host": "@abstract", "port": 1},
+        {"host": "/run/a folder", "port": 1},
+        {"host": "fe80::1%eth0,::1", "port": 1},
+        {"host": "127.0.0.1", "user": "app@server", "dbname": "a:b"},
+        {"host": "db", "dbname": "a=b", "sslcert": "/a b/c"},
+    ],
+)
+def test_unusual_names_are_not_taken_for_secrets(tmp_path: Path, params: dict[str, object]) -> None:
+    found = at(tmp_path, **params)
+    assert not found.problems
+    assert [host.name for host in found.hosts] == str(params["host"]).split(",")
+    assert found.user == params.get("user", found.user)
+    assert found.database == params.get("dbname", found.user)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 from ..survey import Survey
 from . import certificates, connecting, keepalives, lifetimes, poolers, servers, tls
 from .base import PREFIX, RULES, Finding, Found, Level, Rule
@@ -21,7 +23,30 @@ def findings(survey: Survey, *, connects: bool | None = None) -> tuple[Finding, 
     """
     made = []
     for rule in RULES.values():
-        found = rule.judge(survey) if connects in {None, rule.connects} else None
+        found = _judged(rule, survey) if connects in {None, rule.connects} else None
         if found is not None:
-            made.append(Finding(rule.id, rule.level, *found))
+            made.append(found)
     return tuple(sorted(made, key=lambda one: (-one.level, one.id)))
+
+
+def _judged(rule: Rule, survey: Survey) -> Finding | None:
+    """Apply one rule. If it fails, that is the finding: most commands run these checks first."""
+    try:
+        found = rule.judge(survey)
+    except Exception as error:
+        return _failed(rule, error)
+    return None if found is None else Finding(rule.id, rule.level, *found)
+
+
+def _failed(rule: Rule, error: Exception) -> Finding:
+    """Where, but not in which words: nobody knows what those hold."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return Finding(
+        rule.id,
+        Level.WARNING,
+        f'The rule "{rule.title}" of this diagnosis failed with a {type(error).__name__}.',
+        "Report this to the authors of django-resilient-pg; until then add the id to "
+        "SILENCED_SYSTEM_CHECKS.",
+        f"Raised in {place.filename}, line {place.lineno}.",
+        {},
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from ..certificates import days_left
+from ..certificates import EXPIRED, chain_expired, days_left
 from ..handshakes import Answer, TlsFacts
 from ..survey import Survey
 from ..target import MODES, SYSTEM
@@ -20,7 +20,6 @@ EXPIRES_SOON: Final = 30
 UNTRUSTED: Final = {2, 18, 19, 20, 21, 24, 27}
 #: The modes that check the certificate in any case.
 CHECKING: Final = MODES[-2:]
-_EXPIRED: Final = 10
 _SELF_SIGNED: Final = {18, 19}
 _RENEW: Final = "Renew the certificate on the server, then reload it (SELECT pg_reload_conf())."
 
@@ -55,11 +54,20 @@ def unchecked(survey: Survey) -> TlsFacts | None:
 
 def _is_expired(shake: TlsFacts, now: datetime) -> bool:
     own = shake.certificate
-    return shake.verify_code == _EXPIRED if own is None else days_left(own, now) < 0
+    return shake.verify_code == EXPIRED or (own is not None and days_left(own, now) < 0)
 
 
-def _since(shake: TlsFacts) -> str:
-    return f" on {shake.certificate.not_after:%Y-%m-%d}" if shake.certificate is not None else ""
+def _expiry(shake: TlsFacts, now: datetime) -> tuple[str, str]:
+    """What has expired, to be continued after a comma, and what to renew."""
+    own = shake.certificate
+    if own is not None and chain_expired(shake.verify_code, own, now):
+        return (
+            f'The authority "{own.issuer}" of the server\'s certificate, or one above it, has '
+            f"expired (the certificate itself is valid until {own.not_after:%Y-%m-%d})",
+            "Renew the authority's certificate and put the new one into sslrootcert.",
+        )
+    when = f" on {own.not_after:%Y-%m-%d}" if own is not None else ""
+    return f"The server's certificate expired{when}", _RENEW
 
 
 def seen(shake: TlsFacts) -> str:
@@ -75,10 +83,10 @@ def expired(survey: Survey) -> Found | None:
     shake = _refused(survey)
     if shake is None or not _is_expired(shake, survey.now):
         return None
+    what, renew = _expiry(shake, survey.now)
     return Found(
-        f"The server's certificate expired{_since(shake)}, and sslmode "
-        f'"{survey.target.sslmode}" refuses it.',
-        _RENEW,
+        f'{what}, and sslmode "{survey.target.sslmode}" refuses it.',
+        renew,
         seen(shake),
     )
 
@@ -125,10 +133,10 @@ def expired_unchecked(survey: Survey) -> Found | None:
     shake = unchecked(survey)
     if shake is None or not _is_expired(shake, survey.now):
         return None
+    what, renew = _expiry(shake, survey.now)
     return Found(
-        f'The server\'s certificate expired{_since(shake)}; sslmode "{survey.target.sslmode}" '
-        "does not look, others will refuse it.",
-        _RENEW,
+        f'{what}; sslmode "{survey.target.sslmode}" does not look, others will refuse it.',
+        renew,
         seen(shake),
     )
 

@@ -99,6 +99,8 @@ def _failure(survey: Survey, stage: Stage) -> Found:
 def old_libpq(survey: Survey) -> Found | None:
     """libpq refuses what it does not know."""
     major = survey.libpq // 10_000
+    if not major:  # no driver was loaded
+        return None
     newer = {n: v for n in survey.project.options if (v := _SINCE.get(n, 0)) > major}
     if survey.target.sslrootcert == "system" and major < 16:
         newer["sslrootcert=system"] = 16

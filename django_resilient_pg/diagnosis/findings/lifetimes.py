@@ -11,6 +11,8 @@ from .keepalives import USUAL
 # psycopg_pool's own default.
 _POOL_MAX_IDLE: Final = 600.0
 # Of a server that sleeps: longer would keep it awake, and it ends connections when it falls asleep.
+# Enough to spare nearly all requests the connecting.
+_AGE: Final = 60
 _SLEEPY_AGE: Final = 300.0
 
 
@@ -20,7 +22,7 @@ def age_above_timeout(survey: Survey) -> Found | None:
     limit, age = survey.idle_timeout, survey.project.conn_max_age
     if limit is None or survey.project.resilient or survey.project.pool is not None:
         return None
-    if age is not None and age <= limit.seconds:
+    if (age is not None and age <= limit.seconds) or asgi(survey) is not None:
         return None
     half = max(1, int(limit.seconds / 2))
     return Found(
@@ -76,12 +78,21 @@ def no_reuse(survey: Survey) -> Found | None:
     unused = survey.project.pool is not None or survey.project.serving == "ASGI"
     if survey.project.conn_max_age != 0 or unused or spent is None:
         return None
+    limit = survey.idle_timeout
+    age = _AGE if limit is None else max(1, min(_AGE, int(limit.seconds / 2)))
+    checks = survey.project.resilient or not _sleeps(survey)
     return Found(
         f"CONN_MAX_AGE is 0: every request spends {spent * 1000:.0f} ms on connecting.",
-        "Set CONN_MAX_AGE to 60 and CONN_HEALTH_CHECKS to True (not under ASGI).",
+        f"Set CONN_MAX_AGE to {age} and CONN_HEALTH_CHECKS to {checks} (not under ASGI).",
         f"Logging in took {spent * 1000:.1f} ms.",
-        {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True},
+        {"CONN_MAX_AGE": age, "CONN_HEALTH_CHECKS": checks},
     )
+
+
+def _sleeps(survey: Survey) -> bool:
+    """Whether a check before every request would keep the server awake (W146)."""
+    provider = survey.facts.provider if survey.facts is not None else None
+    return provider is not None and provider.scale_to_zero
 
 
 @rule("W124", "Persistent connections under ASGI")
@@ -105,6 +116,8 @@ def unchecked(survey: Survey) -> Found | None:
     """Django's engine hands out a connection that died."""
     own = survey.project
     if survey.refused or own.resilient or own.health_checks or own.conn_max_age == 0:
+        return None
+    if own.pool is not None or _sleeps(survey):  # W126 and W146 know better
         return None
     return Found(
         "Connections are kept between requests, but CONN_HEALTH_CHECKS is off: the first request "
@@ -167,6 +180,9 @@ def sleepy(survey: Survey) -> Found | None:
     pings = own.health_checks and not own.resilient
     if not pings and kept is not None and kept <= _SLEEPY_AGE:
         return None
+    long = kept is None or kept > _SLEEPY_AGE
+    limit = survey.idle_timeout
+    age_then = _AGE if limit is None else max(1, min(_AGE, int(limit.seconds / 2)))
     why = "pings it before every request" if pings else f"keeps connections for {seconds(kept)}"
     return Found(
         f"{provider.name} sleeps when unused and ends its connections then, but this project "
@@ -175,5 +191,8 @@ def sleepy(survey: Survey) -> Found | None:
         "pinging.",
         f"Recognised as {provider.name}; CONN_MAX_AGE is {seconds(age)}, CONN_HEALTH_CHECKS "
         f"{own.health_checks}.",
-        {"CONN_MAX_AGE": 60, **({"CONN_HEALTH_CHECKS": False} if pings else {})},
+        {
+            **({"CONN_MAX_AGE": age_then} if long else {}),
+            **({"CONN_HEALTH_CHECKS": False} if pings else {}),
+        },
     )

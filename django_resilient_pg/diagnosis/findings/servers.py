@@ -34,8 +34,8 @@ _ANY: Final = "any"
 @rule("W141", "A standby where writes go", connects=True)
 def standby(survey: Survey) -> Found | None:
     """An alias without routers gets all writes."""
-    facts, used = survey.facts, survey.alias == DEFAULT_DB_ALIAS or not survey.project.routed
-    if facts is None or not (facts.in_recovery or facts.read_only) or not used:
+    facts = survey.facts
+    if facts is None or not (facts.in_recovery or facts.read_only) or not _written_to(survey):
         return None
     evidence = f"pg_is_in_recovery() is {facts.in_recovery}, transaction_read_only "
     evidence += f"{facts.read_only}."
@@ -56,17 +56,26 @@ def standby(survey: Survey) -> Found | None:
     )
 
 
+def _written_to(survey: Survey) -> bool:
+    """Whether writes go here, as far as the settings tell."""
+    return survey.alias == DEFAULT_DB_ALIAS or not survey.project.routed
+
+
 @rule("W142", "Several hosts, any of them will do")
 def any_host(survey: Survey) -> Found | None:
     """libpq takes the first that answers, which may be a standby."""
     if len(survey.target.hosts) < 2 or survey.target.target_session_attrs != _ANY:
         return None
+    # Behind a router, another alias than the default one may be there for reads.
+    writes = _written_to(survey)
+    wanted, other = ("read-write", "prefer-standby") if writes else ("prefer-standby", "read-write")
     return Found(
-        f"{len(survey.target.hosts)} hosts are given, and the first that answers is taken, even if "
-        "it is a standby.",
-        'Set OPTIONS["target_session_attrs"] to "read-write" (or "prefer-standby" for reads).',
+        f"{len(survey.target.hosts)} hosts are given, and the first that answers is taken, "
+        f"{'even if it is a standby' if writes else 'even if it is the primary'}.",
+        f'Set OPTIONS["target_session_attrs"] to "{wanted}" (or "{other}" for '
+        f"{'reads' if writes else 'writes'}).",
         f"target_session_attrs is from {survey.target.source('target_session_attrs')}.",
-        {"OPTIONS": {"target_session_attrs": "read-write"}},
+        {"OPTIONS": {"target_session_attrs": wanted}},
     )
 
 

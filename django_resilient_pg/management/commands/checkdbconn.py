@@ -7,6 +7,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterator
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
@@ -16,12 +17,13 @@ from ...diagnosis.drill import drill
 from ...diagnosis.endings import opener
 from ...diagnosis.findings import Level
 from ...diagnosis.inspection import LEVELS, Inspection
-from ...diagnosis.ladder import sslmodes
+from ...diagnosis.ladder import not_tried, sslmodes
 from ...diagnosis.probe import DEFAULT, Progress, probe_idle
 from ...diagnosis.survey import Survey, survey
 from ...diagnosis.waiting import wait_for
 
 _LOGIN = 10.0
+_OTHERS = {"mysql", "oracle", "sqlite3", "spatialite"}
 
 
 class Command(BaseCommand):
@@ -69,26 +71,51 @@ class Command(BaseCommand):
         """
         self._options = options
         level = LEVELS[options["fail_level"]]
+        self._misnamed: list[str] = []
+        self._last: Survey | None = None
         done: list[Inspection] = []
         for alias in self._aliases():
             done.append(self._inspect(alias))
             if options["format"] == "text":
                 self._print(done[-1])
         document = schema.document(done, level)
+        wrong = self._nothing_checked(done)
+        if wrong:
+            document["exit_status"] = 3
         if options["format"] == "json":
             self.stdout.write(json.dumps(document, indent=2))
+        if wrong:
+            raise CommandError(wrong, returncode=3)
         if status := document["exit_status"]:
             bad = [each.survey for each in done if each.exit_status(level)]
             names = ", ".join(f'"{each.alias}"' for each in bad)
             raise CommandError(f"Not in order: {names}.", returncode=status)
 
+    def _nothing_checked(self, done: list[Inspection]) -> str:
+        """A gate that checks nothing must not be green."""
+        if self._misnamed:
+            return f"{', '.join(self._misnamed)}: name another --database."
+        return "" if done else "No database in DATABASES is PostgreSQL: nothing was checked."
+
     def _aliases(self) -> Iterator[str]:
-        for alias in self._options["database"] or list(connections):
-            vendor = connections[alias].vendor
+        # Named twice, checked once.
+        for alias in dict.fromkeys(self._options["database"] or connections):
+            vendor = self._vendor(alias)
             if vendor == "postgresql":
                 yield alias
+            elif self._options["database"]:
+                self._misnamed.append(f'"{alias}" is not PostgreSQL ({vendor})')
             else:
                 self.stderr.write(f'"{alias}" is not PostgreSQL ({vendor}): skipped.')
+
+    @staticmethod
+    def _vendor(alias: str) -> str:
+        """What cannot be loaded is told by its survey, unless it cannot be PostgreSQL anyway."""
+        try:
+            return connections[alias].vendor
+        except (ImportError, ImproperlyConfigured):
+            name = str(connections.settings[alias]["ENGINE"]).rpartition(".")[2]
+            return name if name in _OTHERS else "postgresql"
 
     def _inspect(self, alias: str) -> Inspection:
         found = Inspection.of(self._survey(alias))
@@ -97,8 +124,10 @@ class Command(BaseCommand):
             return found
         connect = Connector.of(connections[alias])
         if options["sslmodes"]:
-            tls = found.survey.walk.tls if found.survey.walk is not None else None
-            found = found.adding(ladder=sslmodes(target, connect, tls=tls))
+            walk = found.survey.walk
+            skipped = not_tried(walk) if walk is not None else None
+            tls = walk.tls if walk is not None else None
+            found = found.adding(ladder=skipped or sslmodes(target, connect, tls=tls))
         if not found.reachable:
             return found
         if options["drill"]:
@@ -117,8 +146,13 @@ class Command(BaseCommand):
             ).last
         except ValueError as error:
             raise CommandError(f"--wait: {error}", returncode=2) from None
+        except KeyboardInterrupt:
+            if self._last is None or self._last.alias != alias:
+                raise CommandError(f'--wait: ended before "{alias}" answered.') from None
+            return self._last
 
     def _waiting(self, last: Survey, left: float) -> None:
+        self._last = last
         stage = last.walk.failed.name if last.walk is not None and last.walk.failed else ""
         self.stderr.write(f'"{last.alias}": not yet (stage {stage}), {left:.0f} s left.')
 
