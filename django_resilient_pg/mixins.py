@@ -323,7 +323,9 @@ class ResilientDatabaseMixin(Base):
         from .session import text_of
         from .statements import Kind, analyse
 
-        if analyse(text_of(sql)).kind is Kind.UNREPEATABLE:
+        link = self._link
+        standard = link is None or link.parameter("standard_conforming_strings") == "on"
+        if analyse(text_of(sql), standard_strings=standard).kind is Kind.UNREPEATABLE:
             self._note_effect(sql)
 
     def _note_committed(self) -> None:

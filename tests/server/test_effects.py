@@ -88,6 +88,17 @@ def hidden_by_a_setting(request: HttpRequest) -> HttpResponse:
     return HttpResponse(lost_reads("hidden_by_a_setting"))
 
 
+def hidden_and_failed(request: HttpRequest) -> HttpResponse:
+    """The second statement has committed when the last one fails."""
+    run("SET standard_conforming_strings = off")
+    with suppress(Error):
+        run(
+            "SELECT '\\' , ' ; INSERT INTO shop_customer (name, email)"
+            " VALUES ($$once$$, gen_random_uuid()); COMMIT; SELECT 1/0 -- '"
+        )
+    return HttpResponse(lost_reads("hidden_and_failed"))
+
+
 def inner(request: HttpRequest) -> HttpResponse:
     add("inner")
     return HttpResponse("inner")
@@ -287,6 +298,7 @@ urlpatterns = [
     path("read_rows/", read_rows),
     path("hidden/", hidden),
     path("hidden_by_a_setting/", hidden_by_a_setting),
+    path("hidden_and_failed/", hidden_and_failed),
     path("inner/", inner),
     path("inner_hook/", inner_hook),
     path("inner_reads/", inner_reads),
@@ -416,7 +428,7 @@ def test_rows_before_a_standbys_refusal_are_not_sent_again(
 # -- texts ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("view", ["hidden", "hidden_by_a_setting"])
+@pytest.mark.parametrize("view", ["hidden", "hidden_by_a_setting", "hidden_and_failed"])
 def test_a_second_statement_counts_however_it_is_hidden(view: str) -> None:
     assert send(f"/{view}/").status_code == 500
     assert (runs, names()) == ([view], ["once"])
