@@ -354,7 +354,8 @@ class ResilientDatabaseMixin(Base):
             driver=self.connection,
             replays=replays,
             saving=self._saving,
-            unit=None if unit is None else unit.budget,  # stands for it: no text is kept alive
+            # Their budgets stand for them: no text is kept alive.
+            units=() if unit is None else tuple(one.budget for one in unit.line()),
         )
 
     # -- transactions -----------------------------------------------------------------------
