@@ -82,8 +82,8 @@ class ResilientCursorMixin:
         if BUCKET.short:
             BUCKET.refund()
         if db.autocommit:
-            if UNDER_WAY:
-                db._note_effect(sql)
+            if unit is not None:
+                unit.took_effect(db.alias, sql)
         elif sql.__class__ is str and len(db._ran) < MOST_TEXTS:
             # db._note_effect written out: it is called for every statement of a transaction.
             db._ran.add(sql)
