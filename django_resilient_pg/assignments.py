@@ -27,7 +27,7 @@ SURVIVES_RESET: Final = frozenset({ROLE, AUTHORIZATION, DISCARD_ALL})
 _LONGEST: Final = 8192
 _EXACT: Final = (str, int, uuid.UUID, type(None))
 _PLAIN: Final = (str, int, float, bool, decimal.Decimal, uuid.UUID, datetime.date, type(None))
-_IDENT = r'(?:"(?:[^"]|"")+"|[A-Za-z_\x80-\uffff][\w$\x80-\uffff]*)'
+_IDENT = r'(?:"(?:[^"]|"")+"|[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)'
 _NAME = rf"(?P<name>{_IDENT}(?:\s*\.\s*{_IDENT})*)"
 # Aliases of the grammar (PostgreSQL manual, SET) and the parameter each stands for.
 _SPECIAL: Final = (

@@ -62,15 +62,20 @@ def spending(
     try:
         yield db._budget
     finally:
+        db._budget.ended = True
         db._budget = None
 
 
 def _enclosing() -> float:
-    """Seconds that the request and the ``retry_atomic`` around a statement leave it."""
-    unit = UNIT.get()
-    left = math.inf if unit is None else unit.budget.remaining()
-    outer = BUDGET.get()
-    return left if outer is None else min(left, outer.remaining())
+    """Seconds that the requests and the ``retry_atomic`` around a statement leave it.
+
+    Those that are over bound nobody: threads and tasks outlive them in copies of their context.
+    """
+    unit, outer = UNIT.get(), BUDGET.get()
+    around = [] if unit is None else [one.budget for one in unit.line() if not one.ended]
+    if outer is not None and not outer.ended:
+        around.append(outer)
+    return min((budget.remaining() for budget in around), default=math.inf)
 
 
 def deadline(db: ResilientDatabaseMixin) -> float:

@@ -20,7 +20,7 @@ from django.db.utils import Error, OperationalError
 from .bucket import BUCKET
 from .drivers import IDLE, IN_TRANSACTION
 from .session import HARMLESS
-from .units import MOST_TEXTS, UNDER_WAY
+from .units import MOST_TEXTS, UNDER_WAY, UNIT
 
 if TYPE_CHECKING:
     from .mixins import ResilientDatabaseMixin
@@ -68,6 +68,9 @@ class ResilientCursorMixin:
             db._untouched = status == IDLE
         untouched = db._untouched
         db._untouched = False
+        unit = UNIT.get() if UNDER_WAY and not db._connecting else None
+        if unit is not None:
+            unit.begin(self, sql)
         try:
             if params is None:
                 result = self.cursor.execute(sql)
@@ -79,8 +82,8 @@ class ResilientCursorMixin:
         if BUCKET.short:
             BUCKET.refund()
         if db.autocommit:
-            if UNDER_WAY:
-                db._note_effect(sql)
+            if unit is not None:
+                unit.took_effect(db.alias, sql)
         elif sql.__class__ is str and len(db._ran) < MOST_TEXTS:
             # db._note_effect written out: it is called for every statement of a transaction.
             db._ran.add(sql)
@@ -89,10 +92,12 @@ class ResilientCursorMixin:
         # Texts that are known to leave the session as it was are the ordinary case.
         if sql.__class__ is not str or sql not in HARMLESS:
             db._note_session(sql, params)
+        if unit is not None:
+            unit.end(self)
         return result
 
     def _executemany(self, sql: Any, param_list: Any, *ignored: Any) -> Any:
-        return self._call_through(self._send_many, sql, param_list)
+        return self._call_through(self._send_many, sql, param_list, many=True)
 
     def callproc(self, procname: str, params: Any = None, kparams: Any = None) -> Any:
         """As Django's; the function counts as a read until the server says it is volatile."""
@@ -102,7 +107,9 @@ class ResilientCursorMixin:
 
         return self._call_through(send, f'SELECT * FROM "{procname}"()', params)
 
-    def _call_through(self, send: Callable[[Any, Any], Any], sql: Any, params: Any) -> Any:
+    def _call_through(
+        self, send: Callable[[Any, Any], Any], sql: Any, params: Any, *, many: bool = False
+    ) -> Any:
         """As :meth:`_execute` does it, for what is rare enough to be called through."""
         db = self.db
         self._check()
@@ -113,13 +120,18 @@ class ResilientCursorMixin:
             db._untouched = status == IDLE
         untouched = db._untouched
         db._untouched = False
+        unit = UNIT.get() if UNDER_WAY and not db._connecting else None
+        if unit is not None:
+            unit.begin(self, sql)
         try:
             result = send(sql, params)
         except BaseException as error:
-            result = self._failed(error, send, sql, params, untouched, status)
+            result = self._failed(error, send, sql, params, untouched, status, many)
         db._heard_at = db._seen_at = monotonic()
         db._note_effect(sql)
         db._note_session(sql, params, many=True)
+        if unit is not None:
+            unit.end(self)
         return result
 
     def _send(self, sql: Any, params: Any) -> Any:
@@ -144,13 +156,21 @@ class ResilientCursorMixin:
             self._renew()
 
     def _failed(self, error: BaseException, *call: Any) -> Any:
-        """Translate the driver's error as Django does, then recover or raise."""
+        """Recover, or raise the driver's error translated as Django does."""
+        try:
+            return self._recovered(error, *call)
+        except BaseException:
+            if (unit := UNIT.get()) is not None:
+                unit.end(self)
+            raise
+
+    def _recovered(self, error: BaseException, *call: Any) -> Any:
         try:
             with self.db.wrap_database_errors:
                 raise error
         except Error as translated:
             if UNDER_WAY and self.db.autocommit:
-                self.db._note_failed(call[1])
+                self.db._note_failed(call[1], many=True in call[5:])
             # Imported at the first failure: what heals costs nothing where nothing is wrong.
             from .recovery import Call, Recovery
 
@@ -191,6 +211,8 @@ class ResilientCursorMixin:
             self._look()
         self.db._untouched = False
         self.db._note_effect("COPY")
+        if (unit := UNIT.get()) is not None:
+            unit.check(self.db.alias)
 
 
 class ServerSideMixin:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
 View = TypeVar("View", bound=Callable[..., Any])
 
 _MARK: Final = "_django_resilient_pg_replayable"
+# More wrappers than anybody has around a view; one that is around itself must not keep us for ever.
+_DEEPEST: Final = 100
 
 
 def replayable(view: View) -> View:
@@ -31,17 +34,56 @@ def not_replayable(view: View) -> View:
 def marked(view: Any, method: str | None = None) -> bool | None:
     """Whether a view was decorated: True, False, or ``None`` for neither.
 
+    False if any mark on the way to what answers says so, whatever the others say.
+
     Args:
         view: as the URL resolver has it.
         method: of the request. Of a class-based view (Django's and DRF's) the method that answers
-            it comes first, then the view, then the class.
+            it counts as well as the view, its ``dispatch()``, its class and what that inherits.
     """
     owner = getattr(view, "view_class", None) or getattr(view, "cls", None)
+    places = [view]
+    if owner is not None:
+        places += [
+            *owner.__mro__,
+            getattr(owner, "dispatch", None),
+            _answering(view, owner, method),
+        ]
+    marks = {vars(one).get(_MARK) for place in places for one in _layers(place)}
+    return False if False in marks else (True if True in marks else None)
+
+
+def _answering(view: Any, owner: Any, method: str | None) -> Any:
+    """The method of a class that answers requests with this method of HTTP."""
     name = (method or "").lower()
     # DRF's viewsets say which of their methods answers which of HTTP's.
-    name = (getattr(view, "actions", None) or {}).get(name, name)
-    for place in (getattr(owner, name, None) if name else None, view, owner):
-        found = getattr(place, _MARK, None)
-        if found is not None:
-            return bool(found)
-    return None
+    actions = getattr(view, "actions", None) or {}
+    found = getattr(owner, actions.get(name, name) or "_", None)
+    if found is None and name == "head":  # as both have it
+        found = getattr(owner, actions.get("get", "get"), None)
+    return found
+
+
+def _layers(place: Any) -> Iterator[Any]:
+    """A function, and those it was wrapped around."""
+    for _ in range(_DEEPEST):
+        if not hasattr(place, "__dict__"):
+            return
+        yield place
+        if isinstance(place, functools.partial):
+            place = place.func
+        elif isinstance(place, type):
+            return  # a class has inherited what is below, not wrapped it
+        elif hasattr(place, "__wrapped__"):
+            place = place.__wrapped__
+        else:
+            place = _below_api_view(place)
+
+
+def _below_api_view(handler: Any) -> Any:
+    """The function that DRF's ``@api_view`` was put on, which only its handler's closure knows."""
+    code = getattr(handler, "__code__", None)
+    if code is None or getattr(handler, "__module__", None) != "rest_framework.decorators":
+        return None
+    cells = dict(zip(code.co_freevars, handler.__closure__ or (), strict=True))
+    return cells["func"].cell_contents if "func" in cells else None

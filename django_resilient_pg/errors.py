@@ -74,3 +74,11 @@ class ServerDown(OperationalError):
     def __init__(self, message: str, *, due: float = 0.0) -> None:
         super().__init__(message)
         self.due = due
+
+
+class AttemptAbandoned(OperationalError):
+    """The attempt at a request that this belongs to has been given up, and the request run again.
+
+    Raised in tasks and threads that the attempt has left behind, by every statement, COMMIT and
+    ``on_commit()``: the second attempt does all that again, so it would be done twice.
+    """

@@ -61,7 +61,8 @@ def _watch(connection: BaseDatabaseWrapper) -> None:
 def _noting(alias: str, call: Callable[..., Any]) -> Callable[..., Any]:
     def noting(*args: Any, **kwargs: Any) -> Any:
         if (unit := UNIT.get()) is not None:
-            unit.foreign.add(alias)
+            unit.used_foreign(alias)
+            unit.check(alias)
         return call(*args, **kwargs)
 
     return noting

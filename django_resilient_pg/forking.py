@@ -37,7 +37,7 @@ def let_go() -> None:
             signal.lock = threading.Lock()
     # The units of the parent's other threads will never end here.
     unit = units.UNIT.get()
-    units.UNDER_WAY[:] = [] if unit is None else [unit]
+    units.UNDER_WAY[:] = [] if unit is None else list(unit.line())
 
 
 if hasattr(os, "register_at_fork"):

@@ -26,7 +26,7 @@ from .replaying import lost, may_ever, start_clean, unreachable, why_lasting, wh
 from .resilience import logger
 from .retry import Budget
 from .snapshots import Snapshot
-from .units import UNDER_WAY, UNIT, Unit
+from .units import UNDER_WAY, UNIT, Unit, around
 
 # Seconds. About what a restart or a failover takes.
 _RETRY_AFTER: Final = "5"
@@ -46,6 +46,14 @@ class _Attempts:
         self.snapshot = Snapshot(request)
         self.unit = unit
         self.made = 0
+
+    def begin_next(self) -> None:
+        """From now on it is another attempt's unit that counts."""
+        before, self.unit = self.unit, self.unit.again()
+        self.made += 1
+        UNIT.set(self.unit)
+        UNDER_WAY.append(self.unit)
+        UNDER_WAY.remove(before)
 
 
 class RequestRetryMiddleware:
@@ -80,6 +88,7 @@ class RequestRetryMiddleware:
                 response = self._started(request, response)
                 if not isinstance(response, _Again):
                     return response
+                attempts.begin_next()
                 self._make_new(request, attempts)
 
     async def _answer_async(self, request: HttpRequest) -> HttpResponseBase:
@@ -91,6 +100,7 @@ class RequestRetryMiddleware:
                 response = await self._started_async(request, response)
                 if not isinstance(response, _Again):
                     return response
+                attempts.begin_next()  # here, where the view's context comes from
                 await sync_to_async(self._make_new)(request, attempts)
 
     @contextmanager
@@ -99,7 +109,7 @@ class RequestRetryMiddleware:
         if hasattr(request, _STATE):
             yield None
             return
-        unit = Unit(Budget(self._settings.deadline))
+        unit = Unit(Budget(self._settings.deadline), around())
         attempts = _Attempts(request, unit)
         setattr(request, _STATE, attempts)
         token = UNIT.set(unit)
@@ -107,7 +117,8 @@ class RequestRetryMiddleware:
         try:
             yield attempts
         finally:
-            UNDER_WAY.remove(unit)
+            attempts.unit.ended = True
+            UNDER_WAY.remove(attempts.unit)
             UNIT.reset(token)
 
     # -- Django's hooks ---------------------------------------------------------------------
@@ -143,7 +154,8 @@ class RequestRetryMiddleware:
         attempts: _Attempts | None = getattr(request, _STATE, None)
         if attempts is None:
             return None
-        if lost(exception):
+        can_be_asked = lost(exception)
+        if can_be_asked:
             start_clean(attempts.unit)
             why = self._why_not(request, attempts)
             if not why:
@@ -159,7 +171,14 @@ class RequestRetryMiddleware:
             request.path,
             why,
         )
-        return self._unavailable_response(attempts, exception)
+        if not self._settings.unavailable:
+            return None
+        logger.error("Answered with 503.", exc_info=exception)
+        # An invitation to do it again only where nothing has been done.
+        lasting = why_lasting(attempts.unit, ask=can_be_asked)
+        headers = {} if lasting else {"Retry-After": _RETRY_AFTER}
+        text = "The database is not available at the moment."
+        return HttpResponse(text, status=503, content_type="text/plain", headers=headers)
 
     def _why_not(self, request: HttpRequest, attempts: _Attempts) -> str:
         if attempts.made >= self._settings.retries:
@@ -168,30 +187,23 @@ class RequestRetryMiddleware:
         if not attempts.unit.budget.remaining():
             seconds = self._settings.deadline
             return f"it began more than {seconds:g} s ago (RESILIENT_PG_REQUEST_DEADLINE)"
-        why = why_not(request, attempts.unit, attempts.snapshot, self._settings.methods)
+        unit = attempts.unit
+        unit.count_sending()
+        counted = unit.counted()
+        why = why_not(request, unit, attempts.snapshot, self._settings.methods)
         if not why and not BUCKET.take():
             return "too many retries are under way in this process; the database needs a rest"
+        if not why and not unit.abandon(counted):
+            return "tasks or threads that it has started are still at work"
         return why
 
     def _make_new(self, request: HttpRequest, attempts: _Attempts) -> None:
         """Make the request as new as before its view, and say so."""
-        attempts.made += 1
         attempts.snapshot.restore()
         setattr(request, _STATE, attempts)
         logger.warning("%s %s is run again on a new connection.", request.method, request.path)
         record = signals.RequestRetried(str(request.method), request.path, attempts.made)
         signals.request_retried.send_robust(sender=type(self), request=request, record=record)
-
-    def _unavailable_response(
-        self, attempts: _Attempts, exception: Exception
-    ) -> HttpResponseBase | None:
-        if not self._settings.unavailable:
-            return None
-        logger.error("Answered with 503.", exc_info=exception)
-        # An invitation to do it again only where nothing has been done.
-        headers = {} if why_lasting(attempts.unit) else {"Retry-After": _RETRY_AFTER}
-        text = "The database is not available at the moment."
-        return HttpResponse(text, status=503, content_type="text/plain", headers=headers)
 
     # -- streams ----------------------------------------------------------------------------
 

@@ -315,22 +315,27 @@ class ResilientDatabaseMixin(Base):
             # What runs while connecting runs again by itself.
             unit.took_effect(self.alias, sql)
 
-    def _note_failed(self, sql: object) -> None:
-        """Remember what may have committed inside before it failed: CALL, several statements."""
+    def _note_failed(self, sql: object, *, many: bool) -> None:
+        """Remember what may have committed before it failed: CALL, several statements, rows."""
+        if many:
+            self._note_effect(sql)
+            return
         from .session import text_of
         from .statements import Kind, analyse
 
-        if analyse(text_of(sql)).kind is Kind.UNREPEATABLE:
+        link = self._link
+        standard = link is None or link.parameter("standard_conforming_strings") == "on"
+        if analyse(text_of(sql), standard_strings=standard).kind is Kind.UNREPEATABLE:
             self._note_effect(sql)
 
     def _note_committed(self) -> None:
         """What the transaction ran has taken effect, or may have; its hooks are about to run."""
         if (unit := UNIT.get()) is not None:
-            unit.hooks += len(self.run_on_commit)
+            unit.ran_hooks(len(self.run_on_commit))
             for text in self._ran:
                 unit.took_effect(self.alias, text)
             if len(self._ran) >= MOST_TEXTS:
-                unit.uncounted.add(self.alias)
+                unit.cannot_tell(self.alias)
 
     def _note_session(self, sql: object, params: Any, *, many: bool = False) -> None:
         # What runs while connecting (connection_created receivers) runs again by itself.
@@ -349,7 +354,8 @@ class ResilientDatabaseMixin(Base):
             driver=self.connection,
             replays=replays,
             saving=self._saving,
-            unit=None if unit is None else unit.budget,  # stands for it: no text is kept alive
+            # Their budgets stand for them: no text is kept alive.
+            units=() if unit is None else tuple(one.budget for one in unit.line()),
         )
 
     # -- transactions -----------------------------------------------------------------------
@@ -370,8 +376,19 @@ class ResilientDatabaseMixin(Base):
                 return
         super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
 
+    def _commit(self) -> None:
+        unit = UNIT.get() if UNDER_WAY else None
+        if unit is None:
+            self._commit_now()
+            return
+        unit.begin(self)  # raises if the request is run again without what has come here
+        try:
+            self._commit_now()
+        finally:
+            unit.end(self)
+
     # Branches are cheaper than calls here too.
-    def _commit(self) -> None:  # noqa: C901
+    def _commit_now(self) -> None:  # noqa: C901
         link = self._link
         if link is None or self.connection is not self._bound_to:
             super()._commit()
@@ -418,8 +435,10 @@ class ResilientDatabaseMixin(Base):
 
     def on_commit(self, func: Callable[[], object], robust: bool = False) -> None:
         """As Django's; outside of a transaction the hook runs at once."""
-        if not self.in_atomic_block and (unit := UNIT.get()) is not None:
-            unit.hooks += 1
+        if (unit := UNIT.get()) is not None:
+            if not self.in_atomic_block:
+                unit.ran_hooks(1)
+            unit.check(self.alias)
         super().on_commit(func, robust)
 
     def _rollback(self) -> None:

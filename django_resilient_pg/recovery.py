@@ -50,6 +50,7 @@ class Call:
         run: sends ``(sql, params)`` on the wrapper's present driver cursor.
         untouched: its transaction had run nothing before it but savepoints.
         status: ``PQtransactionStatus`` before it was sent.
+        many: ``params`` are many rows.
     """
 
     wrapper: ResilientCursorMixin
@@ -58,6 +59,7 @@ class Call:
     params: Any
     untouched: bool
     status: int
+    many: bool = False
 
     def statement(self, link: Link) -> Statement:
         """What its text says, read by the rules of the server it is sent to."""
@@ -170,6 +172,7 @@ class Recovery:
             repeatable=not isinstance(call.params, Iterator),
             savepoint=db._saving,
             pinned_by=db._session.pinned_by,
+            many=call.many,
         )
         return decide(verdict, call.statement(self._link).kind, at)
 

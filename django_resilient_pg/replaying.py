@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Set
 
 from django.db import close_old_connections, connections
 from django.db.utils import Error
 from django.http import HttpRequest
 
 from .decorators import marked
+from .drivers import Link
 from .errors import CommitOutcomeUnknown, ServerDown
 from .foreign import used
 from .losses import judge_error
@@ -21,6 +22,7 @@ from .volatility import why_volatile
 
 # They change the session only: on a new one they have to be run again.
 _SESSION_WORDS = frozenset({"SET", "RESET"})
+_STANDARD_STRINGS = "standard_conforming_strings"
 
 
 def lost(error: BaseException | None) -> bool:
@@ -74,7 +76,7 @@ def why_not(request: HttpRequest, unit: Unit, snapshot: Snapshot, methods: Colle
         return "its body was a stream and is gone"
     if snapshot.session_was_saved():
         return "it gave its session another key"
-    return _open_transaction() or why_lasting(unit) or _why_calls(unit)
+    return _open_transaction() or why_lasting(unit)
 
 
 def _open_transaction() -> str:
@@ -85,8 +87,13 @@ def _open_transaction() -> str:
     return ""
 
 
-def why_lasting(unit: Unit) -> str:
-    """What the request did that doing it again would double, or ""."""
+def why_lasting(unit: Unit, *, ask: bool = True) -> str:
+    """What the request did that doing it again would double, or "".
+
+    Args:
+        unit: of the request.
+        ask: whether the databases can be asked what reads have called; else they may have written.
+    """
     if unit.hooks:
         return f"{unit.hooks} on_commit hook{'s have' if unit.hooks > 1 else ' has'} run"
     for alias in sorted(used(unit.foreign)):
@@ -96,14 +103,35 @@ def why_lasting(unit: Unit) -> str:
         )
     for alias in sorted(unit.uncounted):
         return f'it ran statements on "{alias}" of which it cannot be told what they did'
-    for alias, statements in _statements(unit):
-        if any(not _harmless(statement) for statement in statements):
-            return f'it has written on "{alias}", or may have'
+    for alias, texts in unit.texts.copy().items():
+        if why := _why_texts(alias, texts.copy(), ask=ask):
+            return why
     return ""
 
 
-def _statements(unit: Unit) -> list[tuple[str, list[Statement]]]:
-    return [(alias, [analyse(text) for text in texts]) for alias, texts in unit.texts.items()]
+def _why_texts(alias: str, texts: Set[str], *, ask: bool) -> str:
+    """Whether one of these may have done more than read, or ""."""
+    wrote = f'it has written on "{alias}", or may have'
+    statements = [analyse(text) for text in texts]
+    if not all(_harmless(statement) for statement in statements):
+        return wrote
+    functions = frozenset[str]().union(*(one.functions for one in statements))
+    escapes = any("\\" in text for text in texts)
+    connection = connections[alias]
+    if not (functions or escapes) or not isinstance(connection, ResilientDatabaseMixin):
+        return ""
+    cannot = f'the database "{alias}" cannot be asked what its reads called'
+    if not ask:
+        return cannot
+    try:
+        connection.ensure_connection()
+        assert connection._link is not None
+        if escapes and not _plain_backslashes(connection._link, texts):
+            return wrote
+        with connection.wrap_database_errors:
+            return why_volatile(connection._link, functions)
+    except Error:
+        return cannot
 
 
 def _harmless(statement: Statement) -> bool:
@@ -112,23 +140,11 @@ def _harmless(statement: Statement) -> bool:
     )
 
 
-def _why_calls(unit: Unit) -> str:
-    """Whether its reads called something that may do more than read, or ""."""
-    for alias, statements in _statements(unit):
-        functions: set[str] = set().union(*(one.functions for one in statements))
-        connection = connections[alias]
-        if not functions or not isinstance(connection, ResilientDatabaseMixin):
-            continue
-        try:
-            connection.ensure_connection()
-            assert connection._link is not None
-            with connection.wrap_database_errors:
-                why = why_volatile(connection._link, functions)
-        except Error:
-            return f'the database "{alias}" cannot be asked what its reads called'
-        if why:
-            return why
-    return ""
+def _plain_backslashes(link: Link, texts: Set[str]) -> bool:
+    """Whether a backslash in a plain string was nothing but that, so that texts were read well."""
+    if link.parameter(_STANDARD_STRINGS) != "on":
+        return False
+    return not any(_STANDARD_STRINGS in text.lower() for text in texts)
 
 
 def start_clean(unit: Unit) -> None:

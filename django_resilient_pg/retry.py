@@ -41,6 +41,7 @@ class Circumstances:
         repeatable: its parameters can be gone through again.
         savepoint: it is a savepoint statement of Django's own.
         pinned_by: see :attr:`.session.Session.pinned_by`.
+        many: it was sent once for each of its rows (``executemany``).
     """
 
     autocommit: bool
@@ -49,6 +50,7 @@ class Circumstances:
     repeatable: bool = True
     savepoint: bool = False
     pinned_by: str = ""
+    many: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,22 @@ def decide(verdict: Verdict, kind: Kind, at: Circumstances) -> Decision:
             "it was not the first statement of its transaction, which the server has rolled"
             " back; run the whole transaction again"
         )
+    if at.many and (at.autocommit or kind is Kind.UNREPEATABLE):
+        return _decide_many(verdict, kind)
+    return _decide_one(verdict, kind, at)
+
+
+def _decide_many(verdict: Verdict, kind: Kind) -> Decision:
+    """Rows that were sent one by one: what is said of the last one says nothing of the others."""
+    if kind is Kind.READ and not verdict.read_only:
+        return Decision(Row.READ, "")
+    return _refused(
+        "its outcome is unknown: it may have taken effect for some of its rows; check before"
+        " running it again, or put it into atomic()"
+    )
+
+
+def _decide_one(verdict: Verdict, kind: Kind, at: Circumstances) -> Decision:
     if verdict.read_only and kind is not Kind.UNREPEATABLE:
         return Decision(Row.REFUSED, "")
     if verdict.write_retry_safe and not verdict.read_only:
@@ -102,15 +120,17 @@ class Budget:
     """The seconds that may be spent on reconnecting and retrying, all together.
 
     ``lent``: by the request or ``retry_atomic`` around a statement; else ``retry_deadline``.
+    ``ended``: whose it was is over.
     """
 
-    __slots__ = ("_clock", "_ends", "lent", "seconds")
+    __slots__ = ("_clock", "_ends", "ended", "lent", "seconds")
 
     def __init__(
         self, seconds: float, clock: Clock = time.monotonic, *, lent: bool = False
     ) -> None:
         self.seconds = seconds
         self.lent = lent
+        self.ended = False
         self._clock = clock
         self._ends = clock() + seconds
 

@@ -47,7 +47,7 @@ class Session:
         due: the session is gone; the next one has to be given all this before it is used.
     """
 
-    __slots__ = ("_before", "_marks", "_unit", "due", "pending", "pinned_by", "settings")
+    __slots__ = ("_before", "_marks", "_units", "due", "pending", "pinned_by", "settings")
 
     def __init__(self) -> None:
         self.pinned_by = ""
@@ -55,9 +55,10 @@ class Session:
         self.pending: list[Assignment] = []
         self.due = False
         self._marks: dict[str, int] = {}
-        # The last unit of work that ran anything of note here, and what was held before it.
-        self._unit: object = None
-        self._before: tuple[str, dict[str, Assignment]] = ("", {})
+        # The last units of work, one within the other, that ran anything of note here, and what was
+        # held before each.
+        self._units: tuple[object, ...] = ()
+        self._before: dict[object, tuple[str, dict[str, Assignment]]] = {}
 
     @property
     def holds(self) -> bool:
@@ -73,7 +74,7 @@ class Session:
         driver: Any = None,
         replays: bool = True,
         saving: bool = False,
-        unit: object = None,
+        units: tuple[object, ...] = (),
     ) -> None:
         """Take note of a statement that succeeded; called only for texts not yet known.
 
@@ -84,10 +85,12 @@ class Session:
             driver: the driver's connection, by which it quotes composed SQL.
             replays: whether settings are made again (option ``replay_session``).
             saving: whether Django itself deals with savepoints.
-            unit: stands for the unit of work it belongs to, ``None`` for none.
+            units: stand for the units of work it belongs to, one within the other.
         """
-        if unit is not self._unit:
-            self._unit, self._before = unit, (self.pinned_by, dict(self.settings))
+        if units != self._units:
+            held = (self.pinned_by, dict(self.settings))
+            self._units = units
+            self._before = {unit: self._before.get(unit, held) for unit in units}
         if not isinstance(sql, (str, bytes)) and not hasattr(sql, "as_string"):
             self.pin(f"a statement given as {type(sql).__name__}")
             return
@@ -165,10 +168,11 @@ class Session:
 
     def before(self, unit: object) -> Session:
         """What was held when this unit of work began; the session itself if it changed nothing."""
-        if unit is not self._unit or self._before == (self.pinned_by, self.settings):
+        held = self._before.get(unit)
+        if held is None or held == (self.pinned_by, self.settings):
             return self
         earlier = Session()
-        earlier.pinned_by, earlier.settings = self._before
+        earlier.pinned_by, earlier.settings = held
         return earlier
 
     def gone(self) -> Session:

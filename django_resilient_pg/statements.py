@@ -58,20 +58,27 @@ _WRITING_WORDS = re.compile(
     r"|INTO\b|FOR\s+(?:NO\s+KEY\s+)?UPDATE|FOR\s+(?:KEY\s+)?SHARE)",
     re.IGNORECASE,
 )
+# What may stand in an identifier: of what is not ASCII, everything. A string's prefix or a dollar
+# that follows such a character belongs to it.
+_NOT_INSIDE = r"(?<![A-Za-z0-9_$\x80-\U0010ffff])"
+# Strings with a line's end between them are one, of the first one's kind.
+_CONTINUED = r"""(?:[ \t\f\v]|--[^\n\r]*+)*+[\n\r](?:[ \t\f\v\n\r]|--[^\n\r]*+[\n\r])*+'"""
 _TOKEN = re.compile(
-    r"""
-      (?P<estring>[eE]'(?:[^'\\]|\\.|'')*(?:'|\Z))
-    | (?P<string>(?:[uU]&|[bBxXnN])?'(?:[^']|'')*(?:'|\Z))
-    | (?P<quoted>(?:[uU]&)?"(?:[^"]|"")*(?:"|\Z))
-    | (?P<dollar>(?<![\w$])\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?(?:\$(?P=tag)\$|\Z))
-    | (?P<line>--[^\n]*)
+    rf"""
+      (?P<estring>{_NOT_INSIDE}[eE]'(?:[^'\\]|\\(?:.|\Z)|''|'{_CONTINUED})*+(?:'|\Z))
+    | (?P<string>(?:[uU]&|[bBxXnN])?'(?:[^']|'')*+(?:'|\Z))
+    | (?P<quoted>(?:[uU]&)?"(?:[^"]|"")*+(?:"|\Z))
+    | (?P<dollar>{_NOT_INSIDE}\$
+        (?P<tag>(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?)\$
+        .*?(?:\$(?P=tag)\$|\Z))
+    | (?P<line>--[^\n\r]*)
     | (?P<block>/\*)
     """,
     re.VERBOSE | re.DOTALL,
 )
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
-_WORD = re.compile(r"[A-Za-z_\x80-\uffff][\w$\x80-\uffff]*")
-_CALL = re.compile(r'("(?:[^"]|"")+"|[A-Za-z_\x80-\uffff][\w$\x80-\uffff]*)\s*\(')
+_WORD = re.compile(r"[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*")
+_CALL = re.compile(r'("(?:[^"]|"")+"|[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)\s*\(')
 _NOT_A_CALL = re.compile(r"\bAS\s+\Z", re.IGNORECASE)
 _CTE_COLUMNS = re.compile(r"\([^()]*\)\s*AS\s+(?:NOT\s+MATERIALIZED\s*|MATERIALIZED\s*)?\(", re.I)
 _ADVISORY = re.compile(r"\bpg_(?:try_)?advisory_(?:lock|unlock)", re.IGNORECASE)

@@ -2,13 +2,22 @@
 
 The engine notes the texts of what took effect: statements in autocommit and committed transactions,
 on every alias. They are read only if the unit failed. A context variable holds the unit, so it
-crosses ``sync_to_async`` with the request.
+crosses ``sync_to_async`` with the request, and goes with tasks and threads that run in a copy of
+its context. These may outlive the attempt that started them: whatever is sent asks first whether
+its attempt has been given up. It says so before it asks, and whoever gives an attempt up asks in
+the opposite order, so that one of the two notices the other without a lock.
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
+import weakref
+from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from .errors import AttemptAbandoned
 
 if TYPE_CHECKING:
     from .retry import Budget
@@ -19,24 +28,57 @@ MOST_TEXTS: Final = 500
 
 
 class Unit:
-    """One unit of work.
+    """One unit of work: one attempt at a request.
 
     Attributes:
         budget: what all statements of the unit may spend on reconnecting and retrying, together.
+        parent: the unit that this one is part of, for which all counts too.
         texts: by alias, different texts of what took effect, or may have.
         hooks: ``on_commit`` hooks that have run.
         uncounted: statements of which it cannot be told what they did, by alias.
         foreign: aliases of other engines that were used: nobody counts what took effect there.
+        sending: texts of what is being sent, by cursor; of a COMMIT ``None``, by connection.
+        abandoned: it is run again, by another unit: nothing more may be done for this one.
+        ended: it is over; what goes on in its context has no part in its budget.
     """
 
-    __slots__ = ("budget", "foreign", "hooks", "texts", "uncounted")
+    __slots__ = (
+        "__weakref__",
+        "_deciding",
+        "abandoned",
+        "budget",
+        "ended",
+        "foreign",
+        "hooks",
+        "parent",
+        "sending",
+        "texts",
+        "uncounted",
+    )
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, parent: Unit | None = None) -> None:
         self.budget = budget
+        self.parent = parent
         self.texts: dict[str, set[str]] = {}
         self.hooks = 0
         self.uncounted: set[str] = set()
         self.foreign: set[str] = set()
+        self.sending: dict[Any, object] = {}
+        self.abandoned = self.ended = False
+        self._deciding = threading.Lock()
+
+    def again(self) -> Unit:
+        """The unit of the next attempt."""
+        return Unit(self.budget, self.parent)
+
+    def line(self) -> Iterator[Unit]:
+        """This unit and all that it is part of."""
+        unit: Unit | None = self
+        while unit is not None:
+            yield unit
+            unit = unit.parent
+
+    # -- counting ---------------------------------------------------------------------------
 
     def took_effect(self, alias: str, text: object) -> None:
         """Note one statement."""
@@ -45,9 +87,131 @@ class Unit:
             self.uncounted.add(alias)
         else:
             texts.add(text)
+        if self.parent is not None:
+            self.parent.took_effect(alias, text)
+
+    def ran_hooks(self, number: int) -> None:
+        """Note that so many hooks run now."""
+        for unit in self.line():
+            unit.hooks += number
+
+    def cannot_tell(self, alias: str) -> None:
+        """Note that nobody knows what was done on this alias."""
+        for unit in self.line():
+            unit.uncounted.add(alias)
+
+    def used_foreign(self, alias: str) -> None:
+        """Note the use of another engine's connection."""
+        for unit in self.line():
+            unit.foreign.add(alias)
+
+    def counted(self) -> int:
+        """How much has been noted; grows with everything that is new."""
+        texts = sum(len(texts) for texts in self.texts.copy().values())
+        return self.hooks + len(self.uncounted) + len(self.foreign) + texts
+
+    # -- what is being sent -----------------------------------------------------------------
+
+    def begin(self, what: Any, text: object = None) -> None:
+        """Something is about to be sent. To be ended, unless this raises.
+
+        Args:
+            what: the cursor of a statement, the connection of a COMMIT.
+            text: of the statement.
+
+        Raises:
+            AttemptAbandoned: it must not be.
+        """
+        self.sending[what] = text
+        if self.abandoned or self.parent is not None:
+            for unit in self.line():
+                unit.sending[what] = text
+            try:
+                self.check(_alias(what))
+            except AttemptAbandoned:
+                self.end(what)
+                raise
+
+    def end(self, what: Any) -> None:
+        """It has been sent, and what it did is noted."""
+        self.sending.pop(what, None)
+        if self.parent is not None:
+            self.parent.end(what)
+
+    def check(self, alias: str) -> None:
+        """Ask whether something that has been noted may be done.
+
+        Raises:
+            AttemptAbandoned: it must not be.
+        """
+        for unit in self.line():
+            if unit.abandoned:
+                with unit._deciding:
+                    pass  # it may be taken back yet
+                if unit.abandoned:
+                    raise AttemptAbandoned(
+                        "The attempt at the request that this belongs to has lost a connection and"
+                        f' is made again, so nothing more is done on "{alias}" for it; have the'
+                        " view wait for all tasks and threads that it starts."
+                    )
+
+    # -- giving up --------------------------------------------------------------------------
+
+    def count_sending(self) -> None:
+        """Note the statements that are being sent: they may take effect."""
+        for what, text in self.sending.copy().items():
+            if text is not None:
+                self.took_effect(_alias(what), text)
+
+    def abandon(self, counted: int) -> bool:
+        """Let nothing more be done for this unit, if nothing was but what has been judged.
+
+        Args:
+            counted: what :meth:`counted` said before it was judged.
+
+        Returns:
+            Whether that is so; if not, all goes on as before.
+        """
+        with self._deciding:
+            self.abandoned = True
+            # In this order: what ends is noted before it is taken out.
+            known = all(self._is_known(*one) for one in self.sending.copy().items())
+            if known and self.counted() == counted:
+                _keep_asking(self)
+                return True
+            self.abandoned = False
+            return False
+
+    def _is_known(self, what: Any, text: object) -> bool:
+        return text is not None and text in self.texts.get(_alias(what), ())
 
 
-#: All units under way in this process: while there is none, statements need not look for theirs.
-UNDER_WAY: list[Unit] = []
+def _alias(what: Any) -> str:
+    return str(getattr(what, "db", what).alias)
+
+
+#: One entry for every unit under way in this process, or abandoned and still in somebody's context:
+#: while there is none, statements need not look for theirs.
+UNDER_WAY: list[object] = []
 #: The unit under way in this context, if any.
 UNIT: ContextVar[Unit | None] = ContextVar("django_resilient_pg_unit", default=None)
+
+
+def around() -> Unit | None:
+    """What a new unit is part of: the unit of this context, unless that is over."""
+    unit = UNIT.get()
+    while unit is not None and unit.ended and not unit.abandoned:
+        unit = unit.parent
+    return unit
+
+
+def _keep_asking(unit: Unit) -> None:
+    """Have statements look for their unit for as long as somebody has this one."""
+    entry = object()
+    UNDER_WAY.append(entry)
+    weakref.finalize(unit, _forget, entry).atexit = False
+
+
+def _forget(entry: object) -> None:
+    with contextlib.suppress(ValueError):  # a forked child begins with its own
+        UNDER_WAY.remove(entry)

@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 from rest_framework.viewsets import ViewSet
 
-from django_resilient_pg.decorators import replayable
+from django_resilient_pg.decorators import not_replayable, replayable
 from tests.server.request_views import create, lose_while_writing, lost_reads
 
 
@@ -64,7 +64,43 @@ def function(request: Request) -> Response:
     return Response(lost_reads("function"))
 
 
+@api_view(["GET", "POST"])
+@not_replayable
+@authentication_classes([])
+@permission_classes([])
+def kept_from_it(request: Request) -> Response:
+    return Response(lost_reads("kept_from_it"))
+
+
+@api_view(["POST"])
+@authentication_classes([])
+@permission_classes([])
+@replayable
+def allowed(request: Request) -> Response:
+    lose_while_writing("allowed", "joe")
+    return Response("allowed")
+
+
+@replayable
+@api_view(["POST"])
+@not_replayable
+@authentication_classes([])
+@permission_classes([])
+def contradicting(request: Request) -> Response:
+    return Response(lost_reads("contradicting"))
+
+
+class Kept(Open, ViewSet):
+    @not_replayable
+    def list(self, request: Request) -> Response:
+        return Response(lost_reads("kept"))
+
+
 urlpatterns = [
+    path("kept_from_it/", kept_from_it),
+    path("allowed/", allowed),
+    path("contradicting/", contradicting),
+    path("kept/", Kept.as_view({"get": "list"})),
     path("rest/", Rest.as_view()),
     path("rest_set/", RestSet.as_view({"get": "list", "post": "create"})),
     path("answered/", Answered.as_view()),

@@ -501,6 +501,29 @@ def test_rest_writes_that_are_not() -> None:
     assert (response.status_code, runs, names()) == (500, ["rest"], [])
 
 
+@pytest.mark.parametrize(
+    ("view", "method"),
+    [
+        ("kept_from_it", "get"),
+        ("kept_from_it", "post"),
+        ("contradicting", "post"),
+        ("kept", "get"),
+        ("kept", "head"),
+    ],
+)
+def test_not_replayable_holds_below_api_view_too(view: str, method: str) -> None:
+    """DRF asks for its own decorators to be written so, and keeps nothing of what is below."""
+    with override_settings(ROOT_URLCONF="tests.server.rest_views"):
+        assert send(f"/{view}/", method).status_code == 500
+    assert runs == [view]
+
+
+def test_replayable_holds_below_api_view_too() -> None:
+    with override_settings(ROOT_URLCONF="tests.server.rest_views"):
+        assert send("/allowed/", "post").status_code == 200
+    assert (runs, names()) == (["allowed"] * 2, ["joe", "joe2"])
+
+
 def test_what_rest_answers_is_rolled_back_and_not_run_again() -> None:
     """``APIException``: DRF calls ``set_rollback()`` and answers; nothing reaches Django."""
     with override_settings(ROOT_URLCONF="tests.server.rest_views"), atomic_requests():

@@ -305,6 +305,19 @@ def test_a_generator_of_parameters_is_not_gone_through_twice(
     assert stage.rows() == []
 
 
+def test_a_text_that_the_server_reads_otherwise_is_not_run_again(
+    stage_of: Callable[..., Stage],
+) -> None:
+    """Several statements, because here a backslash escapes a quote."""
+    stage = stage_of()
+    stage.run("SET standard_conforming_strings = off")
+    stage.run("SET escape_string_warning = off")
+    sql = f"SELECT pg_sleep(1), '\\' , ' ; COMMIT; INSERT INTO {TABLE} (value) VALUES (1); -- '"
+    with pytest.raises(Error), stage.killed_midway():
+        stage.run(sql)
+    assert stage.rows() == []
+
+
 # -- session state ----------------------------------------------------------------------------
 
 

@@ -83,6 +83,26 @@ def test_a_write_that_may_have_taken_effect_is_never_run_again(
         assert row is None
 
 
+REFUSED = replace(LOST, read_only=True)
+
+
+@pytest.mark.parametrize("verdict", [LOST, NOT_SENT, REFUSED])
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("at", [AUTOCOMMIT, FIRST, LATER])
+def test_many_rows_of_which_some_may_have_taken_effect(
+    verdict: Verdict, kind: Kind, at: Circumstances
+) -> None:
+    """A transaction is lost as a whole; in autocommit only reads may run again, as reads."""
+    many, one = decide(verdict, kind, replace(at, many=True)), decide(verdict, kind, at)
+    if at is LATER or (at is FIRST and kind is not Kind.UNREPEATABLE):
+        assert many == one
+    elif kind is Kind.READ and verdict is not REFUSED:
+        assert many.row is Row.READ
+    else:
+        assert many.row is None
+        assert "for some of its rows" in many.why
+
+
 def test_djangos_own_savepoint_may_come_first() -> None:
     at = Circumstances(autocommit=False, untouched=True, savepoint=True)
     assert decide(LOST, Kind.UNREPEATABLE, at).row is Row.FIRST

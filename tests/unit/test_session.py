@@ -275,12 +275,12 @@ def test_a_transaction_ended_by_hand_pins() -> None:
 def test_what_was_held_before_a_unit_of_work_is_known() -> None:
     made, first, second = noted("SET a.b = 1"), object(), object()
     assert made.before(first) is made
-    made.note("SELECT 1 -- of note", unit=first)
+    made.note("SELECT 1 -- of note", units=(first,))
     assert made.before(first) is made, "it has changed nothing"
-    made.note("SET a.b = 2", unit=first)
-    made.note("SET a.c = 2", unit=first)
+    made.note("SET a.b = 2", units=(first,))
+    made.note("SET a.c = 2", units=(first,))
     assert [one.sql for one in made.before(first).settings.values()] == ["SET a.b = 1"]
-    made.note("LISTEN x", unit=second)
+    made.note("LISTEN x", units=(second,))
     assert made.before(second).pinned_by == ""
     assert list(made.before(second).settings) == ["a.b", "a.c"]
 

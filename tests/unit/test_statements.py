@@ -23,6 +23,8 @@ READS = [
     'SELECT "update" FROM "for update"',
     "SELECT E'it\\'s; fine'",
     "SELECT 'a\\'",
+    "SELECT E'a'\n'\\'; fine'",
+    "SELECT t.e'\\'; fine', (e'\\';')",
     "SELECT $1, %s FROM x WHERE y = %(name)s",
     "SELECT 'it''s' || U&'\\0441'",
 ]
@@ -40,6 +42,12 @@ WRITES = [
 ]
 UNREPEATABLE = [
     "SELECT 1; SELECT 2",
+    "SELECT name'\\'; INSERT INTO x VALUES (1); SELECT '1'",
+    "SELECT E'a'\n'\\' , '; INSERT INTO x VALUES (1); --'",
+    "SELECT E'a' -- b\r'\\' , '; INSERT INTO x VALUES (1); --'",
+    "SELECT 1 --\r; INSERT INTO x VALUES (1)",
+    "SELECT $€$ ' $€$; INSERT INTO x VALUES (1); --'",
+    "SELECT 1 AS €$$; INSERT INTO x VALUES (1); --$$",
     "SELECT 1; COMMIT; INSERT INTO x VALUES (1)",
     "SELECT 'a\\'; DELETE FROM x; --'",
     "CALL p()",

@@ -1,0 +1,111 @@
+"""What a unit of work counts, and when it may be given up. With a server: test_effects."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from django_resilient_pg.errors import AttemptAbandoned
+from django_resilient_pg.retry import Budget
+from django_resilient_pg.units import UNDER_WAY, UNIT, Unit, around
+
+
+class Connection:
+    """As much of one as a unit looks at."""
+
+    alias = "a"
+
+
+class Cursor:
+    """As much of one as a unit looks at."""
+
+    db = CONNECTION = Connection()
+
+
+def unit(parent: Unit | None = None) -> Unit:
+    return Unit(Budget(10.0), parent)
+
+
+def test_all_counts_for_the_parents_too() -> None:
+    outer = unit()
+    inner = unit(unit(outer))
+    inner.took_effect("a", "SELECT 1")
+    inner.took_effect("b", b"SELECT 2")
+    inner.ran_hooks(2)
+    inner.cannot_tell("c")
+    inner.used_foreign("d")
+    for one in inner.line():
+        assert one.texts == {"a": {"SELECT 1"}, "b": set()}
+        assert (one.hooks, one.uncounted, one.foreign) == (2, {"b", "c"}, {"d"})
+        assert one.counted() == 6
+
+
+def test_what_is_under_way_must_have_been_judged() -> None:
+    given_up, cursor = unit(), Cursor()
+    given_up.begin(cursor, "SELECT 1")
+    assert not given_up.abandon(given_up.counted()), "nobody has looked at it"
+    given_up.count_sending()
+    counted = given_up.counted()
+    given_up.took_effect("a", "INSERT")
+    assert not given_up.abandon(counted), "something has ended in between"
+    given_up.begin(Cursor.CONNECTION)
+    assert not given_up.abandon(given_up.counted()), "a COMMIT is under way"
+    given_up.end(Cursor.CONNECTION)
+    given_up.check("a")
+    assert given_up.abandon(given_up.counted())
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_nothing_is_sent_for_what_was_given_up(depth: int) -> None:
+    outer = below = unit()
+    for _ in range(depth):
+        below = unit(below)
+    before = list(UNDER_WAY)
+    assert outer.abandon(0)
+    assert len(UNDER_WAY) == len(before) + 1, "statements look for their unit"
+    cursor = Cursor()
+    with pytest.raises(AttemptAbandoned, match='nothing more is done on "a"'):
+        below.begin(cursor, "SELECT 1")
+    assert [one.sending for one in below.line()] == [{}] * (depth + 1)
+    below.ended = outer.ended = True
+    with pytest.raises(AttemptAbandoned):
+        below.check("a")
+    outer.again().begin(cursor, "SELECT 1")
+    del outer, below
+    assert before == UNDER_WAY
+
+
+def test_who_comes_while_it_is_decided_waits() -> None:
+    """And goes on if it was decided so."""
+    one, done = unit(), threading.Event()
+
+    def send() -> None:
+        one.begin(Cursor(), "SELECT 1")
+        done.set()
+
+    with one._deciding:
+        one.abandoned = True
+        thread = threading.Thread(target=send)
+        thread.start()
+        assert not done.wait(0.05)
+        one.abandoned = False
+    thread.join()
+    assert done.is_set()
+
+
+def test_a_unit_is_part_of_the_nearest_that_is_not_over() -> None:
+    outer = unit()
+    inner = unit(outer)
+    token: Any = UNIT.set(inner)
+    try:
+        assert around() is inner
+        inner.ended = True
+        assert around() is outer
+        outer.ended = True
+        assert around() is None
+        outer.abandoned = True
+        assert around() is outer, "what it starts is not done either"
+    finally:
+        UNIT.reset(token)
