@@ -2,11 +2,12 @@
 
 A default survey makes three connections (one that sends nothing, one for TLS, one that logs in)
 and five round trips after the login; behind a pooler it logs in once or twice more and asks at most
-four questions more.
+seven questions more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -178,27 +179,32 @@ def survey(alias: str, timeout: float = TIMEOUT) -> Survey:
         connect,
         timeout,
         primary=bool(known.options.primary),
-        examine=lambda link: seen.update(_examine(known.target, connect, link, timeout)),
+        examine=lambda link: _examine(known.target, connect, link, timeout, seen),
     )
     found = replace(known, walk=way, server=seen.get("server"))
-    pooler = seen.get("pooler") if way.facts and way.facts.path is Path.POOLER else None
+    behind = way.facts is not None and way.facts.path is Path.POOLER
+    pooler = seen.get("pooler", _NOT_LOOKED_AT) if behind else None
     return replace(found, pooler=pooler, limits=_limits(wrapper, found))
 
 
-def _examine(aim: Target, connect: Connector, link: Link, timeout: float) -> dict[str, object]:
+# Said, lest nothing found be taken for nothing there.
+_NOT_LOOKED_AT: Final = Pooler(None, "The pooler did not answer in time.")
+
+
+def _examine(
+    aim: Target, connect: Connector, link: Link, timeout: float, found: dict[str, Any]
+) -> None:
     """Ask the open session; whatever it does not answer in time stays unknown."""
 
-    def ask() -> dict[str, object]:
-        found: dict[str, object] = {"server": serverside.ask(link)}
+    def ask() -> None:
+        # At once: what comes after it may take too long.
+        found["server"] = serverside.ask(link)
         [(process,)] = link.ask("SELECT pg_backend_pid()")
         if link.backend_pid() and process != link.backend_pid():
             found["pooler"] = poolers.look(aim, connect, link)
-        return found
 
-    try:
-        return limited(ask, timeout, stop=lambda: hang_up(link.fd))
-    except (TimeoutError, link.connection.Error):
-        return {}
+    with contextlib.suppress(TimeoutError, link.connection.Error):
+        limited(ask, timeout, stop=lambda: hang_up(link.fd))
 
 
 def _limits(wrapper: BaseDatabaseWrapper, found: Survey) -> Limits | None:

@@ -390,6 +390,7 @@ CASES = [
             project={"prepare_threshold": 5},
         ),
     ),
+    Case("W133", known(pooler=Pooler(None, "Nobody knows.")), known(pooler=PGBOUNCER)),
     Case(
         "W141",
         known(facts={"in_recovery": True}, project={"routed": True}),
