@@ -59,11 +59,12 @@ def sentences(result: ProbeResult) -> list[str]:
     """Return what was found and what follows, a sentence or two each."""
     told = [_series(found) for found in (result.off, result.on) if found.sessions]
     told.append(_conclusion(result))
+    count = "1 session" if result.sessions == 1 else f"{result.sessions} sessions"
+    if result.spared:
+        told.append(f"Measured with {count} only: {result.spared}.")
     if result.refusal:
-        told.append(
-            f"There were {result.sessions} sessions only, the next one was refused: "
-            f"{result.refusal.rstrip('.')}."
-        )
+        reason = result.refusal.rstrip(".")
+        told.append(f"Measured with {count} only, the next one was refused: {reason}.")
     if result.interrupted:
         told.append(
             f"Interrupted after {_time(result.seconds)}: what takes longer is not known. Let it "

@@ -8,9 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from django.db import connections
 
+from django_resilient_pg.diagnosis.attempts import Connector, attempt
 from django_resilient_pg.diagnosis.drill import drill
+from django_resilient_pg.diagnosis.endings import opener
+from django_resilient_pg.diagnosis.idleness import sentences
 from django_resilient_pg.diagnosis.poolers import Pooler
+from django_resilient_pg.diagnosis.probe import Progress, probe_idle
+from django_resilient_pg.diagnosis.shares import share_of
 from django_resilient_pg.diagnosis.survey import Survey, survey
 from testproject.postgres import Server
 from tests.engines import STOCK, Connections
@@ -134,3 +140,53 @@ def test_threads_end_with_it(server: Server, make_connection: Connections) -> No
     while any(each.name in names for each in threading.enumerate()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+# -- the probe --------------------------------------------------------------------------------
+
+
+class Application:
+    """Asks through the pooler while the probe waits."""
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+        self.seconds: float | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        if self.seconds is None and progress.seconds > 2.5:
+            began = time.monotonic()
+            link, _ = attempt(Connector.of(connections[self.alias]), {}, 5.0)
+            link.ping(5.0)
+            self.seconds = time.monotonic() - began
+            link.close()
+
+
+@pytest.mark.parametrize("size", [1, 4, 20])
+@pytest.mark.parametrize("console", [True, False])
+def test_the_probe_leaves_the_application_its_servers(
+    server: Server, make_connection: Connections, size: int, console: bool
+) -> None:
+    """A session that waits for a server is not one that died of idleness."""
+    with pooled(server, make_connection, console=console, default_pool_size=size) as alias:
+        seen = survey(alias)
+        share = share_of(seen)
+        assert share is not None
+        application = Application(alias)
+        connect = opener(Connector.of(connections[alias]), 5.0)
+        result = probe_idle(connect, 5.0, share=share, report=application)
+    assert result.off.died is None
+    assert result.on.died is None
+    assert result.off.survived >= 5.0
+    assert result.sessions == {1: 1, 4: 2, 20: 10 if console else 4}[size]
+    assert f"{result.sessions} session" in " ".join(sentences(result))
+    assert application.seconds is not None
+    if size > 1:
+        assert application.seconds < 1.0
+
+
+def test_idle_sessions_hold_no_server_of_a_transaction_pooler(
+    server: Server, make_connection: Connections
+) -> None:
+    with pooled(server, make_connection, pool_mode="transaction") as alias:
+        assert share_of(survey(alias)) is None
+    assert share_of(survey(make_connection().alias)) is None
