@@ -5,11 +5,13 @@ from __future__ import annotations
 import enum
 import math
 
+from ..ageing import Limit
 from ..keepalives import TCP_DEFAULTS
 from ..verdicts import Reason
 from .endings import Ending, How
 from .probe import ProbeResult
 from .series import Found
+from .survey import Measured
 
 
 class Cure(enum.Enum):
@@ -53,6 +55,17 @@ def settings(result: ProbeResult, *, resilient: bool) -> dict[str, object]:
         return {"OPTIONS": {"resilience": {"idle_timeout": good}}}
     # No connection is idle for longer than it exists.
     return {"CONN_MAX_AGE": math.floor(good / 2)}
+
+
+def measured(result: ProbeResult) -> Measured | None:
+    """Return what the findings are to know of it, ``None`` if there is no idle timeout."""
+    found = cure(result)
+    if found not in {Cure.KEEPALIVES, Cure.SHORT_IDLENESS}:
+        return None
+    died = min(each.died or 0.0 for each in (result.off, result.on) if each.limited)
+    good = _good(result)
+    limit = Limit(good, f"the idle timeout measured by --probe-idle ({_time(died)})")
+    return Measured(limit, died, _keepalives(good) if found is Cure.KEEPALIVES else {})
 
 
 def sentences(result: ProbeResult) -> list[str]:

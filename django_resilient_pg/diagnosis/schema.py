@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from django_resilient_pg import __version__
 
-from . import fixes
+from . import fixes, idleness
 from .checklist import checklist
 from .details import details
 from .findings import Level
@@ -118,8 +118,24 @@ def _database(inspection: Inspection, fail_level: Level) -> dict[str, Any]:
         "checklist": [step._asdict() for step in checklist(survey)],
         "fix": plain(fixes.merged(inspection.findings)),
         "sslmodes": plain(inspection.ladder),
-        "probe_idle": plain(inspection.probe),
+        "probe_idle": _probe(inspection),
         "drill": plain(inspection.drill),
+    }
+
+
+def _probe(inspection: Inspection) -> dict[str, Any] | None:
+    """The result with what follows from it; a refusal has no result."""
+    probe = inspection.probe
+    if probe is None:
+        return None
+    if isinstance(probe, str):
+        return {"refused": probe, "sentences": [f"Not measured: {probe}"]}
+    resilient = inspection.survey.project.resilient
+    return {
+        **plain(probe),
+        "cure": idleness.cure(probe).value,
+        "settings": plain(idleness.settings(probe, resilient=resilient)),
+        "sentences": idleness.sentences(probe),
     }
 
 

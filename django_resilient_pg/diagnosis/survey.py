@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import django
 from django.core.exceptions import ImproperlyConfigured
@@ -42,6 +42,20 @@ from .target import Target, target
 _LOOPBACK: Final = ("127.", "::1")
 
 
+class Measured(NamedTuple):
+    """What ``--probe-idle`` has found.
+
+    Attributes:
+        limit: the idle time that is good for certain.
+        died: seconds after which connections are dead.
+        keepalives: the parameters that prevent it, ``{}`` if none do.
+    """
+
+    limit: Limit
+    died: float
+    keepalives: Mapping[str, object]
+
+
 @dataclass(frozen=True, slots=True)
 class Survey:
     """What is known of one alias. Times are in seconds.
@@ -59,6 +73,7 @@ class Survey:
         limits: how long connections may live and stay idle.
         server: what the session told.
         pooler: if there is one.
+        measured: the idle timeout, if it was measured and there is one.
         now: when this was.
     """
 
@@ -75,6 +90,7 @@ class Survey:
     limits: Limits | None = None
     server: ServerSide | None = None
     pooler: Pooler | None = None
+    measured: Measured | None = None
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
@@ -120,6 +136,8 @@ class Survey:
         if self.pooler is not None and self.pooler.client_idle_timeout:
             seconds = self.pooler.client_idle_timeout
             known.append(Limit(seconds, f"client_idle_timeout of the pooler ({seconds:g} s)"))
+        if self.measured is not None and not self.measured.keepalives:
+            known.append(self.measured.limit)
         return min(known, key=lambda limit: limit.seconds, default=None)
 
     @property

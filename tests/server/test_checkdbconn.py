@@ -16,6 +16,10 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
+from django_resilient_pg.diagnosis import reports
+from django_resilient_pg.diagnosis.findings import Level
+from django_resilient_pg.diagnosis.inspection import Inspection
+from django_resilient_pg.diagnosis.survey import survey
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections
 
@@ -198,6 +202,7 @@ def _shell(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--database", "defualt"], 2, "defualt"),
         (["--fail-level", "critical"], 2, "critical"),
         (["--probe-idle", "abc"], 2, "abc"),
+        (["--probe-idle", "1"], 2, "the nearest is 5 s"),
         ([], 1, 'Not in order: "default".'),
     ],
 )
@@ -212,14 +217,35 @@ def test_the_exit_status_reaches_the_shell(
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
-    [({"probe_idle": 1.0}, "1 s is out of bounds"), ({"wait": -1.0}, "-1 s is no time to wait")],
+    [
+        ({"probe_idle": 1.0}, "--probe-idle: 1 s is out of bounds, the nearest is 5 s."),
+        ({"probe_idle": float("nan")}, "the nearest is 5 s."),
+        ({"probe_idle": 1e6}, "the nearest is 86400 s."),
+        ({"wait": -1.0}, "--wait: -1 s is out of bounds, the nearest is 0 s."),
+    ],
 )
-def test_an_option_out_of_bounds_is_named(
+def test_an_option_out_of_bounds_is_named_before_anything_runs(
     make_connection: Connections, options: dict[str, Any], complaint: str
 ) -> None:
-    _, complaints, status = run(make_connection().alias, **options)
-    assert status == 2
+    said, complaints, status = run(make_connection(**UNREACHABLE).alias, **options)
+    assert (said, status) == ("", 2)
     assert complaint in complaints
+
+
+def test_a_refused_probe_leaves_the_report(make_connection: Connections) -> None:
+    found = Inspection.of(survey(make_connection(CONN_MAX_AGE=60).alias), "Too many connections.")
+    assert found.verdict == "Reachable, with an idle probe that was refused."
+    assert found.exit_status(Level.ERROR) == 1
+    text = " ".join(line.text for line in reports.report(found))
+    assert "Not measured: Too many connections." in text
+
+
+def test_a_drill_that_fails_is_not_healthy(make_connection: Connections) -> None:
+    alias = make_connection(STOCK, CONN_MAX_AGE=0).alias
+    said, complaints, status = run(alias, drill=True)
+    assert status == 1
+    assert "and a drill that failed." in words(said)
+    assert "Drill, 1 of 4: A read" in complaints
 
 
 # -- waiting ----------------------------------------------------------------------------------

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
-from ...diagnosis import reports, schema
+from ...diagnosis import bounds, reports, schema
 from ...diagnosis.attempts import Connector, Refused
 from ...diagnosis.drill import drill
 from ...diagnosis.endings import opener
 from ...diagnosis.findings import Level
 from ...diagnosis.inspection import LEVELS, Inspection
 from ...diagnosis.ladder import sslmodes
-from ...diagnosis.probe import DEFAULT, Progress, probe_idle
+from ...diagnosis.probe import DEFAULT, LEAST, MOST, ProbeResult, Progress, probe_idle
+from ...diagnosis.refusals import sentence
+from ...diagnosis.shares import share_of
 from ...diagnosis.survey import Survey, survey
 from ...diagnosis.waiting import wait_for
 
 _LOGIN = 10.0
+_SECONDS = {"probe_idle": bounds.seconds(LEAST, MOST), "wait": bounds.seconds(0, bounds.DAY)}
 
 
 class Command(BaseCommand):
@@ -51,14 +54,19 @@ class Command(BaseCommand):
         add("--sslmodes", action="store_true", help="try every sslmode and say which to set")
         add(
             "--probe-idle",
-            type=float,
+            type=_SECONDS["probe_idle"],
             nargs="?",
             const=DEFAULT,
             metavar="SECONDS",
             help="measure the path's idle timeout with idle sessions (default: %(const)g)",
         )
         add("--drill", action="store_true", help="end an own session, and show what survives")
-        add("--wait", type=float, metavar="SECONDS", help="wait until connections are accepted")
+        add(
+            "--wait",
+            type=_SECONDS["wait"],
+            metavar="SECONDS",
+            help="wait until connections are accepted",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Check each alias.
@@ -68,6 +76,7 @@ class Command(BaseCommand):
                 3: a configuration that waiting will not cure.
         """
         self._options = options
+        self._check_seconds()
         level = LEVELS[options["fail_level"]]
         done: list[Inspection] = []
         for alias in self._aliases():
@@ -82,6 +91,16 @@ class Command(BaseCommand):
             names = ", ".join(f'"{each.alias}"' for each in bad)
             raise CommandError(f"Not in order: {names}.", returncode=status)
 
+    def _check_seconds(self) -> None:
+        """What ``call_command`` hands over has not been through argparse."""
+        for name, parse in _SECONDS.items():
+            if self._options[name] is not None:
+                try:
+                    parse(self._options[name])
+                except ArgumentTypeError as error:
+                    option = f"--{name.replace('_', '-')}"
+                    raise CommandError(f"{option}: {error}", returncode=2) from None
+
     def _aliases(self) -> Iterator[str]:
         for alias in self._options["database"] or list(connections):
             vendor = connections[alias].vendor
@@ -91,48 +110,44 @@ class Command(BaseCommand):
                 self.stderr.write(f'"{alias}" is not PostgreSQL ({vendor}): skipped.')
 
     def _inspect(self, alias: str) -> Inspection:
-        found = Inspection.of(self._survey(alias))
-        target, options = found.survey.target, self._options
-        if found.survey.refused:
-            return found
+        seen, options = self._survey(alias), self._options
         connect = Connector.of(connections[alias])
-        if options["sslmodes"]:
-            tls = found.survey.walk.tls if found.survey.walk is not None else None
-            found = found.adding(ladder=sslmodes(target, connect, tls=tls))
-        if not found.reachable:
+        reachable = seen.walk is not None and seen.walk.failed is None
+        probing = reachable and options["probe_idle"] is not None
+        # Before anything is judged: what it measures is judged too.
+        found = Inspection.of(seen, self._probe(connect, seen) if probing else None)
+        if seen.refused:
             return found
-        if options["drill"]:
-            found = found.adding(drill=drill(found.survey))
-        if options["probe_idle"] is not None:
-            found = found.adding(probe=self._probe(connect, len(target.hosts)))
+        if options["sslmodes"]:
+            tls = seen.walk.tls if seen.walk is not None else None
+            found = found.adding(ladder=sslmodes(seen.target, connect, tls=tls))
+        if options["drill"] and reachable:
+            found = found.adding(drill=drill(seen, self.stderr.write))
         return found
 
     def _survey(self, alias: str) -> Survey:
         seconds = self._options["wait"]
         if seconds is None:
             return survey(alias)
-        try:
-            return wait_for(
-                lambda patience: survey(alias, patience), seconds, report=self._waiting
-            ).last
-        except ValueError as error:
-            raise CommandError(f"--wait: {error}", returncode=2) from None
+        return wait_for(
+            lambda patience: survey(alias, patience), float(seconds), report=self._waiting
+        ).last
 
     def _waiting(self, last: Survey, left: float) -> None:
         stage = last.walk.failed.name if last.walk is not None and last.walk.failed else ""
         self.stderr.write(f'"{last.alias}": not yet (stage {stage}), {left:.0f} s left.')
 
-    def _probe(self, connect: Connector, addresses: int) -> object:
+    def _probe(self, connect: Connector, seen: Survey) -> ProbeResult | str:
+        """The result, or why there is none: the rest of the report is worth having all the same."""
         try:
             return probe_idle(
-                opener(connect, _LOGIN, addresses),
-                self._options["probe_idle"],
+                opener(connect, _LOGIN, len(seen.target.hosts)),
+                float(self._options["probe_idle"]),
                 report=self._progress,
+                share=share_of(seen),
             )
-        except ValueError as error:
-            raise CommandError(f"--probe-idle: {error}", returncode=2) from None
         except Refused as error:
-            raise CommandError(f"--probe-idle: {error}", returncode=1) from None
+            return sentence(f"not even one session came about: {error}")
 
     def _progress(self, progress: Progress) -> None:
         """Once a second on a terminal, else only news: to standard error."""
