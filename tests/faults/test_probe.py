@@ -21,6 +21,7 @@ from django_resilient_pg.diagnosis.attempts import Connector
 from django_resilient_pg.diagnosis.endings import How, opener
 from django_resilient_pg.diagnosis.idleness import Cure, cure, sentences, settings
 from django_resilient_pg.diagnosis.probe import ProbeResult, probe_idle
+from django_resilient_pg.diagnosis.schema import SCHEMA
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections
 from tests.faults import haproxy
@@ -112,7 +113,9 @@ def test_what_was_measured_is_judged(
                 stderr=io.StringIO(),
             )
     assert failed.value.returncode == 1
-    (database,) = json.loads(out.getvalue())["databases"]
+    whole = json.loads(out.getvalue())
+    pytest.importorskip("jsonschema").validate(whole, SCHEMA)
+    (database,) = whole["databases"]
     assert "Healthy" not in database["verdict"]
     (found,) = [one for one in database["findings"] if one["id"] == finding]
     assert found["level"] == "warning"

@@ -279,6 +279,10 @@ def test_json_has_the_documented_schema(make_connection: Connections) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**whole, "schema": 99}, SCHEMA)
     (database,) = whole["databases"]
+    for name in ("survey", "sslmodes", "drill"):
+        changed = {**whole, "databases": [{**database, name: {**database[name], "new": 1}}]}
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(changed, SCHEMA)
     assert database["sslmodes"]["recommended"] == "verify-full"
     assert database["survey"]["facts"]["server_version"] >= 140000
 
