@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
 
 import pytest
 from django.db import connections
@@ -150,30 +147,33 @@ def test_a_shared_session_is_not_ended(
     assert server.backends(database) == [pid]
 
 
-def test_what_was_not_lost_has_not_survived(
+def test_without_the_second_session_nothing_is_said_to_survive(
     make_connection: Connections, server: Server, database: str
 ) -> None:
-    """The second session dies: the read goes on to its end, which proves nothing."""
-    made = make_connection(database=database)
-    seen = survey(made.alias)
-    ends = threading.Thread(target=_end_watchers, args=(server, database))
-    ends.start()
-    result = drill(seen)
-    ends.join()
+    def report(told: str) -> None:
+        if told.startswith("Drill, 2"):
+            server.terminate_all(database)
+
+    result = drill(survey(make_connection(database=database).alias), report)
     assert not result.survived
     assert [step.survived for step in result.steps] == [True, None, None, None], result.sentences
     assert "second session is lost" in result.sentences[1]
 
 
-def _end_watchers(server: Server, database: str) -> None:
-    """End the session that waits for the read."""
-    deadline = time.monotonic() + 10
-    seen: list[Any] = []
-    while not seen and time.monotonic() < deadline:
-        seen = server.execute(
-            "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity"
-            f" WHERE datname = '{database}' AND query LIKE '%%LIKE%%nap%%'"
-        )
+def test_an_ending_midway_that_fails_is_told(
+    make_connection: Connections, server: Server, database: str
+) -> None:
+    """In a thread of its own, where nobody would see the error."""
+    made = make_connection(STOCK, database=database)
+    made.ensure_connection()
+    link, _ = attempt(Connector.of(made), {}, 5.0)
+    with closing(link):
+        ender = Ender(made, link, str)
+        victim = ender.know()
+        server.terminate(link.backend_pid())
+        ender.midway(victim, "mark").join()
+    assert not ender.ended
+    assert "second session is lost" in ender.failed[0]
 
 
 def test_it_tells_each_step_and_nothing_else(
