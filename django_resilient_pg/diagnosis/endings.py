@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from ..drivers import Link
 from ..losses import reason_of
 from ..verdicts import Reason
-from .attempts import Connector, attempt
+from .attempts import Connector, Refusal, Refused, attempt
 
 # What the kernel says when nothing comes back any more: the peer did not end anything.
 _UNANSWERED: Final = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
@@ -131,6 +131,12 @@ def _error(fd: int) -> int:
         return own.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
+#: The rule of a refusal: logged in, but nothing answers, see :func:`opener`.
+NO_SERVER: Final = "no server"
+#: Seconds to wait for the answer to one round trip.
+PATIENCE: Final = 3.0
+
+
 def opener(connect: Connector, seconds: float, addresses: int = 1) -> Callable[[bool], LinkSession]:
     """Return what opens a session for the probe, with or without TCP keepalives.
 
@@ -139,11 +145,17 @@ def opener(connect: Connector, seconds: float, addresses: int = 1) -> Callable[[
         seconds: for each login.
         addresses: how many libpq may have to try.
 
-    What is returned raises :class:`.attempts.Refused`.
+    What is returned raises :class:`.attempts.Refused`. A pooler logs in whom it has no server for:
+    each session therefore asks something at once. From then on it has a server of its own where
+    sessions are not shared, and what is not answered later was not waiting for one.
     """
 
     def open_session(keepalives: bool) -> LinkSession:
         link, _ = attempt(connect, _KEEPALIVES[keepalives], seconds, addresses)
+        if not link.ping(PATIENCE):
+            link.close()
+            why = f"it logged in, but got no answer to its first statement within {PATIENCE:g} s"
+            raise Refused(Refusal(NO_SERVER, True, why, False, PATIENCE))
         return LinkSession(link)
 
     return open_session

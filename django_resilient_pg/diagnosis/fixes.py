@@ -33,7 +33,12 @@ def _fill(whole: dict[str, Any], fix: Mapping[str, Any]) -> None:
 
 def snippet(alias: str, findings: Iterable[Finding]) -> list[str]:
     """The lines to paste into settings.py; none if nothing differs."""
-    whole = merged(findings)
+    return pasteable(alias, merged(findings))
+
+
+def pasteable(alias: str, entries: Mapping[str, Any]) -> list[str]:
+    """The lines that put these entries into the alias' settings."""
+    whole = dict(entries)
     options = dict(whole.pop("OPTIONS", {}))
     place = f"DATABASES[{alias!r}]".replace("'", '"')
     gone = [name for name, value in options.items() if value is None]

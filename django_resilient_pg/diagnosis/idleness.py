@@ -5,11 +5,13 @@ from __future__ import annotations
 import enum
 import math
 
+from ..ageing import Limit
 from ..keepalives import TCP_DEFAULTS
 from ..verdicts import Reason
 from .endings import Ending, How
 from .probe import ProbeResult
 from .series import Found
+from .survey import Measured
 
 
 class Cure(enum.Enum):
@@ -55,15 +57,27 @@ def settings(result: ProbeResult, *, resilient: bool) -> dict[str, object]:
     return {"CONN_MAX_AGE": math.floor(good / 2)}
 
 
+def measured(result: ProbeResult) -> Measured | None:
+    """Return what the findings are to know of it, ``None`` if there is no idle timeout."""
+    found = cure(result)
+    if found not in {Cure.KEEPALIVES, Cure.SHORT_IDLENESS}:
+        return None
+    died = min(each.died or 0.0 for each in (result.off, result.on) if each.limited)
+    good = _good(result)
+    limit = Limit(good, f"the idle timeout measured by --probe-idle ({_time(died)})")
+    return Measured(limit, died, _keepalives(good) if found is Cure.KEEPALIVES else {})
+
+
 def sentences(result: ProbeResult) -> list[str]:
     """Return what was found and what follows, a sentence or two each."""
     told = [_series(found) for found in (result.off, result.on) if found.sessions]
     told.append(_conclusion(result))
+    count = "1 session" if result.sessions == 1 else f"{result.sessions} sessions"
+    if result.spared:
+        told.append(f"Measured with {count} only: {result.spared}.")
     if result.refusal:
-        told.append(
-            f"There were {result.sessions} sessions only, the next one was refused: "
-            f"{result.refusal.rstrip('.')}."
-        )
+        reason = result.refusal.rstrip(".")
+        told.append(f"Measured with {count} only, the next one was refused: {reason}.")
     if result.interrupted:
         told.append(
             f"Interrupted after {_time(result.seconds)}: what takes longer is not known. Let it "

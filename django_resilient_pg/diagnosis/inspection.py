@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from . import idleness
+from .drill import DrillResult
 from .findings import Finding, Level, findings
 from .ladder import Ladder
+from .probe import ProbeResult
 from .survey import Survey
 
 #: What ``--fail-level`` may be, from the strictest.
@@ -21,20 +24,22 @@ class Inspection:
         survey: what is known.
         findings: what follows, the worst first.
         ladder: of ``--sslmodes``.
-        probe: of ``--probe-idle``.
+        probe: of ``--probe-idle``: its result, or why it was refused.
         drill: of ``--drill``.
     """
 
     survey: Survey
     findings: tuple[Finding, ...]
     ladder: Ladder | None = None
-    probe: Any = None
-    drill: Any = None
+    probe: ProbeResult | str | None = None
+    drill: DrillResult | None = None
 
     @classmethod
-    def of(cls, survey: Survey) -> Inspection:
-        """Judge a survey."""
-        return cls(survey, findings(survey))
+    def of(cls, survey: Survey, probe: ProbeResult | str | None = None) -> Inspection:
+        """Judge a survey, with what the idle probe has found."""
+        if isinstance(probe, ProbeResult):
+            survey = replace(survey, measured=idleness.measured(probe))
+        return cls(survey, findings(survey), probe=probe)
 
     def adding(self, **more: Any) -> Inspection:
         """With the result of one more option."""
@@ -55,7 +60,7 @@ class Inspection:
         walk = self.survey.walk
         if walk is not None and walk.exit_status:
             return walk.exit_status
-        if self.drill is not None and not self.drill.survived:
+        if self._failures:
             return 1
         return int(any(one.level >= fail_level for one in self.findings))
 
@@ -67,11 +72,24 @@ class Inspection:
             when = "for now" if walk.retryable else "until the configuration is corrected"
             return f"Not reachable {when}: the stage {walk.failed.name} fails."
         errors, warnings = self.count(Level.ERROR), self.count(Level.WARNING)
-        if not errors and not warnings:
-            return "Healthy: nothing found that ends connections."
         counts = [_plural(errors, "error")] if errors else []
         counts += [_plural(warnings, "warning")] if warnings else []
-        return f"Reachable, with {' and '.join(counts)}."
+        counts += self._failures
+        if not counts:
+            return "Healthy: nothing found that ends connections."
+        *first, last = counts
+        return f"Reachable, with {', '.join(first)}{' and ' if first else ''}{last}."
+
+    @property
+    def _failures(self) -> list[str]:
+        """What was asked for and did not go well, beyond the findings."""
+        told = []
+        if isinstance(self.probe, str):
+            told.append("an idle probe that was refused")
+        if self.drill is not None and not self.drill.survived:
+            failed = self.drill.failed
+            told.append(f"a drill that {'failed' if failed else 'could not be done'}")
+        return told
 
 
 def _plural(number: int, noun: str) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ..drivers import Link
 from .attempts import Connector, Refused, attempt
+from .network import hang_up, limited
 from .target import Target
 
 TIMEOUT: Final = 2.0
+#: Seconds for the answer in a second session, which waits where the pool has no server for it.
+ASKING: Final = 1.0
 _CONSOLE: Final = "pgbouncer"
 _PID: Final = "SELECT pg_backend_pid()"
 
@@ -27,6 +31,8 @@ class Pooler:
         query_wait_timeout: seconds a statement may wait for a server; likewise.
         max_prepared_statements: that it keeps track of; 0: prepared statements break; ``None``:
             not known.
+        pool_size: servers that the sessions of this database may have at a time; ``None``: not
+            known.
         settings: as its console shows them, empty if it was not reachable.
     """
 
@@ -36,6 +42,7 @@ class Pooler:
     client_idle_timeout: float | None = None
     query_wait_timeout: float | None = None
     max_prepared_statements: int | None = None
+    pool_size: int | None = None
     settings: tuple[tuple[str, str], ...] = ()
 
 
@@ -47,10 +54,15 @@ def look(target: Target, connect: Connector, session: Link) -> Pooler:
         connect: logs in.
         session: open and idle.
 
-    Makes one or two logins and asks at most four questions.
+    Makes one or two logins and asks at most seven questions.
     """
     asked = _console(target, connect)
-    return asked if asked is not None else _tried(connect, session)
+    if asked is not None and asked.mode is not None:
+        return asked
+    tried = _tried(connect, session)
+    if asked is None:
+        return tried
+    return replace(asked, mode=tried.mode, evidence=tried.evidence)
 
 
 def _console(target: Target, connect: Connector) -> Pooler | None:
@@ -61,23 +73,41 @@ def _console(target: Target, connect: Connector) -> Pooler | None:
     try:
         config = {row["key"]: str(row["value"]) for row in _table(link, "SHOW CONFIG")}
         pools = _table(link, "SHOW POOLS")
+        databases = _table(link, "SHOW DATABASES")
         version = _version(link)
     except (link.connection.Error, KeyError):
         return None
     finally:
         link.close()
-    own = (p for p in pools if p.get("database") == target.database)
-    fitting = next((p["pool_mode"] for p in own if p.get("user") == target.user), None)
-    mode = str(fitting or config.get("pool_mode") or "") or None
+    own = _row(databases, name=target.database)
+    mode = _mode(target, pools, own)
+    size = own.get("pool_size") or config.get("default_pool_size")
     return Pooler(
         mode=mode,
-        evidence=f"PgBouncer's console says so: pool_mode is {mode}.",
+        evidence=f"PgBouncer's console says so: pool_mode of this database is {mode}.",
         version=version,
         client_idle_timeout=_seconds(config, "client_idle_timeout"),
         query_wait_timeout=_seconds(config, "query_wait_timeout"),
         max_prepared_statements=int(config.get("max_prepared_statements", "0")),
+        pool_size=int(size) if size else None,
         settings=tuple((name, config[name]) for name in SHOWN if name in config),
     )
+
+
+def _mode(target: Target, pools: Iterable[Mapping[str, Any]], own: Mapping[str, Any]) -> str | None:
+    """The mode of the pool that the session is in.
+
+    Pools go by the user that PgBouncer logs in with. The general ``pool_mode`` tells nothing: a
+    database and a user may each have another one.
+    """
+    user = own.get("force_user") or target.user
+    mode = _row(pools, database=target.database, user=user).get("pool_mode")
+    return str(mode) if mode else None
+
+
+def _row(rows: Iterable[Mapping[str, Any]], **wanted: str) -> Mapping[str, Any]:
+    fitting = (row for row in rows if all(row.get(key) == wanted[key] for key in wanted))
+    return next(fitting, {})
 
 
 #: What matters here of the console's settings.
@@ -116,20 +146,34 @@ def _seconds(config: dict[str, str], name: str) -> float | None:
 
 
 def _tried(connect: Connector, session: Link) -> Pooler:
-    """Two idle sessions on one server process share it: transaction pooling."""
+    """Two idle sessions on one server process share it: transaction pooling.
+
+    So does one session that is given another process from one question to the next, as it may be
+    where others are busy.
+    """
     try:
-        [(first,)] = session.ask(_PID)
+        first = _process(session)
         other, _ = attempt(connect, {}, TIMEOUT)
     except (Refused, session.connection.Error):
         return Pooler(None, "The pooler did not take a second session.")
     try:
-        [(second,)] = other.ask(_PID)
-    except other.connection.Error:
-        return Pooler(None, "The pooler did not answer in a second session.")
+        # Where the first session holds the pool's only server, this waits.
+        second = limited(lambda: _process(other), ASKING, stop=lambda: hang_up(other.fd))
+        again = _process(session)
+    except (TimeoutError, other.connection.Error):
+        return Pooler(None, f"A second session got no server within {ASKING:g} s.")
     finally:
         other.close()
-    if first == second:
-        return Pooler("transaction", f"Two open sessions share the server process {first}.")
+    if second in {first, again}:
+        return Pooler("transaction", f"Two open sessions share the server process {second}.")
+    if first != again:
+        moved = f"A session moved from the server process {first} to {again}."
+        return Pooler("transaction", moved)
     return Pooler(
         "session", f"Two open sessions have server processes of their own ({first}, {second})."
     )
+
+
+def _process(link: Link) -> int:
+    [(process,)] = link.ask(_PID)
+    return int(process)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from .attempts import Refused
-from .endings import Session
+from .endings import NO_SERVER, PATIENCE, Session
 from .series import Found, Series
+from .shares import Share, half
 
 #: Sessions of the two series: the one without keepalives tells the timeout, the other one needs
 #: to tell no more than whether they help.
@@ -24,8 +25,6 @@ WITH: Final = 4
 DEFAULT: Final = 400.0
 LEAST: Final = 5.0
 MOST: Final = 86_400.0
-#: Seconds to wait for the answer to one round trip.
-PATIENCE: Final = 3.0
 
 # Between two looks, in seconds: the least, the most, and the part of the time looked for.
 _TICK: Final = (0.1, 0.5, 1 / 2000)
@@ -58,7 +57,8 @@ class ProbeResult:
         seconds: it took.
         off, on: what the sessions without and with keepalives tell.
         interrupted: whether it was ended by Ctrl-C.
-        refusal: why there were fewer sessions than wanted, "" if there were not.
+        refusal: why a session was refused, "" if none was.
+        spared: why there were to be fewer than usual, "" if there were not.
     """
 
     asked: float
@@ -67,6 +67,7 @@ class ProbeResult:
     on: Found
     interrupted: bool = False
     refusal: str = ""
+    spared: str = ""
 
     @property
     def sessions(self) -> int:
@@ -82,6 +83,7 @@ def probe_idle(
     sleep: Callable[[float], object] = time.sleep,
     report: Callable[[Progress], object] = lambda progress: None,
     patience: float = PATIENCE,
+    share: Share | None = None,
 ) -> ProbeResult:
     """Find the time after which idle connections die here.
 
@@ -96,6 +98,7 @@ def probe_idle(
         clock, sleep: for tests.
         report: called once a second, and when there is news.
         patience: seconds to wait for the answer to a round trip before it counts as lost.
+        share: how many sessions there may be, if fewer than 16.
 
     Raises:
         Refused: not even one session came about.
@@ -103,7 +106,7 @@ def probe_idle(
     """
     if not LEAST <= seconds <= MOST:
         raise ValueError(f"{seconds:g} s is out of bounds: from {LEAST:g} to {MOST:g} s.")
-    probe = _Probe(connect, seconds, clock, report, patience)
+    probe = _Probe(connect, seconds, clock, report, patience, share)
     least, most, part = _TICK
     tick = max(least, min(most, part * seconds))
     try:
@@ -131,29 +134,47 @@ class _Probe:
         clock: Callable[[], float],
         report: Callable[[Progress], object],
         patience: float,
+        share: Share | None,
     ) -> None:
         self._connect, self._seconds, self._clock, self._report = connect, seconds, clock, report
         self._began = clock()
         self._beat = -math.inf
-        self._refusal = ""
+        self._refusal = self._spared = ""
+        self._share = share if share is not None and share.kept < WITHOUT + WITH else None
         self._series = [Series(on, clock, patience) for on in (False, True)]
 
     def open(self) -> None:
         """Open the sessions of both series by turns, as many as the server gives."""
+        most = self._share.tried if self._share is not None else WITHOUT + WITH
         for number in range(max(WITHOUT, WITH)):
             for series, count in zip(self._series, (WITHOUT, WITH), strict=True):
-                if number < count and not self._refusal:
+                if number < count and self._open < most and not self._refusal:
                     self._open_one(series)
+        if self._share is not None and not self._refusal:
+            self._spared = self._share.why
+            self._keep(self._share.kept)
         for series in self._series:
             series.begin(self._seconds)
+
+    @property
+    def _open(self) -> int:
+        return sum(series.alive for series in self._series)
 
     def _open_one(self, series: Series) -> None:
         try:
             series.add(self._connect(series.keepalives))
         except Refused as error:
-            if not any(each.alive for each in self._series):
+            if not self._open:
                 raise
             self._refusal = str(error)
+            if error.refusal.rule == NO_SERVER:
+                self._refusal += f": the pooler gives {self._open} servers, half are left to others"
+                self._keep(half(self._open))
+
+    def _keep(self, count: int) -> None:
+        """Give sessions back, of the longer series first."""
+        while self._open > count:
+            max(self._series, key=lambda series: series.alive).spare()
 
     def step(self) -> bool:
         """Do what there is to do now; return whether there will be more."""
@@ -171,14 +192,13 @@ class _Probe:
     def _tell(self, told: str = "") -> None:
         now = self._beat = self._clock()
         until = max(now, *(series.until for series in self._series)) - self._began
-        alive = sum(series.alive for series in self._series)
-        self._report(Progress(now - self._began, until, alive, told))
+        self._report(Progress(now - self._began, until, self._open, told))
 
     def result(self, *, interrupted: bool) -> ProbeResult:
         """What is known."""
         off, on = (series.found() for series in self._series)
         spent = self._clock() - self._began
-        return ProbeResult(self._seconds, spent, off, on, interrupted, self._refusal)
+        return ProbeResult(self._seconds, spent, off, on, interrupted, self._refusal, self._spared)
 
     def close(self) -> None:
         """Close what is open."""

@@ -13,6 +13,7 @@ from .findings import Finding, Level
 from .findings.base import PREFIX
 from .inspection import Inspection
 from .ladder import Ladder
+from .probe import ProbeResult
 from .stages import Outcome, Stage
 
 WIDTH: Final = 80
@@ -118,15 +119,22 @@ def _extras(inspection: Inspection) -> Iterator[Line]:
         yield from _ladder(inspection.ladder)
     if inspection.probe is not None:
         yield from _heading("The path's idle timeout, measured")
-        for sentence in idleness.sentences(inspection.probe):
-            yield from _wrapped(f"  {sentence}", "", 2)
-        own = idleness.settings(inspection.probe, resilient=inspection.survey.project.resilient)
-        for name, value in own.items():
-            yield Line(f"  {name} = {value!r}")
+        yield from _probe(inspection, inspection.probe)
     if inspection.drill is not None:
         yield from _heading("Drill")
         for sentence in inspection.drill.sentences:
             yield from _wrapped(f"  {sentence}", "", 2)
+
+
+def _probe(inspection: Inspection, probe: ProbeResult | str) -> Iterator[Line]:
+    if isinstance(probe, str):
+        yield from _wrapped(f"  Not measured: {probe}", "", 2)
+        return
+    for sentence in idleness.sentences(probe):
+        yield from _wrapped(f"  {sentence}", "", 2)
+    own = idleness.settings(probe, resilient=inspection.survey.project.resilient)
+    for line in fixes.pasteable(inspection.survey.alias, own):
+        yield Line(f"  {line}")
 
 
 def _ladder(ladder: Ladder) -> Iterator[Line]:

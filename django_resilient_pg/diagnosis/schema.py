@@ -14,77 +14,62 @@ from typing import Any, Final
 
 from django_resilient_pg import __version__
 
-from . import fixes
+from . import fixes, idleness
 from .checklist import checklist
 from .details import details
 from .findings import Level
 from .inspection import Inspection
+from .shapes import DRILL, FLAG, NUMBER, PROBE_IDLE, SSLMODES, SURVEY, TEXT, each, fixed, nullable
 from .stages import NAMES, Outcome
 
 VERSION: Final = 1
 
-_TEXT: Final = {"type": "string"}
-_NUMBER: Final = {"type": ["number", "null"]}
-_FLAG: Final = {"type": "boolean"}
-_ANY: Final = {"type": ["object", "null"]}
-
-
-def _object(properties: Mapping[str, object], optional: Iterable[str] = ()) -> dict[str, object]:
-    required = sorted(set(properties) - set(optional))
-    own = {"type": "object", "properties": dict(properties), "required": required}
-    return {**own, "additionalProperties": False}
-
-
-def _list(items: Mapping[str, object]) -> dict[str, object]:
-    return {"type": "array", "items": dict(items)}
-
-
-_FINDING: Final = _object(
+_FINDING: Final = fixed(
     {
         "id": {"type": "string", "pattern": r"^resilient_pg\.[EWI]\d{3}$"},
         "level": {"enum": [level.word for level in Level]},
-        "message": _TEXT,
-        "hint": _TEXT,
-        "evidence": _TEXT,
+        "message": TEXT,
+        "hint": TEXT,
+        "evidence": TEXT,
         "fix": {"type": "object"},
     }
 )
-_STAGE: Final = _object(
+_STAGE: Final = fixed(
     {
         "name": {"enum": list(NAMES)},
         "outcome": {"enum": [outcome.value for outcome in Outcome]},
-        "seconds": _NUMBER,
-        "detail": _TEXT,
-        "advice": _TEXT,
+        "seconds": NUMBER,
+        "detail": TEXT,
+        "advice": TEXT,
     }
 )
-_DATABASE: Final = _object(
+_DATABASE: Final = fixed(
     {
-        "alias": _TEXT,
-        "reachable": _FLAG,
-        "verdict": _TEXT,
+        "alias": TEXT,
+        "reachable": FLAG,
+        "verdict": TEXT,
         "exit_status": {"enum": [0, 1, 3]},
-        "findings": _list(_FINDING),
-        "stages": _list(_STAGE),
-        "facts": {"type": "object", "additionalProperties": _TEXT},
-        "survey": {"type": "object"},
-        "checklist": _list(_object({"question": _TEXT, "answer": _TEXT, "command": _TEXT})),
+        "findings": each(_FINDING),
+        "stages": each(_STAGE),
+        "facts": {"type": "object", "additionalProperties": TEXT},
+        "survey": SURVEY,
+        "checklist": each(fixed({"question": TEXT, "answer": TEXT, "command": TEXT})),
         "fix": {"type": "object"},
-        "sslmodes": _ANY,
-        "probe_idle": _ANY,
-        "drill": _ANY,
+        "sslmodes": nullable(SSLMODES),
+        "probe_idle": PROBE_IDLE,
+        "drill": nullable(DRILL),
     }
 )
 #: The JSON schema of :func:`document`.
 SCHEMA: Final[dict[str, object]] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "manage.py checkdbconn --format json",
-    **_object(
+    **fixed(
         {
             "schema": {"const": VERSION},
-            "version": _TEXT,
+            "version": TEXT,
             "exit_status": {"enum": [0, 1, 3]},
-            "databases": _list(_DATABASE),
+            "databases": each(_DATABASE),
         }
     ),
 }
@@ -92,7 +77,7 @@ SCHEMA: Final[dict[str, object]] = {
 
 def document(inspections: Iterable[Inspection], fail_level: Level) -> dict[str, Any]:
     """The whole report, ready for ``json.dumps``."""
-    databases = [_database(each, fail_level) for each in inspections]
+    databases = [_database(one, fail_level) for one in inspections]
     return {
         "schema": VERSION,
         "version": __version__,
@@ -118,15 +103,31 @@ def _database(inspection: Inspection, fail_level: Level) -> dict[str, Any]:
         "checklist": [step._asdict() for step in checklist(survey)],
         "fix": plain(fixes.merged(inspection.findings)),
         "sslmodes": plain(inspection.ladder),
-        "probe_idle": plain(inspection.probe),
+        "probe_idle": _probe(inspection),
         "drill": plain(inspection.drill),
+    }
+
+
+def _probe(inspection: Inspection) -> dict[str, Any] | None:
+    """The result with what follows from it; a refusal has no result."""
+    probe = inspection.probe
+    if probe is None:
+        return None
+    if isinstance(probe, str):
+        return {"refused": probe, "sentences": [f"Not measured: {probe}"]}
+    resilient = inspection.survey.project.resilient
+    return {
+        **plain(probe),
+        "cure": idleness.cure(probe).value,
+        "settings": plain(idleness.settings(probe, resilient=resilient)),
+        "sentences": idleness.sentences(probe),
     }
 
 
 def _survey(inspection: Inspection) -> dict[str, Any]:
     """The numbers behind ``facts``, as the package's own objects have them."""
     survey = inspection.survey
-    names = ("project", "target", "asked", "limits", "server", "pooler", "facts")
+    names = ("project", "target", "asked", "limits", "server", "pooler", "measured", "facts")
     own = {name: plain(getattr(survey, name)) for name in names}
     own["target"].pop("home", None)
     return {**own, "tls": plain(survey.walk.tls) if survey.walk is not None else None}

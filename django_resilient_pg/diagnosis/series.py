@@ -101,6 +101,11 @@ class Series:
         self._left.append(_Left(session, self._clock()))
         self._sessions += 1
 
+    def spare(self) -> None:
+        """Give the last one back, before :meth:`begin`."""
+        self._left.pop().session.close()
+        self._sessions -= 1
+
     def begin(self, seconds: float) -> None:
         """Say how long each is to be left alone, at most ``seconds``."""
         for each, target in zip(self._left, times(self._sessions, seconds), strict=True):

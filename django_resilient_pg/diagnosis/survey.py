@@ -2,17 +2,18 @@
 
 A default survey makes three connections (one that sends nothing, one for TLS, one that logs in)
 and five round trips after the login; behind a pooler it logs in once or twice more and asks at most
-four questions more.
+seven questions more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import django
 from django.core.exceptions import ImproperlyConfigured
@@ -49,6 +50,20 @@ _ENGINES: Final = (
 _LOOPBACK: Final = ("127.", "::1")
 
 
+class Measured(NamedTuple):
+    """What ``--probe-idle`` has found.
+
+    Attributes:
+        limit: the idle time that is good for certain.
+        died: seconds after which connections are dead.
+        keepalives: the parameters that prevent it, ``{}`` if none do.
+    """
+
+    limit: Limit
+    died: float
+    keepalives: Mapping[str, object]
+
+
 @dataclass(frozen=True, slots=True)
 class Survey:
     """What is known of one alias. Times are in seconds.
@@ -66,6 +81,7 @@ class Survey:
         limits: how long connections may live and stay idle.
         server: what the session told.
         pooler: if there is one.
+        measured: the idle timeout, if it was measured and there is one.
         now: when this was.
     """
 
@@ -82,6 +98,7 @@ class Survey:
     limits: Limits | None = None
     server: ServerSide | None = None
     pooler: Pooler | None = None
+    measured: Measured | None = None
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
@@ -127,6 +144,8 @@ class Survey:
         if self.pooler is not None and self.pooler.client_idle_timeout:
             seconds = self.pooler.client_idle_timeout
             known.append(Limit(seconds, f"client_idle_timeout of the pooler ({seconds:g} s)"))
+        if self.measured is not None and not self.measured.keepalives:
+            known.append(self.measured.limit)
         return min(known, key=lambda limit: limit.seconds, default=None)
 
     @property
@@ -215,27 +234,32 @@ def survey(alias: str, timeout: float = TIMEOUT) -> Survey:
         connect,
         timeout,
         primary=bool(known.options.primary),
-        examine=lambda link: seen.update(_examine(known.target, connect, link, timeout)),
+        examine=lambda link: _examine(known.target, connect, link, timeout, seen),
     )
     found = replace(known, walk=way, server=seen.get("server"))
-    pooler = seen.get("pooler") if way.facts and way.facts.path is Path.POOLER else None
+    behind = way.facts is not None and way.facts.path is Path.POOLER
+    pooler = seen.get("pooler", _NOT_LOOKED_AT) if behind else None
     return replace(found, pooler=pooler, limits=_limits(wrapper, found))
 
 
-def _examine(aim: Target, connect: Connector, link: Link, timeout: float) -> dict[str, object]:
+# Said, lest nothing found be taken for nothing there.
+_NOT_LOOKED_AT: Final = Pooler(None, "The pooler did not answer in time.")
+
+
+def _examine(
+    aim: Target, connect: Connector, link: Link, timeout: float, found: dict[str, Any]
+) -> None:
     """Ask the open session; whatever it does not answer in time stays unknown."""
 
-    def ask() -> dict[str, object]:
-        found: dict[str, object] = {"server": serverside.ask(link)}
+    def ask() -> None:
+        # At once: what comes after it may take too long.
+        found["server"] = serverside.ask(link)
         [(process,)] = link.ask("SELECT pg_backend_pid()")
         if link.backend_pid() and process != link.backend_pid():
             found["pooler"] = poolers.look(aim, connect, link)
-        return found
 
-    try:
-        return limited(ask, timeout, stop=lambda: hang_up(link.fd))
-    except (TimeoutError, link.connection.Error):
-        return {}
+    with contextlib.suppress(TimeoutError, link.connection.Error):
+        limited(ask, timeout, stop=lambda: hang_up(link.fd))
 
 
 def _limits(wrapper: BaseDatabaseWrapper, found: Survey) -> Limits | None:

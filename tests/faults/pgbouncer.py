@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -29,15 +30,18 @@ def missing() -> str | None:
 
 
 @contextmanager
-def pgbouncer(server: Server, *, console: bool = False, **settings: object) -> Iterator[int]:
+def pgbouncer(
+    server: Server, *, console: bool = False, database: str = "", **settings: object
+) -> Iterator[int]:
     """Run PgBouncer before a server; the value is its port.
 
     It presents the server's certificate. ``console``: the user "app" may look at its admin console.
-    ``settings``: of pgbouncer.ini, such as ``pool_mode="transaction"``.
+    ``database``: more about all databases, such as ``"pool_mode=transaction"``; a user named in it
+    has the password of "app". ``settings``: of pgbouncer.ini, such as ``pool_mode="transaction"``.
     """
     with tempfile.TemporaryDirectory(prefix="pgbouncer-", dir=server.folder.parent) as name:
         folder, port = Path(name), free_port()
-        process = _launch(_configuration(folder, server, port, console, settings))
+        process = _launch(_configuration(folder, server, port, console, settings, database))
         try:
             _wait(process, port)
             yield port
@@ -51,7 +55,12 @@ def _program() -> str | None:
 
 
 def _configuration(
-    folder: Path, server: Server, port: int, console: bool, settings: dict[str, object]
+    folder: Path,
+    server: Server,
+    port: int,
+    console: bool,
+    settings: dict[str, object],
+    database: str = "",
 ) -> Path:
     values = {
         "listen_addr": ADDRESS,
@@ -69,10 +78,11 @@ def _configuration(
         **settings,
     }
     lines = [f"{name} = {value}" for name, value in values.items()]
-    target = f"* = host={server.address} port={server.port}"
+    target = f"* = host={server.address} port={server.port} {database}"
     file = folder / "pgbouncer.ini"
     file.write_text("\n".join(["[databases]", target, "[pgbouncer]", *lines, ""]))
-    (folder / "users").write_text(f'"{server.user}" "{server.password}"\n')
+    users = [server.user, *re.findall(r"\buser=(\w+)", database)]
+    (folder / "users").write_text("".join(f'"{user}" "{server.password}"\n' for user in users))
     account = binaries.server_account()
     if account is not None:
         for each in (folder, *folder.iterdir()):

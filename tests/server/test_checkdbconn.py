@@ -23,6 +23,10 @@ from django.core.management import CommandError, call_command
 from django.db import connections
 
 from django_resilient_pg.checks import check_databases, check_settings
+from django_resilient_pg.diagnosis import reports
+from django_resilient_pg.diagnosis.findings import Level
+from django_resilient_pg.diagnosis.inspection import Inspection
+from django_resilient_pg.diagnosis.survey import survey
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections
 
@@ -225,6 +229,7 @@ def _shell(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--database", "defualt"], 2, "defualt"),
         (["--fail-level", "critical"], 2, "critical"),
         (["--probe-idle", "abc"], 2, "abc"),
+        (["--probe-idle", "1"], 2, "the nearest is 5 s"),
         ([], 1, 'Not in order: "default".'),
     ],
 )
@@ -239,13 +244,18 @@ def test_the_exit_status_reaches_the_shell(
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
-    [({"probe_idle": 1.0}, "1 s is out of bounds"), ({"wait": -1.0}, "-1 s is no time to wait")],
+    [
+        ({"probe_idle": 1.0}, "--probe-idle: 1 s is out of bounds, the nearest is 5 s."),
+        ({"probe_idle": float("nan")}, "the nearest is 5 s."),
+        ({"probe_idle": 1e6}, "the nearest is 86400 s."),
+        ({"wait": -1.0}, "--wait: -1 s is out of bounds, the nearest is 0 s."),
+    ],
 )
-def test_an_option_out_of_bounds_is_named(
+def test_an_option_out_of_bounds_is_named_before_anything_runs(
     make_connection: Connections, options: dict[str, Any], complaint: str
 ) -> None:
-    _, complaints, status = run(make_connection().alias, **options)
-    assert status == 2
+    said, complaints, status = run(make_connection(**UNREACHABLE).alias, **options)
+    assert (said, status) == ("", 2)
     assert complaint in complaints
 
 
@@ -306,6 +316,22 @@ def test_an_engine_that_cannot_be_loaded_is_refused_and_the_others_are_checked(
         assert complaints == 'Not in order: "typo".'
     finally:
         del connections.settings["typo"]
+
+
+def test_a_refused_probe_leaves_the_report(make_connection: Connections) -> None:
+    found = Inspection.of(survey(make_connection(CONN_MAX_AGE=60).alias), "Too many connections.")
+    assert found.verdict == "Reachable, with an idle probe that was refused."
+    assert found.exit_status(Level.ERROR) == 1
+    text = " ".join(line.text for line in reports.report(found))
+    assert "Not measured: Too many connections." in text
+
+
+def test_a_drill_that_fails_is_not_healthy(make_connection: Connections) -> None:
+    alias = make_connection(STOCK, CONN_MAX_AGE=0).alias
+    said, complaints, status = run(alias, drill=True)
+    assert status == 1
+    assert "and a drill that failed." in words(said)
+    assert "Drill, 1 of 4: A read" in complaints
 
 
 # -- waiting ----------------------------------------------------------------------------------
@@ -447,6 +473,10 @@ def test_json_has_the_documented_schema(make_connection: Connections) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**whole, "schema": 99}, SCHEMA)
     (database,) = whole["databases"]
+    for name in ("survey", "sslmodes", "drill"):
+        changed = {**whole, "databases": [{**database, name: {**database[name], "new": 1}}]}
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(changed, SCHEMA)
     assert database["sslmodes"]["recommended"] == "verify-full"
     assert database["survey"]["facts"]["server_version"] >= 140000
 

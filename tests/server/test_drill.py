@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from django.db import connections
 
+from django_resilient_pg.diagnosis.attempts import Connector, attempt
 from django_resilient_pg.diagnosis.drill import DrillResult, drill
+from django_resilient_pg.diagnosis.ender import Ender, Impossible, Victim
 from django_resilient_pg.diagnosis.survey import survey
+from django_resilient_pg.drivers import link_to
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections, backend_pid
 
@@ -71,5 +75,113 @@ def test_what_the_role_may_not_do_is_not_counted_as_a_loss(
         connections[made.alias].close()
         server.execute("DROP ROLE drilled")
     assert [step.survived for step in result.steps] == [True, True, None, None]
-    assert result.survived
+    assert not result.failed
+    assert not result.survived  # not shown
     assert "permission denied" in result.sentences[2]
+
+
+@pytest.fixture
+def drilled_role(server: Server, database: str) -> Iterator[str]:
+    server.execute(f"CREATE ROLE drilled LOGIN PASSWORD '{server.password}'")
+    yield "drilled"
+    server.terminate_all(database)
+    server.execute("DROP ROLE drilled")
+
+
+def test_a_role_that_may_have_one_session(
+    make_connection: Connections, server: Server, database: str, drilled_role: str
+) -> None:
+    """It stops at the first refusal, which this engine waits for once."""
+    server.execute(f"ALTER ROLE {drilled_role} CONNECTION LIMIT 1")
+    made = make_connection(database=database, user=drilled_role, retry_deadline=1)
+    result = drilled(made.alias)
+    assert not result.survived
+    assert len(result.steps) == 1
+    assert "too many connections" in result.sentences[0]
+    assert "The other 3 were not tried" in result.sentences[1]
+
+
+def test_an_assumed_role(
+    make_connection: Connections, server: Server, database: str, drilled_role: str
+) -> None:
+    """It may not see its own session's start; the role that logs in may."""
+    server.execute("CREATE ROLE tenant NOLOGIN")
+    server.execute(f"GRANT tenant TO {drilled_role}")
+    try:
+        options = {"assume_role": "tenant"}
+        made = make_connection(database=database, user=drilled_role, options=options)
+        result = drilled(made.alias)
+        assert [step.survived for step in result.steps] == [True] * 4, result.sentences
+    finally:
+        server.execute("DROP ROLE tenant")
+
+
+def test_two_servers(
+    make_connection: Connections, own_server: Server, server: Server, database: str
+) -> None:
+    """Nothing is ended where the process id would be somebody else's."""
+    made = make_connection(STOCK, database=database)
+    link, _ = attempt(Connector.of(Connections(own_server)(STOCK)), {}, 5.0)
+    with closing(link):
+        made.ensure_connection()
+        with pytest.raises(Impossible, match="another server"):
+            Ender(made, link, str).know()
+
+
+def test_a_shared_session_is_not_ended(
+    make_connection: Connections, server: Server, database: str
+) -> None:
+    """As a pooler would have it: the one that ends is the one that is to be ended."""
+    made = make_connection(STOCK, database=database)
+    made.ensure_connection()
+    ender = Ender(made, link_to(made.connection), str)
+    with pytest.raises(Impossible, match="shared"):
+        ender.know()
+    [(pid, started)] = server.execute(
+        "SELECT pid, (extract(epoch FROM backend_start) * 1000000)::bigint"
+        f" FROM pg_stat_activity WHERE datname = '{database}'"
+    )
+    with pytest.raises(Impossible, match="gone before"):
+        ender.end(Victim(pid, started))
+    assert not ender.ended
+    assert server.backends(database) == [pid]
+
+
+def test_without_the_second_session_nothing_is_said_to_survive(
+    make_connection: Connections, server: Server, database: str
+) -> None:
+    def report(told: str) -> None:
+        if told.startswith("Drill, 2"):
+            server.terminate_all(database)
+
+    result = drill(survey(make_connection(database=database).alias), report)
+    assert not result.survived
+    assert [step.survived for step in result.steps] == [True, None, None, None], result.sentences
+    assert "second session is lost" in result.sentences[1]
+
+
+def test_an_ending_midway_that_fails_is_told(
+    make_connection: Connections, server: Server, database: str
+) -> None:
+    """In a thread of its own, where nobody would see the error."""
+    made = make_connection(STOCK, database=database)
+    made.ensure_connection()
+    link, _ = attempt(Connector.of(made), {}, 5.0)
+    with closing(link):
+        ender = Ender(made, link, str)
+        victim = ender.know()
+        server.terminate(link.backend_pid())
+        ender.midway(victim, "mark").join()
+    assert not ender.ended
+    assert "second session is lost" in ender.failed[0]
+
+
+def test_it_tells_each_step_and_nothing_else(
+    make_connection: Connections, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The engine's own log of losses would stand in the middle of the report."""
+    told: list[str] = []
+    alias = make_connection().alias
+    assert drill(survey(alias), told.append).survived
+    assert [each.partition(":")[0] for each in told] == [f"Drill, {n} of 4" for n in (1, 2, 3, 4)]
+    assert not [one for one in caplog.records if one.name == "django_resilient_pg"]

@@ -62,6 +62,7 @@ class Lab:
         self.role("impatient", made, "idle_in_transaction_session_timeout = '5s'")
         self.role("reader", made, "default_transaction_read_only = on")
         self.role("auditor", made)
+        self.role("forced", made)
         made.execute("GRANT pg_read_all_settings TO auditor")
         return made
 
@@ -410,6 +411,16 @@ ROWS = [
         "W131 I204",
         state=pooled(pool_mode="transaction", console=True),
         engine=RESILIENT,
+    ),
+    Row(
+        "transaction pooler for this database, as another user",
+        "W131 I204",
+        state=pooled(console=True, database="user=forced pool_mode=transaction"),
+    ),
+    Row(
+        "a pool of one server: its mode cannot be seen",
+        "W133 I204",
+        state=pooled(default_pool_size=1),
     ),
     Row("a standby", "W141", state=standing_by),
     Row("read-only role", "W141", entry={"USER": "reader"}),

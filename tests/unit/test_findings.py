@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from django_resilient_pg.ageing import limits
+from django_resilient_pg.ageing import Limit, limits
 from django_resilient_pg.diagnosis.certificates import Certificate
 from django_resilient_pg.diagnosis.findings import PREFIX, RULES, Finding, Level, findings
 from django_resilient_pg.diagnosis.findings.base import rule, seconds
@@ -19,7 +19,7 @@ from django_resilient_pg.diagnosis.poolers import Pooler
 from django_resilient_pg.diagnosis.project import Project
 from django_resilient_pg.diagnosis.serverside import ServerSide
 from django_resilient_pg.diagnosis.stages import NAMES, Outcome, Stage, Walk
-from django_resilient_pg.diagnosis.survey import Survey
+from django_resilient_pg.diagnosis.survey import Measured, Survey
 from django_resilient_pg.diagnosis.target import Host, Target
 from django_resilient_pg.facts import Endpoint, Facts, Path, SocketOptions, SocketView
 from django_resilient_pg.options import Options
@@ -116,6 +116,8 @@ SERVER = ServerSide(
     round_trip=0.001,
 )
 PGBOUNCER = Pooler("transaction", "PgBouncer's console says so.", max_prepared_statements=0)
+SHORT = Measured(Limit(6.9, "measured"), 7.1, {})
+FORGOTTEN = Measured(Limit(8.9, "measured"), 9.1, {"keepalives": 1, "keepalives_idle": 4})
 DONE = tuple(Stage(name, Outcome.OK) for name in NAMES)
 
 
@@ -398,6 +400,14 @@ CASES = [
             project={"prepare_threshold": 5},
         ),
     ),
+    Case("W128", known(measured=SHORT), known(measured=SHORT, options={"idle_timeout": 6.9})),
+    Case(
+        "W128",
+        known(measured=FORGOTTEN, asked={"keepalives_idle": 20}),
+        known(measured=FORGOTTEN._replace(limit=Limit(21.0, "measured"))),
+        "forgets",
+    ),
+    Case("W133", known(pooler=Pooler(None, "Nobody knows.")), known(pooler=PGBOUNCER)),
     Case(
         "W141",
         known(facts={"in_recovery": True}, project={"routed": True}),

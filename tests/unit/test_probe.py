@@ -231,7 +231,7 @@ def test_fewer_sessions_than_wanted() -> None:
     assert (result.off.sessions, result.on.sessions) == (3, 3)
     assert result.off.died is not None
     assert result.off.survived < 9.0 <= result.off.died
-    assert "6 sessions only" in " ".join(sentences(result))
+    assert "6 sessions only, the next one was refused" in " ".join(sentences(result))
 
 
 def test_not_even_one_session() -> None:

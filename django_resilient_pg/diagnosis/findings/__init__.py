@@ -5,13 +5,13 @@ from __future__ import annotations
 import traceback
 
 from ..survey import Survey
-from . import certificates, connecting, keepalives, lifetimes, poolers, servers, tls
+from . import certificates, connecting, keepalives, lifetimes, measured, poolers, servers, tls
 from .base import PREFIX, RULES, Finding, Found, Level, Rule
 
 __all__ = ["MODULES", "PREFIX", "RULES", "Finding", "Found", "Level", "Rule", "findings"]
 
 #: Importing them fills the registry.
-MODULES = (connecting, certificates, tls, keepalives, lifetimes, poolers, servers)
+MODULES = (connecting, certificates, tls, keepalives, lifetimes, measured, poolers, servers)
 
 
 def findings(survey: Survey, *, connects: bool | None = None) -> tuple[Finding, ...]:

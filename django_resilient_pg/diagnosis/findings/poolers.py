@@ -46,6 +46,21 @@ def prepared(survey: Survey) -> Found | None:
     )
 
 
+@rule("W133", "The pooler's mode is not known", connects=True)
+def unknown_mode(survey: Survey) -> Found | None:
+    """Neither W131 nor W132 can be ruled out, which must not read as if they were."""
+    pooler = survey.pooler
+    if pooler is None or pooler.mode is not None:
+        return None
+    return Found(
+        "A pooler is in between, and whether it shares sessions between transactions could not be "
+        "found out.",
+        "Let this role see PgBouncer's console (stats_users), or ask who runs the pooler; if it "
+        "does, set DISABLE_SERVER_SIDE_CURSORS to True.",
+        pooler.evidence,
+    )
+
+
 @rule("I204", "Keepalives end at a proxy", connects=True)
 def proxied(survey: Survey) -> Found | None:
     """Each leg has keepalives and timeouts of its own."""

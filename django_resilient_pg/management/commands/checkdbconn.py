@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,19 +11,22 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
-from ...diagnosis import reports, schema
+from ...diagnosis import bounds, reports, schema
 from ...diagnosis.attempts import Connector, Refused
 from ...diagnosis.drill import drill
 from ...diagnosis.endings import opener
 from ...diagnosis.findings import Level
 from ...diagnosis.inspection import LEVELS, Inspection
 from ...diagnosis.ladder import not_tried, sslmodes
-from ...diagnosis.probe import DEFAULT, Progress, probe_idle
+from ...diagnosis.probe import DEFAULT, LEAST, MOST, ProbeResult, Progress, probe_idle
+from ...diagnosis.refusals import sentence
+from ...diagnosis.shares import share_of
 from ...diagnosis.survey import Survey, survey
 from ...diagnosis.waiting import wait_for
 
 _LOGIN = 10.0
 _OTHERS = {"mysql", "oracle", "sqlite3", "spatialite"}
+_SECONDS = {"probe_idle": bounds.seconds(LEAST, MOST), "wait": bounds.seconds(0, bounds.DAY)}
 
 
 class Command(BaseCommand):
@@ -53,14 +56,19 @@ class Command(BaseCommand):
         add("--sslmodes", action="store_true", help="try every sslmode and say which to set")
         add(
             "--probe-idle",
-            type=float,
+            type=_SECONDS["probe_idle"],
             nargs="?",
             const=DEFAULT,
             metavar="SECONDS",
             help="measure the path's idle timeout with idle sessions (default: %(const)g)",
         )
         add("--drill", action="store_true", help="end an own session, and show what survives")
-        add("--wait", type=float, metavar="SECONDS", help="wait until connections are accepted")
+        add(
+            "--wait",
+            type=_SECONDS["wait"],
+            metavar="SECONDS",
+            help="wait until connections are accepted",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Check each alias.
@@ -70,6 +78,7 @@ class Command(BaseCommand):
                 3: a configuration that waiting will not cure.
         """
         self._options = options
+        self._check_seconds()
         level = LEVELS[options["fail_level"]]
         self._misnamed: list[str] = []
         self._last: Survey | None = None
@@ -97,6 +106,16 @@ class Command(BaseCommand):
             return f"{', '.join(self._misnamed)}: name another --database."
         return "" if done else "No database in DATABASES is PostgreSQL: nothing was checked."
 
+    def _check_seconds(self) -> None:
+        """What ``call_command`` hands over has not been through argparse."""
+        for name, parse in _SECONDS.items():
+            if self._options[name] is not None:
+                try:
+                    parse(self._options[name])
+                except ArgumentTypeError as error:
+                    option = f"--{name.replace('_', '-')}"
+                    raise CommandError(f"{option}: {error}", returncode=2) from None
+
     def _aliases(self) -> Iterator[str]:
         # Named twice, checked once.
         for alias in dict.fromkeys(self._options["database"] or connections):
@@ -118,22 +137,20 @@ class Command(BaseCommand):
             return name if name in _OTHERS else "postgresql"
 
     def _inspect(self, alias: str) -> Inspection:
-        found = Inspection.of(self._survey(alias))
-        target, options = found.survey.target, self._options
-        if found.survey.refused:
-            return found
-        connect = Connector.of(connections[alias])
+        seen, options = self._survey(alias), self._options
+        if seen.refused:
+            return Inspection.of(seen)
+        connect, walk = Connector.of(connections[alias]), seen.walk
+        reachable = walk is not None and walk.failed is None
+        probing = reachable and options["probe_idle"] is not None
+        # Before anything is judged: what it measures is judged too.
+        found = Inspection.of(seen, self._probe(connect, seen) if probing else None)
         if options["sslmodes"]:
-            walk = found.survey.walk
             skipped = not_tried(walk) if walk is not None else None
             tls = walk.tls if walk is not None else None
-            found = found.adding(ladder=skipped or sslmodes(target, connect, tls=tls))
-        if not found.reachable:
-            return found
-        if options["drill"]:
-            found = found.adding(drill=drill(found.survey))
-        if options["probe_idle"] is not None:
-            found = found.adding(probe=self._probe(connect, len(target.hosts)))
+            found = found.adding(ladder=skipped or sslmodes(seen.target, connect, tls=tls))
+        if options["drill"] and reachable:
+            found = found.adding(drill=drill(seen, self.stderr.write))
         return found
 
     def _survey(self, alias: str) -> Survey:
@@ -142,10 +159,8 @@ class Command(BaseCommand):
             return survey(alias)
         try:
             return wait_for(
-                lambda patience: survey(alias, patience), seconds, report=self._waiting
+                lambda patience: survey(alias, patience), float(seconds), report=self._waiting
             ).last
-        except ValueError as error:
-            raise CommandError(f"--wait: {error}", returncode=2) from None
         except KeyboardInterrupt:
             if self._last is None or self._last.alias != alias:
                 raise CommandError(f'--wait: ended before "{alias}" answered.') from None
@@ -156,17 +171,17 @@ class Command(BaseCommand):
         stage = last.walk.failed.name if last.walk is not None and last.walk.failed else ""
         self.stderr.write(f'"{last.alias}": not yet (stage {stage}), {left:.0f} s left.')
 
-    def _probe(self, connect: Connector, addresses: int) -> object:
+    def _probe(self, connect: Connector, seen: Survey) -> ProbeResult | str:
+        """The result, or why there is none: the rest of the report is worth having all the same."""
         try:
             return probe_idle(
-                opener(connect, _LOGIN, addresses),
-                self._options["probe_idle"],
+                opener(connect, _LOGIN, len(seen.target.hosts)),
+                float(self._options["probe_idle"]),
                 report=self._progress,
+                share=share_of(seen),
             )
-        except ValueError as error:
-            raise CommandError(f"--probe-idle: {error}", returncode=2) from None
         except Refused as error:
-            raise CommandError(f"--probe-idle: {error}", returncode=1) from None
+            return sentence(f"not even one session came about: {error}")
 
     def _progress(self, progress: Progress) -> None:
         """Once a second on a terminal, else only news: to standard error."""

@@ -1,0 +1,158 @@
+"""Ends the session of a connection of our own, and no other one.
+
+What ends it is a second session with the same credentials, by ``pg_terminate_backend``, which
+PostgreSQL allows every role for its own sessions (manual, "Server Signaling Functions").
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from ..drivers import Link
+from .network import hang_up, limited
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+#: Seconds for each answer of the second session, and for each ending.
+TIMEOUT: Final = 5.0
+#: Seconds to wait for the read that is to be ended while it runs.
+PATIENCE: Final = 3.0
+_LOOK: Final = 0.02
+
+# The process id alone could be anybody's: of another host of the alias, or used again since.
+_SERVER: Final = "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"
+_STARTED: Final = "(extract(epoch FROM backend_start) * 1000000)::bigint"
+_WHO: Final = f"SELECT pg_backend_pid(), {_SERVER}"
+# Asked in the second session: the role that the first one has assumed may not see its own start.
+_SEE: Final = (
+    f"SELECT pg_backend_pid(), {_SERVER}, (SELECT {_STARTED} FROM pg_stat_activity WHERE pid = %s)"
+)
+# Who ends is looked at in the same statement: a pooler could move us between two.
+_END: Final = (
+    "SELECT pg_backend_pid(), (SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity"
+    f" WHERE pid = %s AND {_STARTED} = %s AND pg_backend_pid() = %s AND pid <> pg_backend_pid())"
+)
+_BUSY: Final = (
+    "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND state = 'active'"
+    f" AND query LIKE %s AND {_STARTED} = %s"
+)
+_SHARED: Final = "The sessions seem to be shared by a pooler: ending one could hit somebody else's."
+
+
+class Impossible(Exception):
+    """A session could not be ended; says why."""
+
+
+class Victim(NamedTuple):
+    """A session: its process, and when that began (microseconds)."""
+
+    process: int
+    started: int
+
+
+class Ender:
+    """Ends the session of ``db``, by way of the session ``second``.
+
+    Args:
+        db: a connection of our own.
+        second: open and idle, of the same role.
+        hide: takes secrets out of a text.
+
+    Attributes:
+        ended: whether the session that :meth:`know` has told last is known to be gone.
+        failed: why not, of the one that was to be ended :meth:`midway`.
+
+    Raises:
+        Impossible: the second session does not answer.
+    """
+
+    def __init__(self, db: BaseDatabaseWrapper, second: Link, hide: Callable[[str], str]) -> None:
+        self._db, self._second, self._hide = db, second, hide
+        self.ended = False
+        self.failed: list[str] = []
+        [(self._own,)] = self._ask("SELECT pg_backend_pid()")
+
+    def know(self) -> Victim:
+        """Return which session the connection has.
+
+        Raises:
+            Impossible: it is none that could be ended.
+        """
+        self.ended = False
+        self.failed.clear()
+        with self._db.cursor() as cursor:
+            cursor.execute(_WHO)
+            process, server = cursor.fetchone()
+        [(own, other, started)] = self._ask(_SEE, [process])
+        if other != server:
+            raise Impossible("The second session is on another server: name one host in HOST.")
+        if own != self._own or own == process:
+            raise Impossible(_SHARED)
+        if started is None:
+            raise Impossible("This role may not see its own sessions in pg_stat_activity.")
+        return Victim(process, started)
+
+    def end(self, victim: Victim) -> None:
+        """End a session and wait until it is gone.
+
+        Raises:
+            Impossible: it was not ended.
+        """
+        limit = int(TIMEOUT * 1000)
+        # Longer than the server waits, so that its answer is heard.
+        [(own, gone)] = self._ask(_END, [limit, *victim, self._own], TIMEOUT + 1)
+        if own != self._own:
+            raise Impossible(_SHARED)
+        if gone is None:
+            raise Impossible("The session was gone before it was ended.")
+        if not gone:
+            raise Impossible(f"The session was still there after {TIMEOUT:g} s.")
+        self.ended = True
+
+    def midway(self, victim: Victim, mark: str) -> threading.Thread:
+        """End it as soon as a statement with this mark runs in it."""
+
+        def run() -> None:
+            try:
+                self._wait_until_busy(victim, mark)
+                self.end(victim)
+            except Impossible as error:
+                self.failed.append(str(error))
+
+        thread = threading.Thread(target=run, name="checkdbconn drill", daemon=True)
+        thread.start()
+        return thread
+
+    def _wait_until_busy(self, victim: Victim, mark: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            [(busy,)] = self._ask(_BUSY, [victim.process, f"%{mark}%", victim.started])
+            if busy:
+                return
+            time.sleep(_LOOK)
+        raise Impossible("The read was never seen to run.")
+
+    def _ask(
+        self, sql: str, parameters: list[Any] | None = None, seconds: float = TIMEOUT
+    ) -> list[tuple[Any, ...]]:
+        """Ask the second session; it waits where a pool has no server left for it."""
+        try:
+            return limited(
+                lambda: self._second.ask(sql, parameters),
+                seconds,
+                stop=lambda: hang_up(self._second.fd),
+            )
+        except TimeoutError:
+            why = f"The second session got no answer within {seconds:g} s."
+        except Exception as error:  # the raw driver's, whichever it is
+            why = f"The second session is lost. {self.line(error)}"
+        raise Impossible(why)
+
+    def line(self, error: Exception) -> str:
+        """The first line of what was said."""
+        first = self._hide(str(error)).strip().partition("\n")[0].strip()
+        return f"{type(error).__name__}: {first.rstrip('.')}."

@@ -1,0 +1,47 @@
+"""What ``--probe-idle`` has measured, and the settings do not know."""
+
+from __future__ import annotations
+
+from ..survey import Survey
+from .base import Found, rule, seconds
+
+
+@rule("W128", "The measured idle timeout is not in the settings", connects=True)
+def measured(survey: Survey) -> Found | None:
+    """Where Django's engine is to keep connections for less, W121 and W127 say so."""
+    own = survey.measured
+    if own is None or survey.facts is None:
+        return None
+    return _keepalives(survey) if own.keepalives else _idleness(survey)
+
+
+def _keepalives(survey: Survey) -> Found | None:
+    own, real, project = survey.measured, survey.keepalives, survey.project
+    if own is None or (project.conn_max_age == 0 and project.pool is None):
+        return None  # nothing is kept that could be forgotten
+    sent = real.keepalives_idle if real is not None and real.keepalives else None
+    if sent and sent < own.limit.seconds:
+        return None
+    first = f"the first keepalive is sent after {seconds(sent)}" if sent else "none is sent"
+    return Found(
+        f"The path forgets connections that are idle for {seconds(round(own.died, 1))}. Keepalives "
+        f"prevent it, but {first}.",
+        f"Set keepalives_idle to {own.keepalives['keepalives_idle']}.",
+        f"Measured: {own.limit.source}.",
+        {"OPTIONS": dict(own.keepalives)},
+    )
+
+
+def _idleness(survey: Survey) -> Found | None:
+    own, known = survey.measured, survey.limits
+    if own is None or not survey.project.resilient or known is None:
+        return None
+    if known.idle.seconds / survey.options.idle_margin <= own.died:
+        return None
+    return Found(
+        f"Idle connections end after {seconds(round(own.died, 1))}, which the engine only "
+        "learns by losing one.",
+        f'Set OPTIONS["resilience"]["idle_timeout"] to {own.limit.seconds:g}.',
+        f"Measured: {own.limit.source}.",
+        {"OPTIONS": {"resilience": {"idle_timeout": own.limit.seconds}}},
+    )

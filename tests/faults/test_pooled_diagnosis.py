@@ -1,0 +1,192 @@
+"""The diagnosis behind a real PgBouncer: its mode, and what the drill and the probe do there."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from django.db import connections
+
+from django_resilient_pg.diagnosis.attempts import Connector, attempt
+from django_resilient_pg.diagnosis.drill import drill
+from django_resilient_pg.diagnosis.endings import opener
+from django_resilient_pg.diagnosis.idleness import sentences
+from django_resilient_pg.diagnosis.poolers import Pooler
+from django_resilient_pg.diagnosis.probe import Progress, probe_idle
+from django_resilient_pg.diagnosis.shares import share_of
+from django_resilient_pg.diagnosis.survey import Survey, survey
+from testproject.postgres import Server
+from tests.engines import STOCK, Connections
+from tests.faults import pgbouncer
+
+FORCED = "user=forced pool_mode=transaction"
+
+
+@pytest.fixture
+def forced(server: Server) -> Iterator[None]:
+    server.execute(f"CREATE ROLE forced LOGIN PASSWORD '{server.password}'")
+    yield
+    server.terminate_all("app")
+    server.execute("DROP ROLE forced")
+
+
+@contextmanager
+def pooled(server: Server, made: Connections, **settings: object) -> Iterator[str]:
+    """An alias that leads through PgBouncer."""
+    if reason := pgbouncer.missing():
+        pytest.skip(reason)
+    with pgbouncer.pgbouncer(server, **settings) as port:  # type: ignore[arg-type]
+        yield made(STOCK, PORT=str(port), CONN_MAX_AGE=60, CONN_HEALTH_CHECKS=True).alias
+
+
+def pooler(seen: Survey) -> Pooler:
+    assert seen.pooler is not None
+    return seen.pooler
+
+
+# -- the mode ---------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("forced")
+def test_the_mode_of_the_database_not_the_general_one(
+    server: Server, make_connection: Connections
+) -> None:
+    """PgBouncer logs in as somebody else, and lists the pool under that name."""
+    with pooled(server, make_connection, console=True, database=FORCED) as alias:
+        found = pooler(survey(alias))
+        assert found.mode == "transaction"
+        assert "database" in found.evidence
+        assert dict(found.settings)["pool_mode"] == "session"
+
+
+@pytest.mark.parametrize("console", [True, False])
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_the_mode_with_and_without_the_console(
+    server: Server, make_connection: Connections, mode: str, console: bool
+) -> None:
+    with pooled(server, make_connection, console=console, pool_mode=mode) as alias:
+        found = pooler(survey(alias))
+        assert found.mode == mode
+        assert bool(found.settings) is console
+
+
+def test_a_pool_that_is_used_up_leaves_the_rest_known(
+    server: Server, make_connection: Connections
+) -> None:
+    """The second session waits for the server that the first one holds: 120 s, if it were let."""
+    with pooled(server, make_connection, default_pool_size=1) as alias:
+        began = time.monotonic()
+        seen = survey(alias)
+        assert time.monotonic() - began < 4.5
+        assert pooler(seen).mode is None
+        assert "second session got no server" in pooler(seen).evidence
+        assert seen.server is not None
+        assert seen.server.max_connections
+
+
+# -- the drill --------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("forced")
+@pytest.mark.parametrize("console", [True, False])
+def test_no_drill_where_sessions_are_shared(
+    server: Server, make_connection: Connections, console: bool
+) -> None:
+    with pooled(server, make_connection, console=console, database=FORCED) as alias:
+        seen = survey(alias)
+        before = server.backends("app")
+        result = drill(seen)
+        assert "transaction mode" in result.refusal
+        assert not result.survived
+        assert before
+        assert set(before) <= set(server.backends("app"))
+
+
+def test_no_drill_where_the_mode_is_not_known(server: Server, make_connection: Connections) -> None:
+    with pooled(server, make_connection, default_pool_size=1) as alias:
+        result = drill(survey(alias))
+        assert "mode is not known" in result.refusal
+        assert "past the pooler" in result.refusal
+        assert not result.steps
+
+
+def test_no_drill_without_servers_for_two_sessions(
+    server: Server, make_connection: Connections
+) -> None:
+    """Known to be session mode, but the pool has one server: nothing waits for a second one."""
+    with pooled(server, make_connection, console=True, default_pool_size=1) as alias:
+        seen = survey(alias)
+        assert pooler(seen).mode == "session"
+        began = time.monotonic()
+        result = drill(seen)
+        assert time.monotonic() - began < 12
+        assert "two sessions at a time" in result.refusal
+
+
+def test_the_drill_in_session_mode(server: Server, make_connection: Connections) -> None:
+    with pooled(server, make_connection, console=True) as alias:
+        result = drill(survey(alias))
+        assert [step.survived for step in result.steps] == [False] * 4, result.sentences
+
+
+def test_threads_end_with_it(server: Server, make_connection: Connections) -> None:
+    with pooled(server, make_connection, console=True, default_pool_size=1) as alias:
+        drill(survey(alias))
+    deadline = time.monotonic() + 5
+    names = {"checkdbconn", "checkdbconn drill"}
+    while any(each.name in names for each in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+# -- the probe --------------------------------------------------------------------------------
+
+
+class Application:
+    """Asks through the pooler while the probe waits."""
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+        self.seconds: float | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        if self.seconds is None and progress.seconds > 2.5:
+            began = time.monotonic()
+            link, _ = attempt(Connector.of(connections[self.alias]), {}, 5.0)
+            link.ping(5.0)
+            self.seconds = time.monotonic() - began
+            link.close()
+
+
+@pytest.mark.parametrize("size", [1, 4, 20])
+@pytest.mark.parametrize("console", [True, False])
+def test_the_probe_leaves_the_application_its_servers(
+    server: Server, make_connection: Connections, size: int, console: bool
+) -> None:
+    """A session that waits for a server is not one that died of idleness."""
+    with pooled(server, make_connection, console=console, default_pool_size=size) as alias:
+        seen = survey(alias)
+        share = share_of(seen)
+        assert share is not None
+        application = Application(alias)
+        connect = opener(Connector.of(connections[alias]), 5.0)
+        result = probe_idle(connect, 5.0, share=share, report=application)
+    assert result.off.died is None
+    assert result.on.died is None
+    assert result.off.survived >= 5.0
+    assert result.sessions == {1: 1, 4: 2, 20: 10 if console else 4}[size]
+    assert f"{result.sessions} session" in " ".join(sentences(result))
+    assert application.seconds is not None
+    if size > 1:
+        assert application.seconds < 1.0
+
+
+def test_idle_sessions_hold_no_server_of_a_transaction_pooler(
+    server: Server, make_connection: Connections
+) -> None:
+    with pooled(server, make_connection, pool_mode="transaction") as alias:
+        assert share_of(survey(alias)) is None
+    assert share_of(survey(make_connection().alias)) is None
