@@ -157,6 +157,7 @@ def _ask(
                     return _answer(fresh, marked, texts, budget)
             except Error:
                 if not fresh.lost():
+                    fresh.connection.rollback()
                     break
     return Outcome.UNKNOWN
 

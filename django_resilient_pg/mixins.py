@@ -94,6 +94,7 @@ class ResilientDatabaseMixin(Base):
         self._connecting = False
         self._reaching = False
         self._in_unit = False
+        self._committed = False  # since a retry_atomic has begun, or may have
         self._lost: Lost | None = None
         self._budget: Budget | None = None
         self._wake = 0.0
@@ -328,6 +329,7 @@ class ResilientDatabaseMixin(Base):
 
     def _note_committed(self) -> None:
         """What the transaction ran has taken effect, or may have; its hooks are about to run."""
+        self._committed = True
         if (unit := UNIT.get()) is not None:
             unit.ran_hooks(len(self.run_on_commit))
             for text in self._ran:
