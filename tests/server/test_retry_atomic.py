@@ -1,4 +1,4 @@
-"""What ``retry_atomic`` and ``atomic()`` must not do again, and what they must not lose silently."""
+"""What ``retry_atomic`` and ``atomic()`` must not do again, and must not lose silently."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def conflict(connection: BaseDatabaseWrapper, kill: Kill) -> None:
         run(connection, CONFLICT)
 
 
-# -- hooks: the transaction has committed -----------------------------------------------------------
+# -- hooks: the transaction has committed ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("fails", [lose, conflict])
@@ -127,7 +127,7 @@ def test_a_hook_that_uses_retry_atomic_itself_changes_nothing(
     assert runs == ["work", "lost", "lost"]
 
 
-# -- requests ---------------------------------------------------------------------------------------
+# -- requests --------------------------------------------------------------------------------------
 
 actions: dict[str, Callable[[], None]] = {}
 
@@ -183,7 +183,7 @@ def test_a_request_learns_what_retry_atomic_committed_in_it(
     assert rows(server) == ["kept"]
 
 
-# -- other aliases ----------------------------------------------------------------------------------
+# -- other aliases ---------------------------------------------------------------------------------
 
 
 def write(other: BaseDatabaseWrapper) -> None:
@@ -286,7 +286,7 @@ def test_a_database_of_another_engine_counts_as_written(
     assert '"second", whose engine does not count' in caught.value.__notes__[-1]
 
 
-# -- transactions ended as text ---------------------------------------------------------------------
+# -- transactions ended as text --------------------------------------------------------------------
 
 ENDS = {
     "commit": ["COMMIT"],
@@ -356,22 +356,7 @@ def test_what_was_committed_as_text_is_not_done_twice(
         db.close()
 
 
-def test_after_a_text_has_ended_the_transaction_nothing_counts_as_its_first_statement(
-    db: BaseDatabaseWrapper, server: Server
-) -> None:
-    """psycopg2 believes itself in a transaction, so what follows takes effect at once."""
-    with pytest.raises(Error), transaction.atomic(using=db.alias):
-        run(db, f"INSERT INTO {TABLE} VALUES ('a')")
-        run(db, "ROLLBACK")
-        run(
-            db,
-            f"INSERT INTO {TABLE} SELECT 'b' FROM (SELECT pg_terminate_backend(pg_backend_pid())) x",
-        )
-    assert rows(server) == []
-    db.close()
-
-
-# -- statements past Django's cursors ---------------------------------------------------------------
+# -- statements past Django's cursors --------------------------------------------------------------
 
 
 def test_a_raw_statement_before_the_first_one_is_not_lost_silently(
@@ -422,7 +407,7 @@ def test_a_raw_commit_counts_in_a_unit_of_work(
     assert rows(server) == ["raw"]
 
 
-# -- autocommit off ---------------------------------------------------------------------------------
+# -- autocommit off --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["set_autocommit", "settings"])
