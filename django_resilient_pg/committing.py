@@ -10,10 +10,10 @@ from django.db.utils import Error
 from . import notes
 from .connecting import spending
 from .drivers import IDLE, Link
-from .errors import CommitOutcomeUnknown, TransactionLost
+from .errors import CommitOutcomeUnknown
 from .losses import Loss, judge_error, reason_of
 from .outcome import Mark, Outcome, mark, outcome
-from .replacing import Lost, give_up, replace
+from .replacing import Lost, give_up, replace, transaction_lost
 from .statements import Kind, analyse
 from .units import MOST_TEXTS
 from .verdicts import Phase
@@ -50,8 +50,9 @@ def gone_before_commit(db: ResilientDatabaseMixin, link: Link) -> bool:
         note_idle_loss(db, link, monotonic() - db._heard_at)
     link.close()
     if not empty and not (db._lost is None and _only_read(db, link)):
+        error = transaction_lost(db)
         db._transaction_over()
-        raise TransactionLost(notes.transaction_lost(db.alias))
+        raise error
     db._transaction_over()
     return True
 
@@ -82,7 +83,7 @@ def mark_transaction(db: ResilientDatabaseMixin, link: Link) -> Mark | None:
             raise
         note_loss(db, verdict, error, "commit")
         link.close()
-        raise TransactionLost(notes.transaction_lost(db.alias)) from error
+        raise transaction_lost(db) from error
 
 
 def _is_plain(text: object) -> bool:
@@ -120,7 +121,7 @@ def has_committed(
     link.close()
     found = _ask(db, loss, marked, texts)
     if found is Outcome.ABORTED:
-        raise TransactionLost(notes.transaction_lost(db.alias)) from error
+        raise transaction_lost(db) from error
     db._ran = ran  # the new connection has begun with an empty one
     if pending:
         # Set in a transaction that may have been committed: no new session is like the old one.
@@ -157,6 +158,7 @@ def _ask(
                     return _answer(fresh, marked, texts, budget)
             except Error:
                 if not fresh.lost():
+                    fresh.connection.rollback()
                     break
     return Outcome.UNKNOWN
 
@@ -164,6 +166,9 @@ def _ask(
 def _answer(fresh: Link, marked: Mark | None, texts: frozenset[object], budget: Budget) -> Outcome:
     if marked is not None:
         found = outcome(fresh, marked, seconds=budget.remaining())
+        # NOTIFY gets its id within COMMIT: that there was none before does not tell.
+        if marked.xid is None and any("notify" in str(text).lower() for text in texts):
+            found = Outcome.UNKNOWN
     else:
         calls = frozenset().union(*(analyse(str(text)).functions for text in texts))
         found = Outcome.UNKNOWN if why_volatile(fresh, calls) else Outcome.COMMITTED

@@ -65,7 +65,9 @@ class ResilientCursorMixin:
                 self._look()
                 status = db._status()
             # Not in a failed transaction: it has run something.
-            db._untouched = status == IDLE
+            db._untouched = status == IDLE and not db._split
+        elif db._untouched and not db._opened:
+            db._note_raw()
         untouched = db._untouched
         db._untouched = False
         unit = UNIT.get() if UNDER_WAY and not db._connecting else None
@@ -117,7 +119,9 @@ class ResilientCursorMixin:
         if status != IN_TRANSACTION:
             self._look()
             status = db._status()
-            db._untouched = status == IDLE
+            db._untouched = status == IDLE and not db._split
+        elif db._untouched and not db._opened:
+            db._note_raw()
         untouched = db._untouched
         db._untouched = False
         unit = UNIT.get() if UNDER_WAY and not db._connecting else None
@@ -169,7 +173,9 @@ class ResilientCursorMixin:
             with self.db.wrap_database_errors:
                 raise error
         except Error as translated:
-            if UNDER_WAY and self.db.autocommit:
+            if not self.db.autocommit:
+                self.db._note_end(call[1], IN_TRANSACTION)  # by its text alone
+            elif UNDER_WAY:
                 self.db._note_failed(call[1], many=True in call[5:])
             # Imported at the first failure: what heals costs nothing where nothing is wrong.
             from .recovery import Call, Recovery

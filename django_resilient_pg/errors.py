@@ -33,7 +33,8 @@ class TransactionLost(OperationalError):
     outside the transaction it was written for, even when the first error was swallowed.
     """
 
-    #: As on every error of a statement that was lost together with its transaction.
+    #: As on every error of a statement that was lost together with its transaction. False where
+    #: the application had ended a transaction as text inside the block.
     transaction_lost = True
     connection_lost = True
 

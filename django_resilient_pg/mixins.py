@@ -59,6 +59,10 @@ else:
     Base = object
 
 
+# Among the texts of a transaction: something of which there is no text.
+_RAW = object()
+
+
 def _unbound() -> int:
     return UNKNOWN
 
@@ -86,6 +90,8 @@ class ResilientDatabaseMixin(Base):
         self._heard_at = self._seen_at = monotonic()
         self._quiet = 0.0
         self._untouched = True
+        self._opened = False  # by a savepoint, and untouched so far
+        self._split = False  # a text has ended the transaction inside its block
         self._savepoints: list[str] = []
         self._saving = False
         # The texts a transaction has run, so that one that only read is known as such.
@@ -94,6 +100,7 @@ class ResilientDatabaseMixin(Base):
         self._connecting = False
         self._reaching = False
         self._in_unit = False
+        self._committed = False  # since a retry_atomic has begun, or may have
         self._lost: Lost | None = None
         self._budget: Budget | None = None
         self._wake = 0.0
@@ -223,6 +230,7 @@ class ResilientDatabaseMixin(Base):
             self._session = Session()
         self._lost = None
         self._untouched = True
+        self._opened = False
         self._savepoints = []
         self._ran = set()
         self._ask_outcome = options.commit_outcome or self._in_unit
@@ -328,10 +336,33 @@ class ResilientDatabaseMixin(Base):
         if analyse(text_of(sql), standard_strings=standard).kind is Kind.UNREPEATABLE:
             self._note_effect(sql)
 
+    def _note_end(self, sql: object, status: int) -> None:
+        """Remember that a text has ended the transaction inside its block, or may have: COMMIT.
+
+        psycopg2 takes no notice of it, so that what follows takes effect at once.
+        """
+        from .session import text_of
+        from .statements import ends_transaction
+
+        if status == IDLE or ends_transaction(text_of(sql)):
+            self._split = True
+            self._note_lasting()
+
+    def _note_raw(self) -> None:
+        """Remember that the open transaction was begun past Django's cursors."""
+        if not self.autocommit:
+            self._untouched = False
+            self._ran.add(_RAW)
+
     def _note_committed(self) -> None:
         """What the transaction ran has taken effect, or may have; its hooks are about to run."""
+        self._note_lasting()
         if (unit := UNIT.get()) is not None:
             unit.ran_hooks(len(self.run_on_commit))
+
+    def _note_lasting(self) -> None:
+        self._committed = True
+        if (unit := UNIT.get()) is not None:
             for text in self._ran:
                 unit.took_effect(self.alias, text)
             if len(self._ran) >= MOST_TEXTS:
@@ -341,6 +372,8 @@ class ResilientDatabaseMixin(Base):
         # What runs while connecting (connection_created receivers) runs again by itself.
         if self._connecting:
             return
+        if not (self.autocommit or self._saving):
+            self._note_end(sql, self._status())
         if many or (self.autocommit and self._status() != IDLE):
             where = Where.UNCLEAR
         else:
@@ -369,6 +402,7 @@ class ResilientDatabaseMixin(Base):
                 if monotonic() - self._seen_at > FRESH:
                     self._look()
                 self._untouched = True
+                self._opened = self._split = False
             elif self._link is not None and self._link.lost():
                 from .replacing import leave_lost_transaction
 
@@ -394,6 +428,8 @@ class ResilientDatabaseMixin(Base):
             super()._commit()
             self._note_committed()
             return
+        if self._untouched and not self._opened and self._status() == IN_TRANSACTION:
+            self._note_raw()
         # A loss seen before COMMIT is sent is certain, not "outcome unknown".
         if (
             self._lost is not None
@@ -429,6 +465,7 @@ class ResilientDatabaseMixin(Base):
         if self._session.pending:
             self._session.committed()
         self._untouched = True
+        self._opened = self._split = False
         if self._savepoints:
             self._savepoints = []
         self._ran.clear()
@@ -462,6 +499,7 @@ class ResilientDatabaseMixin(Base):
     def _transaction_over(self) -> None:
         self._session.rolled_back()
         self._untouched = True
+        self._opened = self._split = False
         self._savepoints = []
         self._ran.clear()
 
@@ -485,6 +523,8 @@ class ResilientDatabaseMixin(Base):
     def _as_savepoint(self, run: Callable[[str], None], sid: str) -> None:
         """Run a savepoint statement: by itself it leaves a transaction untouched."""
         status = self._status()
+        if status == IN_TRANSACTION and self._untouched and not self._opened:
+            self._note_raw()
         untouched = status == IDLE or (status == IN_TRANSACTION and self._untouched)
         self._saving = True
         # A savepoint has no effect of its own: a transaction that else only read, only read.
@@ -494,7 +534,7 @@ class ResilientDatabaseMixin(Base):
         finally:
             self._saving = False
             self._ran = ran
-        self._untouched = untouched
+        self._untouched = self._opened = untouched
 
     def _interrupted(self) -> None:
         """An exception that is not the database's came out of a statement under way.

@@ -63,6 +63,15 @@ def transaction_lost(alias: str) -> str:
     )
 
 
+def split_transaction_lost(alias: str) -> str:
+    """The same, where the application has ended a transaction inside its block."""
+    return (
+        f'The connection "{alias}" was lost in an atomic block whose transaction had been ended'
+        " before (COMMIT as text): what ran before that may have taken effect, and what ran after"
+        " it may have too; check before running it again."
+    )
+
+
 def session_lost(alias: str, pinned_by: str) -> str:
     """What every later statement of a lost, pinned session raises."""
     return (

@@ -280,7 +280,7 @@ class Recovery:
         abandon(db, loss.reason, raw_transaction=raw)
         limits = db.resilience.limits
         # The server has rolled it back: retry_atomic may run it again as a whole.
-        error.transaction_lost = not db.autocommit  # type: ignore[attr-defined]
+        error.transaction_lost = not (db.autocommit or db._split)  # type: ignore[attr-defined]
         error.connection_lost = True  # type: ignore[attr-defined]
         if db.autocommit and (unit := UNIT.get()) is not None:
             unit.took_effect(db.alias, self._call.sql)  # it may have

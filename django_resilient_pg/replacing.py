@@ -165,7 +165,16 @@ def lost_error(db: ResilientDatabaseMixin) -> Error | None:
         return None
     if db._lost.pinned_by:
         return SessionLost(notes.session_lost(db.alias, db._lost.pinned_by))
-    return TransactionLost(notes.transaction_lost(db.alias))
+    return transaction_lost(db)
+
+
+def transaction_lost(db: ResilientDatabaseMixin) -> TransactionLost:
+    """That the transaction was lost, as far as it was one."""
+    if not db._split:
+        return TransactionLost(notes.transaction_lost(db.alias))
+    error = TransactionLost(notes.split_transaction_lost(db.alias))
+    error.transaction_lost = False
+    return error
 
 
 def _characteristics(link: Link | None) -> dict[str, object]:

@@ -116,7 +116,10 @@ class Session:
         if effect.pins:
             self.pin(effect.pins)
         elif not effect.assignments:
-            if "set_config" not in text.lower():  # that depends on its parameters
+            from .statements import ends_transaction
+
+            # The former depends on its parameters, the latter is looked at every time.
+            if "set_config" not in text.lower() and not ends_transaction(text):
                 _remember(text)
         elif where is Where.UNCLEAR:
             self.pin(effect.assignments[0].words)

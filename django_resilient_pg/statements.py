@@ -76,6 +76,13 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_DATA = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
+# What may end a transaction, first of all or after another statement; not ROLLBACK TO.
+_ENDS = re.compile(
+    r"(?:\A|;)\s*(?:COMMIT|END|ABORT|PREPARE\s+TRANSACTION"
+    r"|ROLLBACK(?!\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b))\b",
+    re.IGNORECASE,
+)
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _WORD = re.compile(r"[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*")
 _CALL = re.compile(r'("(?:[^"]|"")+"|[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)\s*\(')
@@ -162,6 +169,13 @@ def analyse(sql: str, *, standard_strings: bool = True) -> Statement:
     uncertain = ";" in text or ("\\" in sql and not standard_strings) or "\x00" in sql
     kind = Kind.UNREPEATABLE if uncertain else _kind(keyword, _QUOTED.sub(" x ", text))
     return Statement(kind, keyword, _functions(text), _all_pins(text, sql))
+
+
+def ends_transaction(sql: str) -> bool:
+    """Whether a text may end the transaction it runs in, and take effect with it."""
+    if ";" not in sql and sql[:6].upper() in _DATA:
+        return False  # without reading what may be long
+    return _ENDS.search(bare(sql)) is not None
 
 
 def _kind(keyword: str, text: str) -> Kind:

@@ -13,11 +13,13 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.transaction import atomic
 from django.db.utils import Error
 
+from . import foreign
 from .connecting import spending
 from .losses import sqlstate_of
 from .mixins import ResilientDatabaseMixin
 from .resilience import logger
 from .retry import BUDGET, Budget, backoff
+from .units import UNDER_WAY, UNIT, Unit, around
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,13 +42,14 @@ class _RetryAtomic:
             the function uses. More than one run takes, or there is no second one.
         conflicts: also after SQLSTATE 40001 and 40P01, with backoff (default True).
 
-    The function runs again only if the server is known to have rolled its transaction back; after
-    a lost COMMIT the server is asked. ``on_commit`` hooks run once. What the function does outside
-    of the database it does again.
+    The function runs again only if the server is known to have rolled its transaction back, and
+    nothing that it did on other aliases has taken effect; after a lost COMMIT the server is asked.
+    ``on_commit`` hooks run once, and after an error of theirs nothing runs again. What the
+    function does outside of the database it does again.
 
     Raises:
         RuntimeError: inside another atomic block, which would own the transaction (not under
-            Django's ``TestCase``).
+            Django's ``TestCase``), or while autocommit is off.
         CommitOutcomeUnknown: COMMIT was lost and nobody can say what became of it.
         Error: the last attempt's own error, unchanged.
     """
@@ -91,7 +94,18 @@ class _RetryAtomic:
                 f'retry_atomic needs the engine "django_resilient_pg"; "{using}" has'
                 f" {connection.settings_dict['ENGINE']!r}."
             )
-        return _Unit(connection, conflicts, retries, deadline).run(function)
+        _refuse_without_autocommit(connection)
+        return _Attempts(connection, conflicts, retries, deadline).run(function)
+
+
+def _refuse_without_autocommit(db: ResilientDatabaseMixin) -> None:
+    """Where autocommit is off ``atomic()`` would neither begin the transaction nor commit it."""
+    connected = db.connection is not None
+    if not (db.autocommit if connected else db.settings_dict["AUTOCOMMIT"]):
+        raise RuntimeError(
+            f'retry_atomic cannot run on "{db.alias}" while autocommit is off: the transaction'
+            " under way would be part of its own; end that one and turn autocommit on before."
+        )
 
 
 @contextmanager
@@ -104,7 +118,26 @@ def _shared(budget: Budget) -> Iterator[None]:
         BUDGET.reset(token)
 
 
-class _Unit:
+@contextmanager
+def _counting(budget: Budget) -> Iterator[Unit]:
+    """Count what takes effect on whatever alias, as the middleware does for a request.
+
+    A request around it counts it too, and stays what session state is counted for.
+    """
+    foreign.watch_from_now()
+    parent = around()
+    unit = Unit(budget if parent is None else parent.budget, parent)
+    token = UNIT.set(unit)
+    UNDER_WAY.append(unit)
+    try:
+        yield unit
+    finally:
+        unit.ended = True
+        UNDER_WAY.remove(unit)
+        UNIT.reset(token)
+
+
+class _Attempts:
     """One transaction that may run again."""
 
     def __init__(
@@ -115,25 +148,31 @@ class _Unit:
 
     def run(self, function: Callable[[], T]) -> T:
         db = self._db
-        asked = db._ask_outcome
+        # One that a hook of another one calls leaves that one as it was.
+        before = db._in_unit, db._ask_outcome, db._committed
         db._in_unit = db._ask_outcome = True
+        db._committed = False
         try:
-            with spending(db, seconds=self._deadline) as budget, _shared(budget):
+            with (
+                spending(db, seconds=self._deadline) as budget,
+                _shared(budget),
+                _counting(budget) as unit,
+            ):
                 for attempt in range(1, self._retries + 1):
                     try:
                         with atomic(using=db.alias, durable=True):
                             return function()
                     except Error as error:
-                        pause = self._pause(error, attempt)
+                        pause = self._pause(error, attempt, unit)
                         if pause is None or pause >= budget.remaining():
                             raise
                     time.sleep(pause)
                 with atomic(using=db.alias, durable=True):
                     return function()
         finally:
-            db._in_unit, db._ask_outcome = False, asked
+            db._in_unit, db._ask_outcome, db._committed = before
 
-    def _pause(self, error: Error, attempt: int) -> float | None:
+    def _pause(self, error: Error, attempt: int, unit: Unit) -> float | None:
         """Seconds to wait before running it again; ``None``: it must not be."""
         options = self._db.resilience.options
         if getattr(error, "transaction_lost", False):
@@ -144,6 +183,9 @@ class _Unit:
             )
         else:
             return None
+        if why := self._why_not(unit):
+            error.add_note(f"The function was not run again: {why}.")
+            return None
         logger.warning(
             'A transaction on "%s" is run again (%d of %d): %s.',
             self._db.alias,
@@ -152,6 +194,17 @@ class _Unit:
             str(error).partition("\n")[0].rstrip("."),
         )
         return pause
+
+    def _why_not(self, unit: Unit) -> str:
+        """What the failed attempt did that doing it again would double, or "".
+
+        Hooks run while ``atomic()`` is left: their errors come out of it as those before COMMIT do.
+        """
+        if self._db._committed:
+            return "its transaction had been committed by then, or may have been"
+        from .replaying import why_lasting  # with what is needed for requests
+
+        return why_lasting(unit)
 
 
 retry_atomic = _RetryAtomic()

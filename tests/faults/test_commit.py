@@ -16,7 +16,7 @@ from django.db.backends.signals import connection_created
 from django_resilient_pg.errors import CommitOutcomeUnknown, TransactionLost
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
-from tests.engines import RESILIENT, STOCK, Connections, backend_pid
+from tests.engines import DRIVER, RESILIENT, STOCK, Connections, backend_pid
 from tests.faults.proxy import Point, Proxy
 
 TABLE = "commits"
@@ -284,6 +284,22 @@ def test_a_transaction_that_only_read_is_not_reported_as_unknown(
     assert hooks == [1]
 
 
+@pytest.mark.parametrize("text", ["NOTIFY news, 'x'", "SELECT pg_notify('news', 'x')"])
+def test_a_notification_alone_is_not_taken_for_sent(
+    make_connection: Connections, proxy: Proxy, text: str
+) -> None:
+    """It has no transaction id until COMMIT has begun, and so nobody can tell."""
+    connection = make_connection(RESILIENT, PORT=proxy.port)
+
+    def work() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(text)
+        proxy.cut_at(2, "before")  # 1 asks for the transaction's id, 2 is COMMIT
+
+    with pytest.raises(CommitOutcomeUnknown):
+        retry_atomic.run(work, using=connection.alias)
+
+
 def test_a_swallowed_loss_runs_again_as_well(
     make_connection: Connections,
     server: Server,
@@ -357,3 +373,35 @@ def test_the_question_is_asked_again_if_its_connection_dies_too(
     assert killed
     assert hooks == [1]
     assert rows(server) == (["once"] if kind == "write" else [])
+
+
+def test_what_follows_a_text_that_ended_the_transaction_is_not_done_twice(
+    make_connection: Connections, server: Server, table: None, proxy: Proxy
+) -> None:
+    """psycopg2 believes itself in a transaction still: what follows takes effect at once."""
+    connection = make_connection(RESILIENT, PORT=proxy.port)
+    with pytest.raises(Error), transaction.atomic(using=connection.alias):
+        insert(connection, "a")
+        with connection.cursor() as cursor:
+            cursor.execute("ROLLBACK")
+            proxy.cut_at(1 if DRIVER == "psycopg2" else 2, "answer")
+            cursor.execute(f"INSERT INTO {TABLE} (value) VALUES ('b')")
+    assert rows(server).count("b") == (1 if DRIVER == "psycopg2" else 0)
+
+
+def test_what_is_said_of_a_loss_after_a_text_has_committed(
+    make_connection: Connections,
+    server: Server,
+    table: None,
+    kill: Callable[[BaseDatabaseWrapper], int],
+) -> None:
+    connection = make_connection(RESILIENT)
+    with pytest.raises(TransactionLost, match="COMMIT as text") as caught:  # noqa: SIM117
+        with transaction.atomic(using=connection.alias):
+            for sql in ("COMMIT", "BEGIN")[: 1 + (DRIVER == "psycopg2")]:
+                with connection.cursor() as cursor:
+                    cursor.execute(sql)
+            insert(connection, "a")
+            kill(connection)
+    assert not caught.value.transaction_lost
+    assert rows(server) == []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextvars import Context
 from typing import Any
 
 from celery import Celery
@@ -54,7 +55,14 @@ app.conf.update(broker(FOLDER))
 
 
 def end_session(using: str) -> None:
-    """End the session of this thread's connection, as an administrator would; wait for its end."""
+    """End the session of this thread's connection, as an administrator would; wait for its end.
+
+    In a context of its own: his connection, of the stock engine, has no part in the job.
+    """
+    Context().run(_end_session, using)
+
+
+def _end_session(using: str) -> None:
     pid = str(connections[using].connection.info.backend_pid)
     deadline = time.monotonic() + 10
     with independent(using) as ask:

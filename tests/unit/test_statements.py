@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_resilient_pg.statements import Kind, analyse, bare
+from django_resilient_pg.statements import Kind, analyse, bare, ends_transaction
 
 READS = [
     "SELECT 1",
@@ -151,3 +151,38 @@ def test_a_statement_after_any_ended_prefix_is_seen(prefix: str) -> None:
     """Whatever came before: when the prefix leaves nothing open, the second statement shows."""
     if bare(prefix + "\n;X") == bare(prefix + "\n") + ";X":
         assert analyse(f"SELECT 1 {prefix}\n;DELETE FROM x").kind is not Kind.READ
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COMMIT",
+        "/* by hand */ commit and chain",
+        "END;",
+        "abort",
+        "ROLLBACK WORK",
+        "PREPARE TRANSACTION 'x'",
+        "COMMIT; BEGIN",
+        "INSERT INTO x VALUES (1); commit",
+    ],
+)
+def test_what_may_end_a_transaction(sql: str) -> None:
+    assert ends_transaction(sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 'COMMIT'",
+        "INSERT INTO x VALUES ('a; COMMIT')",
+        "SAVEPOINT x",
+        "ROLLBACK TO SAVEPOINT x",
+        "ROLLBACK WORK TO x",
+        "PREPARE x AS SELECT 1",
+        "CREATE TABLE commit_log (x int)",
+        "-- COMMIT\nCREATE TABLE ends ()",
+        "SELECT 1; SELECT 2",
+    ],
+)
+def test_what_ends_no_transaction(sql: str) -> None:
+    assert not ends_transaction(sql)
