@@ -166,14 +166,20 @@ def _ask(
 def _answer(fresh: Link, marked: Mark | None, texts: frozenset[object], budget: Budget) -> Outcome:
     if marked is not None:
         found = outcome(fresh, marked, seconds=budget.remaining())
-        # NOTIFY gets its id within COMMIT: that there was none before does not tell.
-        if marked.xid is None and any("notify" in str(text).lower() for text in texts):
+        if marked.xid is None and _may_notify(texts):
             found = Outcome.UNKNOWN
     else:
         calls = frozenset().union(*(analyse(str(text)).functions for text in texts))
         found = Outcome.UNKNOWN if why_volatile(fresh, calls) else Outcome.COMMITTED
     fresh.connection.rollback()  # the questions have begun a transaction
     return found
+
+
+def _may_notify(texts: frozenset[object]) -> bool:
+    """NOTIFY gets its transaction id within COMMIT: that there was none before does not tell."""
+    if len(texts) >= MOST_TEXTS:
+        return True
+    return any(not isinstance(text, str) or "notify" in text.lower() for text in texts)
 
 
 def only_reads(texts: frozenset[object]) -> bool:
