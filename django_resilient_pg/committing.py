@@ -166,11 +166,10 @@ def _ask(
 def _answer(fresh: Link, marked: Mark | None, texts: frozenset[object], budget: Budget) -> Outcome:
     if marked is not None:
         found = outcome(fresh, marked, seconds=budget.remaining())
-        if marked.xid is None and _may_notify(texts):
+        if marked.xid is None and (_may_notify(texts) or why_volatile(fresh, _calls(texts))):
             found = Outcome.UNKNOWN
     else:
-        calls = frozenset().union(*(analyse(str(text)).functions for text in texts))
-        found = Outcome.UNKNOWN if why_volatile(fresh, calls) else Outcome.COMMITTED
+        found = Outcome.UNKNOWN if why_volatile(fresh, _calls(texts)) else Outcome.COMMITTED
     fresh.connection.rollback()  # the questions have begun a transaction
     return found
 
@@ -179,7 +178,17 @@ def _may_notify(texts: frozenset[object]) -> bool:
     """NOTIFY gets its transaction id within COMMIT: that there was none before does not tell."""
     if len(texts) >= MOST_TEXTS:
         return True
-    return any(not isinstance(text, str) or "notify" in text.lower() for text in texts)
+    return any(
+        not isinstance(text, str)
+        or "notify" in text.lower()
+        or analyse(text).kind is Kind.UNREPEATABLE
+        for text in texts
+    )
+
+
+def _calls(texts: frozenset[object]) -> frozenset[str]:
+    """The functions that these call by name."""
+    return frozenset().union(*(analyse(str(text)).functions for text in texts))
 
 
 def only_reads(texts: frozenset[object]) -> bool:

@@ -64,6 +64,8 @@ class ResilientCursorMixin:
             if monotonic() - db._seen_at > FRESH:
                 self._look()
                 status = db._status()
+            if not (db.autocommit or db._untouched) and status == IDLE:
+                db._note_ended()
             # Not in a failed transaction: it has run something.
             db._untouched = status == IDLE and not db._split
         elif db._untouched and not db._opened:
@@ -119,6 +121,8 @@ class ResilientCursorMixin:
         if status != IN_TRANSACTION:
             self._look()
             status = db._status()
+            if not (db.autocommit or db._untouched) and status == IDLE:
+                db._note_ended()
             db._untouched = status == IDLE and not db._split
         elif db._untouched and not db._opened:
             db._note_raw()
@@ -175,6 +179,7 @@ class ResilientCursorMixin:
         except Error as translated:
             if not self.db.autocommit:
                 self.db._note_end(call[1], IN_TRANSACTION)  # by its text alone
+                self._note_unsent(*call)
             elif UNDER_WAY:
                 self.db._note_failed(call[1], many=True in call[5:])
             # Imported at the first failure: what heals costs nothing where nothing is wrong.
@@ -183,8 +188,14 @@ class ResilientCursorMixin:
             return Recovery(self.db, Call(self, *call)).after(translated)
         except BaseException:
             self.db._note_effect(call[1])  # it may have one: it is not known how far it came
+            self._note_unsent(*call)
             self.db._interrupted()
             raise
+
+    def _note_unsent(self, *call: Any) -> None:
+        """A first statement that the driver refused has left the transaction as it was."""
+        if call[3] and not self.db._split and self.db._status() == IDLE:
+            self.db._untouched = True
 
     def _renew(self) -> None:
         """Put a driver cursor of the present connection under this wrapper."""

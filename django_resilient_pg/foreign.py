@@ -19,11 +19,15 @@ from .units import UNIT
 # Every statement, callproc() and COPY needs a cursor, and these two make them all. A hook can run
 # without any.
 _WAYS: Final = ("make_cursor", "make_debug_cursor", "on_commit")
+_connected: Final[list[bool]] = []
 
 
 def watch_from_now() -> None:
     """Watch the connections of other engines, those that are there and those that will be."""
-    connection_created.connect(_watch_new, dispatch_uid="django_resilient_pg.foreign")
+    # Once: Django 5.2 keeps something of every further time, for ever.
+    if not _connected:
+        connection_created.connect(_watch_new, dispatch_uid="django_resilient_pg.foreign")
+        _connected.append(True)
     for connection in _unwatched():
         _watch(connection)
 
@@ -31,12 +35,14 @@ def watch_from_now() -> None:
 def used(unit_aliases: set[str]) -> set[str]:
     """The aliases of other engines that a unit has used, or may have.
 
-    A connection of this thread that was made since and has never connected was not watched yet.
+    One of this thread that was made since, and has never connected, is not watched yet: all that
+    could have been used of it is a hook that waits.
     """
     unwatched = _unwatched()
     for connection in unwatched:
         _watch(connection)
-    return unit_aliases | {connection.alias for connection in unwatched}
+    doubtful = (one for one in unwatched if one.connection is not None or one.run_on_commit)
+    return unit_aliases | {connection.alias for connection in doubtful}
 
 
 def _unwatched() -> list[BaseDatabaseWrapper]:

@@ -47,6 +47,17 @@ class _Attempts:
         self.unit = unit
         self.made = 0
 
+    def given_up(self, response: HttpResponseBase) -> bool:
+        """Whether another attempt is to be made, whatever was answered for this one.
+
+        A middleware below that used the database after the decision has had an error of it, and
+        Django made an answer of that.
+        """
+        if not (isinstance(response, _Again) or self.unit.abandoned):
+            return False
+        streaming.abandon(response)
+        return True
+
     def begin_next(self) -> None:
         """From now on it is another attempt's unit that counts."""
         before, self.unit = self.unit, self.unit.again()
@@ -86,7 +97,7 @@ class RequestRetryMiddleware:
                 if attempts is None:
                     return response
                 response = self._started(request, response)
-                if not isinstance(response, _Again):
+                if not attempts.given_up(response):
                     return response
                 attempts.begin_next()
                 self._make_new(request, attempts)
@@ -98,7 +109,7 @@ class RequestRetryMiddleware:
                 if attempts is None:
                     return response
                 response = await self._started_async(request, response)
-                if not isinstance(response, _Again):
+                if not attempts.given_up(response):
                     return response
                 attempts.begin_next()  # here, where the view's context comes from
                 await sync_to_async(self._make_new)(request, attempts)

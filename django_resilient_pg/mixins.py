@@ -348,6 +348,12 @@ class ResilientDatabaseMixin(Base):
             self._split = True
             self._note_lasting()
 
+    def _note_ended(self) -> None:
+        """Remember that the driver itself has ended the transaction: ``connection.commit()``."""
+        if not self._split:
+            self._split = True
+            self._note_lasting()
+
     def _note_raw(self) -> None:
         """Remember that the open transaction was begun past Django's cursors."""
         if not self.autocommit:
@@ -525,6 +531,8 @@ class ResilientDatabaseMixin(Base):
         status = self._status()
         if status == IN_TRANSACTION and self._untouched and not self._opened:
             self._note_raw()
+        elif status == IDLE and not (self._untouched or self.autocommit):
+            self._note_ended()
         untouched = status == IDLE or (status == IN_TRANSACTION and self._untouched)
         self._saving = True
         # A savepoint has no effect of its own: a transaction that else only read, only read.

@@ -109,6 +109,15 @@ def why_lasting(unit: Unit, *, ask: bool = True) -> str:
     return ""
 
 
+def why_open(others: Collection[ResilientDatabaseMixin]) -> str:
+    """What was run in transactions that stay open, and would be there twice, or ""."""
+    for one in others:
+        texts = {text for text in one._ran if isinstance(text, str)}
+        if len(texts) != len(one._ran) or _why_texts(one.alias, texts, ask=False):
+            return f'it has written in the transaction that is open on "{one.alias}", or may have'
+    return ""
+
+
 def _why_texts(alias: str, texts: Set[str], *, ask: bool) -> str:
     """Whether one of these may have done more than read, or ""."""
     wrote = f'it has written on "{alias}", or may have'
@@ -124,7 +133,9 @@ def _why_texts(alias: str, texts: Set[str], *, ask: bool) -> str:
     if not ask:
         return cannot
     try:
-        connection.ensure_connection()
+        if not connection.in_atomic_block:
+            with connection.cursor():
+                pass  # makes sure that it lives
         assert connection._link is not None
         if escapes and not _plain_backslashes(connection._link, texts):
             return wrote

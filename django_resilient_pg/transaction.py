@@ -137,6 +137,33 @@ def _counting(budget: Budget) -> Iterator[Unit]:
         UNIT.reset(token)
 
 
+@contextmanager
+def _open_elsewhere(db: ResilientDatabaseMixin) -> Iterator[None]:
+    """Note apart what is run from now on in transactions that are open on other aliases.
+
+    A transaction of ``db`` that is lost does not undo that: what was run stays in them.
+    """
+    around = [(one, one._ran) for one in _with_transactions(db)]
+    for one, _ in around:
+        one._ran = set()
+    try:
+        yield
+    finally:
+        for one, ran in around:
+            one._ran |= ran
+
+
+def _with_transactions(db: ResilientDatabaseMixin) -> list[ResilientDatabaseMixin]:
+    return [
+        one
+        for one in connections.all(initialized_only=True)
+        if isinstance(one, ResilientDatabaseMixin)
+        and one is not db
+        and one.connection is not None
+        and not one.autocommit
+    ]
+
+
 class _Attempts:
     """One transaction that may run again."""
 
@@ -157,6 +184,7 @@ class _Attempts:
                 spending(db, seconds=self._deadline) as budget,
                 _shared(budget),
                 _counting(budget) as unit,
+                _open_elsewhere(db),
             ):
                 for attempt in range(1, self._retries + 1):
                     try:
@@ -202,9 +230,9 @@ class _Attempts:
         """
         if self._db._committed:
             return "its transaction had been committed by then, or may have been"
-        from .replaying import why_lasting  # with what is needed for requests
+        from .replaying import why_lasting, why_open  # with what is needed for requests
 
-        return why_lasting(unit)
+        return why_lasting(unit) or why_open(_with_transactions(self._db))
 
 
 retry_atomic = _RetryAtomic()

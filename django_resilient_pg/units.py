@@ -11,6 +11,7 @@ the opposite order, so that one of the two notices the other without a lock.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import weakref
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from .errors import AttemptAbandoned
 if TYPE_CHECKING:
     from .retry import Budget
 
+logger: Final = logging.getLogger("django_resilient_pg")
 #: More different texts than this are not kept: such a unit or transaction counts as one that has
 #: written.
 MOST_TEXTS: Final = 500
@@ -45,6 +47,7 @@ class Unit:
     __slots__ = (
         "__weakref__",
         "_deciding",
+        "_told",
         "abandoned",
         "budget",
         "ended",
@@ -64,8 +67,9 @@ class Unit:
         self.uncounted: set[str] = set()
         self.foreign: set[str] = set()
         self.sending: dict[Any, object] = {}
-        self.abandoned = self.ended = False
-        self._deciding = threading.Lock()
+        self.abandoned = self.ended = self._told = False
+        # What the garbage collector ends while this thread decides may ask as well.
+        self._deciding = threading.RLock()
 
     def again(self) -> Unit:
         """The unit of the next attempt."""
@@ -149,11 +153,20 @@ class Unit:
                 with unit._deciding:
                     pass  # it may be taken back yet
                 if unit.abandoned:
-                    raise AttemptAbandoned(
-                        "The attempt at the request that this belongs to has lost a connection and"
-                        f' is made again, so nothing more is done on "{alias}" for it; have the'
-                        " view wait for all tasks and threads that it starts."
-                    )
+                    raise unit._refusal(alias)
+
+    def _refusal(self, alias: str) -> AttemptAbandoned:
+        message = (
+            "The attempt at the request that this belongs to has lost a connection and is made"
+            f' again, so nothing more is done on "{alias}" for it; have the view wait for all tasks'
+            " and threads that it starts, or start what outlives the request in a context of its"
+            " own (contextvars.Context())."
+        )
+        # Once: a task that lives on may go on asking, and keep the errors to itself.
+        if not self._told:
+            self._told = True
+            logger.error("%s", message)
+        return AttemptAbandoned(message)
 
     # -- giving up --------------------------------------------------------------------------
 

@@ -284,11 +284,15 @@ def test_a_transaction_that_only_read_is_not_reported_as_unknown(
     assert hooks == [1]
 
 
-@pytest.mark.parametrize("text", ["NOTIFY news, 'x'", "SELECT pg_notify('news', 'x')"])
+@pytest.mark.parametrize(
+    "text", ["NOTIFY news, 'x'", "SELECT pg_notify('news', 'x')", "SELECT wake()"]
+)
 def test_a_notification_alone_is_not_taken_for_sent(
-    make_connection: Connections, proxy: Proxy, text: str
+    make_connection: Connections, server: Server, proxy: Proxy, text: str
 ) -> None:
     """It has no transaction id until COMMIT has begun, and so nobody can tell."""
+    wake = "LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_notify('news', 'x'); END $$"
+    server.execute(f"CREATE OR REPLACE FUNCTION wake() RETURNS void {wake}", database="app")
     connection = make_connection(RESILIENT, PORT=proxy.port)
 
     def work() -> None:
@@ -298,6 +302,28 @@ def test_a_notification_alone_is_not_taken_for_sent(
 
     with pytest.raises(CommitOutcomeUnknown):
         retry_atomic.run(work, using=connection.alias)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"UPDATE {TABLE} SET value = lower(value) WHERE value = 'nobody'",
+        f"SELECT lower(value) FROM {TABLE}",
+        "SET LOCAL work_mem = '8MB'",
+    ],
+)
+def test_what_had_no_effect_succeeds_whatever_became_of_its_commit(
+    make_connection: Connections, table: None, proxy: Proxy, text: str
+) -> None:
+    connection = make_connection(RESILIENT, PORT=proxy.port)
+
+    def work() -> None:
+        with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+            cursor.execute(text)
+        proxy.cut_at(2, "before")  # 1 asks for the transaction's id, 2 is COMMIT
+
+    retry_atomic.run(work, using=connection.alias)
+    assert sum(connection.resilience.stats.lost.values()) == 1  # type: ignore[attr-defined]
 
 
 def test_a_swallowed_loss_runs_again_as_well(

@@ -8,6 +8,8 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.utils.functional import SimpleLazyObject
 
+from testproject.shop.models import Customer
+
 seen: list[str] = []
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
@@ -61,3 +63,14 @@ class Watching:
 
     def process_exception(self, *_: object) -> None:
         seen.append("process_exception")
+
+
+def counts_after(get_response: GetResponse) -> GetResponse:
+    """It uses the database on the way out."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        response["X-Customers"] = str(Customer.objects.count())
+        return response
+
+    return middleware

@@ -308,6 +308,14 @@ def test_an_upload_is_replayed(csrf: bool) -> None:
     assert (response.content, names()) == (b"joe", ["joe", "joe2"])
 
 
+def test_a_middleware_below_that_uses_the_database_on_its_way_out_stops_no_repetition() -> None:
+    """It is refused for the attempt that was given up, and Django makes a 500 of that."""
+    with override_settings(MIDDLEWARE=[OURS, "tests.server.request_middleware.counts_after"]):
+        response = send("/reading/")
+    assert (response.status_code, runs.count("reading")) == (200, 2)
+    assert response["X-Customers"] == "0"
+
+
 @override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=100)
 def test_an_upload_that_stays_a_stream_is_not(caplog: pytest.LogCaptureFixture) -> None:
     response = send("/uploading/", "post", {"file": SimpleUploadedFile("f", b"joe")})

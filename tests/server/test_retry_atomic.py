@@ -423,3 +423,143 @@ def test_it_refuses_while_autocommit_is_off(
         retry_atomic.run(lambda: insert(db, "x"), using=db.alias)
     assert not db.in_atomic_block
     assert rows(server) == []
+
+
+# -- transactions of others, and of the driver -----------------------------------------------------
+
+
+def test_what_is_written_in_a_transaction_that_is_open_elsewhere_is_not_written_twice(
+    db: BaseDatabaseWrapper, other: BaseDatabaseWrapper, server: Server, kill: Kill
+) -> None:
+    runs: list[str] = []
+
+    def work() -> None:
+        runs.append("work")
+        insert(other, "elsewhere")
+        insert(db, "here")
+        if len(runs) == 1:
+            lose_now(db, kill)
+
+    with transaction.atomic(using=other.alias):
+        insert(other, "elsewhere")  # the same text before does not hide it
+        with pytest.raises(Error) as caught:
+            retry_atomic.run(work, using=db.alias)
+    assert rows(server) == ["elsewhere", "elsewhere"]
+    assert 'the transaction that is open on "second"' in caught.value.__notes__[-1]
+
+
+def test_what_is_read_in_a_transaction_that_is_open_elsewhere_is_read_again(
+    db: BaseDatabaseWrapper, other: BaseDatabaseWrapper, server: Server, kill: Kill
+) -> None:
+    runs: list[str] = []
+
+    def work() -> None:
+        runs.append("work")
+        run(other, f"SELECT value FROM {TABLE}")
+        insert(db, "here")
+        if len(runs) == 1:
+            lose_now(db, kill)
+
+    with transaction.atomic(using=other.alias):
+        insert(other, "elsewhere")
+        retry_atomic.run(work, using=db.alias)
+    assert rows(server) == ["elsewhere", "here"]
+
+
+def lose_now(connection: BaseDatabaseWrapper, kill: Kill) -> None:
+    """Lose the transaction under way."""
+    kill(connection)
+    run(connection, "SELECT 1")
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_what_the_driver_itself_has_committed_is_not_done_again(
+    db: BaseDatabaseWrapper, server: Server, kill: Kill, goes_on: bool
+) -> None:
+    runs: list[str] = []
+
+    def work() -> None:
+        runs.append("work")
+        insert(db, "committed by the driver")
+        db.connection.commit()
+        run(db, "SELECT 1")
+        if goes_on:
+            run(db, f"SELECT value FROM {TABLE}")
+        if len(runs) == 1:
+            lose_now(db, kill)
+
+    with pytest.raises(Error):
+        retry_atomic.run(work, using=db.alias)
+    assert (rows(server), runs) == (["committed by the driver"], ["work"])
+
+
+@pytest.mark.psycopg3
+def test_what_the_drivers_own_transaction_has_committed_is_not_done_again(
+    db: BaseDatabaseWrapper, server: Server, kill: Kill
+) -> None:
+    runs: list[str] = []
+
+    def work() -> None:
+        runs.append("work")
+        with db.connection.transaction():
+            insert(db, "committed by the driver")
+        run(db, "SELECT 1")
+        if len(runs) == 1:
+            lose_now(db, kill)
+
+    with pytest.raises(Error):
+        retry_atomic.run(work, using=db.alias)
+    assert (rows(server), runs) == (["committed by the driver"], ["work"])
+
+
+def test_a_first_statement_that_the_driver_refuses_leaves_the_transaction_as_it_was(
+    db: BaseDatabaseWrapper, server: Server, kill: Kill
+) -> None:
+    runs: list[str] = []
+
+    def work() -> None:
+        runs.append("work")
+        with db.cursor() as cursor, pytest.raises((Error, TypeError, IndexError)):
+            cursor.execute("SELECT %s, %s", [1])
+        with transaction.atomic(using=db.alias):
+            insert(db, "once")
+        if len(runs) == 1:
+            lose_now(db, kill)
+
+    retry_atomic.run(work, using=db.alias)
+    assert (rows(server), runs) == (["once"], ["work", "work"])
+
+
+def test_both_lost_runs_again(
+    db: BaseDatabaseWrapper, other: BaseDatabaseWrapper, server: Server, kill: Kill
+) -> None:
+    """As at a restart of the server: what was read elsewhere is asked on a new connection."""
+    runs: list[str] = []
+
+    def work() -> None:
+        runs.append("work")
+        run(other, f"SELECT lower(value) FROM {TABLE}")
+        insert(db, "once")
+        if len(runs) == 1:
+            kill(other)
+            lose_now(db, kill)
+
+    retry_atomic.run(work, using=db.alias)
+    assert (rows(server), runs) == (["once"], ["work", "work"])
+
+
+def test_a_connection_of_another_engine_that_was_only_looked_at_was_not_used(
+    db: BaseDatabaseWrapper, make_connection: Connections, server: Server, kill: Kill
+) -> None:
+    alias = make_connection(STOCK).alias
+    del connections[alias]
+    runs: list[str] = []
+
+    def work() -> None:
+        runs.append(connections[alias].vendor)
+        insert(db, "once")
+        if len(runs) == 1:
+            lose_now(db, kill)
+
+    retry_atomic.run(work, using=db.alias)
+    assert (rows(server), len(runs)) == (["once"], 2)

@@ -109,3 +109,30 @@ def test_a_unit_is_part_of_the_nearest_that_is_not_over() -> None:
         assert around() is outer, "what it starts is not done either"
     finally:
         UNIT.reset(token)
+
+
+def test_what_asks_while_the_same_thread_decides_is_refused() -> None:
+    """The garbage collector may end a generator there whose ``finally`` runs a statement."""
+    given_up, caught = unit(), list[AttemptAbandoned]()
+
+    class Ends:
+        alias = "a"
+
+        def __eq__(self, other: object) -> bool:
+            try:
+                given_up.begin(Cursor(), "SELECT 2")
+            except AttemptAbandoned as error:
+                caught.append(error)
+            return True
+
+        def __hash__(self) -> int:
+            return 1
+
+    noted: Any = {Ends()}
+    given_up.begin(Cursor(), Ends())
+    given_up.texts["a"] = noted
+    thread = threading.Thread(target=given_up.abandon, args=[given_up.counted()], daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(caught) == 1
