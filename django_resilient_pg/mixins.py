@@ -83,6 +83,8 @@ class ResilientDatabaseMixin(Base):
         self._status: Callable[[], int] = _unbound
         self._poll: Callable[[int], object] = _silent
         self._session = Session()
+        # Whether the next session stands in for a lost one, below the same unit of work.
+        self._goes_on = False
         self._heard_at = self._seen_at = monotonic()
         self._quiet = 0.0
         self._untouched = True
@@ -175,6 +177,7 @@ class ResilientDatabaseMixin(Base):
             from .restoring import restore
 
             restore(self)
+        self._goes_on = False
 
     def ensure_connection(self) -> None:
         """Connect if need be; a passing failure is tried again until ``retry_deadline``."""
@@ -201,15 +204,19 @@ class ResilientDatabaseMixin(Base):
         if self.connection is None:
             self._link = self._bound_to = self._lost = None
             self._session = Session()
+            self._goes_on = False
 
     def close_if_unusable_or_obsolete(self) -> None:
         """As Django's; a session that held something and is gone ends here, not in an error."""
         super().close_if_unusable_or_obsolete()
-        if self.in_atomic_block or not self._session.holds:
+        if self.in_atomic_block:
             return
+        holds = self._session.holds
         if self.connection is None:
-            self._session = Session()
-        elif self.autocommit and not self.is_usable():
+            self._goes_on = False
+            if holds:
+                self._session = Session()
+        elif holds and self.autocommit and not self.is_usable():
             self.close()
 
     def _bind(self) -> None:

@@ -116,6 +116,7 @@ class _Dialling:
             made_at: float
             luck: float  # its part of the jitter
             put_away = False
+            lent = False  # before; others may have left something on it
 
             @classmethod
             def connect(cls, *args: Any, **kwargs: Any) -> Any:
@@ -207,6 +208,7 @@ class ResilientPool(ConnectionPool[Any]):
                 super().putconn(connection)
                 raise
             if fit:
+                connection.lent = True
                 self._count(1)
                 return connection
             level = logging.DEBUG  # they died of one cause: one line is enough
@@ -291,7 +293,30 @@ class ResilientPool(ConnectionPool[Any]):
         looked = options.peek or idle > options.ping_after
         if looked and self._inspected(db, link, idle, level) is not Vital.ALIVE:
             return False
+        if connection.lent and (db._goes_on or db._session.due) and not self._cleaned(db, link):
+            return False
         return self._user_check is None or self._passes(connection)
+
+    def _cleaned(self, db: ResilientDatabaseMixin, link: Link) -> bool:
+        """Make a used session like a new one, before it takes the place of a lost one.
+
+        What others left on it would else turn up in the middle of a request, without any error.
+        """
+        connection = link.connection
+        try:
+            connection.autocommit = True  # in a transaction it is refused; Django sets it again
+            connection.isolation_level = connection.read_only = connection.deferrable = None
+            link.ask("DISCARD ALL")
+            db._configure_connection(connection)
+        except connection.Error as error:
+            logger.info(
+                'A pooled connection of "%s" could not be cleaned for use in the place of a lost'
+                " one, and is closed: %s.",
+                self._db.alias,
+                type(error).__name__,
+            )
+            return False
+        return True
 
     def _inspected(self, db: ResilientDatabaseMixin, link: Link, idle: float, level: int) -> Vital:
         resilience = db.resilience
