@@ -18,7 +18,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
@@ -37,6 +37,7 @@ from .drivers import Link, link_to
 from .facts import Path
 from .liveness import Vital, inspect
 from .resilience import logger
+from .retry import backoff
 from .watching import note_idle_loss
 
 if TYPE_CHECKING:
@@ -73,6 +74,13 @@ class _Failure(NamedTuple):
 
     at: float
     error: Exception
+
+
+class _Refusal(NamedTuple):
+    """The last time that the user's own check refused a connection."""
+
+    at: float
+    name: str  # of the class of its error
 
 
 def _own(error: Exception) -> Exception:
@@ -117,13 +125,15 @@ class _Dialling:
             luck: float  # its part of the jitter
             put_away = False
             lent = False  # before; others may have left something on it
+            refused = False  # by the user's own check
 
             @classmethod
             def connect(cls, *args: Any, **kwargs: Any) -> Any:
                 try:
                     made = super().connect(*args, **{**kwargs, **dialling.fresh()})
                 except Exception as error:
-                    dialling.failure = _Failure(monotonic(), error)
+                    # A copy: the traceback of the error leads to the password.
+                    dialling.failure = _Failure(monotonic(), _own(error))
                     raise
                 dialling.failure = None
                 made.made_at, made.luck = monotonic(), random.random()
@@ -156,6 +166,7 @@ class ResilientPool(ConnectionPool[Any]):
         self._own_idle = "max_idle" not in options
         self._own_timeout = "timeout" not in options
         self._user_check = options.pop("check", None)
+        self._refusal: _Refusal | None = None
         self._counting = threading.Lock()
         self._lent = 0
         self._silent_at = self._not_before = -math.inf
@@ -199,7 +210,7 @@ class ResilientPool(ConnectionPool[Any]):
         db = _borrower.get() or self._db
         allowed = self._allowed(db) if timeout is None else timeout
         ends = monotonic() + allowed
-        level = logging.WARNING
+        level, refused = logging.WARNING, 0
         while True:
             connection = self._wait(ends, allowed)
             try:
@@ -213,6 +224,20 @@ class ResilientPool(ConnectionPool[Any]):
                 return connection
             level = logging.DEBUG  # they died of one cause: one line is enough
             self._put_away(connection)
+            if connection.refused and not connection.lent:
+                # A new one would be refused as well, and the one after it: not one after the other.
+                refused += 1
+                self._pause(db, refused, ends, allowed)
+
+    def _pause(self, db: ResilientDatabaseMixin, refused: int, ends: float, allowed: float) -> None:
+        """Wait after so many new connections were refused by the check."""
+        options, left = db.resilience.options, ends - monotonic()
+        if left <= 0:
+            raise _WaitedLongEnough(self._why(allowed, ends)) from None
+        wait = backoff(
+            refused, base=options.backoff, most=options.max_backoff, random=random.random
+        )
+        sleep(min(wait, left))
 
     def putconn(self, conn: Any) -> None:
         """Give a connection back."""
@@ -245,21 +270,30 @@ class ResilientPool(ConnectionPool[Any]):
                 if failure is not None and failure.at >= began and self._lent <= 0:
                     raise _own(failure.error) from None
                 if left <= wait:
-                    raise _WaitedLongEnough(self._why(allowed, failure)) from None
+                    raise _WaitedLongEnough(self._why(allowed, ends)) from None
             except TooManyRequests as error:
                 raise _EnoughAreWaiting(*error.args) from None
             wait = min(2 * wait, _LONGEST_WAIT)
 
-    def _why(self, allowed: float, failure: _Failure | None) -> str:
+    def _why(self, allowed: float, ends: float) -> str:
         """What a PoolTimeout says."""
         text = f"couldn't get a connection after {allowed:.2f} sec"
+        failure, refusal, alias = self._dialling.failure, self._refusal, self._db.alias
         if failure is not None:
             first_line = str(failure.error).partition("\n")[0]
             return f"{text}: no new one could be made ({first_line})"
-        return (
-            f"{text}: {self._lent} of at most {self.max_size} are in use; raise"
-            f' OPTIONS["pool"]["max_size"] of "{self._db.alias}" or hold them for less time'
-        )
+        if refusal is not None and refusal.at >= ends - allowed:
+            return (
+                f"{text}: the pool's check refused the last one by {refusal.name}; look into"
+                f' OPTIONS["pool"]["check"] of "{alias}"'
+            )
+        text = f"{text}: {self._lent} of at most {self.max_size} are in use"
+        if self._lent < self.max_size:
+            return (
+                f"{text}, the others still being made; find out why connecting takes so long"
+                f' (manage.py checkdbconn), or allow "{alias}" a longer retry_deadline'
+            )
+        return f'{text}; raise OPTIONS["pool"]["max_size"] of "{alias}" or hold them for less time'
 
     def distrust(self) -> None:
         """What was made up to now leads to a server that is not wanted: none of it is used."""
@@ -353,6 +387,7 @@ class ResilientPool(ConnectionPool[Any]):
         try:
             self._user_check(connection)
         except Exception as error:
+            connection.refused, self._refusal = True, _Refusal(monotonic(), type(error).__name__)
             logger.info(
                 'A pooled connection of "%s" failed its check: %s.',
                 self._db.alias,

@@ -549,3 +549,38 @@ def test_a_check_of_the_users_own_is_asked_too(make_connection: Connections) -> 
     connection = make_connection(options=sized(2, check=refuse_first))
     assert run(connection, "SELECT 1") == [(1,)]
     assert len(asked) == 2
+
+
+def test_a_check_that_refuses_all_is_named_and_makes_no_storm(
+    make_connection: Connections,
+) -> None:
+    asked: list[Any] = []
+
+    def refuse(connection: Any) -> None:
+        asked.append(connection)
+        raise ValueError("never")
+
+    connection = make_connection(options=sized(2, check=refuse), retry_deadline=2.0)
+    began = time.monotonic()
+    with pytest.raises(OperationalError, match=r"check refused .* ValueError") as caught:
+        run(connection, "SELECT 1")
+    assert time.monotonic() - began < 2.0 * 1.5
+    assert 3 < len(asked) < 30
+    assert "max_size" not in str(caught.value)
+
+
+def slow_credentials(alias: str) -> dict[str, str]:
+    time.sleep(1.2)
+    return {"user": "app"}
+
+
+def test_connections_that_are_slow_to_be_made_are_not_said_to_be_in_use(
+    make_connection: Connections,
+) -> None:
+    connection = make_connection(
+        options=sized(2), retry_deadline=0.5, credentials=f"{__name__}.slow_credentials"
+    )
+    with pytest.raises(OperationalError, match="0 of at most 2 are in use") as caught:
+        run(connection, "SELECT 1")
+    assert "still being made" in str(caught.value)
+    assert "max_size" not in str(caught.value)
