@@ -137,6 +137,12 @@ class ResilientDatabaseMixin(Base):
             pool = pools.setdefault(self.alias, make(self, parameters))
         return pool
 
+    def close_pool(self) -> None:
+        """As Django's, which would first make the pool that it closes."""
+        pool = self._connection_pools.pop(self.alias, None)
+        if pool is not None:
+            pool.close()
+
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """As Django's, with fresh credentials; the budget bounds the wait for a pooled one."""
         if not self._pooled:

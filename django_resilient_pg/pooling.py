@@ -299,18 +299,22 @@ class ResilientPool(ConnectionPool[Any]):
         """What was made up to now leads to a server that is not wanted: none of it is used."""
         self._not_before = monotonic()
 
-    # -- after a fork -----------------------------------------------------------------------
+    # -- the end of it -----------------------------------------------------------------------
 
     def leave(self) -> None:
         """In the child: a new pool is made when it is needed. ``forking`` lets the sockets go."""
         self.inherited = True
-        if self._pools.get(self._db.alias) is self:
-            del self._pools[self._db.alias]
+        self._withdraw()
 
     def close(self, timeout: float = 5.0) -> None:
-        """As psycopg_pool's, but not of a parent's pool."""
+        """As psycopg_pool's, but not of a parent's pool. Who needs another one makes it."""
         if not self.inherited:
+            self._withdraw()  # first: it cannot be opened again
             super().close(timeout)
+
+    def _withdraw(self) -> None:
+        if self._pools.get(self._db.alias) is self:
+            del self._pools[self._db.alias]
 
     def __del__(self) -> None:
         if not self.inherited:

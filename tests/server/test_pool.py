@@ -584,3 +584,35 @@ def test_connections_that_are_slow_to_be_made_are_not_said_to_be_in_use(
         run(connection, "SELECT 1")
     assert "still being made" in str(caught.value)
     assert "max_size" not in str(caught.value)
+
+
+# -- closed -------------------------------------------------------------------------------------
+
+
+def test_a_pool_that_was_closed_is_made_anew(make_connection: Connections) -> None:
+    """On the stock engine it can never be used again; nor after a ``wait()`` that was too short."""
+    connection: Any = filled(make_connection(options=sized(2)))
+    first = pool_of(connection)
+    first.close()
+    began = time.monotonic()
+    assert run(connection, "SELECT 1") == [(1,)]
+    assert time.monotonic() - began < 1.0
+    assert pool_of(connection) is not first
+    connection.close()
+    for _ in range(2):
+        connection.close_pool()
+        assert connection.alias not in connection._connection_pools
+    assert run(connection, "SELECT 1") == [(1,)]
+
+
+def test_a_pool_closed_under_those_who_wait_is_made_anew_for_them(
+    make_connection: Connections,
+) -> None:
+    connection: Any = make_connection(options=sized(1))
+    run(connection, "SELECT 1")
+    closer = threading.Timer(0.3, pool_of(connection).close)
+    closer.start()
+    assert [outcome for outcome, _ in requests(connection, 1)] == [[(42,)]]
+    closer.join()
+    assert run(connection, "SELECT 1") == [(1,)]
+    connection.close()
