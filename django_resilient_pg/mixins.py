@@ -147,9 +147,10 @@ class ResilientDatabaseMixin(Base):
         """As Django's, with fresh credentials; the budget bounds the wait for a pooled one."""
         if not self._pooled:
             if path := self.resilience.options.credentials:
-                from .credentials import ask
-
-                conn_params = {**conn_params, **ask(self.alias, path)}
+                connect = super().get_new_connection
+                return self.resilience.shared.logins.connect(
+                    self.alias, path, lambda login: connect({**conn_params, **login})
+                )
             return super().get_new_connection(conn_params)
         self.pool  # noqa: B018  imported now
         from .pooling import borrow

@@ -9,7 +9,6 @@ Imported when the first pool is made. Only the public API of psycopg_pool is use
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 import os
@@ -32,10 +31,10 @@ except ImportError as error:  # as Django has it
 
 from .ageing import jittered
 from .connecting import deadline
-from .credentials import ask
 from .drivers import Link, link_to
 from .facts import Path
 from .liveness import Vital, inspect
+from .logins import Logins, own
 from .resilience import logger
 from .retry import backoff
 from .watching import note_idle_loss
@@ -83,14 +82,6 @@ class _Refusal(NamedTuple):
     name: str  # of the class of its error
 
 
-def _own(error: Exception) -> Exception:
-    """An error of its own for each thread that waited: notes are added to it."""
-    try:
-        return copy.copy(error)
-    except Exception:  # one that cannot be made again from its arguments
-        return error
-
-
 class _WaitedLongEnough(PoolTimeout):
     """The time that there was has passed."""
 
@@ -106,13 +97,15 @@ class _EnoughAreWaiting(TooManyRequests):
 class _Dialling:
     """Makes the pool's connections, in its worker threads; remembers the last failure."""
 
-    def __init__(self, alias: str, credentials: str | None) -> None:
+    def __init__(self, alias: str, credentials: str | None, logins: Logins) -> None:
         self.failure: _Failure | None = None
-        self._alias, self._credentials = alias, credentials
+        self._alias, self._credentials, self._logins = alias, credentials, logins
 
-    def fresh(self) -> dict[str, str]:
-        """What the ``credentials`` option gives for one attempt."""
-        return ask(self._alias, self._credentials) if self._credentials else {}
+    def attempt(self, connect: Callable[[dict[str, str]], Any]) -> Any:
+        """Make one attempt, with what the ``credentials`` option gives for it."""
+        if self._credentials is None:
+            return connect({})
+        return self._logins.connect(self._alias, self._credentials, connect)
 
     def class_over(self, base: type[Any]) -> type[Any]:
         """A connection class that tells how its attempts went."""
@@ -129,11 +122,12 @@ class _Dialling:
 
             @classmethod
             def connect(cls, *args: Any, **kwargs: Any) -> Any:
+                connect = super().connect
                 try:
-                    made = super().connect(*args, **{**kwargs, **dialling.fresh()})
+                    made = dialling.attempt(lambda login: connect(*args, **{**kwargs, **login}))
                 except Exception as error:
                     # A copy: the traceback of the error leads to the password.
-                    dialling.failure = _Failure(monotonic(), _own(error))
+                    dialling.failure = _Failure(monotonic(), own(error))
                     raise
                 dialling.failure = None
                 made.made_at, made.luck = monotonic(), random.random()
@@ -161,7 +155,10 @@ class ResilientPool(ConnectionPool[Any]):
     ) -> None:
         options = dict(given)
         self._db = db
-        self._dialling = _Dialling(db.alias, db.resilience.options.credentials)
+        resilience = db.resilience
+        self._dialling = _Dialling(
+            db.alias, resilience.options.credentials, resilience.shared.logins
+        )
         self._own_lifetime = "max_lifetime" not in options
         self._own_idle = "max_idle" not in options
         self._own_timeout = "timeout" not in options
@@ -268,7 +265,7 @@ class ResilientPool(ConnectionPool[Any]):
             except PoolTimeout:
                 failure = self._dialling.failure
                 if failure is not None and failure.at >= began and self._lent <= 0:
-                    raise _own(failure.error) from None
+                    raise own(failure.error) from None
                 if left <= wait:
                     raise _WaitedLongEnough(self._why(allowed, ends)) from None
             except TooManyRequests as error:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import facts as facts_module
 from .ageing import Kept, Learned, Limits, limits
 from .facts import Facts
+from .logins import Logins
 from .options import Options, of_entry, parse
 from .probing import Probe
 
@@ -48,6 +49,7 @@ class Shared:
         self.facts: Facts | None = None
         self.learned = Learned()
         self.probe = Probe()
+        self.logins = Logins()
         self.age_logged = False
         self._counts: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()

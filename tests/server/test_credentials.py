@@ -20,6 +20,7 @@ from django_resilient_pg.diagnosis.survey import survey
 from django_resilient_pg.errors import CredentialsUnavailable
 from testproject.postgres import Server
 from tests.engines import DRIVER, RESILIENT, STOCK, Connections
+from tests.faults.proxy import Proxy
 
 SECRET = "a-token-that-must-not-be-seen"
 POOLS: dict[str, dict[str, Any]] = {"alone": {}}
@@ -234,6 +235,43 @@ def test_a_wrong_password_for_good_is_given_up_soon(
     with pytest.raises(OperationalError, match="authentication failed"):
         run(connection, "SELECT 1")
     assert time.monotonic() - began < 5.0
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("threads", [1, 8])
+def test_what_was_refused_is_not_tried_again_as_long_as_it_is_the_same(
+    threads: int, pool: str, make_connection: Connections, server: Server
+) -> None:
+    """It may lock the account. The callable is asked on: it may have something else soon."""
+    vault["password"] = "never right"
+    with Proxy(server.port) as proxy:
+        alias = make_connection(
+            options={**POOLS[pool], "sslmode": "require", "hostaddr": "127.0.0.1"},
+            PORT=str(proxy.port),
+            credentials=path("current"),
+        ).alias
+        refused: list[str] = []
+
+        def request() -> None:
+            for _ in range(3):
+                try:
+                    run(connections[alias], "SELECT 1")
+                except OperationalError as error:
+                    refused.append(str(error))
+                connections[alias].close()
+
+        workers = [threading.Thread(target=request) for _ in range(threads)]
+        began = time.monotonic()
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        attempts, seconds = proxy.accepted, time.monotonic() - began
+    assert len(refused) == 3 * threads
+    assert all("authentication failed" in text for text in refused)
+    assert len(asked) > attempts
+    # All at the same moment once a second; never one after the other. A pool has three workers.
+    assert attempts <= (threads if pool == "alone" else 3) * (seconds + 1), (attempts, seconds)
 
 
 @pytest.mark.parametrize(
