@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import itertools
 import logging
 import threading
 import time
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -299,13 +301,49 @@ def test_a_wrong_setting_is_said_without_values(
     assert SECRET not in shown(caught.value) + caplog.text
 
 
-def test_nothing_remembers_them(make_connection: Connections) -> None:
-    vault["password"] = vault["password"]
-    connection: Any = make_connection(credentials=path("current"), PASSWORD="out of date")
-    run(connection, "SELECT 1")
+def reachable(roots: list[Any], beyond: type[Any]) -> Iterator[Any]:
+    """Every object to be got at from ``roots``, without what ``beyond`` leads to, and modules."""
+    seen: set[int] = set()
+    found = list(roots)
+    while found:
+        one = found.pop()
+        if id(one) in seen or isinstance(one, (type, types.ModuleType, beyond)):
+            continue
+        seen.add(id(one))
+        yield one
+        if isinstance(one, types.FunctionType):  # not its module's globals
+            found += [one.__closure__, one.__defaults__, one.__kwdefaults__]
+        elif isinstance(one, types.FrameType):
+            found += [one.f_locals, one.f_back]
+        elif isinstance(one, types.TracebackType):
+            found += [one.tb_frame.f_locals, one.tb_next]
+        else:
+            found += gc.get_referents(one)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+@pytest.mark.parametrize("pool", POOLS)
+def test_nothing_remembers_them(pool: str, refused: bool, make_connection: Connections) -> None:
+    if refused:
+        vault["password"] = SECRET
+    connection: Any = make_connection(
+        options=POOLS[pool], credentials=path("current"), PASSWORD="out of date"
+    )
+    if refused:
+        with pytest.raises(OperationalError, match="authentication failed"):
+            run(connection, "SELECT 1")
+    else:
+        run(connection, "SELECT 1")
     assert RESILIENT in connection.settings_dict["ENGINE"]
-    kept = repr([vars(connection), connection.get_connection_params(), vars(connection.resilience)])
+    # The driver has its connection string; it and what it leads to are the driver's.
+    drivers = connection.Database.extensions.connection if DRIVER == "psycopg2" else None
+    beyond = drivers or connection.Database.Connection
+    roots = [connection, connection.resilience.shared, connection.pool]
+    # Not a constant of this function, which the list of frames would lead to.
+    kept = [one for one in reachable(roots, beyond) if isinstance(one, str)]
+    assert "out of date" in kept, "this finds what is kept"
     assert vault["password"] not in kept
+    assert not any(vault["password"] in one for one in kept)
 
 
 def test_the_command_asks_for_them_too(make_connection: Connections) -> None:
