@@ -149,7 +149,7 @@ class _Attempt:
 
     def __init__(self, db: ResilientDatabaseMixin, attempt: Callable[[], None]) -> None:
         self._db, self._attempt = db, attempt
-        self._probe = db.resilience.shared.probe
+        self._probe = db.resilience.shared_now().probe
         self.began = monotonic()
         #: Whether the last failure was of reaching the server, not of what it was told.
         self.unreachable = False
@@ -276,7 +276,7 @@ def settle(db: ResilientDatabaseMixin) -> None:
     limits, options = resilience.limits, resilience.options
     db._quiet = min(limits.idle.seconds, options.ping_after)
     if db._pooled:
-        db.pool.follow(db)
+        db.pool.follow(limits)
         return
     if limits.age is None or (db.close_at is None and math.isinf(limits.age)):
         return

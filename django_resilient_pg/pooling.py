@@ -29,7 +29,7 @@ except ImportError as error:  # as Django has it
         "Error loading psycopg_pool module.\nDid you install psycopg[pool]?"
     ) from error
 
-from .ageing import jittered
+from .ageing import Limits, jittered
 from .connecting import deadline
 from .drivers import Link, link_to
 from .facts import Path
@@ -181,11 +181,10 @@ class ResilientPool(ConnectionPool[Any]):
             connection_class=self._dialling.class_over(base),
             **options,
         )
-        self.follow(db)
+        self.follow(resilience.limits)
 
-    def follow(self, db: ResilientDatabaseMixin) -> None:
+    def follow(self, limits: Limits) -> None:
         """Keep to the engine's limits, where the user has set none."""
-        limits = db.resilience.limits
         if self._own_lifetime:
             age = math.inf if limits.age is None else limits.age
             self.max_lifetime = min(_MAX_LIFETIME, age)
