@@ -24,6 +24,7 @@ from . import (
 from .ageing import jittered
 from .bucket import BUCKET
 from .errors import CredentialsUnavailable, ServerDown, SessionLost
+from .logins import ROTATES, was_refused
 from .losses import judge_error
 from .probing import Turn
 from .providers import CONNECT_TIMEOUT
@@ -36,11 +37,6 @@ if TYPE_CHECKING:
     from .mixins import ResilientDatabaseMixin
 
 
-# The verdict's rule for a password that is refused (see reasons.TABLE). Fresh credentials may have
-# been asked for just before they were changed, or the place they come from lag a little behind the
-# server: so long they are asked for again. Seconds.
-_LOGIN_REFUSED: Final = "login refused"
-_ROTATES: Final = 1.0
 # Not about the server.
 _OWN: Final = (CredentialsUnavailable, SessionLost)
 
@@ -153,7 +149,7 @@ class _Attempt:
 
     def __init__(self, db: ResilientDatabaseMixin, attempt: Callable[[], None]) -> None:
         self._db, self._attempt = db, attempt
-        self._probe = db.resilience.shared.probe
+        self._probe = db.resilience.shared_now().probe
         self.began = monotonic()
         #: Whether the last failure was of reaching the server, not of what it was told.
         self.unreachable = False
@@ -220,14 +216,14 @@ class _Attempt:
         if isinstance(failed, SessionLost):
             return False
         if self._refused(failed):
-            return monotonic() - self.began < _ROTATES
+            return monotonic() - self.began < ROTATES
         return self.unreachable
 
     def _refused(self, failed: BaseException) -> bool:
         """Whether the server refused credentials that may have been changed just now."""
         if not self._db.resilience.options.credentials or not isinstance(failed, Error):
             return False
-        return judge_error(None, failed, Phase.CONNECT).rule == _LOGIN_REFUSED
+        return was_refused(failed)
 
     def _is_down(self, failed: BaseException) -> bool:
         """Whether the server could not be reached, for now."""
@@ -280,7 +276,7 @@ def settle(db: ResilientDatabaseMixin) -> None:
     limits, options = resilience.limits, resilience.options
     db._quiet = min(limits.idle.seconds, options.ping_after)
     if db._pooled:
-        db.pool.follow(db)
+        db.pool.follow(limits)
         return
     if limits.age is None or (db.close_at is None and math.isinf(limits.age)):
         return

@@ -72,12 +72,27 @@ def _checked(alias: str, path: str, answer: object) -> dict[str, str]:
         wrong = f"a dict of {len(answer)} keys, not all of them known"
     elif any(not isinstance(value, str) for value in answer.values()):
         wrong = "a dict with values that are not strings"
+    elif not all(map(_fits, answer.values())):
+        wrong = "a dict with a character that no user or password can have (NUL, a lone surrogate)"
     else:
         return dict(answer)
     raise ImproperlyConfigured(
         f'{path}, the resilience option "credentials" of the database "{alias}", returned {wrong}:'
         ' make it return {"user": ..., "password": ...}, or one of the two.'
     )
+
+
+def _fits(value: str) -> bool:
+    """Whether libpq gets it as it is.
+
+    It reads no further than a NUL, and so tries another server than the one meant; what cannot be
+    encoded fails in the driver, with all parameters in the error.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in value
 
 
 def _where(error: Exception) -> str:

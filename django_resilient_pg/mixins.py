@@ -87,6 +87,8 @@ class ResilientDatabaseMixin(Base):
         self._status: Callable[[], int] = _unbound
         self._poll: Callable[[int], object] = _silent
         self._session = Session()
+        # Whether the next session stands in for a lost one, below the same unit of work.
+        self._goes_on = False
         self._heard_at = self._seen_at = monotonic()
         self._quiet = 0.0
         self._untouched = True
@@ -142,13 +144,20 @@ class ResilientDatabaseMixin(Base):
             pool = pools.setdefault(self.alias, make(self, parameters))
         return pool
 
+    def close_pool(self) -> None:
+        """As Django's, which would first make the pool that it closes."""
+        pool = self._connection_pools.pop(self.alias, None)
+        if pool is not None:
+            pool.close()
+
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """As Django's, with fresh credentials; the budget bounds the wait for a pooled one."""
         if not self._pooled:
             if path := self.resilience.options.credentials:
-                from .credentials import ask
-
-                conn_params = {**conn_params, **ask(self.alias, path)}
+                connect = super().get_new_connection
+                return self.resilience.shared.logins.connect(
+                    self.alias, path, lambda login: connect({**conn_params, **login})
+                )
             return super().get_new_connection(conn_params)
         self.pool  # noqa: B018  imported now
         from .pooling import borrow
@@ -182,6 +191,7 @@ class ResilientDatabaseMixin(Base):
             from .restoring import restore
 
             restore(self)
+        self._goes_on = False
 
     def ensure_connection(self) -> None:
         """Connect if need be; a passing failure is tried again until ``retry_deadline``."""
@@ -208,15 +218,19 @@ class ResilientDatabaseMixin(Base):
         if self.connection is None:
             self._link = self._bound_to = self._lost = None
             self._session = Session()
+            self._goes_on = False
 
     def close_if_unusable_or_obsolete(self) -> None:
         """As Django's; a session that held something and is gone ends here, not in an error."""
         super().close_if_unusable_or_obsolete()
-        if self.in_atomic_block or not self._session.holds:
+        if self.in_atomic_block:
             return
+        holds = self._session.holds
         if self.connection is None:
-            self._session = Session()
-        elif self.autocommit and not self.is_usable():
+            self._goes_on = False
+            if holds:
+                self._session = Session()
+        elif holds and self.autocommit and not self.is_usable():
             self.close()
 
     def _bind(self) -> None:

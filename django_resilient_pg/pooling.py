@@ -9,7 +9,6 @@ Imported when the first pool is made. Only the public API of psycopg_pool is use
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 import os
@@ -18,7 +17,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
@@ -30,13 +29,14 @@ except ImportError as error:  # as Django has it
         "Error loading psycopg_pool module.\nDid you install psycopg[pool]?"
     ) from error
 
-from .ageing import jittered
+from .ageing import Limits, jittered
 from .connecting import deadline
-from .credentials import ask
 from .drivers import Link, link_to
 from .facts import Path
 from .liveness import Vital, inspect
+from .logins import Logins, own
 from .resilience import logger
+from .retry import backoff
 from .watching import note_idle_loss
 
 if TYPE_CHECKING:
@@ -75,12 +75,11 @@ class _Failure(NamedTuple):
     error: Exception
 
 
-def _own(error: Exception) -> Exception:
-    """An error of its own for each thread that waited: notes are added to it."""
-    try:
-        return copy.copy(error)
-    except Exception:  # one that cannot be made again from its arguments
-        return error
+class _Refusal(NamedTuple):
+    """The last time that the user's own check refused a connection."""
+
+    at: float
+    name: str  # of the class of its error
 
 
 class _WaitedLongEnough(PoolTimeout):
@@ -98,13 +97,15 @@ class _EnoughAreWaiting(TooManyRequests):
 class _Dialling:
     """Makes the pool's connections, in its worker threads; remembers the last failure."""
 
-    def __init__(self, alias: str, credentials: str | None) -> None:
+    def __init__(self, alias: str, credentials: str | None, logins: Logins) -> None:
         self.failure: _Failure | None = None
-        self._alias, self._credentials = alias, credentials
+        self._alias, self._credentials, self._logins = alias, credentials, logins
 
-    def fresh(self) -> dict[str, str]:
-        """What the ``credentials`` option gives for one attempt."""
-        return ask(self._alias, self._credentials) if self._credentials else {}
+    def attempt(self, connect: Callable[[dict[str, str]], Any]) -> Any:
+        """Make one attempt, with what the ``credentials`` option gives for it."""
+        if self._credentials is None:
+            return connect({})
+        return self._logins.connect(self._alias, self._credentials, connect)
 
     def class_over(self, base: type[Any]) -> type[Any]:
         """A connection class that tells how its attempts went."""
@@ -116,13 +117,17 @@ class _Dialling:
             made_at: float
             luck: float  # its part of the jitter
             put_away = False
+            lent = False  # before; others may have left something on it
+            refused = False  # by the user's own check
 
             @classmethod
             def connect(cls, *args: Any, **kwargs: Any) -> Any:
+                connect = super().connect
                 try:
-                    made = super().connect(*args, **{**kwargs, **dialling.fresh()})
+                    made = dialling.attempt(lambda login: connect(*args, **{**kwargs, **login}))
                 except Exception as error:
-                    dialling.failure = _Failure(monotonic(), error)
+                    # A copy: the traceback of the error leads to the password.
+                    dialling.failure = _Failure(monotonic(), own(error))
                     raise
                 dialling.failure = None
                 made.made_at, made.luck = monotonic(), random.random()
@@ -150,11 +155,15 @@ class ResilientPool(ConnectionPool[Any]):
     ) -> None:
         options = dict(given)
         self._db = db
-        self._dialling = _Dialling(db.alias, db.resilience.options.credentials)
+        resilience = db.resilience
+        self._dialling = _Dialling(
+            db.alias, resilience.options.credentials, resilience.shared.logins
+        )
         self._own_lifetime = "max_lifetime" not in options
         self._own_idle = "max_idle" not in options
         self._own_timeout = "timeout" not in options
         self._user_check = options.pop("check", None)
+        self._refusal: _Refusal | None = None
         self._counting = threading.Lock()
         self._lent = 0
         self._silent_at = self._not_before = -math.inf
@@ -172,11 +181,10 @@ class ResilientPool(ConnectionPool[Any]):
             connection_class=self._dialling.class_over(base),
             **options,
         )
-        self.follow(db)
+        self.follow(resilience.limits)
 
-    def follow(self, db: ResilientDatabaseMixin) -> None:
+    def follow(self, limits: Limits) -> None:
         """Keep to the engine's limits, where the user has set none."""
-        limits = db.resilience.limits
         if self._own_lifetime:
             age = math.inf if limits.age is None else limits.age
             self.max_lifetime = min(_MAX_LIFETIME, age)
@@ -198,7 +206,7 @@ class ResilientPool(ConnectionPool[Any]):
         db = _borrower.get() or self._db
         allowed = self._allowed(db) if timeout is None else timeout
         ends = monotonic() + allowed
-        level = logging.WARNING
+        level, refused = logging.WARNING, 0
         while True:
             connection = self._wait(ends, allowed)
             try:
@@ -207,10 +215,25 @@ class ResilientPool(ConnectionPool[Any]):
                 super().putconn(connection)
                 raise
             if fit:
+                connection.lent = True
                 self._count(1)
                 return connection
             level = logging.DEBUG  # they died of one cause: one line is enough
             self._put_away(connection)
+            if connection.refused and not connection.lent:
+                # A new one would be refused as well, and the one after it: not one after the other.
+                refused += 1
+                self._pause(db, refused, ends, allowed)
+
+    def _pause(self, db: ResilientDatabaseMixin, refused: int, ends: float, allowed: float) -> None:
+        """Wait after so many new connections were refused by the check."""
+        options, left = db.resilience.options, ends - monotonic()
+        if left <= 0:
+            raise _WaitedLongEnough(self._why(allowed, ends)) from None
+        wait = backoff(
+            refused, base=options.backoff, most=options.max_backoff, random=random.random
+        )
+        sleep(min(wait, left))
 
     def putconn(self, conn: Any) -> None:
         """Give a connection back."""
@@ -241,40 +264,53 @@ class ResilientPool(ConnectionPool[Any]):
             except PoolTimeout:
                 failure = self._dialling.failure
                 if failure is not None and failure.at >= began and self._lent <= 0:
-                    raise _own(failure.error) from None
+                    raise own(failure.error) from None
                 if left <= wait:
-                    raise _WaitedLongEnough(self._why(allowed, failure)) from None
+                    raise _WaitedLongEnough(self._why(allowed, ends)) from None
             except TooManyRequests as error:
                 raise _EnoughAreWaiting(*error.args) from None
             wait = min(2 * wait, _LONGEST_WAIT)
 
-    def _why(self, allowed: float, failure: _Failure | None) -> str:
+    def _why(self, allowed: float, ends: float) -> str:
         """What a PoolTimeout says."""
         text = f"couldn't get a connection after {allowed:.2f} sec"
+        failure, refusal, alias = self._dialling.failure, self._refusal, self._db.alias
         if failure is not None:
             first_line = str(failure.error).partition("\n")[0]
             return f"{text}: no new one could be made ({first_line})"
-        return (
-            f"{text}: {self._lent} of at most {self.max_size} are in use; raise"
-            f' OPTIONS["pool"]["max_size"] of "{self._db.alias}" or hold them for less time'
-        )
+        if refusal is not None and refusal.at >= ends - allowed:
+            return (
+                f"{text}: the pool's check refused the last one by {refusal.name}; look into"
+                f' OPTIONS["pool"]["check"] of "{alias}"'
+            )
+        text = f"{text}: {self._lent} of at most {self.max_size} are in use"
+        if self._lent < self.max_size:
+            return (
+                f"{text}, the others still being made; find out why connecting takes so long"
+                f' (manage.py checkdbconn), or allow "{alias}" a longer retry_deadline'
+            )
+        return f'{text}; raise OPTIONS["pool"]["max_size"] of "{alias}" or hold them for less time'
 
     def distrust(self) -> None:
         """What was made up to now leads to a server that is not wanted: none of it is used."""
         self._not_before = monotonic()
 
-    # -- after a fork -----------------------------------------------------------------------
+    # -- the end of it -----------------------------------------------------------------------
 
     def leave(self) -> None:
         """In the child: a new pool is made when it is needed. ``forking`` lets the sockets go."""
         self.inherited = True
-        if self._pools.get(self._db.alias) is self:
-            del self._pools[self._db.alias]
+        self._withdraw()
 
     def close(self, timeout: float = 5.0) -> None:
-        """As psycopg_pool's, but not of a parent's pool."""
+        """As psycopg_pool's, but not of a parent's pool. Who needs another one makes it."""
         if not self.inherited:
+            self._withdraw()  # first: it cannot be opened again
             super().close(timeout)
+
+    def _withdraw(self) -> None:
+        if self._pools.get(self._db.alias) is self:
+            del self._pools[self._db.alias]
 
     def __del__(self) -> None:
         if not self.inherited:
@@ -291,7 +327,30 @@ class ResilientPool(ConnectionPool[Any]):
         looked = options.peek or idle > options.ping_after
         if looked and self._inspected(db, link, idle, level) is not Vital.ALIVE:
             return False
+        if connection.lent and (db._goes_on or db._session.due) and not self._cleaned(db, link):
+            return False
         return self._user_check is None or self._passes(connection)
+
+    def _cleaned(self, db: ResilientDatabaseMixin, link: Link) -> bool:
+        """Make a used session like a new one, before it takes the place of a lost one.
+
+        What others left on it would else turn up in the middle of a request, without any error.
+        """
+        connection = link.connection
+        try:
+            connection.autocommit = True  # in a transaction it is refused; Django sets it again
+            connection.isolation_level = connection.read_only = connection.deferrable = None
+            link.ask("DISCARD ALL")
+            db._configure_connection(connection)
+        except connection.Error as error:
+            logger.info(
+                'A pooled connection of "%s" could not be cleaned for use in the place of a lost'
+                " one, and is closed: %s.",
+                self._db.alias,
+                type(error).__name__,
+            )
+            return False
+        return True
 
     def _inspected(self, db: ResilientDatabaseMixin, link: Link, idle: float, level: int) -> Vital:
         resilience = db.resilience
@@ -328,6 +387,7 @@ class ResilientPool(ConnectionPool[Any]):
         try:
             self._user_check(connection)
         except Exception as error:
+            connection.refused, self._refusal = True, _Refusal(monotonic(), type(error).__name__)
             logger.info(
                 'A pooled connection of "%s" failed its check: %s.',
                 self._db.alias,

@@ -106,6 +106,7 @@ def drop(db: ResilientDatabaseMixin) -> None:
         db.close()
     db.connection = db._link = db._bound_to = None
     db._session = session.gone()  # close() is where the application starts clean; this is not
+    db._goes_on = True
 
 
 def restore_savepoints(db: ResilientDatabaseMixin, savepoints: list[str]) -> None:

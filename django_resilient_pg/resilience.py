@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from . import facts as facts_module
 from .ageing import Kept, Learned, Limits, limits
 from .facts import Facts
+from .logins import Logins
 from .options import Options, of_entry, parse
 from .probing import Probe
 
@@ -48,6 +49,7 @@ class Shared:
         self.facts: Facts | None = None
         self.learned = Learned()
         self.probe = Probe()
+        self.logins = Logins()
         self.age_logged = False
         self._counts: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
@@ -79,13 +81,15 @@ class Shared:
         )
 
 
+_PLACE: Final = ("HOST", "PORT", "NAME", "USER")
+
 _shared: dict[tuple[str, ...], Shared] = {}
 _shared_lock = threading.Lock()
 
 
 def shared_by(alias: str, settings: Mapping[str, Any]) -> Shared:
     """The one :class:`Shared` of an alias; another server or database is another one."""
-    key = (alias, *(str(settings.get(name, "")) for name in ("HOST", "PORT", "NAME", "USER")))
+    key = (alias, *(str(settings.get(name, "")) for name in _PLACE))
     with _shared_lock:
         found = _shared.get(key)
         if found is None:
@@ -109,6 +113,9 @@ class Resilience:
 
     def __init__(self, wrapper: ResilientDatabaseMixin) -> None:
         self._wrapper = wrapper
+        # Looked up anew when a connection is made, not for each use.
+        self._shared: Shared | None = None
+        self._place: tuple[object, ...] = ()
         self._options: Options | None = None
         self._limits: Limits | None = None
         self._limits_for: tuple[Facts | None, float | None, float | None, Kept] | None = None
@@ -116,7 +123,15 @@ class Resilience:
     @property
     def shared(self) -> Shared:
         """What all connections of this alias share in this process."""
-        return shared_by(self._wrapper.alias, self._wrapper.settings_dict)
+        return self._shared or self.shared_now()
+
+    def shared_now(self) -> Shared:
+        """The same, of the server and database that the settings name by now (the tests' own)."""
+        settings = self._wrapper.settings_dict
+        place = tuple(map(settings.get, _PLACE))
+        if self._shared is None or place != self._place:
+            self._shared, self._place = shared_by(self._wrapper.alias, settings), place
+        return self._shared
 
     @property
     def options(self) -> Options:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import itertools
 import logging
 import threading
 import time
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +22,7 @@ from django_resilient_pg.diagnosis.survey import survey
 from django_resilient_pg.errors import CredentialsUnavailable
 from testproject.postgres import Server
 from tests.engines import DRIVER, RESILIENT, STOCK, Connections
+from tests.faults.proxy import Proxy
 
 SECRET = "a-token-that-must-not-be-seen"
 POOLS: dict[str, dict[str, Any]] = {"alone": {}}
@@ -60,6 +63,14 @@ def no_strings(alias: str) -> dict[str, object]:
     return {"password": [SECRET]}
 
 
+def with_nul(alias: str) -> dict[str, str]:
+    return {"user": "app", "password": f"{SECRET}\0"}
+
+
+def with_surrogate(alias: str) -> dict[str, str]:
+    return {"user": f"{SECRET}\ud800", "password": SECRET}
+
+
 NOT_CALLABLE = 3
 
 
@@ -71,6 +82,15 @@ def run(connection: BaseDatabaseWrapper, sql: str) -> Any:
     with connection.cursor() as cursor:
         cursor.execute(sql)
         return cursor.fetchone()[0]
+
+
+def shown(error: BaseException | None) -> str:
+    """What an error reporter goes through."""
+    chain = []
+    while error is not None:
+        chain.append(f"{error!r} {error} {getattr(error, '__notes__', '')}")
+        error = error.__cause__ or error.__context__
+    return "\n".join(chain)
 
 
 @pytest.fixture(autouse=True)
@@ -195,11 +215,7 @@ def test_an_error_of_the_callable_is_named_without_values(
     assert path("broken") in text
     assert "KeyError in line" in text
     assert "test_credentials.py" in text
-    error: BaseException | None = caught.value
-    while error is not None:  # what an error reporter goes through
-        assert SECRET not in repr(error)
-        error = error.__cause__ or error.__context__
-    assert SECRET not in caplog.text
+    assert SECRET not in shown(caught.value) + caplog.text
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -223,6 +239,43 @@ def test_a_wrong_password_for_good_is_given_up_soon(
     assert time.monotonic() - began < 5.0
 
 
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("threads", [1, 8])
+def test_what_was_refused_is_not_tried_again_as_long_as_it_is_the_same(
+    threads: int, pool: str, make_connection: Connections, server: Server
+) -> None:
+    """It may lock the account. The callable is asked on: it may have something else soon."""
+    vault["password"] = "never right"
+    with Proxy(server.port) as proxy:
+        alias = make_connection(
+            options={**POOLS[pool], "sslmode": "require", "hostaddr": "127.0.0.1"},
+            PORT=str(proxy.port),
+            credentials=path("current"),
+        ).alias
+        refused: list[str] = []
+
+        def request() -> None:
+            for _ in range(3):
+                try:
+                    run(connections[alias], "SELECT 1")
+                except OperationalError as error:
+                    refused.append(str(error))
+                connections[alias].close()
+
+        workers = [threading.Thread(target=request) for _ in range(threads)]
+        began = time.monotonic()
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        attempts, seconds = proxy.accepted, time.monotonic() - began
+    assert len(refused) == 3 * threads
+    assert all("authentication failed" in text for text in refused)
+    assert len(asked) > attempts
+    # All at the same moment once a second; never one after the other. A pool has three workers.
+    assert attempts <= (threads if pool == "alone" else 3) * (seconds + 1), (attempts, seconds)
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -231,6 +284,8 @@ def test_a_wrong_password_for_good_is_given_up_soon(
         ("a_string", "returned a str"),
         ("too_much", "returned a dict of 3 keys"),
         ("no_strings", "values that are not strings"),
+        ("with_nul", "a character that no user or password can have"),
+        ("with_surrogate", "a character that no user or password can have"),
     ],
 )
 @pytest.mark.parametrize("pool", POOLS)
@@ -243,16 +298,52 @@ def test_a_wrong_setting_is_said_without_values(
         run(connection, "SELECT 1")
     assert f'"{connection.alias}"' in str(caught.value)
     assert path(name) in str(caught.value)
-    assert SECRET not in str(caught.value) + caplog.text
+    assert SECRET not in shown(caught.value) + caplog.text
 
 
-def test_nothing_remembers_them(make_connection: Connections) -> None:
-    vault["password"] = vault["password"]
-    connection: Any = make_connection(credentials=path("current"), PASSWORD="out of date")
-    run(connection, "SELECT 1")
+def reachable(roots: list[Any], beyond: type[Any]) -> Iterator[Any]:
+    """Every object to be got at from ``roots``, without what ``beyond`` leads to, and modules."""
+    seen: set[int] = set()
+    found = list(roots)
+    while found:
+        one = found.pop()
+        if id(one) in seen or isinstance(one, (type, types.ModuleType, beyond)):
+            continue
+        seen.add(id(one))
+        yield one
+        if isinstance(one, types.FunctionType):  # not its module's globals
+            found += [one.__closure__, one.__defaults__, one.__kwdefaults__]
+        elif isinstance(one, types.FrameType):
+            found += [one.f_locals, one.f_back]
+        elif isinstance(one, types.TracebackType):
+            found += [one.tb_frame.f_locals, one.tb_next]
+        else:
+            found += gc.get_referents(one)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+@pytest.mark.parametrize("pool", POOLS)
+def test_nothing_remembers_them(pool: str, refused: bool, make_connection: Connections) -> None:
+    if refused:
+        vault["password"] = SECRET
+    connection: Any = make_connection(
+        options=POOLS[pool], credentials=path("current"), PASSWORD="out of date"
+    )
+    if refused:
+        with pytest.raises(OperationalError, match="authentication failed"):
+            run(connection, "SELECT 1")
+    else:
+        run(connection, "SELECT 1")
     assert RESILIENT in connection.settings_dict["ENGINE"]
-    kept = repr([vars(connection), connection.get_connection_params(), vars(connection.resilience)])
+    # The driver has its connection string; it and what it leads to are the driver's.
+    drivers = connection.Database.extensions.connection if DRIVER == "psycopg2" else None
+    beyond = drivers or connection.Database.Connection
+    roots = [connection, connection.resilience.shared, connection.pool]
+    # Not a constant of this function, which the list of frames would lead to.
+    kept = [one for one in reachable(roots, beyond) if isinstance(one, str)]
+    assert "out of date" in kept, "this finds what is kept"
     assert vault["password"] not in kept
+    assert not any(vault["password"] in one for one in kept)
 
 
 def test_the_command_asks_for_them_too(make_connection: Connections) -> None:

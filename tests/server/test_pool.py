@@ -33,7 +33,7 @@ PATIENCE = 10.0
 def run(connection: BaseDatabaseWrapper, sql: str) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(sql)
-        return [tuple(row) for row in cursor.fetchall()]
+        return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
 
 
 def pool_of(connection: Any) -> Any:
@@ -238,6 +238,122 @@ def test_what_was_set_is_set_again_on_another_of_the_pool(stage_of: Callable[...
     assert stage.run("SHOW search_path") == [("pg_catalog",)]
 
 
+# -- nothing of another request's ----------------------------------------------------------------
+
+SHOWN = (
+    "SELECT coalesce(current_setting('app.tenant', true), ''), current_user::text,"
+    " (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),"
+    " to_regclass('pg_temp.of_another') IS NULL, current_setting('TimeZone')"
+)
+CLEAN = [("", "app", 0, True, "UTC")]
+
+
+def leave_behind(alias: str, others: int) -> None:
+    """So many requests at once leave on their sessions what a pool does not take away."""
+    together = threading.Barrier(others)
+
+    def request() -> None:
+        mine = connections[alias]
+        run(mine, "SELECT nextval('numbers')")
+        run(mine, "SET app.tenant = 'another'")
+        run(mine, "SET TimeZone = 'Asia/Tokyo'")
+        run(mine, "SELECT pg_advisory_lock_shared(77)")
+        run(mine, "CREATE TEMP TABLE of_another ()")
+        run(mine, "SET ROLE pg_monitor")
+        together.wait()
+        mine.close()
+
+    workers = [threading.Thread(target=request) for _ in range(others)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+
+@pytest.fixture
+def beside_others(server: Server, make_connection: Connections) -> Iterator[BaseDatabaseWrapper]:
+    """A request with a session of its own; what else is in the pool, others have used."""
+    server.execute("GRANT pg_monitor TO app")
+    server.execute("DROP SEQUENCE IF EXISTS numbers", database="app")
+    server.execute("CREATE SEQUENCE numbers", database="app")
+    server.execute("GRANT ALL ON SEQUENCE numbers TO app", database="app")
+    connection = filled(make_connection(options=sized(3)))
+    assert run(connection, SHOWN) == CLEAN
+    leave_behind(connection.alias, others=2)
+    yield connection
+    connection.close()
+    server.execute("DROP SEQUENCE numbers", database="app")
+    server.execute("REVOKE pg_monitor FROM app")
+
+
+def test_a_replacement_has_nothing_that_another_request_has_left(
+    beside_others: BaseDatabaseWrapper, server: Server
+) -> None:
+    for _ in range(3):
+        run(beside_others, "SELECT nextval('numbers')")
+        server.terminate(backend_pid(beside_others))
+        with pytest.raises(OperationalError, match="lastval is not yet defined"):
+            run(beside_others, "SELECT lastval()")
+        assert run(beside_others, SHOWN) == CLEAN
+        run(beside_others, "SELECT 1")
+
+
+def test_nor_has_what_follows_a_write_that_was_raised(
+    beside_others: BaseDatabaseWrapper, server: Server
+) -> None:
+    pid = backend_pid(beside_others)
+    killer = threading.Timer(0.3, server.terminate, [pid])
+    killer.start()
+    with pytest.raises(OperationalError, match="terminating connection"):
+        run(beside_others, "SELECT nextval('numbers') FROM pg_sleep(2)")
+    killer.join()
+    assert run(beside_others, SHOWN) == CLEAN
+
+
+def test_nor_has_what_follows_a_lost_transaction(
+    beside_others: BaseDatabaseWrapper, server: Server
+) -> None:
+    with pytest.raises(OperationalError), transaction.atomic(using=beside_others.alias):
+        run(beside_others, "SELECT nextval('numbers')")
+        server.terminate(backend_pid(beside_others))
+        run(beside_others, "SELECT 1")
+    assert run(beside_others, SHOWN) == CLEAN
+
+
+def test_nor_has_one_without_autocommit(server: Server, make_connection: Connections) -> None:
+    """DISCARD ALL cannot run in a transaction, which any statement would begin here."""
+    connection = filled(make_connection(options=sized(2), AUTOCOMMIT=False))
+    run(connection, "SELECT 1")
+    connection.rollback()
+
+    def request() -> None:
+        mine = connections[connection.alias]
+        run(mine, "SET app.tenant = 'another'")
+        mine.commit()
+        mine.close()
+
+    worker = threading.Thread(target=request)
+    worker.start()
+    worker.join()
+    pid = backend_pid(connection)
+    connection.rollback()
+    server.terminate(pid)
+    assert run(connection, "SELECT coalesce(current_setting('app.tenant', true), '')") == [("",)]
+    connection.rollback()
+
+
+def test_the_first_session_of_a_request_may_have_it_as_on_the_stock_engine(
+    beside_others: BaseDatabaseWrapper,
+) -> None:
+    beside_others.close()
+    beside_others.ensure_connection()
+    seen = set()
+    for _ in range(3):
+        seen |= set(run(beside_others, SHOWN))
+        beside_others.close()
+    assert len(seen) == 2
+
+
 def test_a_connection_that_could_not_be_set_up_goes_back_to_the_pool(
     make_connection: Connections,
 ) -> None:
@@ -433,3 +549,70 @@ def test_a_check_of_the_users_own_is_asked_too(make_connection: Connections) -> 
     connection = make_connection(options=sized(2, check=refuse_first))
     assert run(connection, "SELECT 1") == [(1,)]
     assert len(asked) == 2
+
+
+def test_a_check_that_refuses_all_is_named_and_makes_no_storm(
+    make_connection: Connections,
+) -> None:
+    asked: list[Any] = []
+
+    def refuse(connection: Any) -> None:
+        asked.append(connection)
+        raise ValueError("never")
+
+    connection = make_connection(options=sized(2, check=refuse), retry_deadline=2.0)
+    began = time.monotonic()
+    with pytest.raises(OperationalError, match=r"check refused .* ValueError") as caught:
+        run(connection, "SELECT 1")
+    assert time.monotonic() - began < 2.0 * 1.5
+    assert 3 < len(asked) < 30
+    assert "max_size" not in str(caught.value)
+
+
+def slow_credentials(alias: str) -> dict[str, str]:
+    time.sleep(1.2)
+    return {"user": "app"}
+
+
+def test_connections_that_are_slow_to_be_made_are_not_said_to_be_in_use(
+    make_connection: Connections,
+) -> None:
+    connection = make_connection(
+        options=sized(2), retry_deadline=0.5, credentials=f"{__name__}.slow_credentials"
+    )
+    with pytest.raises(OperationalError, match="0 of at most 2 are in use") as caught:
+        run(connection, "SELECT 1")
+    assert "still being made" in str(caught.value)
+    assert "max_size" not in str(caught.value)
+
+
+# -- closed -------------------------------------------------------------------------------------
+
+
+def test_a_pool_that_was_closed_is_made_anew(make_connection: Connections) -> None:
+    """On the stock engine it can never be used again; nor after a ``wait()`` that was too short."""
+    connection: Any = filled(make_connection(options=sized(2)))
+    first = pool_of(connection)
+    first.close()
+    began = time.monotonic()
+    assert run(connection, "SELECT 1") == [(1,)]
+    assert time.monotonic() - began < 1.0
+    assert pool_of(connection) is not first
+    connection.close()
+    for _ in range(2):
+        connection.close_pool()
+        assert connection.alias not in connection._connection_pools
+    assert run(connection, "SELECT 1") == [(1,)]
+
+
+def test_a_pool_closed_under_those_who_wait_is_made_anew_for_them(
+    make_connection: Connections,
+) -> None:
+    connection: Any = make_connection(options=sized(1))
+    run(connection, "SELECT 1")
+    closer = threading.Timer(0.3, pool_of(connection).close)
+    closer.start()
+    assert [outcome for outcome, _ in requests(connection, 1)] == [[(42,)]]
+    closer.join()
+    assert run(connection, "SELECT 1") == [(1,)]
+    connection.close()

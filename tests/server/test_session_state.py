@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from django.db import Error, OperationalError, transaction
+from django.db import Error, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.http import HttpRequest, HttpResponse
@@ -417,17 +417,18 @@ ROUNDS = 1000
 class Killer(threading.Thread):
     """Ends the sessions of one database at random moments, until it is told to stop."""
 
-    def __init__(self, server: Server, database: str) -> None:
+    def __init__(self, server: Server, database: str, *, one: bool = False) -> None:
         super().__init__(name="killer")
         self.stop, self.killed = threading.Event(), 0
+        self._most = "ORDER BY random() LIMIT 1" if one else ""
         self._server, self._database = server, database
 
     def run(self) -> None:
         luck = random.Random(5)
         while not self.stop.wait(luck.uniform(0.0, 0.02)):
             sql = (
-                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-                " WHERE datname = %s AND backend_type = 'client backend'"
+                "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity"
+                f" WHERE datname = %s AND backend_type = 'client backend' {self._most}) AS chosen"
             )
             self.killed += self._server.execute(sql, [self._database])[0][0]
 
@@ -475,6 +476,71 @@ def test_never_another_tenants_row(
     assert wrong == []
     assert killer.killed > 100
     assert right > ROUNDS * 0.5, (right, raised)
+
+
+class Request(threading.Thread):
+    """Requests one after the other on a small pool; some set a tenant, others set nothing."""
+
+    def __init__(self, alias: str, seed: int, rounds: int) -> None:
+        super().__init__(name=f"requests {seed}")
+        self.wrong: list[Any] = []
+        self.right = self.raised = 0
+        self._alias, self._luck, self._rounds = alias, random.Random(seed), rounds
+
+    def run(self) -> None:
+        connection = connections[self._alias]
+        for _ in range(self._rounds):
+            try:
+                self._one(runner(connection))
+                self.right += 1
+            except Error:
+                self.raised += 1
+            connection.close()
+
+    def _one(self, run: Run) -> None:
+        tenant = self._luck.choice([*TENANTS, ""])
+        if tenant:
+            run("SELECT set_config('app.tenant', %s, false)", [tenant])
+        (start,) = run(TENANT)
+        expected = {(tenant,)} if tenant else {start, ("",)}
+        for _ in range(self._luck.randrange(5)):
+            if self._luck.random() < 0.3:
+                time.sleep(self._luck.uniform(0, 0.02))
+            try:
+                (found,) = run(TENANT)
+            except Error:
+                self.raised += 1
+                continue  # a view that goes on after an error
+            if found not in expected:
+                self.wrong.append((tenant, start, found))
+            expected = {found} if found == ("",) else expected
+
+
+TENANT = "SELECT coalesce(current_setting('app.tenant', true), '')"
+
+
+@pytest.mark.slow
+@pytest.mark.psycopg3
+def test_never_another_tenants_setting_on_a_pool(
+    database: str, make_connection: Connections, server: Server
+) -> None:
+    """A request may find at its start what others have left on a pool, and nothing later on."""
+    pool = {"min_size": 3, "max_size": 3}
+    connection = make_connection(database=database, options={"pool": pool}, retry_deadline=30)
+    connection.ensure_connection()
+    connection.close()
+    requests = [Request(connection.alias, seed, ROUNDS // 2) for seed in range(3)]
+    killer = Killer(server, database, one=True)
+    killer.start()
+    for request in requests:
+        request.start()
+    for request in requests:
+        request.join()
+    killer.stop.set()
+    killer.join()
+    assert [request.wrong for request in requests] == [[], [], []]
+    assert killer.killed > 50
+    assert min(request.right for request in requests) > ROUNDS * 0.25
 
 
 # -- a request that is run again ------------------------------------------------------------------
