@@ -76,16 +76,22 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+# Nothing here may split a text in more than one way, nor go through the rest of it once for each
+# of its words: names and strings are often the users' own, and what is read here has succeeded.
+_QUOTED = re.compile(r'"(?:[^"]|"")*+"')
+_COMMENT_MARK = re.compile(r"/\*|\*/")
 _WORD = re.compile(r"[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*")
-_CALL = re.compile(r'("(?:[^"]|"")+"|[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)\s*\(')
-_NOT_A_CALL = re.compile(r"\bAS\s+\Z", re.IGNORECASE)
+# The second and third line pass over what else would be tried at each of its characters.
+_CALL = re.compile(
+    r"""(?P<as>\b[Aa][Ss]\s+)?(?P<name>"(?:[^"]|"")++"|[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)\s*\(
+    |"(?:[^"]|"")*+"
+    |[\w$\x80-\U0010ffff]{64,}+""",
+    re.VERBOSE,
+)
 _CTE_COLUMNS = re.compile(r"\([^()]*\)\s*AS\s+(?:NOT\s+MATERIALIZED\s*|MATERIALIZED\s*)?\(", re.I)
 _ADVISORY = re.compile(r"\bpg_(?:try_)?advisory_(?:lock|unlock)", re.IGNORECASE)
 _SET_CONFIG = re.compile(r"\bset_config\"?\s*\(", re.IGNORECASE)
-_LOCAL_CONFIG = re.compile(
-    r"\bset_config\s*\((?:[^()']|'(?:[^']|'')*')*,\s*(?:true|'t(?:rue)?')\s*\)", re.IGNORECASE
-)
+_LOCAL_CONFIG = re.compile(r"\bset_config\"?\s*\([^()]*,\s*true\s*\)", re.IGNORECASE)
 _CREATE_TEMPORARY = re.compile(
     r"CREATE\s+(?:OR\s+REPLACE\s+)?(?:(?:LOCAL\s+|GLOBAL\s+)?(?:TEMP|TEMPORARY)\s+\w+"
     r"|(?:\w+\s+){1,6}\"?pg_temp\b)",
@@ -134,15 +140,11 @@ def bare(sql: str, *, strings: bool = False) -> str:
 def _end_of_comment(sql: str, position: int) -> int:
     """Where the block comment opened before ``position`` ends; they nest (manual, 4.1.5)."""
     depth = 1
-    while depth:
-        opening, closing = sql.find("/*", position), sql.find("*/", position)
-        if closing < 0:
-            return len(sql)
-        if 0 <= opening < closing:
-            depth, position = depth + 1, opening + 2
-        else:
-            depth, position = depth - 1, closing + 2
-    return position
+    for mark in _COMMENT_MARK.finditer(sql, position):
+        depth += 1 if mark.group() == "/*" else -1
+        if not depth:
+            return mark.end()
+    return len(sql)
 
 
 def analyse(sql: str, *, standard_strings: bool = True) -> Statement:
@@ -153,9 +155,7 @@ def analyse(sql: str, *, standard_strings: bool = True) -> Statement:
         standard_strings: the server's ``standard_conforming_strings``; where it is off, a
             backslash makes the end of a string uncertain and the text is not trusted.
     """
-    text = bare(sql).strip()
-    while text.endswith(";"):
-        text = text[:-1].rstrip()
+    text = bare(sql).strip().rstrip("; \t\r\n\f\v")
     match = _WORD.search(text.lstrip("( \t\r\n"))
     keyword = match.group().upper() if match else ""
     # A semicolon in a quoted identifier counts as well: rare, and only ever too careful.
@@ -184,25 +184,28 @@ def _functions(text: str) -> frozenset[str]:
     """
     names = set()
     for match in _CALL.finditer(text):
-        if _NOT_A_CALL.search(text, 0, match.start()):
+        name = match.group("name")
+        if not name or match.group("as") or _CTE_COLUMNS.match(text, match.end() - 1):
             continue
-        if _CTE_COLUMNS.match(text, match.end() - 1):
-            continue
-        name = match.group(1)
         names.add(name[1:-1].replace('""', '"') if name[0] == '"' else name.lower())
     return frozenset(names)
 
 
 def _all_pins(text: str, sql: str) -> str:
     """As :func:`_pins`, of the first of several statements that does."""
+    blocks = False
     for part in text.split(";"):
         match = _WORD.search(part)
-        if pins := _pins(match.group().upper() if match else "", part.strip(), sql):
+        keyword = match.group().upper() if match else ""
+        if pins := _pins(keyword, part.strip()):
             return pins
+        blocks = blocks or keyword == "DO"
+    if blocks and (match := _IN_A_BLOCK.search(sql)) is not None:
+        return f"DO with {match.group()}"
     return ""
 
 
-def _pins(keyword: str, text: str, sql: str) -> str:
+def _pins(keyword: str, text: str) -> str:
     """The words that leave something behind in the session, or ""."""
     words = text.split(None, 3)[:3]
     if keyword in _SESSION_WORDS and not _LOCAL_SET.match(text):
@@ -210,8 +213,6 @@ def _pins(keyword: str, text: str, sql: str) -> str:
         return " ".join(words[:2]).partition("=")[0].rstrip()
     if keyword == "CREATE" and (match := _CREATE_TEMPORARY.match(text)) is not None:
         return " ".join(match.group().split())
-    if keyword == "DO" and (match := _IN_A_BLOCK.search(sql)) is not None:
-        return f"DO with {match.group()}"
     if keyword == "UPDATE" and "pg_settings" in text.lower():
         return "UPDATE pg_settings"
     if (match := _INTO_TEMPORARY.search(text)) is not None:
@@ -220,8 +221,8 @@ def _pins(keyword: str, text: str, sql: str) -> str:
         return match.group()
     if _SEED.search(text) is not None:
         return "setseed"
-    # The arguments of set_config are strings, so the original text is looked at here: one that
-    # is local to its transaction ("true") leaves nothing behind.
-    if len(_SET_CONFIG.findall(text)) > len(_LOCAL_CONFIG.findall(sql)):
+    # One that is local to its transaction (true) leaves nothing behind. Strings are blanked here:
+    # what is in them is neither a call nor an argument of one.
+    if len(_SET_CONFIG.findall(text)) > len(_LOCAL_CONFIG.findall(text)):
         return "set_config"
     return ""
