@@ -9,6 +9,7 @@ Compose it with any engine built on Django's::
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable
 from functools import cached_property, partial
 from time import monotonic
@@ -83,6 +84,7 @@ class ResilientDatabaseMixin(Base):
         self._status: Callable[[], int] = _unbound
         self._poll: Callable[[int], object] = _silent
         self._session = Session()
+        self._open_cursors: weakref.WeakSet[Any] = weakref.WeakSet()  # the server-side ones
         self._heard_at = self._seen_at = monotonic()
         self._quiet = 0.0
         self._untouched = True
@@ -215,6 +217,7 @@ class ResilientDatabaseMixin(Base):
     def _bind(self) -> None:
         """Attach to the driver connection that is now in place."""
         self._link = link = link_to(self.connection)
+        link.dropped = False
         self._bound_to = self.connection
         self._status = link.status
         options = self.resilience.options
@@ -449,7 +452,10 @@ class ResilientDatabaseMixin(Base):
             return
         try:
             if not link.lost():
+                sent = self._status() != IDLE
                 super()._rollback()
+                if sent:
+                    self._heard_at = monotonic()
         except Error as error:
             if not link.lost():
                 raise
