@@ -85,10 +85,14 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a statement leaves behind: settings to make again, or words that pin, or nothing."""
+    """What a statement leaves behind: settings to make again, or words that pin, or nothing.
+
+    ``controls``: see :class:`.statements.Statement`.
+    """
 
     assignments: tuple[Assignment, ...] = ()
     pins: str = ""
+    controls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,7 @@ class _Shape:
     setting: str = ""
     words: str = ""
     configs: tuple[tuple[str, str, str], ...] = ()
+    controls: bool = False
 
 
 def effect_of(text: str, sql: object, params: Any) -> Effect:
@@ -113,7 +118,7 @@ def effect_of(text: str, sql: object, params: Any) -> Effect:
     if shape.configs:
         return _configured(shape, params)
     if not shape.setting:
-        return Effect(pins=shape.pins)
+        return Effect(pins=shape.pins, controls=shape.controls)
     kept = _kept(params)
     if kept is _UNKNOWN:
         return Effect(pins=shape.words)
@@ -122,9 +127,10 @@ def effect_of(text: str, sql: object, params: Any) -> Effect:
 
 @lru_cache(maxsize=512)
 def _shape(text: str) -> _Shape:
-    pins = analyse(text).pins
+    read = analyse(text)
+    pins = read.pins
     if not pins:
-        return _Shape()
+        return _Shape(controls=read.controls)
     plain = bare(text).strip().rstrip("; \t\r\n")
     # A backslash may or may not escape the end of a string.
     if ";" in plain or "\\" in text or "\x00" in text:

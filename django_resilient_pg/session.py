@@ -23,7 +23,7 @@ _MOST_SETTINGS: Final = 200
 
 _DATA_WORDS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES", "MERGE")
 # Savepoints end with their transaction, and each has a name of its own: not worth remembering.
-_PASSING_WORDS: Final = ("SAVEPOINT", "RELEASE", "ROLLBACK", "COMMIT")
+_PASSING_WORDS: Final = ("SAVEPOINT", "RELEASE", "ROLLBACK", "COMMIT", "END", "ABORT")
 _TRACES: Final = ("set_config", "advisory", "temp", "setseed", "pg_settings", ";")
 
 
@@ -97,17 +97,24 @@ class Session:
         text = sql if isinstance(sql, str) else text_of(sql, driver)
         head = text[:9].upper()
         if head.startswith(_PASSING_WORDS) and ";" not in text:
-            if self.pending and not saving:
-                self.pin(f"{self.pending[0].words} in a transaction ended by hand")
+            self._controlled(saving=saving)
             return
         if head.startswith(_DATA_WORDS):
             lowered = text.lower()
             if not any(trace in lowered for trace in _TRACES):
                 _remember(text)
                 return
-        self._look_closely(text, sql, params, where if replays else Where.UNCLEAR)
+        where = where if replays else Where.UNCLEAR
+        if self._look_closely(text, sql, params, where):
+            self._controlled(saving=saving)
 
-    def _look_closely(self, text: str, sql: object, params: Any, where: Where) -> None:
+    def _controlled(self, *, saving: bool) -> None:
+        """Transaction control was sent as text: which of the settings are left is not known."""
+        if self.pending and not saving:
+            self.pin(f"{self.pending[0].words} in a transaction ended by hand")
+
+    def _look_closely(self, text: str, sql: object, params: Any, where: Where) -> bool:
+        """Whether it controls transactions; such a text is never taken for harmless."""
         # Imported where it is first needed: its patterns take longer to compile than the engine
         # takes to import.
         from .assignments import effect_of
@@ -116,7 +123,8 @@ class Session:
         if effect.pins:
             self.pin(effect.pins)
         elif not effect.assignments:
-            if "set_config" not in text.lower():  # that depends on its parameters
+            # What set_config does depends on its parameters.
+            if not effect.controls and "set_config" not in text.lower():
                 _remember(text)
         elif where is Where.UNCLEAR:
             self.pin(effect.assignments[0].words)
@@ -124,6 +132,7 @@ class Session:
             self.pending += effect.assignments
         else:
             self._assign(effect.assignments)
+        return effect.controls
 
     def pin(self, words: str) -> None:
         """From now on there is no other session like this one."""

@@ -33,18 +33,23 @@ class Statement:
         keyword: the first word, upper case ("SELECT", "SET" ...), for messages.
         functions: names called like functions, lower case unless quoted, without schema.
         pins: the words that change the session so that a new one would differ, or "".
+        controls: it begins, ends or undoes a transaction or part of one, maybe among others.
     """
 
     kind: Kind
     keyword: str
     functions: frozenset[str]
     pins: str
+    controls: bool = False
 
 
 _READS = frozenset({"SELECT", "VALUES", "TABLE", "SHOW"})
 _WRITES = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
 _UNREPEATABLE = frozenset(
     "CALL DO COPY BEGIN START COMMIT END ROLLBACK ABORT SAVEPOINT RELEASE PREPARE EXECUTE".split()
+)
+_CONTROL = frozenset(
+    "BEGIN START COMMIT END ROLLBACK ABORT SAVEPOINT RELEASE PREPARE".split()  # TRANSACTION
 )
 # FETCH and MOVE depend on an open cursor, DECLARE opens one: a driver's server-side cursor is
 # recognised by its object, not by this text.
@@ -156,12 +161,18 @@ def analyse(sql: str, *, standard_strings: bool = True) -> Statement:
             backslash makes the end of a string uncertain and the text is not trusted.
     """
     text = bare(sql).strip().rstrip("; \t\r\n\f\v")
-    match = _WORD.search(text.lstrip("( \t\r\n"))
-    keyword = match.group().upper() if match else ""
+    keyword = _keyword(text)
     # A semicolon in a quoted identifier counts as well: rare, and only ever too careful.
     uncertain = ";" in text or ("\\" in sql and not standard_strings) or "\x00" in sql
     kind = Kind.UNREPEATABLE if uncertain else _kind(keyword, _QUOTED.sub(" x ", text))
-    return Statement(kind, keyword, _functions(text), _all_pins(text, sql))
+    controls = keyword in _CONTROL or any(_keyword(part) in _CONTROL for part in text.split(";"))
+    return Statement(kind, keyword, _functions(text), _all_pins(text, sql), controls)
+
+
+def _keyword(text: str) -> str:
+    """The first word, upper case, or ""."""
+    match = _WORD.search(text)
+    return match.group().upper() if match else ""
 
 
 def _kind(keyword: str, text: str) -> Kind:
@@ -195,8 +206,7 @@ def _all_pins(text: str, sql: str) -> str:
     """As :func:`_pins`, of the first of several statements that does."""
     blocks = False
     for part in text.split(";"):
-        match = _WORD.search(part)
-        keyword = match.group().upper() if match else ""
+        keyword = _keyword(part)
         if pins := _pins(keyword, part.strip()):
             return pins
         blocks = blocks or keyword == "DO"

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from django.test import Client, override_settings
 from django.urls import path
 
 from django_resilient_pg.errors import SessionLost, TransactionLost
+from django_resilient_pg.session import HARMLESS
 from testproject.postgres import Server
 from tests.engines import STOCK, Connections, backend_pid, killed_midway
 
@@ -181,6 +183,47 @@ def test_what_a_committed_transaction_set_is_made_again(
     assert shown(run, "app.tenant") == "1"
     kill()
     assert shown(run, "app.tenant") == "1"
+
+
+BY_HAND = [
+    "END",
+    " END",
+    "END WORK",
+    "COMMIT",
+    "\tcommit and chain",
+    "ABORT",
+    "ROLLBACK",
+    "\n ROLLBACK",
+    "/* x */ ROLLBACK",
+    "-- x\nROLLBACK;",
+    "ROLLBACK AND CHAIN",
+    "ROLLBACK TO own",
+    "\nROLLBACK TO SAVEPOINT own",
+    "SAVEPOINT other",
+    "RELEASE own",
+    " RELEASE SAVEPOINT own",
+    "SELECT 1; ROLLBACK",
+]
+
+
+@pytest.mark.parametrize("replaced", ["in autocommit", "in the transaction"])
+@pytest.mark.parametrize("text", BY_HAND)
+def test_a_transaction_ended_by_hand_shows_no_other_tenants_row(
+    text: str, replaced: str, run: Run, kill: Any, connection: BaseDatabaseWrapper
+) -> None:
+    run("SET app.tenant = '1'")
+    if replaced == "in the transaction":
+        HARMLESS.clear()  # or else the texts are known from the first time
+    with transaction.atomic(using=connection.alias):
+        run("SAVEPOINT own")
+        run("SET app.tenant = '2'")
+        run(text)
+        if replaced == "in the transaction":
+            run("SELECT 1")
+    [(live,)] = run("SELECT current_setting('app.tenant')")
+    kill()
+    with suppress(SessionLost):
+        assert run("SELECT current_setting('app.tenant')") == [(live,)]
 
 
 @pytest.mark.parametrize("how", ["rolled back", "failed and committed", "SET LOCAL", "lost"])

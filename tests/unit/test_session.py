@@ -52,6 +52,15 @@ def test_savepoints_are_not_remembered() -> None:
     assert not HARMLESS
 
 
+@pytest.mark.parametrize("sql", ["END", " end", "/* x */ ROLLBACK", "SELECT 1; ABORT", "\nCOMMIT"])
+def test_transaction_control_is_never_taken_for_harmless(sql: str) -> None:
+    """Seen where nothing was pending, it may come where something is."""
+    assert not noted(sql).holds
+    assert not HARMLESS
+    made = noted("SET a.b = 1", sql, where=Where.TRANSACTION)
+    assert made.pinned_by == "SET a.b in a transaction ended by hand"
+
+
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "_MOST_REMEMBERED", 10)
     noted(*[f"SELECT {number}" for number in range(25)], "SELECT '" + "x" * 10_000 + "'")
