@@ -43,7 +43,7 @@ class Session:
     Attributes:
         pinned_by: the words of the statement that first did what cannot be done again, or "".
         settings: what was set, by name, in the order in which it is to be set again.
-        pending: what was set in the transaction under way.
+        pending: what was set in the transaction under way, and what is to pin once it is committed.
         due: the session is gone; the next one has to be given all this before it is used.
     """
 
@@ -104,8 +104,7 @@ class Session:
             if not any(trace in lowered for trace in _TRACES):
                 _remember(text)
                 return
-        where = where if replays else Where.UNCLEAR
-        if self._look_closely(text, sql, params, where):
+        if self._look_closely(text, sql, params, where, replays=replays):
             self._controlled(saving=saving)
 
     def _controlled(self, *, saving: bool) -> None:
@@ -113,20 +112,24 @@ class Session:
         if self.pending and not saving:
             self.pin(f"{self.pending[0].words} in a transaction ended by hand")
 
-    def _look_closely(self, text: str, sql: object, params: Any, where: Where) -> bool:
+    def _look_closely(
+        self, text: str, sql: object, params: Any, where: Where, *, replays: bool
+    ) -> bool:
         """Whether it controls transactions; such a text is never taken for harmless."""
         # Imported where it is first needed: its patterns take longer to compile than the engine
         # takes to import.
-        from .assignments import effect_of
+        from .assignments import PIN, Assignment, effect_of
 
         effect = effect_of(text, sql, params)
-        if effect.pins:
+        if effect.passes and where is Where.TRANSACTION:
+            self.pending.append(Assignment(PIN, None, None, effect.pins))
+        elif effect.pins:
             self.pin(effect.pins)
         elif not effect.assignments:
             # What set_config does depends on its parameters.
             if not effect.controls and "set_config" not in text.lower():
                 _remember(text)
-        elif where is Where.UNCLEAR:
+        elif where is Where.UNCLEAR or not replays:
             self.pin(effect.assignments[0].words)
         elif where is Where.TRANSACTION:
             self.pending += effect.assignments
@@ -140,10 +143,13 @@ class Session:
 
     def _assign(self, assignments: Iterable[Assignment]) -> None:
         """Keep the last value of each name, in the order in which they were given."""
-        from .assignments import AUTHORIZATION, DISCARD_ALL, RESET_ALL, ROLE, SURVIVES_RESET
+        from .assignments import AUTHORIZATION, DISCARD_ALL, PIN, RESET_ALL, ROLE, SURVIVES_RESET
 
         settings = self.settings
         for one in assignments:
+            if one.name == PIN:
+                self.pin(one.words)
+                continue
             if one.name == DISCARD_ALL:
                 settings.clear()
             elif one.name == RESET_ALL:

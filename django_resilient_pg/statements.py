@@ -99,7 +99,7 @@ _SET_CONFIG = re.compile(r"\bset_config\"?\s*\(", re.IGNORECASE)
 _LOCAL_CONFIG = re.compile(r"\bset_config\"?\s*\([^()]*,\s*true\s*\)", re.IGNORECASE)
 _CREATE_TEMPORARY = re.compile(
     r"CREATE\s+(?:OR\s+REPLACE\s+)?(?:(?:LOCAL\s+|GLOBAL\s+)?(?:TEMP|TEMPORARY)\s+\w+"
-    r"|(?:\w+\s+){1,6}\"?pg_temp\b)",
+    r"|(?:\w+\s+){1,6}\"?pg_temp(?:_\d+)?\b)",
     re.IGNORECASE,
 )
 # What a block of code may do to its session. UPDATE ... SET looks the same: too careful.
@@ -110,8 +110,9 @@ _IN_A_BLOCK = re.compile(
 )
 _SEED = re.compile(r"\bsetseed\"?\s*\(", re.IGNORECASE)
 _INTO_TEMPORARY = re.compile(
-    r"\bINTO\s+(?:LOCAL\s+|GLOBAL\s+)?\"?(?:TEMP|TEMPORARY|pg_temp)\b", re.IGNORECASE
+    r"\bINTO\s+(?:LOCAL\s+|GLOBAL\s+)?\"?(?:TEMP|TEMPORARY|pg_temp(?:_\d+)?)\b", re.IGNORECASE
 )
+_DROPPED = re.compile(r"\bON\s+COMMIT\s+DROP\b", re.IGNORECASE)
 # The third word position is enough: SET LOCAL, SET TRANSACTION and SET CONSTRAINTS end with
 # the transaction.
 _LOCAL_SET = re.compile(r"SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b", re.IGNORECASE)
@@ -221,12 +222,8 @@ def _pins(keyword: str, text: str) -> str:
     if keyword in _SESSION_WORDS and not _LOCAL_SET.match(text):
         # Never the value: it may be a secret.
         return " ".join(words[:2]).partition("=")[0].rstrip()
-    if keyword == "CREATE" and (match := _CREATE_TEMPORARY.match(text)) is not None:
-        return " ".join(match.group().split())
     if keyword == "UPDATE" and "pg_settings" in text.lower():
         return "UPDATE pg_settings"
-    if (match := _INTO_TEMPORARY.search(text)) is not None:
-        return f"SELECT {match.group()}"
     if (match := _ADVISORY.search(text)) is not None:
         return match.group()
     if _SEED.search(text) is not None:
@@ -235,4 +232,15 @@ def _pins(keyword: str, text: str) -> str:
     # what is in them is neither a call nor an argument of one.
     if len(_SET_CONFIG.findall(text)) > len(_LOCAL_CONFIG.findall(text)):
         return "set_config"
-    return ""
+    # Last: these go with a transaction that is rolled back, the others do not.
+    return _temporary(keyword, text)
+
+
+def _temporary(keyword: str, text: str) -> str:
+    """The words that make a temporary table or the like which outlives its transaction, or ""."""
+    if (match := _INTO_TEMPORARY.search(text)) is not None:
+        return f"SELECT {match.group()}"
+    match = _CREATE_TEMPORARY.match(text) if keyword == "CREATE" else None
+    if match is None or _DROPPED.search(_QUOTED.sub(" x ", text)) is not None:
+        return ""
+    return " ".join(match.group().split())

@@ -281,6 +281,15 @@ def test_a_transaction_ended_by_hand_pins() -> None:
     assert made.pinned_by == "SET a.b in a transaction ended by hand"
 
 
+@pytest.mark.parametrize("sql", ["create temp table t ()", "select 1 into temp t"])
+def test_a_temporary_table_pins_once_it_is_committed(sql: str) -> None:
+    made = noted(sql, where=Where.TRANSACTION)
+    assert not made.pinned_by
+    made.committed()
+    assert "temp" in made.pinned_by
+    assert noted(sql, where=Where.UNCLEAR).pinned_by
+
+
 def test_what_was_held_before_a_unit_of_work_is_known() -> None:
     made, first, second = noted("SET a.b = 1"), object(), object()
     assert made.before(first) is made
