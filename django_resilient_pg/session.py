@@ -7,7 +7,9 @@ again is done by :mod:`.restoring`.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterable
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ _MOST_SETTINGS: Final = 200
 _DATA_WORDS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES", "MERGE")
 # Savepoints end with their transaction, and each has a name of its own: not worth remembering.
 _PASSING_WORDS: Final = ("SAVEPOINT", "RELEASE", "ROLLBACK", "COMMIT", "END", "ABORT")
-_TRACES: Final = ("set_config", "advisory", "temp", "setseed", "pg_settings", ";")
+_TRACES: Final = ("set_config", "advisory", "setseed", "pg_settings", ";")
 
 
 class Where(enum.Enum):
@@ -101,7 +103,7 @@ class Session:
             return
         if head.startswith(_DATA_WORDS):
             lowered = text.lower()
-            if not any(trace in lowered for trace in _TRACES):
+            if not any(trace in lowered for trace in _TRACES) and not _is_temporary(lowered):
                 _remember(text)
                 return
         if self._look_closely(text, sql, params, where, replays=replays):
@@ -195,6 +197,16 @@ class Session:
         self.rolled_back()
         self.due = self.holds
         return self
+
+
+def _is_temporary(lowered: str) -> bool:
+    """Whether there is a word for temporary tables; columns called template_id are common."""
+    return "temp" in lowered and _temporary().search(lowered) is not None
+
+
+@cache
+def _temporary() -> re.Pattern[str]:
+    return re.compile(r"temp(?:orary|_\d+)?\b")
 
 
 def _remember(text: str) -> None:

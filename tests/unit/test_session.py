@@ -7,9 +7,10 @@ import uuid
 
 import pytest
 
-from django_resilient_pg import session
+from django_resilient_pg import assignments, session
 from django_resilient_pg.assignments import _shape
 from django_resilient_pg.session import HARMLESS, Session, Where
+from django_resilient_pg.statements import Statement, analyse
 
 TENANT = uuid.UUID(int=7)
 
@@ -242,6 +243,30 @@ def test_without_replay_settings_pin() -> None:
     made = Session()
     made.note("SET a.b = 1", replays=False)
     assert made.pinned_by == "SET a.b"
+
+
+@pytest.mark.parametrize("name", ["template_id", "temperature", "attempts", "temporal"])
+def test_a_long_text_that_is_not_remembered_is_not_read_each_time(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bulk_create() of many rows: seen by one word that it holds nothing of note."""
+    read: list[str] = []
+
+    def counted(text: str) -> Statement:
+        read.append(text)
+        return analyse(text)
+
+    monkeypatch.setattr(assignments, "analyse", counted)
+    rows = ", ".join(["(%s, %s)"] * 1000)
+    assert not noted(f'INSERT INTO "item" ("{name}", "b") VALUES {rows}').holds
+    assert not read
+
+
+@pytest.mark.parametrize(
+    "words", ["temp t", "TEMPORARY t", "pg_temp.t", '"pg_temp".t', "pg_temp_3.t"]
+)
+def test_a_temporary_table_in_a_long_text_is_seen(words: str) -> None:
+    assert noted(f"SELECT {'1, ' * 4000} 1 INTO {words}").pinned_by
 
 
 # -- transactions ---------------------------------------------------------------------------------
