@@ -24,6 +24,12 @@ AUTHORIZATION: Final = "session_authorization"
 #: What RESET ALL leaves as it was (PostgreSQL manual, RESET).
 SURVIVES_RESET: Final = frozenset({ROLE, AUTHORIZATION, DISCARD_ALL})
 
+#: Not the name of a setting: words that pin, if the transaction they came in is committed.
+PIN: Final = "pin"
+
+_PATH: Final = "search_path"
+_TEMPORARY_PATH: Final = "search_path with pg_temp"
+_MADE: Final = ("CREATE ", "SELECT INTO ")
 _LONGEST: Final = 8192
 _EXACT: Final = (str, int, uuid.UUID, type(None))
 _PLAIN: Final = (str, int, float, bool, decimal.Decimal, uuid.UUID, datetime.date, type(None))
@@ -85,10 +91,16 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a statement leaves behind: settings to make again, or words that pin, or nothing."""
+    """What a statement leaves behind: settings to make again, or words that pin, or nothing.
+
+    ``controls``: see :class:`.statements.Statement`. ``passes``: what pins goes with its
+    transaction if that is rolled back.
+    """
 
     assignments: tuple[Assignment, ...] = ()
     pins: str = ""
+    controls: bool = False
+    passes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +111,8 @@ class _Shape:
     setting: str = ""
     words: str = ""
     configs: tuple[tuple[str, str, str], ...] = ()
+    controls: bool = False
+    passes: bool = False
 
 
 def effect_of(text: str, sql: object, params: Any) -> Effect:
@@ -113,22 +127,30 @@ def effect_of(text: str, sql: object, params: Any) -> Effect:
     if shape.configs:
         return _configured(shape, params)
     if not shape.setting:
-        return Effect(pins=shape.pins)
+        return Effect(pins=shape.pins, controls=shape.controls, passes=shape.passes)
     kept = _kept(params)
     if kept is _UNKNOWN:
         return Effect(pins=shape.words)
+    if shape.setting == _PATH and _is_temporary(text, params):
+        return Effect(pins=_TEMPORARY_PATH, passes=True)
     return Effect((Assignment(shape.setting, sql, kept, shape.words),))
 
 
 @lru_cache(maxsize=512)
 def _shape(text: str) -> _Shape:
-    pins = analyse(text).pins
+    read = analyse(text)
+    pins = read.pins
     if not pins:
-        return _Shape()
+        if _is_temporary(text) and (read.keyword == "SET" or "set_config" in text.lower()):
+            # For the transaction only, but what is made there stays.
+            return _Shape(pins=_TEMPORARY_PATH, passes=True)
+        return _Shape(controls=read.controls)
     plain = bare(text).strip().rstrip("; \t\r\n")
     # A backslash may or may not escape the end of a string.
     if ";" in plain or "\\" in text or "\x00" in text:
         return _Shape(pins=pins)
+    if pins.upper().startswith(_MADE):
+        return _Shape(pins=pins, passes=True)
     if _NOTHING.match(plain):
         return _Shape()
     if name := _setting(plain):
@@ -159,6 +181,14 @@ def _setting(plain: str) -> str:
         return ""
     parts = re.findall(_IDENT, match.group("name"))
     return ".".join(part.strip('"').replace('""', '"') for part in parts).lower()
+
+
+def _is_temporary(text: str, params: Any = None) -> bool:
+    """Whether a path may name the temporary schema: tables made along it go with the session."""
+    # U& can write any letter in another way. What is not a str cannot be a name.
+    values = params.values() if isinstance(params, Mapping) else params or ()
+    texts = [text, *(value for value in values if isinstance(value, str))]
+    return any("pg_temp" in one or "u&" in one for one in map(str.lower, texts))
 
 
 class _Unknown:
@@ -198,6 +228,8 @@ def _configured(shape: _Shape, params: Any) -> Effect:
         text = None if value is None else str(value)
         sql = "SELECT pg_catalog.set_config(%s::text, %s::text, false)"
         name = name.lower()
+        if name == _PATH and _is_temporary(text or ""):
+            return Effect(pins=_TEMPORARY_PATH, passes=len(shape.configs) == 1)
         made.append(Assignment(name, sql, (name, text), f"set_config {name}"))
     if next(positional, _UNKNOWN) is not _UNKNOWN:
         # One of them went into a comment: which one went where is not certain.

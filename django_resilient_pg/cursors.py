@@ -218,6 +218,9 @@ class ResilientCursorMixin:
     def __getattr__(self, attr: str) -> Any:
         if attr in _COPIES:
             self._before_copy()
+            from .copying import heard_after
+
+            return heard_after(self.db, attr, getattr(self.cursor, attr))
         # As Django's, without calling it: every fetch comes through here.
         found = getattr(self.cursor, attr)
         return self.db.wrap_database_errors(found) if attr in _WRAPPED else found
@@ -242,25 +245,42 @@ class ServerSideMixin:
     _last: tuple[Any, Any] = ("", None)
     # Counted here: psycopg2's rownumber starts again with every batch (measured).
     _delivered = 0
+    #: Depends on no transaction: the drivers open it WITH HOLD in autocommit.
+    _held = False
+    #: PQtransactionStatus after it was opened in autocommit.
+    _status = IDLE
 
     def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
         result = super()._execute(sql, params)  # type: ignore[misc]
+        db = self.db
         self._delivered = 0
+        self._status = db._status() if db.autocommit else IDLE  # else after a BEGIN sent as text
+        self._held = db.autocommit and self._status == IDLE
+        db._open_cursors.add(self)
         # Kept in case the loss comes before the first row: then it may be opened again.
         self._last = (sql, params)
         return result
 
     def _fetch(self, method: str, *args: Any) -> Any:
+        db = self.db
         try:
-            with self.db.wrap_database_errors:
-                return getattr(self.cursor, method)(*args)
+            with db.wrap_database_errors:
+                rows = getattr(self.cursor, method)(*args)
         except Error as error:
             # Raises, unless no row has been delivered yet and the cursor is open again.
-            from .recovery import Call, Recovery
+            from .fetching import Fetching
+            from .recovery import Call
 
-            call = Call(cast(Any, self), self._send, *self._last, untouched=False, status=IDLE)
-            Recovery(self.db, call).after_fetch(error, self._delivered)
+            call = Call(cast(Any, self), self._send, *self._last, False, self._status)
+            Fetching(db, call).after_fetch(error, self._delivered, held=self._held)
             return self._fetch(method, *args)
+        if self._link is db._link:
+            db._heard_at = db._seen_at = monotonic()
+        return rows
+
+    def held_by(self, link: Any) -> bool:
+        """Whether it would be lost with this connection."""
+        return self._held and self._link is link
 
     def fetchone(self) -> Any:
         """The next row, or None."""
@@ -286,6 +306,7 @@ class ServerSideMixin:
 
     def close(self) -> None:
         """Close the cursor on the server, if there still is one."""
+        self.db._open_cursors.discard(self)
         # CLOSE on a dead connection would only hide the error that tells what happened.
         if self._link is None or not self._link.lost():
             self.cursor.close()

@@ -84,11 +84,13 @@ class Link:
             connection was last given back to its pool.
         identity: of the server and its process, once ``outcome`` has asked for them.
         inherited: whether it was made before a fork, by the parent of this process.
+        dropped: whether the engine has given it up; else it was the application that closed it.
     """
 
     __slots__ = (
         "__weakref__",
         "connection",
+        "dropped",
         "fd",
         "heard_at",
         "identity",
@@ -107,7 +109,7 @@ class Link:
         self.connection = connection
         self.last_word: LastWord | None = None
         self.heard_at = time.monotonic()
-        self.inherited = False
+        self.inherited = self.dropped = False
         self.identity: tuple[Any, ...] = ()
         self.fd = self._fileno()
         self.poll: Callable[[int], object] = poll_for(self.fd)

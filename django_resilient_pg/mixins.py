@@ -9,6 +9,7 @@ Compose it with any engine built on Django's::
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable
 from functools import cached_property, partial
 from time import monotonic
@@ -89,6 +90,7 @@ class ResilientDatabaseMixin(Base):
         self._session = Session()
         # Whether the next session stands in for a lost one, below the same unit of work.
         self._goes_on = False
+        self._open_cursors: weakref.WeakSet[Any] = weakref.WeakSet()  # the server-side ones
         self._heard_at = self._seen_at = monotonic()
         self._quiet = 0.0
         self._untouched = True
@@ -236,6 +238,7 @@ class ResilientDatabaseMixin(Base):
     def _bind(self) -> None:
         """Attach to the driver connection that is now in place."""
         self._link = link = link_to(self.connection)
+        link.dropped = False
         self._bound_to = self.connection
         self._status = link.status
         options = self.resilience.options
@@ -367,6 +370,7 @@ class ResilientDatabaseMixin(Base):
         if not self._split:
             self._split = True
             self._note_lasting()
+            self._session.controlled()
 
     def _note_raw(self) -> None:
         """Remember that the open transaction was begun past Django's cursors."""
@@ -506,7 +510,10 @@ class ResilientDatabaseMixin(Base):
             return
         try:
             if not link.lost():
+                sent = self._status() != IDLE
                 super()._rollback()
+                if sent:
+                    self._heard_at = monotonic()
         except Error as error:
             if not link.lost():
                 raise

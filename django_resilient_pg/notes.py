@@ -110,6 +110,12 @@ def delivered(alias: str, rows: int) -> str:
     )
 
 
+def cursor_lost(alias: str, why: str) -> str:
+    """What a fetch raises when another statement has got a new connection already."""
+    reason = why if why.endswith(".") else f"The cursor was not opened again: {why}."
+    return f'The connection "{alias}" of this server-side cursor was lost. {reason}'
+
+
 def standby(alias: str) -> str:
     """Why a connection that came about was not kept. ``reasons`` knows it by libpq's words."""
     return (

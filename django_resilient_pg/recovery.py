@@ -125,21 +125,6 @@ class Recovery:
         lost = roles.refused_by_standby(db, link, untouched=untouched)
         return dataclasses.replace(verdict, lost=lost)
 
-    def after_fetch(self, error: Error, rows: int) -> None:
-        """Open a server-side cursor again if it was lost before its first row.
-
-        Raises:
-            Error: ``error`` with a note saying how many rows were delivered.
-        """
-        verdict = judge_error(self._db._link, error, Phase.FETCH)
-        if not verdict.lost:
-            raise error
-        if rows or not self._db.autocommit:
-            loss = note_loss(self._db, verdict, error, "fetch")
-            why = notes.delivered(self._db.alias, rows) if rows else "its transaction was lost"
-            self._give_up(error, loss, why.rstrip("."))
-        self.after(error)
-
     def _after_cancellation(self, error: Error, verdict: Verdict) -> Any:
         """Run a read again that a standby cancelled for its WAL; the connection is intact.
 

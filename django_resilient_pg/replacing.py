@@ -100,8 +100,10 @@ def _announce_replaced(
 def drop(db: ResilientDatabaseMixin) -> None:
     """Close the connection the outermost way, whatever it says; the next is to be made like it."""
     session = db._session
-    if db._link is not None and db._link.lost():
-        db._link.close()
+    if db._link is not None:
+        db._link.dropped = True
+        if db._link.lost():
+            db._link.close()
     with contextlib.suppress(Error):
         db.close()
     db.connection = db._link = db._bound_to = None

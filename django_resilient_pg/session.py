@@ -7,7 +7,9 @@ again is done by :mod:`.restoring`.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterable
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -23,8 +25,8 @@ _MOST_SETTINGS: Final = 200
 
 _DATA_WORDS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES", "MERGE")
 # Savepoints end with their transaction, and each has a name of its own: not worth remembering.
-_PASSING_WORDS: Final = ("SAVEPOINT", "RELEASE", "ROLLBACK", "COMMIT")
-_TRACES: Final = ("set_config", "advisory", "temp", "setseed", "pg_settings", ";")
+_PASSING_WORDS: Final = ("SAVEPOINT", "RELEASE", "ROLLBACK", "COMMIT", "END", "ABORT")
+_TRACES: Final = ("set_config", "advisory", "setseed", "pg_settings", ";")
 
 
 class Where(enum.Enum):
@@ -43,7 +45,7 @@ class Session:
     Attributes:
         pinned_by: the words of the statement that first did what cannot be done again, or "".
         settings: what was set, by name, in the order in which it is to be set again.
-        pending: what was set in the transaction under way.
+        pending: what was set in the transaction under way, and what is to pin once it is committed.
         due: the session is gone; the next one has to be given all this before it is used.
     """
 
@@ -97,36 +99,45 @@ class Session:
         text = sql if isinstance(sql, str) else text_of(sql, driver)
         head = text[:9].upper()
         if head.startswith(_PASSING_WORDS) and ";" not in text:
-            if self.pending and not saving:
-                self.pin(f"{self.pending[0].words} in a transaction ended by hand")
+            self._controlled(saving=saving)
             return
         if head.startswith(_DATA_WORDS):
             lowered = text.lower()
-            if not any(trace in lowered for trace in _TRACES):
+            if not any(trace in lowered for trace in _TRACES) and not _is_temporary(lowered):
                 _remember(text)
                 return
-        self._look_closely(text, sql, params, where if replays else Where.UNCLEAR)
+        if self._look_closely(text, sql, params, where, replays=replays):
+            self.controlled(saving=saving)
 
-    def _look_closely(self, text: str, sql: object, params: Any, where: Where) -> None:
+    def controlled(self, *, saving: bool = False) -> None:
+        """The transaction was controlled by hand: which of its settings are left is not known."""
+        if self.pending and not saving:
+            self.pin(f"{self.pending[0].words} in a transaction ended by hand")
+
+    def _look_closely(
+        self, text: str, sql: object, params: Any, where: Where, *, replays: bool
+    ) -> bool:
+        """Whether it controls transactions; such a text is never taken for harmless."""
         # Imported where it is first needed: its patterns take longer to compile than the engine
         # takes to import.
-        from .assignments import effect_of
+        from .assignments import PIN, Assignment, effect_of
 
         effect = effect_of(text, sql, params)
-        if effect.pins:
+        if effect.passes and where is Where.TRANSACTION:
+            self.pending.append(Assignment(PIN, None, None, effect.pins))
+        elif effect.pins:
             self.pin(effect.pins)
         elif not effect.assignments:
-            from .statements import ends_transaction
-
-            # The former depends on its parameters, the latter is looked at every time.
-            if "set_config" not in text.lower() and not ends_transaction(text):
+            # What set_config does depends on its parameters.
+            if not effect.controls and "set_config" not in text.lower():
                 _remember(text)
-        elif where is Where.UNCLEAR:
+        elif where is Where.UNCLEAR or not replays:
             self.pin(effect.assignments[0].words)
         elif where is Where.TRANSACTION:
             self.pending += effect.assignments
         else:
             self._assign(effect.assignments)
+        return effect.controls
 
     def pin(self, words: str) -> None:
         """From now on there is no other session like this one."""
@@ -134,10 +145,13 @@ class Session:
 
     def _assign(self, assignments: Iterable[Assignment]) -> None:
         """Keep the last value of each name, in the order in which they were given."""
-        from .assignments import AUTHORIZATION, DISCARD_ALL, RESET_ALL, ROLE, SURVIVES_RESET
+        from .assignments import AUTHORIZATION, DISCARD_ALL, PIN, RESET_ALL, ROLE, SURVIVES_RESET
 
         settings = self.settings
         for one in assignments:
+            if one.name == PIN:
+                self.pin(one.words)
+                continue
             if one.name == DISCARD_ALL:
                 settings.clear()
             elif one.name == RESET_ALL:
@@ -183,6 +197,16 @@ class Session:
         self.rolled_back()
         self.due = self.holds
         return self
+
+
+def _is_temporary(lowered: str) -> bool:
+    """Whether there is a word for temporary tables; columns called template_id are common."""
+    return "temp" in lowered and _temporary().search(lowered) is not None
+
+
+@cache
+def _temporary() -> re.Pattern[str]:
+    return re.compile(r"temp(?:orary|_\d+)?\b")
 
 
 def _remember(text: str) -> None:

@@ -33,18 +33,23 @@ class Statement:
         keyword: the first word, upper case ("SELECT", "SET" ...), for messages.
         functions: names called like functions, lower case unless quoted, without schema.
         pins: the words that change the session so that a new one would differ, or "".
+        controls: it begins, ends or undoes a transaction or part of one, maybe among others.
     """
 
     kind: Kind
     keyword: str
     functions: frozenset[str]
     pins: str
+    controls: bool = False
 
 
 _READS = frozenset({"SELECT", "VALUES", "TABLE", "SHOW"})
 _WRITES = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
 _UNREPEATABLE = frozenset(
     "CALL DO COPY BEGIN START COMMIT END ROLLBACK ABORT SAVEPOINT RELEASE PREPARE EXECUTE".split()
+)
+_CONTROL = frozenset(
+    "BEGIN START COMMIT END ROLLBACK ABORT SAVEPOINT RELEASE PREPARE".split()  # TRANSACTION
 )
 # FETCH and MOVE depend on an open cursor, DECLARE opens one: a driver's server-side cursor is
 # recognised by its object, not by this text.
@@ -83,19 +88,25 @@ _ENDS = re.compile(
     r"|ROLLBACK(?!\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b))\b",
     re.IGNORECASE,
 )
-_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+# Nothing here may split a text in more than one way, nor go through the rest of it once for each
+# of its words: names and strings are often the users' own, and what is read here has succeeded.
+_QUOTED = re.compile(r'"(?:[^"]|"")*+"')
+_COMMENT_MARK = re.compile(r"/\*|\*/")
 _WORD = re.compile(r"[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*")
-_CALL = re.compile(r'("(?:[^"]|"")+"|[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)\s*\(')
-_NOT_A_CALL = re.compile(r"\bAS\s+\Z", re.IGNORECASE)
+# The second and third line pass over what else would be tried at each of its characters.
+_CALL = re.compile(
+    r"""(?P<as>\b[Aa][Ss]\s+)?(?P<name>"(?:[^"]|"")++"|[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)\s*\(
+    |"(?:[^"]|"")*+"
+    |[\w$\x80-\U0010ffff]{64,}+""",
+    re.VERBOSE,
+)
 _CTE_COLUMNS = re.compile(r"\([^()]*\)\s*AS\s+(?:NOT\s+MATERIALIZED\s*|MATERIALIZED\s*)?\(", re.I)
 _ADVISORY = re.compile(r"\bpg_(?:try_)?advisory_(?:lock|unlock)", re.IGNORECASE)
 _SET_CONFIG = re.compile(r"\bset_config\"?\s*\(", re.IGNORECASE)
-_LOCAL_CONFIG = re.compile(
-    r"\bset_config\s*\((?:[^()']|'(?:[^']|'')*')*,\s*(?:true|'t(?:rue)?')\s*\)", re.IGNORECASE
-)
+_LOCAL_CONFIG = re.compile(r"\bset_config\"?\s*\([^()]*,\s*true\s*\)", re.IGNORECASE)
 _CREATE_TEMPORARY = re.compile(
     r"CREATE\s+(?:OR\s+REPLACE\s+)?(?:(?:LOCAL\s+|GLOBAL\s+)?(?:TEMP|TEMPORARY)\s+\w+"
-    r"|(?:\w+\s+){1,6}\"?pg_temp\b)",
+    r"|(?:\w+\s+){1,6}\"?pg_temp(?:_\d+)?\b)",
     re.IGNORECASE,
 )
 # What a block of code may do to its session. UPDATE ... SET looks the same: too careful.
@@ -106,8 +117,9 @@ _IN_A_BLOCK = re.compile(
 )
 _SEED = re.compile(r"\bsetseed\"?\s*\(", re.IGNORECASE)
 _INTO_TEMPORARY = re.compile(
-    r"\bINTO\s+(?:LOCAL\s+|GLOBAL\s+)?\"?(?:TEMP|TEMPORARY|pg_temp)\b", re.IGNORECASE
+    r"\bINTO\s+(?:LOCAL\s+|GLOBAL\s+)?\"?(?:TEMP|TEMPORARY|pg_temp(?:_\d+)?)\b", re.IGNORECASE
 )
+_DROPPED = re.compile(r"\bON\s+COMMIT\s+DROP\b", re.IGNORECASE)
 # The third word position is enough: SET LOCAL, SET TRANSACTION and SET CONSTRAINTS end with
 # the transaction.
 _LOCAL_SET = re.compile(r"SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b", re.IGNORECASE)
@@ -141,15 +153,11 @@ def bare(sql: str, *, strings: bool = False) -> str:
 def _end_of_comment(sql: str, position: int) -> int:
     """Where the block comment opened before ``position`` ends; they nest (manual, 4.1.5)."""
     depth = 1
-    while depth:
-        opening, closing = sql.find("/*", position), sql.find("*/", position)
-        if closing < 0:
-            return len(sql)
-        if 0 <= opening < closing:
-            depth, position = depth + 1, opening + 2
-        else:
-            depth, position = depth - 1, closing + 2
-    return position
+    for mark in _COMMENT_MARK.finditer(sql, position):
+        depth += 1 if mark.group() == "/*" else -1
+        if not depth:
+            return mark.end()
+    return len(sql)
 
 
 def analyse(sql: str, *, standard_strings: bool = True) -> Statement:
@@ -160,15 +168,19 @@ def analyse(sql: str, *, standard_strings: bool = True) -> Statement:
         standard_strings: the server's ``standard_conforming_strings``; where it is off, a
             backslash makes the end of a string uncertain and the text is not trusted.
     """
-    text = bare(sql).strip()
-    while text.endswith(";"):
-        text = text[:-1].rstrip()
-    match = _WORD.search(text.lstrip("( \t\r\n"))
-    keyword = match.group().upper() if match else ""
+    text = bare(sql).strip().rstrip("; \t\r\n\f\v")
+    keyword = _keyword(text)
     # A semicolon in a quoted identifier counts as well: rare, and only ever too careful.
     uncertain = ";" in text or ("\\" in sql and not standard_strings) or "\x00" in sql
     kind = Kind.UNREPEATABLE if uncertain else _kind(keyword, _QUOTED.sub(" x ", text))
-    return Statement(kind, keyword, _functions(text), _all_pins(text, sql))
+    controls = keyword in _CONTROL or any(_keyword(part) in _CONTROL for part in text.split(";"))
+    return Statement(kind, keyword, _functions(text), _all_pins(text, sql), controls)
+
+
+def _keyword(text: str) -> str:
+    """The first word, upper case, or ""."""
+    match = _WORD.search(text)
+    return match.group().upper() if match else ""
 
 
 def ends_transaction(sql: str) -> bool:
@@ -198,44 +210,51 @@ def _functions(text: str) -> frozenset[str]:
     """
     names = set()
     for match in _CALL.finditer(text):
-        if _NOT_A_CALL.search(text, 0, match.start()):
+        name = match.group("name")
+        if not name or match.group("as") or _CTE_COLUMNS.match(text, match.end() - 1):
             continue
-        if _CTE_COLUMNS.match(text, match.end() - 1):
-            continue
-        name = match.group(1)
         names.add(name[1:-1].replace('""', '"') if name[0] == '"' else name.lower())
     return frozenset(names)
 
 
 def _all_pins(text: str, sql: str) -> str:
     """As :func:`_pins`, of the first of several statements that does."""
+    blocks = False
     for part in text.split(";"):
-        match = _WORD.search(part)
-        if pins := _pins(match.group().upper() if match else "", part.strip(), sql):
+        keyword = _keyword(part)
+        if pins := _pins(keyword, part.strip()):
             return pins
+        blocks = blocks or keyword == "DO"
+    if blocks and (match := _IN_A_BLOCK.search(sql)) is not None:
+        return f"DO with {match.group()}"
     return ""
 
 
-def _pins(keyword: str, text: str, sql: str) -> str:
+def _pins(keyword: str, text: str) -> str:
     """The words that leave something behind in the session, or ""."""
     words = text.split(None, 3)[:3]
     if keyword in _SESSION_WORDS and not _LOCAL_SET.match(text):
         # Never the value: it may be a secret.
         return " ".join(words[:2]).partition("=")[0].rstrip()
-    if keyword == "CREATE" and (match := _CREATE_TEMPORARY.match(text)) is not None:
-        return " ".join(match.group().split())
-    if keyword == "DO" and (match := _IN_A_BLOCK.search(sql)) is not None:
-        return f"DO with {match.group()}"
     if keyword == "UPDATE" and "pg_settings" in text.lower():
         return "UPDATE pg_settings"
-    if (match := _INTO_TEMPORARY.search(text)) is not None:
-        return f"SELECT {match.group()}"
     if (match := _ADVISORY.search(text)) is not None:
         return match.group()
     if _SEED.search(text) is not None:
         return "setseed"
-    # The arguments of set_config are strings, so the original text is looked at here: one that
-    # is local to its transaction ("true") leaves nothing behind.
-    if len(_SET_CONFIG.findall(text)) > len(_LOCAL_CONFIG.findall(sql)):
+    # One that is local to its transaction (true) leaves nothing behind. Strings are blanked here:
+    # what is in them is neither a call nor an argument of one.
+    if len(_SET_CONFIG.findall(text)) > len(_LOCAL_CONFIG.findall(text)):
         return "set_config"
-    return ""
+    # Last: these go with a transaction that is rolled back, the others do not.
+    return _temporary(keyword, text)
+
+
+def _temporary(keyword: str, text: str) -> str:
+    """The words that make a temporary table or the like which outlives its transaction, or ""."""
+    if (match := _INTO_TEMPORARY.search(text)) is not None:
+        return f"SELECT {match.group()}"
+    match = _CREATE_TEMPORARY.match(text) if keyword == "CREATE" else None
+    if match is None or _DROPPED.search(_QUOTED.sub(" x ", text)) is not None:
+        return ""
+    return " ".join(match.group().split())

@@ -62,7 +62,8 @@ def inspect_connection(db: ResilientDatabaseMixin, now: float) -> Vital:
     resilience = db.resilience
     options, facts = resilience.options, resilience.facts
     # State that would be lost with the session outweighs an idle limit.
-    limit = math.inf if db._session.pinned_by else resilience.limits.idle.seconds
+    holds = db._session.pinned_by or any(one.held_by(link) for one in db._open_cursors)
+    limit = math.inf if holds else resilience.limits.idle.seconds
     vital = inspect(
         link,
         idle=idle,

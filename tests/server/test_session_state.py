@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from django.test import Client, override_settings
 from django.urls import path
 
 from django_resilient_pg.errors import SessionLost, TransactionLost
+from django_resilient_pg.session import HARMLESS
 from testproject.postgres import Server
 from tests.engines import STOCK, Connections, backend_pid, killed_midway
 
@@ -181,6 +183,47 @@ def test_what_a_committed_transaction_set_is_made_again(
     assert shown(run, "app.tenant") == "1"
     kill()
     assert shown(run, "app.tenant") == "1"
+
+
+BY_HAND = [
+    "END",
+    " END",
+    "END WORK",
+    "COMMIT",
+    "\tcommit and chain",
+    "ABORT",
+    "ROLLBACK",
+    "\n ROLLBACK",
+    "/* x */ ROLLBACK",
+    "-- x\nROLLBACK;",
+    "ROLLBACK AND CHAIN",
+    "ROLLBACK TO own",
+    "\nROLLBACK TO SAVEPOINT own",
+    "SAVEPOINT other",
+    "RELEASE own",
+    " RELEASE SAVEPOINT own",
+    "SELECT 1; ROLLBACK",
+]
+
+
+@pytest.mark.parametrize("replaced", ["in autocommit", "in the transaction"])
+@pytest.mark.parametrize("text", BY_HAND)
+def test_a_transaction_ended_by_hand_shows_no_other_tenants_row(
+    text: str, replaced: str, run: Run, kill: Any, connection: BaseDatabaseWrapper
+) -> None:
+    run("SET app.tenant = '1'")
+    if replaced == "in the transaction":
+        HARMLESS.clear()  # or else the texts are known from the first time
+    with transaction.atomic(using=connection.alias):
+        run("SAVEPOINT own")
+        run("SET app.tenant = '2'")
+        run(text)
+        if replaced == "in the transaction":
+            run("SELECT 1")
+    [(live,)] = run("SELECT current_setting('app.tenant')")
+    kill()
+    with suppress(SessionLost):
+        assert run("SELECT current_setting('app.tenant')") == [(live,)]
 
 
 @pytest.mark.parametrize("how", ["rolled back", "failed and committed", "SET LOCAL", "lost"])
@@ -595,3 +638,101 @@ def test_a_request_is_not_run_again_without_an_outer_middlewares_lock(
         pytest.raises(SessionLost, match="pg_advisory_lock"),
     ):
         Client().get("/")
+
+
+# -- temporary tables -------------------------------------------------------------------------
+
+TEMP_PATHS: list[tuple[str, Any]] = [
+    ("SET search_path TO pg_temp, public", None),
+    ("set search_path = PG_TEMP, public", None),
+    ("SET SCHEMA 'pg_temp'", None),
+    ("SELECT set_config('search_path', 'pg_temp, public', false)", None),
+    ("SELECT set_config('search_path', %s, false)", ["pg_temp, public"]),
+]
+
+
+@pytest.mark.parametrize(("sql", "params"), TEMP_PATHS)
+def test_a_path_that_begins_with_temporary_tables_pins(
+    sql: str, params: Any, run: Run, kill: Any
+) -> None:
+    run(sql, params)
+    run("CREATE TABLE thing AS SELECT 'own' AS tenant")
+    assert run("SELECT * FROM thing") == [("own",)]
+    kill()
+    with pytest.raises(SessionLost, match="pg_temp"):
+        run("SELECT * FROM thing")
+
+
+def test_a_path_of_one_transaction_leaves_its_tables(
+    run: Run, kill: Any, connection: BaseDatabaseWrapper
+) -> None:
+    with transaction.atomic(using=connection.alias):
+        run("SET LOCAL search_path TO pg_temp, public")
+        run("CREATE TABLE own ()")
+    kill()
+    with pytest.raises(SessionLost, match="pg_temp"):
+        run("SELECT * FROM own")
+
+
+TEMPORARY = ["CREATE TEMP TABLE own ()", "SELECT 1 INTO TEMP own"]
+
+
+@pytest.mark.parametrize("sql", TEMPORARY)
+@pytest.mark.parametrize("how", ["rolled back", "to a savepoint", "failed"])
+def test_a_temporary_table_that_was_taken_back_does_not_pin(
+    sql: str, how: str, run: Run, kill: Any, connection: BaseDatabaseWrapper
+) -> None:
+    with transaction.atomic(using=connection.alias):
+        run("SELECT 1")
+        with suppress(KeyError, Error), transaction.atomic(using=connection.alias):
+            run(sql)
+            if how == "failed":
+                run("SELECT 1/0")
+            elif how == "to a savepoint":
+                raise KeyError
+        if how == "rolled back":
+            transaction.set_rollback(True, using=connection.alias)
+    kill()
+    assert run("SELECT 5") == [(5,)]
+
+
+@pytest.mark.parametrize("sql", TEMPORARY)
+def test_a_temporary_table_that_was_committed_pins(
+    sql: str, run: Run, kill: Any, connection: BaseDatabaseWrapper
+) -> None:
+    with transaction.atomic(using=connection.alias):
+        run(sql)
+    kill()
+    with pytest.raises(SessionLost, match="TEMP"):
+        run("SELECT 5")
+
+
+def test_a_temporary_table_dropped_on_commit_does_not_pin(
+    run: Run, kill: Any, connection: BaseDatabaseWrapper
+) -> None:
+    with transaction.atomic(using=connection.alias):
+        run("CREATE TEMP TABLE own (x int)\nON  COMMIT DROP")
+        run("INSERT INTO own VALUES (1)")
+    kill()
+    assert run("SELECT 5") == [(5,)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT pg_advisory_lock(7)",
+        "CREATE TEMP TABLE own AS SELECT pg_try_advisory_lock(7)",
+        "CREATE TEMP TABLE own (); SELECT pg_advisory_lock(7)",
+        "CREATE TEMP TABLE own ON COMMIT DROP AS SELECT pg_try_advisory_lock(7)",
+    ],
+)
+def test_a_lock_survives_a_rollback_and_pins(
+    sql: str, run: Run, kill: Any, connection: BaseDatabaseWrapper
+) -> None:
+    with transaction.atomic(using=connection.alias):
+        run(sql)
+        transaction.set_rollback(True, using=connection.alias)
+    assert run("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(1,)]
+    kill()
+    with pytest.raises(SessionLost):
+        run("SELECT 5")

@@ -7,9 +7,10 @@ import uuid
 
 import pytest
 
-from django_resilient_pg import session
+from django_resilient_pg import assignments, session
 from django_resilient_pg.assignments import _shape
 from django_resilient_pg.session import HARMLESS, Session, Where
+from django_resilient_pg.statements import Statement, analyse
 
 TENANT = uuid.UUID(int=7)
 
@@ -50,6 +51,15 @@ def test_savepoints_are_not_remembered() -> None:
     """Each has a name of its own: they would only push out what is worth knowing."""
     noted('SAVEPOINT "s1_x1"')
     assert not HARMLESS
+
+
+@pytest.mark.parametrize("sql", ["END", " end", "/* x */ ROLLBACK", "SELECT 1; ABORT", "\nCOMMIT"])
+def test_transaction_control_is_never_taken_for_harmless(sql: str) -> None:
+    """Seen where nothing was pending, it may come where something is."""
+    assert not noted(sql).holds
+    assert not HARMLESS
+    made = noted("SET a.b = 1", sql, where=Where.TRANSACTION)
+    assert made.pinned_by == "SET a.b in a transaction ended by hand"
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,6 +245,30 @@ def test_without_replay_settings_pin() -> None:
     assert made.pinned_by == "SET a.b"
 
 
+@pytest.mark.parametrize("name", ["template_id", "temperature", "attempts", "temporal"])
+def test_a_long_text_that_is_not_remembered_is_not_read_each_time(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bulk_create() of many rows: seen by one word that it holds nothing of note."""
+    read: list[str] = []
+
+    def counted(text: str) -> Statement:
+        read.append(text)
+        return analyse(text)
+
+    monkeypatch.setattr(assignments, "analyse", counted)
+    rows = ", ".join(["(%s, %s)"] * 1000)
+    assert not noted(f'INSERT INTO "item" ("{name}", "b") VALUES {rows}').holds
+    assert not read
+
+
+@pytest.mark.parametrize(
+    "words", ["temp t", "TEMPORARY t", "pg_temp.t", '"pg_temp".t', "pg_temp_3.t"]
+)
+def test_a_temporary_table_in_a_long_text_is_seen(words: str) -> None:
+    assert noted(f"SELECT {'1, ' * 4000} 1 INTO {words}").pinned_by
+
+
 # -- transactions ---------------------------------------------------------------------------------
 
 
@@ -270,6 +304,15 @@ def test_a_savepoint_from_before_the_first_setting() -> None:
 def test_a_transaction_ended_by_hand_pins() -> None:
     made = noted("SET a.b = 1", "ROLLBACK TO SAVEPOINT x", where=Where.TRANSACTION)
     assert made.pinned_by == "SET a.b in a transaction ended by hand"
+
+
+@pytest.mark.parametrize("sql", ["create temp table t ()", "select 1 into temp t"])
+def test_a_temporary_table_pins_once_it_is_committed(sql: str) -> None:
+    made = noted(sql, where=Where.TRANSACTION)
+    assert not made.pinned_by
+    made.committed()
+    assert "temp" in made.pinned_by
+    assert noted(sql, where=Where.UNCLEAR).pinned_by
 
 
 def test_what_was_held_before_a_unit_of_work_is_known() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_resilient_pg.assignments import effect_of
 from django_resilient_pg.statements import Kind, analyse, bare, ends_transaction
 
 READS = [
@@ -131,6 +135,8 @@ def test_every_function_called_is_named(sql: str, functions: set[str]) -> None:
         ("SELECT SET_CONFIG('app.tenant', %s, %s)", "set_config"),
         ("SELECT set_config('app.tenant', %s, true)", ""),
         ("SELECT set_config('a', %s, true), set_config('b', %s, false)", "set_config"),
+        ("SELECT set_config('a', 'set_config(1, true)', false)", "set_config"),
+        ("SELECT set_config('a', %s, false) /* set_config('a', 'b', true) */", "set_config"),
         ("PREPARE q AS SELECT 1", "PREPARE q"),
         ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", "DECLARE c"),
         ("DISCARD ALL", "DISCARD ALL"),
@@ -186,3 +192,48 @@ def test_what_may_end_a_transaction(sql: str) -> None:
 )
 def test_what_ends_no_transaction(sql: str) -> None:
     assert not ends_transaction(sql)
+
+
+# -- work ---------------------------------------------------------------------------------------
+
+#: What a text can hold many of: strings and names are often the users' own.
+MANY: dict[str, Callable[[int], str]] = {
+    "doubled quotes in set_config": lambda n: "SELECT set_config('a', 'x" + "''" * n + "', false)",
+    "doubled quotes": lambda n: "SELECT 'x" + "''" * n + "y' WHERE set_config(1",
+    "doubled double quotes": lambda n: 'SELECT "x' + '""' * n + 'y" FROM t',
+    "names": lambda n: "SELECT " + '"x"' * n + ' "',
+    "set_config": lambda n: "SELECT " + ", ".join(["set_config('a.b', %s, true)"] * n),
+    "set_config in a string": lambda n: "SELECT set_config('a','" + "set_config(" * n + "', false)",
+    "calls": lambda n: "INSERT INTO temp VALUES " + ", ".join(["(now())"] * n),
+    "casts": lambda n: "SELECT " + ", ".join(["CAST(%s AS numeric(3))"] * n) + " FROM temp",
+    "comments within comments": lambda n: "SELECT 1 " + "/*" * n + "*/" * n,
+    "comments": lambda n: "SELECT 1 " + "/* set_config( */" * n,
+    "continued strings": lambda n: "SELECT E'a'" + "-- it's\n" * n,
+    "semicolons": lambda n: "SET a.b = 1" + ";" * n,
+    "statements": lambda n: "SELECT set_config('a.b', 'c', true);" * n,
+    "blanks": lambda n: "SET a.b" + " " * n + "x",
+    "a long word": lambda n: "SELECT " + "temp" * n,
+    "dollars": lambda n: "SELECT " + "$a" * n + " FROM temp",
+    "dots": lambda n: "SET " + '"a".' * n + "b = 1",
+    "parentheses": lambda n: "SELECT set_config" + "(" * n + ")" * n,
+    "INTO": lambda n: "SELECT " + "INTO " * n + " temp",
+    "UPDATE": lambda n: "SELECT " + "UPDATE " * n + " temp",
+}
+
+
+@pytest.mark.parametrize("made", MANY.values(), ids=MANY)
+def test_the_work_grows_with_the_text_and_no_faster(made: Callable[[int], str]) -> None:
+    """Many times over the bound for what is squared, and for ever for what is exponential."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError("too much work")
+
+    sql = made(20_000)
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 3)  # it takes a few milliseconds
+    try:
+        analyse(sql)
+        effect_of(sql, sql, None)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,221 @@
+"""Server-side cursors (``iterator()``) beside other statements, and COPY: kept, or told of."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import Error, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from testproject.postgres import Server
+from tests.engines import STOCK, Connections, backend_pid
+
+ROWS = "SELECT g FROM generate_series(1, 5000) AS g"
+
+
+def ask(connection: BaseDatabaseWrapper, sql: str = "SELECT 1") -> Any:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchone()[0]
+
+
+def read(connection: BaseDatabaseWrapper, pauses: list[float]) -> int:
+    """Fetch 100 rows before each pause, run another statement, and fetch the rest."""
+    with connection.chunked_cursor() as cursor:
+        cursor.execute(ROWS)
+        rows = 0
+        for pause in pauses:
+            rows += len(cursor.fetchmany(100))
+            time.sleep(pause)
+        ask(connection)
+        return rows + len(cursor.fetchall())
+
+
+Read = Callable[[BaseDatabaseWrapper], int]
+LOOPS: dict[str, Read] = {
+    "one long pause": lambda connection: read(connection, [0.8]),
+    "many short ones": lambda connection: read(connection, [0.2] * 6),
+}
+
+
+# -- a connection that lives ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
+@pytest.mark.parametrize("engine", ["", STOCK])
+def test_an_open_cursor_outweighs_an_idle_limit(
+    loop: Read, engine: str, make_connection: Connections
+) -> None:
+    connection = make_connection(*([engine] if engine else []), CONN_MAX_AGE=None, idle_timeout=1.0)
+    ask(connection)
+    before = backend_pid(connection)
+    assert loop(connection) == 5000
+    assert backend_pid(connection) == before
+
+
+@pytest.mark.parametrize("engine", ["", STOCK])
+def test_a_loop_that_fetches_is_not_idle_for_the_servers_own_limit(
+    engine: str, make_connection: Connections, server: Server
+) -> None:
+    server.execute("ALTER ROLE app SET idle_session_timeout = '2s'")
+    try:
+        connection = make_connection(*([engine] if engine else []), CONN_MAX_AGE=None)
+        assert read(connection, [0.3] * 8) == 5000
+    finally:
+        server.execute("ALTER ROLE app RESET idle_session_timeout")
+
+
+def test_the_limit_counts_again_when_the_cursor_is_closed(make_connection: Connections) -> None:
+    connection = make_connection(CONN_MAX_AGE=None, idle_timeout=1.0)
+    assert read(connection, [0.1]) == 5000
+    before = backend_pid(connection)
+    time.sleep(0.7)
+    ask(connection)
+    assert backend_pid(connection) != before
+
+
+def test_no_limit_is_learned_from_a_loop_that_fetched(make_connection: Connections) -> None:
+    connection = make_connection(CONN_MAX_AGE=None)
+    with connection.chunked_cursor() as cursor:
+        cursor.execute(ROWS)
+        for _ in range(11):
+            cursor.fetchmany(100)
+            time.sleep(0.5)
+        with socket.socket(fileno=os.dup(connection._link.fd)) as own:  # type: ignore[attr-defined]
+            own.shutdown(socket.SHUT_RDWR)
+        ask(connection)
+    assert connection.resilience.limits.idle.seconds == float("inf")  # type: ignore[attr-defined]
+
+
+def copy_slowly(connection: BaseDatabaseWrapper) -> None:
+    with connection.cursor() as cursor:
+        if hasattr(connection.connection, "pgconn"):
+            with cursor.copy("COPY (SELECT 1 FROM pg_sleep(0.8)) TO STDOUT") as copy:
+                assert b"".join(bytes(part) for part in copy) == b"1\n"
+        else:
+            cursor.copy_expert("COPY (SELECT 1 FROM pg_sleep(0.8)) TO STDOUT", io.StringIO())
+
+
+def test_a_connection_that_copied_was_not_idle(make_connection: Connections) -> None:
+    connection = make_connection(CONN_MAX_AGE=None, idle_timeout=1.0)
+    ask(connection)
+    before = backend_pid(connection)
+    copy_slowly(connection)
+    ask(connection)
+    assert backend_pid(connection) == before
+
+
+@pytest.mark.psycopg3
+def test_a_connection_that_streamed_was_not_idle(make_connection: Connections) -> None:
+    connection = make_connection(CONN_MAX_AGE=None, idle_timeout=1.0)
+    ask(connection)
+    before = backend_pid(connection)
+    with connection.cursor() as cursor:
+        assert list(cursor.stream("SELECT 1 FROM pg_sleep(0.8)")) == [(1,)]
+    ask(connection)
+    assert backend_pid(connection) == before
+
+
+def test_a_connection_that_rolled_back_was_heard(make_connection: Connections) -> None:
+    connection = make_connection(CONN_MAX_AGE=None, idle_timeout=1.0)
+    with transaction.atomic(using=connection.alias):
+        ask(connection)
+        before = backend_pid(connection)
+        time.sleep(0.8)
+        transaction.set_rollback(True, using=connection.alias)
+    ask(connection)
+    assert backend_pid(connection) == before
+
+
+# -- a connection that another statement has replaced -------------------------------------------
+
+
+def test_rows_were_delivered_and_another_statement_was_healed(
+    make_connection: Connections, server: Server
+) -> None:
+    connection = make_connection(CONN_MAX_AGE=None)
+    with pytest.raises(Error) as caught, connection.chunked_cursor() as cursor:
+        cursor.execute(ROWS)
+        assert len(cursor.fetchmany(100)) == 100
+        server.terminate(backend_pid(connection))
+        ask(connection)
+        healed = backend_pid(connection)
+        cursor.fetchmany(100)
+    assert "100 rows" in caught.value.__notes__[0]
+    assert caught.value.connection_lost  # type: ignore[attr-defined]
+    ask(connection)
+    assert backend_pid(connection) == healed
+
+
+def test_no_row_was_delivered_and_another_statement_was_healed(
+    make_connection: Connections, server: Server
+) -> None:
+    connection = make_connection(CONN_MAX_AGE=None)
+    with connection.chunked_cursor() as cursor:
+        cursor.execute(ROWS)
+        server.terminate(backend_pid(connection))
+        ask(connection)
+        healed = backend_pid(connection)
+        assert len(cursor.fetchmany(100)) == 100
+        assert len(cursor.fetchall()) == 4900
+    assert backend_pid(connection) == healed
+
+
+@pytest.mark.parametrize("healed", [True, False])
+def test_what_counts_is_not_read_again(
+    healed: bool, make_connection: Connections, server: Server
+) -> None:
+    """The server has run all of it when the cursor was opened, whatever became of the fetch."""
+    server.execute("CREATE SEQUENCE opened; GRANT ALL ON SEQUENCE opened TO app", database="app")
+    connection = make_connection(CONN_MAX_AGE=None)
+    try:
+        with pytest.raises(Error) as caught, connection.chunked_cursor() as cursor:
+            cursor.execute("SELECT nextval('opened')")
+            if healed:
+                server.terminate(backend_pid(connection))
+                ask(connection)
+            else:
+                connection.connection.close()  # the driver will not even send the fetch
+            cursor.fetchmany(100)
+        assert "nextval" in caught.value.__notes__[0]
+        assert server.execute("SELECT last_value FROM opened", database="app") == [(1,)]
+        assert ask(connection, "SELECT 5") == 5
+    finally:
+        server.execute("DROP SEQUENCE opened", database="app")
+
+
+def test_its_transaction_was_lost_and_left(make_connection: Connections, server: Server) -> None:
+    connection = make_connection(CONN_MAX_AGE=None)
+    with connection.chunked_cursor() as cursor:
+        with pytest.raises(Error), transaction.atomic(using=connection.alias):
+            cursor = connection.chunked_cursor()
+            cursor.execute(ROWS)
+            server.terminate(backend_pid(connection))
+            ask(connection)
+        ask(connection)
+        healed = backend_pid(connection)
+        with pytest.raises(Error) as caught:
+            cursor.fetchmany(100)
+    assert "its transaction" in caught.value.__notes__[0]
+    assert backend_pid(connection) == healed
+
+
+def test_who_closes_a_connection_gets_what_the_stock_engine_gives(
+    make_connection: Connections,
+) -> None:
+    said = []
+    for engine in (STOCK, None):
+        connection = make_connection(*([engine] if engine else []))
+        with pytest.raises(Error) as caught, connection.chunked_cursor() as cursor:
+            cursor.execute(ROWS)
+            connection.close()
+            cursor.fetchmany(100)
+        said.append((type(caught.value), str(caught.value), hasattr(caught.value, "__notes__")))
+        connections[connection.alias].close()
+    assert said[0] == said[1]
