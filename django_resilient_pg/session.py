@@ -99,7 +99,7 @@ class Session:
         text = sql if isinstance(sql, str) else text_of(sql, driver)
         head = text[:9].upper()
         if head.startswith(_PASSING_WORDS) and ";" not in text:
-            self._controlled(saving=saving)
+            self.controlled(saving=saving)
             return
         if head.startswith(_DATA_WORDS):
             lowered = text.lower()
