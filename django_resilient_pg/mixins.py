@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .resilience import Resilience
     from .retry import Budget
     from .roles import Wanted
+    from .units import Unit
 
     class Base(DatabaseWrapper):
         """Django's wrapper with what its type stubs leave out (Django 5.2 to 6.1)."""
@@ -103,7 +104,7 @@ class ResilientDatabaseMixin(Base):
         self._ask_outcome = False
         self._connecting = False
         self._reaching = False
-        self._in_unit = False
+        self._in_unit = self._in_commit = False
         self._committed = False  # since a retry_atomic has begun, or may have
         self._lost: Lost | None = None
         self._budget: Budget | None = None
@@ -434,19 +435,11 @@ class ResilientDatabaseMixin(Base):
                 return
         super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
 
-    def _commit(self) -> None:
-        unit = UNIT.get() if UNDER_WAY else None
-        if unit is None:
-            self._commit_now()
-            return
-        unit.begin(self)  # raises if the request is run again without what has come here
-        try:
-            self._commit_now()
-        finally:
-            unit.end(self)
-
     # Branches are cheaper than calls here too.
-    def _commit_now(self) -> None:  # noqa: C901
+    def _commit(self) -> None:  # noqa: C901
+        if UNDER_WAY and not self._in_commit and (unit := UNIT.get()) is not None:
+            self._commit_of(unit)
+            return
         link = self._link
         if link is None or self.connection is not self._bound_to:
             super()._commit()
@@ -493,6 +486,16 @@ class ResilientDatabaseMixin(Base):
         if self._savepoints:
             self._savepoints = []
         self._ran.clear()
+
+    def _commit_of(self, unit: Unit) -> None:
+        """Raises if the request is run again without what has come here."""
+        unit.begin(self)
+        self._in_commit = True
+        try:
+            self._commit()
+        finally:
+            self._in_commit = False
+            unit.end(self)
 
     def on_commit(self, func: Callable[[], object], robust: bool = False) -> None:
         """As Django's; outside of a transaction the hook runs at once."""
