@@ -117,11 +117,11 @@ def test_an_assumed_role(
 
 
 def test_two_servers(
-    make_connection: Connections, own_server: Server, server: Server, database: str
+    make_connection: Connections, own_connections: Connections, database: str
 ) -> None:
     """Nothing is ended where the process id would be somebody else's."""
     made = make_connection(STOCK, database=database)
-    link, _ = attempt(Connector.of(Connections(own_server)(STOCK)), {}, 5.0)
+    link, _ = attempt(Connector.of(own_connections(STOCK)), {}, 5.0)
     with closing(link):
         made.ensure_connection()
         with pytest.raises(Impossible, match="another server"):
