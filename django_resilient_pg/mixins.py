@@ -187,6 +187,8 @@ class ResilientDatabaseMixin(Base):
         finally:
             self._connecting = False
         self._bind()
+        if not self._goes_on:
+            self._split = False
         from .connecting import settle
 
         settle(self)
@@ -476,7 +478,8 @@ class ResilientDatabaseMixin(Base):
 
             if not has_committed(self, link, error, marked):
                 raise
-        self._heard_at = self._seen_at = monotonic()
+        if self._opened or not self._untouched:  # else the driver had nothing to send
+            self._heard_at = self._seen_at = monotonic()
         if UNDER_WAY:
             self._note_committed()
         if self._session.pending:

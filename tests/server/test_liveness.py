@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_resilient_pg.drivers import link_to
@@ -122,6 +122,22 @@ def test_a_connection_idle_past_its_limit_is_replaced_before_use(
     assert run(connection, "SELECT 1") == [(1,)]
     assert backend_pid(connection) != pid
     assert dict(connection.resilience.stats.lost) == before  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("rolled_back", [False, True])
+def test_a_block_that_sends_nothing_is_no_sign_of_life(
+    rolled_back: bool, make_connection: Connections
+) -> None:
+    """ATOMIC_REQUESTS with views that need no database: the connection is idle all the same."""
+    connection = make_connection(idle_timeout=0.8, CONN_MAX_AGE=None)
+    run(connection, "SELECT 1")
+    pid = backend_pid(connection)
+    for _ in range(4):
+        time.sleep(0.2)
+        with transaction.atomic(using=connection.alias):
+            transaction.set_rollback(rolled_back, using=connection.alias)
+    assert run(connection, "SELECT 1") == [(1,)]
+    assert backend_pid(connection) != pid
 
 
 @pytest.mark.parametrize(

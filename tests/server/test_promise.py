@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -386,6 +387,28 @@ def test_a_transaction_the_application_began_by_hand_is_not_continued(
     with pytest.raises(Error):
         stage.insert("c")
     assert stage.rows() == []
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_block_ended_by_text_says_nothing_of_the_next(
+    closed: bool, stage_of: Callable[..., Stage]
+) -> None:
+    """Whether it is closed or lost: what comes after is a transaction like any other."""
+    stage = stage_of()
+    slowly = f"INSERT INTO {TABLE} (value) SELECT %s FROM pg_sleep(1)"
+    with contextlib.suppress(OperationalError), stage.atomic():
+        stage.run("COMMIT")
+        if closed:
+            stage.connection.close()
+        else:
+            with stage.killed_midway():
+                stage.run(slowly, ["lost"])
+    stage.connection.set_autocommit(False)
+    with stage.killed_midway():
+        stage.run(slowly, ["a"])
+    stage.connection.commit()
+    stage.connection.set_autocommit(True)
+    assert stage.rows() == ["a"]
 
 
 # -- cursors ----------------------------------------------------------------------------------
