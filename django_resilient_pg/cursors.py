@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from django.apps import apps
 from django.db.backends.postgresql.base import CursorDebugWrapper
@@ -19,6 +19,7 @@ from django.db.utils import Error, OperationalError
 
 from .bucket import BUCKET
 from .drivers import IDLE, IN_TRANSACTION
+from .server_side import ServerSideMixin
 from .session import HARMLESS
 from .units import MOST_TEXTS, UNDER_WAY, UNIT
 
@@ -218,12 +219,16 @@ class ResilientCursorMixin:
     def __getattr__(self, attr: str) -> Any:
         if attr in _COPIES:
             self._before_copy()
-            from .copying import heard_after
-
-            return heard_after(self.db, attr, getattr(self.cursor, attr))
+            return self._copying(attr, getattr(self.cursor, attr))
         # As Django's, without calling it: every fetch comes through here.
         found = getattr(self.cursor, attr)
         return self.db.wrap_database_errors(found) if attr in _WRAPPED else found
+
+    def _copying(self, name: str, send: Callable[..., Any]) -> Any:
+        """The driver's way to copy, which notes when it was over."""
+        from .copying import heard_after
+
+        return heard_after(self.db, name, send)
 
     def _before_copy(self) -> None:
         """What goes past ``execute()`` is looked at before, and counts as a write."""
@@ -235,88 +240,32 @@ class ResilientCursorMixin:
             unit.check(self.db.alias)
 
 
-class ServerSideMixin:
-    """For cursors whose rows stay on the server (``iterator()``): what was delivered, stays so."""
+class DebugCopies:
+    """Over Django's debug cursor, which has methods to copy that no ``__getattr__`` sees."""
 
-    db: Any
     cursor: Any
-    _link: Any
-    _send: Callable[[Any, Any], Any]
-    _last: tuple[Any, Any] = ("", None)
-    # Counted here: psycopg2's rownumber starts again with every batch (measured).
-    _delivered = 0
-    #: Depends on no transaction: the drivers open it WITH HOLD in autocommit.
-    _held = False
-    #: PQtransactionStatus after it was opened in autocommit.
-    _status = IDLE
+    _before_copy: Callable[[], None]
+    _copying: Callable[[str, Callable[..., Any]], Any]
 
-    def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
-        result = super()._execute(sql, params)  # type: ignore[misc]
-        db = self.db
-        self._delivered = 0
-        self._status = db._status() if db.autocommit else IDLE  # else after a BEGIN sent as text
-        self._held = db.autocommit and self._status == IDLE
-        db._open_cursors.add(self)
-        # Kept in case the loss comes before the first row: then it may be opened again.
-        self._last = (sql, params)
-        return result
 
-    def _fetch(self, method: str, *args: Any) -> Any:
-        db = self.db
-        try:
-            with db.wrap_database_errors:
-                rows = getattr(self.cursor, method)(*args)
-        except Error as error:
-            # Raises, unless no row has been delivered yet and the cursor is open again.
-            from .fetching import Fetching
-            from .recovery import Call
+def _copies_first(name: str) -> Callable[..., Any]:
+    def copy(self: DebugCopies, *args: Any, **kwargs: Any) -> Any:
+        self._before_copy()
+        return self._copying(name, getattr(super(DebugCopies, self), name))(*args, **kwargs)
 
-            call = Call(cast(Any, self), self._send, *self._last, False, self._status)
-            Fetching(db, call).after_fetch(error, self._delivered, held=self._held)
-            return self._fetch(method, *args)
-        if self._link is db._link:
-            db._heard_at = db._seen_at = monotonic()
-        return rows
+    return copy
 
-    def held_by(self, link: Any) -> bool:
-        """Whether it would be lost with this connection."""
-        return self._held and self._link is link
 
-    def fetchone(self) -> Any:
-        """The next row, or None."""
-        row = self._fetch("fetchone")
-        self._delivered += row is not None
-        return row
-
-    def fetchmany(self, *args: Any) -> Any:
-        """The next rows."""
-        rows = self._fetch("fetchmany", *args)
-        self._delivered += len(rows)
-        return rows
-
-    def fetchall(self) -> Any:
-        """All rows that are left."""
-        rows = self._fetch("fetchall")
-        self._delivered += len(rows)
-        return rows
-
-    def __iter__(self) -> Iterator[Any]:
-        while rows := self.fetchmany(self.cursor.itersize):
-            yield from rows
-
-    def close(self) -> None:
-        """Close the cursor on the server, if there still is one."""
-        self.db._open_cursors.discard(self)
-        # CLOSE on a dead connection would only hide the error that tells what happened.
-        if self._link is None or not self._link.lost():
-            self.cursor.close()
+# Those of the driver that there is: code asks with hasattr() which one it is.
+for _name in _COPIES.intersection(vars(CursorDebugWrapper)):
+    setattr(DebugCopies, _name, _copies_first(_name))
 
 
 class ResilientCursor(ResilientCursorMixin, CursorWrapper):
     """Django's cursor wrapper."""
 
 
-class ResilientDebugCursor(ResilientCursorMixin, CursorDebugWrapper):
+class ResilientDebugCursor(DebugCopies, ResilientCursorMixin, CursorDebugWrapper):
     """Django's debug cursor wrapper."""
 
 
@@ -324,5 +273,7 @@ class ResilientServerCursor(ServerSideMixin, ResilientCursorMixin, CursorWrapper
     """A server-side cursor."""
 
 
-class ResilientServerDebugCursor(ServerSideMixin, ResilientCursorMixin, CursorDebugWrapper):
+class ResilientServerDebugCursor(
+    ServerSideMixin, DebugCopies, ResilientCursorMixin, CursorDebugWrapper
+):
     """A server-side cursor with the debug log."""

@@ -203,10 +203,18 @@ EFFECTS = {
 }
 
 
-@pytest.mark.parametrize("view", EFFECTS)
+@pytest.mark.parametrize(
+    ("view", "debug"), [*((view, False) for view in EFFECTS), ("copied", True)]
+)
 def test_what_had_an_effect_or_is_forbidden_is_not_run_again(
-    view: str, reported: list[Any], caplog: pytest.LogCaptureFixture
+    view: str,
+    debug: bool,
+    reported: list[Any],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """With DEBUG too: Django's debug cursor has COPY methods of its own."""
+    monkeypatch.setattr(connections["default"], "force_debug_cursor", debug)
     assert send(f"/{view}/").status_code == 500
     assert runs == (["hook"] if view == "hooked" else []) + [view]
     assert len(reported) == 1

@@ -430,10 +430,12 @@ def test_a_server_side_cursor_says_how_many_rows_were_delivered(
     assert stage.run("SELECT 5") == [(5,)]
 
 
-def test_copy_looks_before_it_sends(stage_of: Callable[..., Stage]) -> None:
+@pytest.mark.parametrize("debug", [False, True])
+def test_copy_looks_before_it_sends(debug: bool, stage_of: Callable[..., Stage]) -> None:
     stage = stage_of()
-    stage.kill()
+    stage.connection.force_debug_cursor = debug
     with stage.connection.cursor() as cursor:
+        stage.kill()
         if hasattr(stage.connection.connection, "pgconn"):
             with cursor.copy(f"COPY {TABLE} (value) FROM STDIN") as copy:
                 copy.write("a\n")

@@ -1,0 +1,88 @@
+"""Server-side cursors (``iterator()``): their rows come in batches, and may stop coming."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Any, cast
+
+from django.db.utils import Error
+
+from .drivers import IDLE
+
+
+class ServerSideMixin:
+    """Over a cursor wrapper: what was delivered, stays so; the rest may be asked for again."""
+
+    db: Any
+    cursor: Any
+    _link: Any
+    _send: Callable[[Any, Any], Any]
+    _last: tuple[Any, Any] = ("", None)
+    # Counted here: psycopg2's rownumber starts again with every batch (measured).
+    _delivered = 0
+    #: Depends on no transaction: the drivers open it WITH HOLD in autocommit.
+    _held = False
+    #: PQtransactionStatus after it was opened in autocommit.
+    _status = IDLE
+
+    def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
+        result = super()._execute(sql, params)  # type: ignore[misc]
+        db = self.db
+        self._delivered = 0
+        self._status = db._status() if db.autocommit else IDLE  # else after a BEGIN sent as text
+        self._held = db.autocommit and self._status == IDLE
+        db._open_cursors.add(self)
+        # Kept in case the loss comes before the first row: then it may be opened again.
+        self._last = (sql, params)
+        return result
+
+    def _fetch(self, method: str, *args: Any) -> Any:
+        db = self.db
+        try:
+            with db.wrap_database_errors:
+                rows = getattr(self.cursor, method)(*args)
+        except Error as error:
+            # Raises, unless no row has been delivered yet and the cursor is open again.
+            from .fetching import Fetching
+            from .recovery import Call
+
+            call = Call(cast(Any, self), self._send, *self._last, False, self._status)
+            Fetching(db, call).after_fetch(error, self._delivered, held=self._held)
+            return self._fetch(method, *args)
+        if self._link is db._link:
+            db._heard_at = db._seen_at = monotonic()
+        return rows
+
+    def held_by(self, link: Any) -> bool:
+        """Whether it would be lost with this connection."""
+        return self._held and self._link is link
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+        row = self._fetch("fetchone")
+        self._delivered += row is not None
+        return row
+
+    def fetchmany(self, *args: Any) -> Any:
+        """The next rows."""
+        rows = self._fetch("fetchmany", *args)
+        self._delivered += len(rows)
+        return rows
+
+    def fetchall(self) -> Any:
+        """All rows that are left."""
+        rows = self._fetch("fetchall")
+        self._delivered += len(rows)
+        return rows
+
+    def __iter__(self) -> Iterator[Any]:
+        while rows := self.fetchmany(self.cursor.itersize):
+            yield from rows
+
+    def close(self) -> None:
+        """Close the cursor on the server, if there still is one."""
+        self.db._open_cursors.discard(self)
+        # CLOSE on a dead connection would only hide the error that tells what happened.
+        if self._link is None or not self._link.lost():
+            self.cursor.close()
