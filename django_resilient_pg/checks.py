@@ -36,7 +36,7 @@ def register() -> None:
 def check_settings(**given: Any) -> list[checks.CheckMessage]:
     """Judge the settings of every PostgreSQL alias. Nothing is connected to."""
     from .diagnosis.findings import findings
-    from .diagnosis.survey import from_settings
+    from .diagnosis.gathering import from_settings
 
     return [
         _message(alias, one)
@@ -55,7 +55,7 @@ def check_databases(
     give it (``retry_deadline``): ``migrate`` must not fail here where its first query would not.
     """
     from .diagnosis.findings import Level, findings
-    from .diagnosis.survey import from_settings
+    from .diagnosis.gathering import from_settings
 
     messages = []
     for alias in _postgresql(databases or ()):
@@ -67,7 +67,7 @@ def check_databases(
 
 
 def _patiently(known: Survey) -> Survey:
-    from .diagnosis.survey import survey
+    from .diagnosis.gathering import survey
     from .diagnosis.waiting import wait_for
 
     patience = known.options.retry_deadline if known.project.resilient else 0.0

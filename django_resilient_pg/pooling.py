@@ -31,10 +31,11 @@ except ImportError as error:  # as Django has it
 
 from .ageing import Limits, jittered
 from .connecting import deadline
+from .dialling import Dialling
 from .drivers import Link, link_to
 from .facts import Path
 from .liveness import Vital, inspect
-from .logins import Logins, own
+from .logins import own
 from .resilience import logger
 from .retry import backoff
 from .watching import note_idle_loss
@@ -68,13 +69,6 @@ def borrow(db: ResilientDatabaseMixin, take: Callable[[], Any]) -> Any:
         _borrower.reset(token)
 
 
-class _Failure(NamedTuple):
-    """The pool's last attempt to connect, which failed."""
-
-    at: float
-    error: Exception
-
-
 class _Refusal(NamedTuple):
     """The last time that the user's own check refused a connection."""
 
@@ -92,50 +86,6 @@ class _EnoughAreWaiting(TooManyRequests):
     """``max_waiting`` sheds load: trying again would be waiting all the same."""
 
     final = True
-
-
-class _Dialling:
-    """Makes the pool's connections, in its worker threads; remembers the last failure."""
-
-    def __init__(self, alias: str, credentials: str | None, logins: Logins) -> None:
-        self.failure: _Failure | None = None
-        self._alias, self._credentials, self._logins = alias, credentials, logins
-
-    def attempt(self, connect: Callable[[dict[str, str]], Any]) -> Any:
-        """Make one attempt, with what the ``credentials`` option gives for it."""
-        if self._credentials is None:
-            return connect({})
-        return self._logins.connect(self._alias, self._credentials, connect)
-
-    def class_over(self, base: type[Any]) -> type[Any]:
-        """A connection class that tells how its attempts went."""
-        dialling = self
-
-        class PooledConnection(base):  # type: ignore[misc]
-            """A connection that knows when it was made."""
-
-            made_at: float
-            luck: float  # its part of the jitter
-            put_away = False
-            lent = False  # before; others may have left something on it
-            refused = False  # by the user's own check
-
-            @classmethod
-            def connect(cls, *args: Any, **kwargs: Any) -> Any:
-                connect = super().connect
-                try:
-                    made = dialling.attempt(lambda login: connect(*args, **{**kwargs, **login}))
-                except Exception as error:
-                    # A copy: the traceback of the error leads to the password.
-                    dialling.failure = _Failure(monotonic(), own(error))
-                    raise
-                dialling.failure = None
-                made.made_at, made.luck = monotonic(), random.random()
-                link_to(made)
-                return made
-
-        PooledConnection.__qualname__ = PooledConnection.__name__
-        return PooledConnection
 
 
 _MADE: weakref.WeakSet[ResilientPool] = weakref.WeakSet()
@@ -156,7 +106,7 @@ class ResilientPool(ConnectionPool[Any]):
         options = dict(given)
         self._db = db
         resilience = db.resilience
-        self._dialling = _Dialling(
+        self._dialling = Dialling(
             db.alias, resilience.options.credentials, resilience.shared.logins
         )
         self._own_lifetime = "max_lifetime" not in options

@@ -6,7 +6,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any
@@ -22,6 +22,7 @@ STOCK = "django.db.backends.postgresql"
 # Set DATABASE_ENGINE to the stock engine to see every promise fail.
 RESILIENT = os.environ.get("DATABASE_ENGINE") or "django_resilient_pg"
 DRIVER = "psycopg" if find_spec("psycopg") else "psycopg2"
+PATIENCE = 10.0  # seconds
 
 _numbers = itertools.count(1)  # of aliases, in the whole run
 
@@ -91,6 +92,18 @@ def backend_pid(connection: BaseDatabaseWrapper) -> int:
     if connection.connection is None:
         raise ValueError(f'the connection "{connection.alias}" is not open')
     return int(connection.connection.info.backend_pid)
+
+
+def until(done: Callable[[], bool], otherwise: str) -> None:
+    """Wait for something; TimeoutError if it does not come.
+
+    A server notices the end of a session a little later than its client does.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while not done():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{otherwise} after {PATIENCE:g} s")
+        time.sleep(0.02)
 
 
 @contextmanager

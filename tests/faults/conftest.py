@@ -10,6 +10,7 @@ import pytest
 
 from testproject.postgres import Server
 from tests.engines import Connections
+from tests.faults.cluster import Replicated
 from tests.faults.namespace import Namespace, missing
 from tests.faults.proxy import Proxy
 
@@ -53,3 +54,14 @@ def make_far_connection(far_server: Server) -> Iterator[Connections]:
     made = Connections(far_server)
     yield made
     made.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[Replicated]:
+    """A primary, and a standby that has every commit; both have the empty table "entry"."""
+    with Replicated() as made:
+        table = "CREATE TABLE entry (id bigserial PRIMARY KEY, value text)"
+        made.first.execute(table, database="app")
+        made.first.execute("GRANT ALL ON entry, entry_id_seq TO app", database="app")
+        made.wait_replayed()
+        yield made

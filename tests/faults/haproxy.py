@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
+import signal
 import subprocess
-import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
-from testproject.cluster import free_port
+from testproject import guard
+from testproject.postgres import Server
+from tests.engines import until
+from tests.faults.daemons import ADDRESS, Daemon
 
-ADDRESS: Final = "127.0.0.1"
-_START: Final = 10.0
 _CONFIGURATION: Final = """
 global
     maxconn 200
@@ -32,54 +27,44 @@ listen postgresql
 _TIMEOUTS: Final = {"connect": "5s", "client": "1h", "server": "1h"}
 
 
-def missing() -> str | None:
-    """Return what stands in the way of HAProxy on this machine, or None."""
-    return None if _program() else "not installed: haproxy"
-
-
-def _program() -> str | None:
-    # /usr/sbin is not in everybody's PATH.
-    return shutil.which("haproxy", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
-
-
-@contextmanager
-def haproxy(target: int, **timeouts: str) -> Iterator[int]:
-    """Run HAProxy before a port; the value is its own.
+class HAProxy(Daemon):
+    """HAProxy.
 
     ``timeouts``: ``client``, ``server``, ``connect``, as HAProxy writes them ("7s").
     """
-    with tempfile.TemporaryDirectory(prefix="haproxy-") as folder:
-        port = free_port()
-        file = Path(folder) / "haproxy.cfg"
-        file.write_text(_configuration(port, target, timeouts))
-        # In the foreground, as one process: it ends with us.
-        process = subprocess.Popen(
-            [_program() or "haproxy", "-db", "-f", str(file)], stderr=subprocess.PIPE, text=True
+
+    name = "haproxy"
+
+    def __init__(self, server: Server, **timeouts: str) -> None:
+        super().__init__(server)
+        unknown = timeouts.keys() - _TIMEOUTS.keys()
+        if unknown:
+            raise ValueError(f"HAProxy has no timeout {sorted(unknown)} here")
+        values = {**_TIMEOUTS, **timeouts}
+        self._file = self.folder / "haproxy.cfg"
+        self._file.write_text(
+            _CONFIGURATION.format(address=ADDRESS, port=self.port, target=server.port, **values)
         )
-        try:
-            _wait(process, port)
-            yield port
-        finally:
-            process.kill()
-            process.communicate()
 
+    def launch(self) -> subprocess.Popen[str]:
+        """A master in the foreground and a worker: that is what can be reloaded."""
+        command = [self.program(), "-W", "-db", "-f", str(self._file)]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
-def _configuration(port: int, target: int, timeouts: Mapping[str, str]) -> str:
-    unknown = timeouts.keys() - _TIMEOUTS.keys()
-    if unknown:
-        raise ValueError(f"HAProxy has no timeout {sorted(unknown)} here")
-    values = {**_TIMEOUTS, **timeouts}
-    return _CONFIGURATION.format(address=ADDRESS, port=port, target=target, **values)
+    def reload(self, *, at_once: bool) -> None:
+        """Put a new worker in the place of the old one, which may finish what it forwards.
 
+        ``at_once``: it may not, as after HAProxy's ``hard-stop-after``.
+        """
+        assert self._process is not None
+        before = self._workers()
+        self.signal(signal.SIGUSR2)
+        until(lambda: bool(self._workers() - before), "no new worker")
+        if at_once:
+            for old in before:
+                os.kill(old, signal.SIGTERM)
+            until(lambda: not self._workers() & before, "the old worker stays")
 
-def _wait(process: subprocess.Popen[str], port: int) -> None:
-    """Until it listens."""
-    deadline = time.monotonic() + _START
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"haproxy ended: {process.communicate()[1]}")
-        with socket.socket() as probe:
-            if probe.connect_ex((ADDRESS, port)) == 0:
-                return
-        time.sleep(0.02)
-    raise TimeoutError(f"haproxy does not listen after {_START:g} s")
+    def _workers(self) -> set[int]:
+        assert self._process is not None
+        return set(guard.children(self._process.pid))

@@ -20,26 +20,15 @@ from django.db.utils import InternalError
 
 from django_resilient_pg.errors import CommitOutcomeUnknown, TransactionLost
 from testproject.cluster import free_port
-from tests.engines import RESILIENT, STOCK, Connections, backend_pid
+from tests.engines import RESILIENT, STOCK, Connections, backend_pid, until
 from tests.faults.cluster import Replicated
 from tests.faults.namespace import missing
-from tests.faults.poolers import PgBouncer, until
+from tests.faults.pgbouncer import PgBouncer
 from tests.faults.proxy import Proxy
 
-TABLE = "CREATE TABLE entry (id bigserial PRIMARY KEY, value text)"
 BOTH = {"target_session_attrs": "read-write"}
 
 Connect = Callable[..., BaseDatabaseWrapper]
-
-
-@pytest.fixture
-def pair() -> Iterator[Replicated]:
-    """A primary, and a standby that has every commit; both have the empty table "entry"."""
-    with Replicated() as made:
-        made.first.execute(TABLE, database="app")
-        made.first.execute("GRANT ALL ON entry, entry_id_seq TO app", database="app")
-        made.wait_replayed()
-        yield made
 
 
 @pytest.fixture
@@ -288,7 +277,9 @@ def test_a_pooler_does_not_hide_that_its_server_is_a_standby_now(
     pair: Replicated, connect: Connect
 ) -> None:
     """PgBouncer repeats to new clients what the server had said of itself as a primary."""
-    with PgBouncer(pair.first, pool_mode="transaction", server_login_retry=1) as bouncer:
+    with PgBouncer(
+        pair.first, console=True, pool_mode="transaction", server_login_retry=1
+    ) as bouncer:
         entry = {"HOST": "localhost", "PORT": str(bouncer.port)}
         demanding, other = (
             connect(libpq={}, entry=entry, retry_deadline=1.0, **option)

@@ -12,7 +12,7 @@ from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from testproject.postgres import Server
-from tests.engines import STOCK, Connections
+from tests.engines import STOCK, Connections, until
 from tests.faults.namespace import Namespace, missing
 from tests.faults.proxy import End, Mode, Proxy
 
@@ -39,11 +39,8 @@ def test_proxy_hands_on_the_end_of_a_connection(
 ) -> None:
     ask(through)
     through.close()
-    deadline = time.monotonic() + 5
-    while proxy.open:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    assert server.backends("app") == []
+    until(lambda: not proxy.open, "the proxy holds it")
+    until(lambda: not server.backends("app"), "the server has not seen the end")
 
 
 @pytest.mark.parametrize("how", ["reset", "close"])
@@ -54,10 +51,7 @@ def test_proxy_cuts_both_sides(
     assert proxy.cut(how) == 1
     with pytest.raises(OperationalError):
         ask(through)
-    deadline = time.monotonic() + 5
-    while server.backends("app"):
-        assert time.monotonic() < deadline, "the server has not seen the end"
-        time.sleep(0.01)
+    until(lambda: not server.backends("app"), "the server has not seen the end")
 
 
 @pytest.mark.parametrize(("mode", "pattern"), [("refuse", "refused"), ("cut", "closed|EOF")])

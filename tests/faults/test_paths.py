@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from django_resilient_pg.diagnosis.survey import survey
+from django_resilient_pg.diagnosis.gathering import survey
 from django_resilient_pg.facts import Path
 from testproject.cluster import free_port
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections
-from tests.faults import haproxy, pgbouncer
+from tests.faults.haproxy import HAProxy
 from tests.faults.namespace import Namespace
+from tests.faults.pgbouncer import PgBouncer
 
 ENGINES = pytest.mark.parametrize("engine", [RESILIENT, STOCK])
 
@@ -34,20 +35,20 @@ def seen(connection: Any, path: Path, evidence: str) -> None:
 @ENGINES
 @pytest.mark.parametrize("mode", ["session", "transaction"])
 def test_pgbouncer(server: Server, make_connection: Connections, engine: str, mode: str) -> None:
-    if reason := pgbouncer.missing():
+    if reason := PgBouncer.missing():
         pytest.skip(reason)
-    with pgbouncer.pgbouncer(server, pool_mode=mode) as port:
-        connection = make_connection(engine, PORT=str(port))
+    with PgBouncer(server, pool_mode=mode) as bouncer:
+        connection = make_connection(engine, PORT=str(bouncer.port))
         seen(connection, Path.POOLER, "a pooler is in between")
         connection.close()
 
 
 @ENGINES
 def test_haproxy(server: Server, make_connection: Connections, engine: str) -> None:
-    if reason := haproxy.missing():
+    if reason := HAProxy.missing():
         pytest.skip(reason)
-    with haproxy.haproxy(server.port) as port:
-        connection = make_connection(engine, PORT=str(port))
+    with HAProxy(server) as proxy:
+        connection = make_connection(engine, PORT=str(proxy.port))
         seen(connection, Path.NAT_OR_PROXY, "NAT or a TCP proxy is in between")
         connection.close()
 

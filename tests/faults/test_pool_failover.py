@@ -10,20 +10,11 @@ from django.db import Error
 
 from tests.engines import RESILIENT, STOCK, Connections
 from tests.faults.cluster import Replicated
-from tests.faults.test_failover import DOES, TABLE, WAYS, run, values
+from tests.faults.test_failover import DOES, WAYS, run, values
 
 pytestmark = pytest.mark.psycopg3
 
 SIZE = 4
-
-
-@pytest.fixture
-def pair() -> Iterator[Replicated]:
-    with Replicated() as made:
-        made.first.execute(TABLE, database="app")
-        made.first.execute("GRANT ALL ON entry, entry_id_seq TO app", database="app")
-        made.wait_replayed()
-        yield made
 
 
 @pytest.fixture

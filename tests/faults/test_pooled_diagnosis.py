@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from django.db import connections
@@ -13,14 +14,15 @@ from django.db import connections
 from django_resilient_pg.diagnosis.attempts import Connector, attempt
 from django_resilient_pg.diagnosis.drill import drill
 from django_resilient_pg.diagnosis.endings import opener
+from django_resilient_pg.diagnosis.gathering import survey
 from django_resilient_pg.diagnosis.idleness import sentences
 from django_resilient_pg.diagnosis.poolers import Pooler
 from django_resilient_pg.diagnosis.probe import Progress, probe_idle
 from django_resilient_pg.diagnosis.shares import share_of
-from django_resilient_pg.diagnosis.survey import Survey, survey
+from django_resilient_pg.diagnosis.survey import Survey
 from testproject.postgres import Server
 from tests.engines import STOCK, Connections
-from tests.faults import pgbouncer
+from tests.faults.pgbouncer import PgBouncer
 
 FORCED = "user=forced pool_mode=transaction"
 
@@ -34,12 +36,12 @@ def forced(server: Server) -> Iterator[None]:
 
 
 @contextmanager
-def pooled(server: Server, made: Connections, **settings: object) -> Iterator[str]:
+def pooled(server: Server, made: Connections, **settings: Any) -> Iterator[str]:
     """An alias that leads through PgBouncer."""
-    if reason := pgbouncer.missing():
+    if reason := PgBouncer.missing():
         pytest.skip(reason)
-    with pgbouncer.pgbouncer(server, **settings) as port:  # type: ignore[arg-type]
-        yield made(STOCK, PORT=str(port), CONN_MAX_AGE=60, CONN_HEALTH_CHECKS=True).alias
+    with PgBouncer(server, **settings) as bouncer:
+        yield made(STOCK, PORT=str(bouncer.port), CONN_MAX_AGE=60, CONN_HEALTH_CHECKS=True).alias
 
 
 def pooler(seen: Survey) -> Pooler:

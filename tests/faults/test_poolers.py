@@ -18,8 +18,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from testproject.faults import Faults
 from testproject.load import run as load
 from testproject.postgres import Mode, Server
-from tests.engines import DRIVER, RESILIENT, STOCK, Connections
-from tests.faults.poolers import Daemon, HAProxy, PgBouncer, until
+from tests.engines import DRIVER, RESILIENT, STOCK, Connections, until
+from tests.faults.daemons import Daemon
+from tests.faults.haproxy import HAProxy
+from tests.faults.pgbouncer import PgBouncer
 
 MODES = ("session", "transaction")
 IDLE = 1.0  # seconds: client_idle_timeout of PgBouncer, timeout client of HAProxy
@@ -30,7 +32,8 @@ def behind() -> Iterator[Server]:
     """The server behind all of them, with an empty table that tests fill and empty."""
     with Server() as made:
         made.execute("CREATE TABLE entry (id bigserial PRIMARY KEY, value text)", database="app")
-        made.execute("GRANT ALL ON entry, entry_id_seq TO app", database="app")
+        made.execute("CREATE SEQUENCE executions", database="app")
+        made.execute("GRANT ALL ON entry, entry_id_seq, executions TO app", database="app")
         yield made
 
 
@@ -38,8 +41,8 @@ def behind() -> Iterator[Server]:
 def bouncer(request: pytest.FixtureRequest, behind: Server) -> Iterator[PgBouncer]:
     """PgBouncer in either mode."""
     # By default PgBouncer waits 15 s after a failed login: longer than we do.
-    settings = {"client_idle_timeout": IDLE, "server_login_retry": 1}
-    with PgBouncer(behind, pool_mode=request.param, **settings) as made:
+    settings: dict[str, Any] = {"client_idle_timeout": IDLE, "server_login_retry": 1}
+    with PgBouncer(behind, console=True, pool_mode=request.param, **settings) as made:
         yield made
 
 
@@ -173,7 +176,12 @@ def test_a_pooler_that_is_down_for_a_while_is_waited_for(
 
 
 SLOW_READ = "SELECT count(*) FROM pg_sleep(1.5)"
-SLOW_WRITE = "INSERT INTO entry (value) SELECT 'x' FROM pg_sleep(1.5)"
+# Counted before it sleeps: no rollback takes a sequence's number back.
+SLOW_WRITE = "INSERT INTO entry (value) SELECT 'x' FROM pg_sleep(1.5 + 0 * nextval('executions'))"
+
+
+def executions(server: Server) -> int:
+    return int(server.execute("SELECT nextval('executions') - 1", database="app")[0][0])
 
 
 def in_the_middle(server: Server, happen: Callable[[], Any]) -> threading.Thread:
@@ -214,6 +222,7 @@ def test_in_the_middle_a_read_is_run_again_and_a_write_is_not(
         run(stock, SLOW_READ)
     thread.join()
 
+    behind.execute("ALTER SEQUENCE executions RESTART", database="app")
     thread = in_the_middle(behind, happen)
     with pytest.raises(OperationalError) as caught:
         run(connection, SLOW_WRITE)
@@ -221,22 +230,24 @@ def test_in_the_middle_a_read_is_run_again_and_a_write_is_not(
     assert "outcome is unknown" in caught.value.__notes__[-1]
     behind.terminate_all("app")  # the restarted PgBouncer left it there; it may have written
     assert rows(behind) <= 1
+    assert executions(behind) == 1
 
     behind.execute("TRUNCATE entry", database="app")
+    behind.execute("ALTER SEQUENCE executions RESTART", database="app")
     thread = in_the_middle(behind, happen)
     with transaction.atomic(using=connection.alias):
         run(connection, SLOW_WRITE)
     thread.join()
     behind.terminate_all("app")
-    assert rows(behind) == 1
+    assert (rows(behind), executions(behind)) == (1, 2)
 
 
 def test_a_server_that_is_down_behind_the_pooler_is_waited_for(
     connect: Callable[..., BaseDatabaseWrapper], behind: Server
 ) -> None:
     """PgBouncer tells it in its own words, as 08P01: nothing of the client's was passed on."""
-    settings = {"server_login_retry": 1, "query_wait_timeout": 1}
-    with PgBouncer(behind, pool_mode="transaction", **settings) as bouncer:
+    settings: dict[str, Any] = {"server_login_retry": 1, "query_wait_timeout": 1}
+    with PgBouncer(behind, console=True, pool_mode="transaction", **settings) as bouncer:
         connection, stock = connect(bouncer), connect(bouncer, STOCK)
         behind.stop("fast")
         time.sleep(0.1)
@@ -263,11 +274,11 @@ def test_a_server_that_is_down_behind_the_pooler_is_waited_for(
 def test_limits_of_the_pooler_are_raised_or_waited_for(
     connect: Callable[..., BaseDatabaseWrapper],
     behind: Server,
-    settings: dict[str, object],
+    settings: dict[str, Any],
     sql: str,
     reason: str,
 ) -> None:
-    with PgBouncer(behind, pool_mode="transaction", **settings) as bouncer:
+    with PgBouncer(behind, console=True, pool_mode="transaction", **settings) as bouncer:
         connection, other = connect(bouncer), connect(bouncer, STOCK)
         if reason == "query_timeout":
             # It would run into the same limit again.
@@ -313,8 +324,12 @@ def test_a_load_through_a_transaction_pooler_fails_no_read_and_doubles_no_write(
     There are as many of them as threads. PgBouncer makes do with two or three, and one of these
     would be killed three times within one read now and then, which no ``read_retries`` of 2 bears.
     """
-    settings = {"min_pool_size": 6, "server_round_robin": 1, "server_login_retry": 1}
-    with PgBouncer(behind, pool_mode="transaction", **settings) as bouncer:
+    settings: dict[str, Any] = {
+        "min_pool_size": 6,
+        "server_round_robin": 1,
+        "server_login_retry": 1,
+    }
+    with PgBouncer(behind, console=True, pool_mode="transaction", **settings) as bouncer:
         connection = connect(bouncer)
         call_command("migrate", database=connection.alias, verbosity=0)
         restarts: list[tuple[float, Mode]] = [(20.0, "fast"), (40.0, "fast")]

@@ -23,17 +23,17 @@ from django_resilient_pg.diagnosis.idleness import Cure, cure, sentences, settin
 from django_resilient_pg.diagnosis.probe import ProbeResult, probe_idle
 from django_resilient_pg.diagnosis.schema import SCHEMA
 from testproject.postgres import Server
-from tests.engines import RESILIENT, STOCK, Connections
-from tests.faults import haproxy
+from tests.engines import RESILIENT, STOCK, Connections, until
+from tests.faults.haproxy import HAProxy
 from tests.faults.namespace import Namespace
 
 
 @contextmanager
 def proxied(server: Server, **timeouts: str) -> Iterator[int]:
-    if reason := haproxy.missing():
+    if reason := HAProxy.missing():
         pytest.skip(reason)
-    with haproxy.haproxy(server.port, **timeouts) as port:
-        yield port
+    with HAProxy(server, **timeouts) as proxy:
+        yield proxy.port
 
 
 @contextmanager
@@ -184,10 +184,7 @@ def test_ctrl_c_on_a_real_path(server: Server) -> None:
         finally:
             process.kill()
             process.communicate()
-        deadline = time.monotonic() + 5.0
-        while server.backends("interrupted") and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert server.backends("interrupted") == []
+        until(lambda: not server.backends("interrupted"), "sessions are left")
     server.drop_database("interrupted")
     assert process.returncode == 0
     assert "Traceback" not in complaints

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from django.db import transaction
+from django.db import Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from testproject.postgres import Server
@@ -21,6 +21,23 @@ from tests.engines import backend_pid, killed_midway
 Connection = BaseDatabaseWrapper
 
 TABLE = "promise"
+SCHEMA = [
+    """DROP SCHEMA IF EXISTS public CASCADE""",
+    """CREATE SCHEMA public AUTHORIZATION app""",
+    f"""CREATE TABLE {TABLE} (id bigserial PRIMARY KEY, value text)""",
+    """CREATE SEQUENCE numbers""",
+    """CREATE FUNCTION slow_now() RETURNS text STABLE LANGUAGE sql
+        AS $$ SELECT 'now' FROM pg_sleep(1) $$""",
+    f"""CREATE FUNCTION slow_insert(v text) RETURNS int VOLATILE LANGUAGE plpgsql
+        AS $$ BEGIN PERFORM pg_sleep(1); INSERT INTO {TABLE} (value) VALUES (v); RETURN 1;
+        END $$""",
+    """CREATE FUNCTION lying_insert(v text) RETURNS int STABLE LANGUAGE sql AS $$ SELECT 1 $$""",
+    f"""CREATE PROCEDURE slow_procedure() LANGUAGE plpgsql
+        AS $$ BEGIN INSERT INTO {TABLE} (value) VALUES ('p'); COMMIT; PERFORM pg_sleep(1);
+        END $$""",
+    """GRANT ALL ON ALL TABLES IN SCHEMA public TO app""",
+    """GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO app""",
+]
 
 
 class Stage:
@@ -59,6 +76,12 @@ class Stage:
         return transaction.atomic(using=self.connection.alias)
 
 
+def lay_out(server: Server, database: str) -> None:
+    """Make what the scenarios use, in place of what an earlier one has left."""
+    for statement in SCHEMA:
+        server.execute(statement, database=database)
+
+
 Scenario = Callable[[Stage], Any]
 SURVIVED: dict[str, tuple[Scenario, Any, list[str]]] = {}
 
@@ -71,6 +94,15 @@ def survives(result: Any, rows: list[str]) -> Callable[[Scenario], Scenario]:
         return scenario
 
     return register
+
+
+def differs(name: str, stage: Stage) -> bool:
+    """Whether an engine fails in this scenario, or does something else than is promised."""
+    scenario, result, rows = SURVIVED[name]
+    try:
+        return (scenario(stage), stage.rows()) != (result, rows)
+    except Error:
+        return True
 
 
 @survives([(42,)], [])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,18 +18,6 @@ from tests.server.impostors import Impostor
 from tests.server.tls import TlsServer, client_certificate
 
 PAST = datetime(2024, 1, 2, 3, 4, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[TlsServer]:
-    with TlsServer() as server:
-        yield server
-
-
-@pytest.fixture
-def tls_server(running: TlsServer) -> Iterator[TlsServer]:
-    with running.broken():
-        yield running
 
 
 def shake(server: Server, name: str = "localhost", **options: Any) -> TlsFacts:

@@ -25,8 +25,8 @@ from django.db import connections
 from django_resilient_pg.checks import check_databases, check_settings
 from django_resilient_pg.diagnosis import reports
 from django_resilient_pg.diagnosis.findings import Level
+from django_resilient_pg.diagnosis.gathering import survey
 from django_resilient_pg.diagnosis.inspection import Inspection
-from django_resilient_pg.diagnosis.survey import survey
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections
 
@@ -434,7 +434,7 @@ settings.configure(DATABASES={"default": json.loads(sys.argv[1])}, INSTALLED_APP
 import django
 django.setup()
 from django_resilient_pg.diagnosis.details import details, times
-from django_resilient_pg.diagnosis.survey import survey
+from django_resilient_pg.diagnosis.gathering import survey
 found = survey("default")
 print(json.dumps([found.walk.connect_seconds, times(found.walk), dict(details(found))]))
 """

@@ -18,7 +18,7 @@ from django.test import override_settings
 
 from django_resilient_pg.checks import TAG, check_databases, check_settings, register
 from django_resilient_pg.diagnosis.findings import PREFIX, Level, findings
-from django_resilient_pg.diagnosis.survey import survey
+from django_resilient_pg.diagnosis.gathering import survey
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections
 from tests.faults.proxy import Mode, Proxy

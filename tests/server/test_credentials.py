@@ -18,7 +18,7 @@ from django.core.management import CommandError, call_command
 from django.db import Error, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_resilient_pg.diagnosis.survey import survey
+from django_resilient_pg.diagnosis.gathering import survey
 from django_resilient_pg.errors import CredentialsUnavailable
 from testproject.postgres import Server
 from tests.engines import DRIVER, RESILIENT, STOCK, Connections

@@ -20,10 +20,12 @@ from django.db import DEFAULT_DB_ALIAS
 from django.test import override_settings
 
 from django_resilient_pg.diagnosis.findings import PREFIX, Finding, Level, findings
-from django_resilient_pg.diagnosis.survey import from_settings, survey
+from django_resilient_pg.diagnosis.gathering import from_settings, survey
 from testproject.postgres import Server
 from tests.engines import DRIVER, RESILIENT, STOCK, Connections
-from tests.faults import haproxy, namespace, pgbouncer
+from tests.faults import namespace
+from tests.faults.haproxy import HAProxy
+from tests.faults.pgbouncer import PgBouncer
 from tests.faults.proxy import Mode, Proxy
 from tests.server.impostors import Impostor
 from tests.server.tls import TlsServer, client_certificate
@@ -251,18 +253,18 @@ def pooled(**settings: Any) -> Breakage:
 
     @contextmanager
     def state(lab: Lab) -> Iterator[State]:
-        needed(pgbouncer.missing())
-        with pgbouncer.pgbouncer(lab.server, **settings) as port:
-            yield State(lab.server, {"PORT": port})
+        needed(PgBouncer.missing())
+        with PgBouncer(lab.server, **settings) as bouncer:
+            yield State(lab.server, {"PORT": bouncer.port})
 
     return state
 
 
 @contextmanager
 def balanced(lab: Lab) -> Iterator[State]:
-    needed(haproxy.missing())
-    with haproxy.haproxy(lab.server.port) as port:
-        yield State(lab.server, {"PORT": port})
+    needed(HAProxy.missing())
+    with HAProxy(lab.server) as proxy:
+        yield State(lab.server, {"PORT": proxy.port})
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 from django_resilient_pg.diagnosis.ladder import Ladder, Rung, sslmodes
 from django_resilient_pg.diagnosis.refusals import Cause
 from django_resilient_pg.diagnosis.target import MODES
-from tests.engines import Connections
+from tests.engines import Connections, until
 from tests.server.impostors import Impostor
 from tests.server.tls import TlsServer, client_certificate, target_of
 
@@ -22,34 +21,15 @@ TIMEOUT = 2.0
 NO, PLAIN, TLS, OPEN = "no", "plain", "TLS", "not tried"
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[TlsServer]:
-    with TlsServer() as server:
-        yield server
-
-
-@pytest.fixture
-def own(running: TlsServer) -> Iterator[TlsServer]:
-    with running.broken():
-        yield running
-
-
-@pytest.fixture
-def made(own: TlsServer) -> Iterator[Connections]:
-    connections = Connections(own)
-    yield connections
-    connections.close()
-
-
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody's own ~/.postgresql/root.crt, and no authority that the system may have."""
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
-def climbed(made: Connections, sslmode: str = "verify-full", **options: Any) -> Ladder:
+def climbed(tls_connections: Connections, sslmode: str = "verify-full", **options: Any) -> Ladder:
     """Try all modes, with these options; in time, and without a secret in what is found."""
-    connection = made(options={"sslmode": sslmode, **options})
+    connection = tls_connections(options={"sslmode": sslmode, **options})
     began = time.monotonic()
     ladder = sslmodes(*target_of(connection), TIMEOUT)
     assert time.monotonic() - began < 5
@@ -70,9 +50,9 @@ def check(ladder: Ladder, *outcomes: str) -> None:
     assert all(rung.connects or rung.why_not.endswith(".") for rung in ladder.rungs)
 
 
-def test_tls_off(own: TlsServer, made: Connections) -> None:
-    own.configure(ssl="off")
-    ladder = climbed(made)
+def test_tls_off(tls_server: TlsServer, tls_connections: Connections) -> None:
+    tls_server.configure(ssl="off")
+    ladder = climbed(tls_connections)
     check(ladder, PLAIN, PLAIN, PLAIN, NO, NO, NO)
     assert {rung.cause for rung in ladder.rungs[3:]} == {Cause.NO_TLS}
     assert ladder.recommended is None
@@ -80,27 +60,27 @@ def test_tls_off(own: TlsServer, made: Connections) -> None:
     assert '"disable" or "allow" or "prefer" only, not encrypted' in ladder.conclusion
 
 
-def test_tls_on(made: Connections) -> None:
-    ladder = climbed(made)
+def test_tls_on(tls_connections: Connections) -> None:
+    ladder = climbed(tls_connections)
     check(ladder, PLAIN, PLAIN, TLS, TLS, TLS, TLS)
     assert ladder.recommended == "verify-full"
     assert ladder.conclusion.startswith('Keep sslmode "verify-full"')
-    ladder = climbed(made, "prefer")
+    ladder = climbed(tls_connections, "prefer")
     assert ladder.recommended == "verify-full"
     assert ladder.conclusion.startswith('Set sslmode "verify-full"')
 
 
-def test_hostssl_only(own: TlsServer, made: Connections) -> None:
-    own.admit("hostssl all all all scram-sha-256")
-    ladder = climbed(made)
+def test_hostssl_only(tls_server: TlsServer, tls_connections: Connections) -> None:
+    tls_server.admit("hostssl all all all scram-sha-256")
+    ladder = climbed(tls_connections)
     check(ladder, NO, TLS, TLS, TLS, TLS, TLS)
     assert ladder.rungs[0].cause is Cause.ENCRYPTION_REQUIRED
     assert ladder.recommended == "verify-full"
 
 
-def test_wrong_ca(made: Connections, tmp_path: Path) -> None:
+def test_wrong_ca(tls_connections: Connections, tmp_path: Path) -> None:
     """Even "require" fails, as libpq checks against a file that is there; "prefer" gives TLS up."""
-    ladder = climbed(made, sslrootcert=str(client_certificate(tmp_path).ca_file))
+    ladder = climbed(tls_connections, sslrootcert=str(client_certificate(tmp_path).ca_file))
     check(ladder, PLAIN, PLAIN, PLAIN, NO, NO, NO)
     assert {rung.cause for rung in ladder.rungs[3:]} == {Cause.AUTHORITY}
     assert ladder.rungs[2].why_not.startswith("Not encrypted, as TLS fails: The server's cert")
@@ -109,9 +89,9 @@ def test_wrong_ca(made: Connections, tmp_path: Path) -> None:
     assert ladder.recommended is None
 
 
-def test_expired_certificate(own: TlsServer, made: Connections) -> None:
-    own.present("localhost", expires=datetime(2024, 1, 2, 3, 4, tzinfo=UTC))
-    ladder = climbed(made)
+def test_expired_certificate(tls_server: TlsServer, tls_connections: Connections) -> None:
+    tls_server.present("localhost", expires=datetime(2024, 1, 2, 3, 4, tzinfo=UTC))
+    ladder = climbed(tls_connections)
     check(ladder, PLAIN, PLAIN, PLAIN, NO, NO, NO)
     assert {rung.cause for rung in ladder.rungs[3:]} == {Cause.EXPIRED}
     assert ladder.conclusion.startswith(
@@ -119,9 +99,9 @@ def test_expired_certificate(own: TlsServer, made: Connections) -> None:
     )
 
 
-def test_wrong_host_name(own: TlsServer, made: Connections) -> None:
-    own.present("other.example")
-    ladder = climbed(made)
+def test_wrong_host_name(tls_server: TlsServer, tls_connections: Connections) -> None:
+    tls_server.present("other.example")
+    ladder = climbed(tls_connections)
     check(ladder, PLAIN, PLAIN, TLS, TLS, TLS, NO)
     assert ladder.rungs[-1].cause is Cause.HOST_NAME
     assert ladder.recommended == "verify-ca"
@@ -129,23 +109,25 @@ def test_wrong_host_name(own: TlsServer, made: Connections) -> None:
     assert 'Until then use "verify-ca"' in ladder.conclusion
 
 
-def test_client_certificate_required(own: TlsServer, made: Connections, tmp_path: Path) -> None:
+def test_client_certificate_required(
+    tls_server: TlsServer, tls_connections: Connections, tmp_path: Path
+) -> None:
     mine = client_certificate(tmp_path)
-    own.trust_clients(mine.ca_file)
-    own.admit("hostssl all all all scram-sha-256 clientcert=verify-ca")
-    ladder = climbed(made)
+    tls_server.trust_clients(mine.ca_file)
+    tls_server.admit("hostssl all all all scram-sha-256 clientcert=verify-ca")
+    ladder = climbed(tls_connections)
     check(ladder, NO, NO, NO, NO, NO, NO)
     assert {rung.cause for rung in ladder.rungs[1:]} == {Cause.CLIENT_CERTIFICATE}
     assert ladder.recommended is None
     assert "Set OPTIONS sslcert and sslkey" in ladder.conclusion
     given = {"sslcert": str(mine.cert_file), "sslkey": str(mine.key_file)}
-    ladder = climbed(made, **given)
+    ladder = climbed(tls_connections, **given)
     check(ladder, NO, TLS, TLS, TLS, TLS, TLS)
     assert ladder.recommended == "verify-full"
 
 
-def test_no_authority_known(made: Connections) -> None:
-    ladder = climbed(made, "prefer", sslrootcert=None)
+def test_no_authority_known(tls_connections: Connections) -> None:
+    ladder = climbed(tls_connections, "prefer", sslrootcert=None)
     check(ladder, PLAIN, PLAIN, TLS, TLS, NO, NO)
     assert ladder.rungs[-1].cause is Cause.NO_ROOT
     assert ladder.recommended == "require"
@@ -153,71 +135,75 @@ def test_no_authority_known(made: Connections) -> None:
 
 
 def test_an_authority_that_the_system_knows(
-    own: TlsServer, made: Connections, monkeypatch: pytest.MonkeyPatch
+    tls_server: TlsServer, tls_connections: Connections, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", own.ca_file)
-    ladder = climbed(made, "prefer", sslrootcert=None)
+    monkeypatch.setenv("SSL_CERT_FILE", tls_server.ca_file)
+    ladder = climbed(tls_connections, "prefer", sslrootcert=None)
     check(ladder, PLAIN, PLAIN, TLS, TLS, NO, NO)
     assert (ladder.recommended, ladder.sslrootcert) == ("verify-full", "system")
     assert 'and sslrootcert "system"' in ladder.conclusion
 
 
-def test_an_old_version_of_tls(own: TlsServer, made: Connections) -> None:
-    own.configure(
+def test_an_old_version_of_tls(tls_server: TlsServer, tls_connections: Connections) -> None:
+    tls_server.configure(
         ssl_min_protocol_version="TLSv1",
         ssl_max_protocol_version="TLSv1.1",
         ssl_ciphers="ALL:@SECLEVEL=0",
     )
-    ladder = climbed(made)
+    ladder = climbed(tls_connections)
     check(ladder, PLAIN, PLAIN, PLAIN, NO, NO, NO)
     assert {rung.cause for rung in ladder.rungs[3:]} == {Cause.OTHER}
 
 
-def test_hostnossl_only(own: TlsServer, made: Connections) -> None:
-    own.admit("hostnossl all all all scram-sha-256")
-    ladder = climbed(made)
+def test_hostnossl_only(tls_server: TlsServer, tls_connections: Connections) -> None:
+    tls_server.admit("hostnossl all all all scram-sha-256")
+    ladder = climbed(tls_connections)
     check(ladder, PLAIN, PLAIN, PLAIN, NO, NO, NO)
     assert "Add a hostssl line" in ladder.conclusion
 
 
-def test_no_entry_in_pg_hba_conf(own: TlsServer, made: Connections) -> None:
-    own.admit("host all somebody_else all scram-sha-256")
-    ladder = climbed(made)
+def test_no_entry_in_pg_hba_conf(tls_server: TlsServer, tls_connections: Connections) -> None:
+    tls_server.admit("host all somebody_else all scram-sha-256")
+    ladder = climbed(tls_connections)
     check(ladder, NO, NO, NO, NO, NO, NO)
     assert "encrypted or not" in ladder.conclusion
 
 
-def test_direct_negotiation_rules_weak_modes_out(own: TlsServer, made: Connections) -> None:
-    ladder = climbed(made, sslnegotiation="direct")
-    known = int(own.version) >= 17
+def test_direct_negotiation_rules_weak_modes_out(
+    tls_server: TlsServer, tls_connections: Connections
+) -> None:
+    ladder = climbed(tls_connections, sslnegotiation="direct")
+    known = int(tls_server.version) >= 17
     check(ladder, NO, NO, NO, *[TLS if known else NO] * 3)
     assert {rung.cause for rung in ladder.rungs[:3]} == {Cause.OPTION}
 
 
 def test_a_password_in_clear_text_is_not_sent_where_the_settings_would_not(
-    own: TlsServer, made: Connections
+    tls_server: TlsServer, tls_connections: Connections
 ) -> None:
-    own.admit("host all all all password")
-    check(climbed(made), *[OPEN] * 5, TLS)
-    ladder = climbed(made, "prefer")
+    tls_server.admit("host all all all password")
+    check(climbed(tls_connections), *[OPEN] * 5, TLS)
+    ladder = climbed(tls_connections, "prefer")
     check(ladder, OPEN, OPEN, TLS, TLS, TLS, TLS)
     assert {rung.cause for rung in ladder.rungs[:2]} == {Cause.CLEAR_TEXT}
 
 
-def test_a_wrong_password_is_tried_once(own: TlsServer, made: Connections) -> None:
-    before = own.log_text().count("password authentication failed")
-    connection = made(PASSWORD="a-wrong-secret")
+def test_a_wrong_password_is_tried_once(
+    tls_server: TlsServer, tls_connections: Connections
+) -> None:
+    before = tls_server.log_text().count("password authentication failed")
+    connection = tls_connections(PASSWORD="a-wrong-secret")
     ladder = sslmodes(*target_of(connection), TIMEOUT)
     check(ladder, OPEN, OPEN, OPEN, OPEN, OPEN, NO)
-    assert own.log_text().count("password authentication failed") == before + 1
+    assert tls_server.log_text().count("password authentication failed") == before + 1
     assert ladder.recommended is None
     assert ladder.conclusion.startswith('Password authentication failed for user "app".')
 
 
 @pytest.mark.parametrize("port", ["closed", "silent"])
-def test_no_server_at_all(made: Connections, port: str) -> None:
+def test_no_server_at_all(tls_connections: Connections, port: str) -> None:
     with Impostor() as silent:
-        connection = made(PORT=1 if port == "closed" else silent.port)
+        connection = tls_connections(PORT=1 if port == "closed" else silent.port)
         began = time.monotonic()
         ladder = sslmodes(*target_of(connection), TIMEOUT)
         assert time.monotonic() - began < 2 * TIMEOUT + 2
@@ -225,15 +211,12 @@ def test_no_server_at_all(made: Connections, port: str) -> None:
     assert ladder.recommended is None
 
 
-def test_a_unix_socket(own: TlsServer, made: Connections) -> None:
-    ladder = sslmodes(*target_of(made(HOST=own.socket_dir)), TIMEOUT)
+def test_a_unix_socket(tls_server: TlsServer, tls_connections: Connections) -> None:
+    ladder = sslmodes(*target_of(tls_connections(HOST=tls_server.socket_dir)), TIMEOUT)
     assert ladder.rungs == ()
     assert "Unix socket" in ladder.conclusion
 
 
-def test_no_session_is_left_behind(own: TlsServer, made: Connections) -> None:
-    climbed(made)
-    deadline = time.monotonic() + 5
-    while own.backends() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert own.backends() == []
+def test_no_session_is_left_behind(tls_server: TlsServer, tls_connections: Connections) -> None:
+    climbed(tls_connections)
+    until(lambda: not tls_server.backends(), "a session is left")

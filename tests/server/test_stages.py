@@ -19,35 +19,16 @@ from django_resilient_pg.diagnosis.network import limited
 from django_resilient_pg.diagnosis.stages import NAMES, Outcome, Walk, refused_settings, walk
 from django_resilient_pg.drivers import Link
 from django_resilient_pg.facts import Path as PathKind
-from tests.engines import DRIVER, RESILIENT, STOCK, Connections
+from tests.engines import DRIVER, RESILIENT, STOCK, Connections, until
 from tests.server.impostors import Impostor
 from tests.server.tls import TlsServer, client_certificate, target_of
 
 TIMEOUT = 2.0
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[TlsServer]:
-    with TlsServer() as server:
-        yield server
-
-
-@pytest.fixture
-def own(running: TlsServer) -> Iterator[TlsServer]:
-    with running.broken():
-        yield running
-
-
-@pytest.fixture
-def made(own: TlsServer) -> Iterator[Connections]:
-    connections = Connections(own)
-    yield connections
-    connections.close()
-
-
-def walked(made: Connections, *, primary: bool = False, **changes: Any) -> Walk:
+def walked(tls_connections: Connections, *, primary: bool = False, **changes: Any) -> Walk:
     """Walk with these changes of the entry; in time, and without a secret in what is found."""
-    connection = made(**changes)
+    connection = tls_connections(**changes)
     found, connect = target_of(connection)
     began = time.monotonic()
     result = walk(found, connect, TIMEOUT, primary=primary)
@@ -69,8 +50,8 @@ def check(result: Walk, stage: str, status: int, part: str) -> None:
 
 
 @pytest.mark.parametrize("engine", [RESILIENT, STOCK])
-def test_a_healthy_way(made: Connections, engine: str) -> None:
-    result = walked(made, engine=engine)
+def test_a_healthy_way(tls_connections: Connections, engine: str) -> None:
+    result = walked(tls_connections, engine=engine)
     assert [stage.outcome for stage in result.stages] == [Outcome.OK] * len(NAMES)
     assert result.exit_status == 0
     assert result.failed is None
@@ -83,9 +64,9 @@ def test_a_healthy_way(made: Connections, engine: str) -> None:
     assert [knock.accepted for knock in result.knocks][-1]
 
 
-def test_the_times_add_up(made: Connections) -> None:
+def test_the_times_add_up(tls_connections: Connections) -> None:
     """Of a few walks: TCP and TLS have handshakes of their own, which may happen to take longer."""
-    assert any(adds_up(walked(made)) for _ in range(5))
+    assert any(adds_up(walked(tls_connections)) for _ in range(5))
 
 
 def adds_up(result: Walk) -> bool:
@@ -95,32 +76,32 @@ def adds_up(result: Walk) -> bool:
     return possible and whole == pytest.approx(result.connect_seconds)
 
 
-def test_one_statement_after_the_login(own: TlsServer, made: Connections) -> None:
-    own.configure(log_statement="all")
-    own.execute("SELECT 'the walk begins'")
-    walked(made, engine=STOCK)
-    own.execute("SELECT 'the walk is over'")
-    log = own.log_text().rpartition("the walk begins")[2].partition("the walk is over")[0]
+def test_one_statement_after_the_login(tls_server: TlsServer, tls_connections: Connections) -> None:
+    tls_server.configure(log_statement="all")
+    tls_server.execute("SELECT 'the walk begins'")
+    walked(tls_connections, engine=STOCK)
+    tls_server.execute("SELECT 'the walk is over'")
+    log = tls_server.log_text().rpartition("the walk begins")[2].partition("the walk is over")[0]
     statements = [line for line in log.splitlines() if "statement:" in line or "execute " in line]
     assert len(statements) == 2, statements  # the last is the one that ends the walk
 
 
-def test_the_session_can_be_examined_and_is_closed(own: TlsServer, made: Connections) -> None:
+def test_the_session_can_be_examined_and_is_closed(
+    tls_server: TlsServer, tls_connections: Connections
+) -> None:
     seen: list[Any] = []
+    until(lambda: not tls_server.backends(), "somebody else's sessions are left")
 
     def examine(link: Link) -> None:
-        seen.append((link.ask("SELECT current_user")[0][0], len(own.backends())))
+        seen.append((link.ask("SELECT current_user")[0][0], len(tls_server.backends())))
 
-    assert walk(*target_of(made()), TIMEOUT, examine=examine).failed is None
+    assert walk(*target_of(tls_connections()), TIMEOUT, examine=examine).failed is None
     assert seen == [("app", 1)]
-    deadline = time.monotonic() + 5
-    while own.backends() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert own.backends() == []
+    until(lambda: not tls_server.backends(), "the session is left")
 
 
-def test_a_unix_socket(own: TlsServer, made: Connections) -> None:
-    result = walked(made, HOST=own.socket_dir)
+def test_a_unix_socket(tls_server: TlsServer, tls_connections: Connections) -> None:
+    result = walked(tls_connections, HOST=tls_server.socket_dir)
     outcomes = {stage.name: stage.outcome for stage in result.stages}
     assert outcomes.pop("DNS") is outcomes.pop("TLS") is Outcome.NOT_NEEDED
     assert set(outcomes.values()) == {Outcome.OK}
@@ -129,21 +110,24 @@ def test_a_unix_socket(own: TlsServer, made: Connections) -> None:
 
 
 def test_a_service_file(
-    own: TlsServer, made: Connections, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tls_server: TlsServer,
+    tls_connections: Connections,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file = tmp_path / "services"
-    lines = ["[shop]", "host=localhost", f"port={own.port}", "dbname=app", "user=app"]
-    file.write_text("\n".join([*lines, f"password={own.password}"]) + "\n")
+    lines = ["[shop]", "host=localhost", f"port={tls_server.port}", "dbname=app", "user=app"]
+    file.write_text("\n".join([*lines, f"password={tls_server.password}"]) + "\n")
     monkeypatch.setenv("PGSERVICEFILE", str(file))
     empty = {"NAME": "", "USER": "", "PASSWORD": "", "HOST": "", "PORT": ""}
-    connection = made(**empty, options={"service": "shop"})
+    connection = tls_connections(**empty, options={"service": "shop"})
     result = walk(*target_of(connection), TIMEOUT)
     assert result.exit_status == 0
-    assert own.password not in repr(result)
+    assert tls_server.password not in repr(result)
 
 
-def test_the_second_of_two_hosts(own: TlsServer, made: Connections) -> None:
-    result = walked(made, HOST="127.0.0.1,localhost", PORT=f"1,{own.port}")
+def test_the_second_of_two_hosts(tls_server: TlsServer, tls_connections: Connections) -> None:
+    result = walked(tls_connections, HOST="127.0.0.1,localhost", PORT=f"1,{tls_server.port}")
     assert result.exit_status == 0
     assert "127.0.0.1:1: Connection refused." in result.stages[2].detail
     assert result.tls is not None
@@ -151,10 +135,10 @@ def test_the_second_of_two_hosts(own: TlsServer, made: Connections) -> None:
 
 
 def test_a_host_that_does_not_resolve_beside_one_that_does(
-    own: TlsServer, made: Connections
+    tls_server: TlsServer, tls_connections: Connections
 ) -> None:
     """psycopg 3 and libpq both go on to the next host."""
-    result = walked(made, HOST="nowhere.invalid,localhost", PORT=own.port)
+    result = walked(tls_connections, HOST="nowhere.invalid,localhost", PORT=tls_server.port)
     assert result.exit_status == 0
     assert '"nowhere.invalid" does not resolve' in result.stages[1].detail
 
@@ -170,27 +154,29 @@ def test_a_host_that_does_not_resolve_beside_one_that_does(
         ({"options": {"connect_timeout": "soon"}}, 'connect_timeout is "soon"'),
     ],
 )
-def test_settings_that_make_no_sense(made: Connections, changes: dict[str, Any], part: str) -> None:
-    check(walked(made, engine=STOCK, **changes), "settings", 3, part)
+def test_settings_that_make_no_sense(
+    tls_connections: Connections, changes: dict[str, Any], part: str
+) -> None:
+    check(walked(tls_connections, engine=STOCK, **changes), "settings", 3, part)
 
 
-def test_settings_that_django_or_the_engine_refuse(made: Connections) -> None:
-    found, _ = target_of(made())
+def test_settings_that_django_or_the_engine_refuse(tls_connections: Connections) -> None:
+    found, _ = target_of(tls_connections())
     result = refused_settings(found, 'The option "ping_aftr" is unknown.')
     check(result, "settings", 3, "ping_aftr")
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 70 + ".example"])
-def test_a_host_that_does_not_resolve(made: Connections, host: str) -> None:
-    check(walked(made, HOST=host), "DNS", 1, f'"{host}" does not resolve')
+def test_a_host_that_does_not_resolve(tls_connections: Connections, host: str) -> None:
+    check(walked(tls_connections, HOST=host), "DNS", 1, f'"{host}" does not resolve')
 
 
-def test_a_port_where_nothing_listens(made: Connections) -> None:
-    check(walked(made, PORT="1"), "TCP", 1, "127.0.0.1:1: Connection refused.")
+def test_a_port_where_nothing_listens(tls_connections: Connections) -> None:
+    check(walked(tls_connections, PORT="1"), "TCP", 1, "127.0.0.1:1: Connection refused.")
 
 
-def test_a_folder_without_a_socket(made: Connections, tmp_path: Path) -> None:
-    check(walked(made, HOST=str(tmp_path)), "TCP", 1, "No such file or directory")
+def test_a_folder_without_a_socket(tls_connections: Connections, tmp_path: Path) -> None:
+    check(walked(tls_connections, HOST=str(tmp_path)), "TCP", 1, "No such file or directory")
 
 
 @contextmanager
@@ -207,103 +193,107 @@ def deaf_port() -> Iterator[int]:
         yield int(listener.getsockname()[1])
 
 
-def test_an_address_that_does_not_answer(made: Connections) -> None:
+def test_an_address_that_does_not_answer(tls_connections: Connections) -> None:
     with deaf_port() as port:
-        check(walked(made, PORT=port), "TCP", 1, "does not answer within 2 s")
+        check(walked(tls_connections, PORT=port), "TCP", 1, "does not answer within 2 s")
 
 
-def test_a_port_that_accepts_and_stays_silent(made: Connections) -> None:
+def test_a_port_that_accepts_and_stays_silent(tls_connections: Connections) -> None:
     with Impostor() as silent:
-        result = walked(made, PORT=silent.port)
+        result = walked(tls_connections, PORT=silent.port)
     check(result, "TLS", 1, "accepts connections but says nothing within 2 s")
 
 
-def test_a_server_that_hangs(own: TlsServer, made: Connections) -> None:
-    own.pause()
+def test_a_server_that_hangs(tls_server: TlsServer, tls_connections: Connections) -> None:
+    tls_server.pause()
     try:
-        check(walked(made), "TLS", 1, "says nothing within 2 s")
+        check(walked(tls_connections), "TLS", 1, "says nothing within 2 s")
     finally:
-        own.resume()
-    assert walked(made).exit_status == 0
+        tls_server.resume()
+    assert walked(tls_connections).exit_status == 0
 
 
 @pytest.mark.parametrize("sslmode", ["disable", "verify-full"])
-def test_a_port_that_is_not_postgresql(made: Connections, sslmode: str) -> None:
+def test_a_port_that_is_not_postgresql(tls_connections: Connections, sslmode: str) -> None:
     with Impostor(answer=b"HTTP/1.1 400 Bad Request\r\n\r\n") as web:
-        result = walked(made, PORT=web.port, options={"sslmode": sslmode})
+        result = walked(tls_connections, PORT=web.port, options={"sslmode": sslmode})
     check(result, "TLS", 3, "is an HTTP server, not PostgreSQL")
     with Impostor(answer=b"\0\xffrubbish") as rubbish:
-        result = walked(made, PORT=rubbish.port, options={"sslmode": sslmode})
+        result = walked(tls_connections, PORT=rubbish.port, options={"sslmode": sslmode})
     check(result, "TLS", 3, 'something that says "')
 
 
-def test_a_port_that_hangs_up(made: Connections) -> None:
+def test_a_port_that_hangs_up(tls_connections: Connections) -> None:
     with Impostor(answer=b"") as closing:
-        check(walked(made, PORT=closing.port), "TLS", 1, "closes them without a word")
+        check(walked(tls_connections, PORT=closing.port), "TLS", 1, "closes them without a word")
 
 
 @pytest.mark.parametrize("sslmode", ["require", "verify-full"])
-def test_tls_refused(own: TlsServer, made: Connections, sslmode: str) -> None:
-    own.configure(ssl="off")
-    result = walked(made, options={"sslmode": sslmode})
+def test_tls_refused(tls_server: TlsServer, tls_connections: Connections, sslmode: str) -> None:
+    tls_server.configure(ssl="off")
+    result = walked(tls_connections, options={"sslmode": sslmode})
     check(result, "TLS", 3, f'no TLS, which sslmode "{sslmode}" demands')
 
 
 @pytest.mark.parametrize("sslmode", ["disable", "allow", "prefer"])
-def test_tls_not_offered_and_not_needed(own: TlsServer, made: Connections, sslmode: str) -> None:
-    own.configure(ssl="off")
-    result = walked(made, options={"sslmode": sslmode})
+def test_tls_not_offered_and_not_needed(
+    tls_server: TlsServer, tls_connections: Connections, sslmode: str
+) -> None:
+    tls_server.configure(ssl="off")
+    result = walked(tls_connections, options={"sslmode": sslmode})
     assert result.exit_status == 0
     assert result.stages[3].outcome is Outcome.NOT_NEEDED
 
 
-def test_a_wrong_authority(made: Connections, tmp_path: Path) -> None:
+def test_a_wrong_authority(tls_connections: Connections, tmp_path: Path) -> None:
     other = str(client_certificate(tmp_path).ca_file)
-    result = walked(made, options={"sslrootcert": other})
+    result = walked(tls_connections, options={"sslrootcert": other})
     check(result, "TLS", 3, f'is not signed by an authority in "{other}"')
 
 
-def test_a_missing_file_of_authorities(made: Connections, tmp_path: Path) -> None:
+def test_a_missing_file_of_authorities(tls_connections: Connections, tmp_path: Path) -> None:
     missing = str(tmp_path / "missing.pem")
-    check(walked(made, options={"sslrootcert": missing}), "TLS", 3, missing)
+    check(walked(tls_connections, options={"sslrootcert": missing}), "TLS", 3, missing)
 
 
-def test_an_expired_certificate(own: TlsServer, made: Connections) -> None:
-    own.present("localhost", expires=datetime(2024, 1, 2, tzinfo=UTC))
-    check(walked(made), "TLS", 3, "expired on 2024-01-02")
+def test_an_expired_certificate(tls_server: TlsServer, tls_connections: Connections) -> None:
+    tls_server.present("localhost", expires=datetime(2024, 1, 2, tzinfo=UTC))
+    check(walked(tls_connections), "TLS", 3, "expired on 2024-01-02")
 
 
-def test_a_wrong_host_name(own: TlsServer, made: Connections) -> None:
-    own.present("other.example")
-    result = walked(made)
+def test_a_wrong_host_name(tls_server: TlsServer, tls_connections: Connections) -> None:
+    tls_server.present("other.example")
+    result = walked(tls_connections)
     check(result, "TLS", 3, 'is not for "localhost" but for other.example')
-    assert walked(made, options={"sslmode": "verify-ca"}).exit_status == 0
+    assert walked(tls_connections, options={"sslmode": "verify-ca"}).exit_status == 0
 
 
 def test_a_client_certificate_that_is_required(
-    own: TlsServer, made: Connections, tmp_path: Path
+    tls_server: TlsServer, tls_connections: Connections, tmp_path: Path
 ) -> None:
     mine = client_certificate(tmp_path)
-    own.trust_clients(mine.ca_file)
-    own.admit("hostssl all all all scram-sha-256 clientcert=verify-ca")
-    check(walked(made), "TLS", 3, "demands a client certificate, and none is set")
+    tls_server.trust_clients(mine.ca_file)
+    tls_server.admit("hostssl all all all scram-sha-256 clientcert=verify-ca")
+    check(walked(tls_connections), "TLS", 3, "demands a client certificate, and none is set")
     given = {"sslcert": str(mine.cert_file), "sslkey": str(mine.key_file)}
-    assert walked(made, options=given).exit_status == 0
+    assert walked(tls_connections, options=given).exit_status == 0
 
 
-def test_a_server_that_wants_tls(own: TlsServer, made: Connections) -> None:
-    own.admit("hostssl all all all scram-sha-256")
-    result = walked(made, options={"sslmode": "disable"})
+def test_a_server_that_wants_tls(tls_server: TlsServer, tls_connections: Connections) -> None:
+    tls_server.admit("hostssl all all all scram-sha-256")
+    result = walked(tls_connections, options={"sslmode": "disable"})
     check(result, "TLS", 3, "refuses this user without TLS")
 
 
-def test_a_version_of_tls_that_is_too_old(own: TlsServer, made: Connections) -> None:
-    own.configure(
+def test_a_version_of_tls_that_is_too_old(
+    tls_server: TlsServer, tls_connections: Connections
+) -> None:
+    tls_server.configure(
         ssl_min_protocol_version="TLSv1",
         ssl_max_protocol_version="TLSv1.1",
         ssl_ciphers="ALL:@SECLEVEL=0",
     )
-    check(walked(made), "TLS", 3, "with TLSv1.1 it would go")
+    check(walked(tls_connections), "TLS", 3, "with TLSv1.1 it would go")
 
 
 @pytest.mark.parametrize(
@@ -316,62 +306,70 @@ def test_a_version_of_tls_that_is_too_old(own: TlsServer, made: Connections) -> 
     ],
 )
 def test_a_login_that_is_refused(
-    made: Connections,
+    tls_connections: Connections,
     changes: dict[str, Any],
     part: str,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("PGPASSFILE", str(tmp_path / "none"))
-    found, connect = target_of(made(**changes))
+    found, connect = target_of(tls_connections(**changes))
     check(walk(found, connect, TIMEOUT), "authentication", 3, part)
 
 
-def test_a_user_without_an_entry_in_pg_hba_conf(own: TlsServer, made: Connections) -> None:
-    own.admit("host all somebody_else all scram-sha-256")
-    check(walked(made), "authentication", 3, "refuses this user over TLS")
-    own.configure(ssl="off")
-    result = walked(made, options={"sslmode": "prefer"})
+def test_a_user_without_an_entry_in_pg_hba_conf(
+    tls_server: TlsServer, tls_connections: Connections
+) -> None:
+    tls_server.admit("host all somebody_else all scram-sha-256")
+    check(walked(tls_connections), "authentication", 3, "refuses this user over TLS")
+    tls_server.configure(ssl="off")
+    result = walked(tls_connections, options={"sslmode": "prefer"})
     check(result, "authentication", 3, "No pg_hba.conf entry")
 
 
-def test_too_many_connections(own: TlsServer, made: Connections) -> None:
-    own.execute("ALTER ROLE app CONNECTION LIMIT 0")
+def test_too_many_connections(tls_server: TlsServer, tls_connections: Connections) -> None:
+    tls_server.execute("ALTER ROLE app CONNECTION LIMIT 0")
     try:
-        check(walked(made), "authentication", 1, "Too many connections for role")
+        check(walked(tls_connections), "authentication", 1, "Too many connections for role")
     finally:
-        own.execute("ALTER ROLE app CONNECTION LIMIT -1")
+        tls_server.execute("ALTER ROLE app CONNECTION LIMIT -1")
 
 
-def test_a_login_that_does_not_end(made: Connections) -> None:
-    result = walked(made, options={"options": "-c post_auth_delay=5"})
+def test_a_login_that_does_not_end(tls_connections: Connections) -> None:
+    result = walked(tls_connections, options={"options": "-c post_auth_delay=5"})
     check(result, "authentication", 1, "The login did not end within 2 s")
 
 
-def test_no_such_database(made: Connections) -> None:
-    result = walked(made, database="nowhere")
+def test_no_such_database(tls_connections: Connections) -> None:
+    result = walked(tls_connections, database="nowhere")
     check(result, "database", 3, 'Database "nowhere" does not exist')
     assert result.stages[NAMES.index("authentication")].outcome is Outcome.OK
 
 
-def test_a_database_that_may_not_be_connected_to(own: TlsServer, made: Connections) -> None:
-    own.create_database("closed")
-    own.execute("ALTER DATABASE closed OWNER TO postgres")
-    own.execute("REVOKE CONNECT ON DATABASE closed FROM PUBLIC")
-    check(walked(made, database="closed"), "database", 3, "Permission denied for database")
+def test_a_database_that_may_not_be_connected_to(
+    tls_server: TlsServer, tls_connections: Connections
+) -> None:
+    tls_server.create_database("closed")
+    tls_server.execute("ALTER DATABASE closed OWNER TO postgres")
+    tls_server.execute("REVOKE CONNECT ON DATABASE closed FROM PUBLIC")
+    check(
+        walked(tls_connections, database="closed"), "database", 3, "Permission denied for database"
+    )
 
 
-def test_no_server_of_the_role_that_is_wanted(made: Connections) -> None:
-    result = walked(made, options={"target_session_attrs": "standby"})
+def test_no_server_of_the_role_that_is_wanted(tls_connections: Connections) -> None:
+    result = walked(tls_connections, options={"target_session_attrs": "standby"})
     check(result, "role", 1, "not in hot standby mode")
 
 
-def test_a_server_that_refuses_to_write(own: TlsServer, made: Connections) -> None:
-    own.configure(default_transaction_read_only="on")
-    result = walked(made)
+def test_a_server_that_refuses_to_write(
+    tls_server: TlsServer, tls_connections: Connections
+) -> None:
+    tls_server.configure(default_transaction_read_only="on")
+    result = walked(tls_connections)
     assert result.exit_status == 0
     assert "refuses to write" in result.stages[NAMES.index("role")].detail
-    check(walked(made, primary=True), "role", 1, "refuses to write")
+    check(walked(tls_connections, primary=True), "role", 1, "refuses to write")
 
 
 @contextmanager
@@ -387,25 +385,31 @@ def held_up(server: TlsServer) -> Iterator[None]:
         link.close()
 
 
-def test_a_first_statement_that_gets_no_answer(own: TlsServer, made: Connections) -> None:
-    with held_up(own):
-        result = walked(made)
+def test_a_first_statement_that_gets_no_answer(
+    tls_server: TlsServer, tls_connections: Connections
+) -> None:
+    with held_up(tls_server):
+        result = walked(tls_connections)
         # Nothing of ours waits on, although nobody has been answered.
         assert "checkdbconn" not in [thread.name for thread in threading.enumerate()]
     check(result, "settings of the server", 1, "first statement got no answer within 2 s")
 
 
-def test_a_first_statement_that_is_refused(own: TlsServer, made: Connections) -> None:
-    with held_up(own):
-        result = walked(made, options={"options": "-c statement_timeout=100"})
+def test_a_first_statement_that_is_refused(
+    tls_server: TlsServer, tls_connections: Connections
+) -> None:
+    with held_up(tls_server):
+        result = walked(tls_connections, options={"options": "-c statement_timeout=100"})
     check(result, "settings of the server", 3, "statement timeout")
 
 
-def test_a_server_that_is_down_and_comes_back(own: TlsServer, made: Connections) -> None:
-    own.stop("fast")
-    check(walked(made), "TCP", 1, "Connection refused")
-    own.start()
-    assert walked(made).exit_status == 0
+def test_a_server_that_is_down_and_comes_back(
+    tls_server: TlsServer, tls_connections: Connections
+) -> None:
+    tls_server.stop("fast")
+    check(walked(tls_connections), "TCP", 1, "Connection refused")
+    tls_server.start()
+    assert walked(tls_connections).exit_status == 0
 
 
 def test_what_takes_too_long_is_given_up_and_its_late_result_put_away() -> None:

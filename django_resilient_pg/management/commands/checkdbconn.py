@@ -16,12 +16,13 @@ from ...diagnosis.attempts import Connector, Refused
 from ...diagnosis.drill import drill
 from ...diagnosis.endings import opener
 from ...diagnosis.findings import Level
+from ...diagnosis.gathering import survey
 from ...diagnosis.inspection import LEVELS, Inspection
 from ...diagnosis.ladder import not_tried, sslmodes
 from ...diagnosis.probe import DEFAULT, LEAST, MOST, ProbeResult, Progress, probe_idle
 from ...diagnosis.refusals import sentence
 from ...diagnosis.shares import share_of
-from ...diagnosis.survey import Survey, survey
+from ...diagnosis.survey import Survey
 from ...diagnosis.waiting import wait_for
 
 _LOGIN = 10.0

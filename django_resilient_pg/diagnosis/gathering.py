@@ -1,0 +1,172 @@
+"""Gathering a survey: once, and everything in it.
+
+A default survey makes three connections (one that sends nothing, one for TLS, one that logs in)
+and five round trips after the login; behind a pooler it logs in once or twice more and asks at most
+seven questions more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+from dataclasses import replace
+from typing import Any, Final
+
+import django
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ..ageing import Limits, limits
+from ..drivers import Link
+from ..facts import Path
+from ..options import Options, of_entry, parse
+from . import poolers, serverside
+from .attempts import Connector
+from .network import hang_up, limited
+from .pasted import scrubbed, slip
+from .poolers import Pooler
+from .project import keepalives_asked, kernel_keepalives, project
+from .refusals import sentence
+from .stages import TIMEOUT, refused_settings, walk
+from .survey import Survey
+from .target import Target, target
+
+_ENGINES: Final = (
+    "django.db.backends.postgresql",
+    "django.contrib.gis.db.backends.postgis",
+    "django_resilient_pg",
+    "django_resilient_pg.postgis",
+)
+# Said, lest nothing found be taken for nothing there.
+_NOT_LOOKED_AT: Final = Pooler(None, "The pooler did not answer in time.")
+
+
+def from_settings(alias: str) -> Survey:
+    """What the settings alone tell. Nothing is connected to.
+
+    Raises:
+        ConnectionDoesNotExist: there is no such alias.
+    """
+    try:
+        wrapper = connections[alias]
+    except (ImportError, ImproperlyConfigured) as error:
+        return _unusable(alias, error)
+    params, refused = _parameters(wrapper)
+    return Survey(
+        alias=alias,
+        project=project(wrapper.settings_dict, resilient=hasattr(wrapper, "resilience")),
+        target=target(alias, params, os.environ) if not refused else Target(alias, (), "", ""),
+        asked=keepalives_asked(params),
+        kernel=kernel_keepalives(),
+        options=Options() if refused else _options(wrapper),
+        refused=refused,
+        driver=_driver(wrapper),
+        libpq=_libpq(wrapper),
+    )
+
+
+def _unusable(alias: str, error: Exception) -> Survey:
+    """What is known of an alias whose engine Django cannot load."""
+    own = project(connections.settings[alias], resilient=False)
+    return Survey(
+        alias=alias,
+        project=own,
+        target=Target(alias, (), "", ""),
+        asked=keepalives_asked({}),
+        kernel=kernel_keepalives(),
+        options=Options(),
+        refused=_not_loaded(str(connections.settings[alias]["ENGINE"]), error),
+        driver="none is loaded",
+        libpq=0,
+    )
+
+
+def _not_loaded(engine: str, error: Exception) -> str:
+    wrong = slip("ENGINE", engine)
+    if wrong:
+        return wrong
+    near = difflib.get_close_matches(engine, _ENGINES, 1)
+    meant = f' Did you mean "{near[0]}"?' if near and near[0] != engine else ""
+    cause = " ".join(str(error.__cause__ or error).split())
+    return f'ENGINE is "{engine}", which cannot be loaded: {cause.rstrip(".")}.{meant}'
+
+
+def survey(alias: str, timeout: float = TIMEOUT) -> Survey:
+    """Everything that can be known; each step gives up after ``timeout`` seconds."""
+    known = from_settings(alias)
+    if known.refused:
+        return replace(known, walk=refused_settings(known.target, known.refused))
+    wrapper = connections[alias]
+    connect = Connector.of(wrapper)
+    seen: dict[str, Any] = {}
+    way = walk(
+        known.target,
+        connect,
+        timeout,
+        primary=bool(known.options.primary),
+        examine=lambda link: _examine(known.target, connect, link, timeout, seen),
+    )
+    found = replace(known, walk=way, server=seen.get("server"))
+    behind = way.facts is not None and way.facts.path is Path.POOLER
+    pooler = seen.get("pooler", _NOT_LOOKED_AT) if behind else None
+    return replace(found, pooler=pooler, limits=_limits(wrapper, found))
+
+
+def _examine(
+    aim: Target, connect: Connector, link: Link, timeout: float, found: dict[str, Any]
+) -> None:
+    """Ask the open session; whatever it does not answer in time stays unknown."""
+
+    def ask() -> None:
+        # At once: what comes after it may take too long.
+        found["server"] = serverside.ask(link)
+        [(process,)] = link.ask("SELECT pg_backend_pid()")
+        if link.backend_pid() and process != link.backend_pid():
+            found["pooler"] = poolers.look(aim, connect, link)
+
+    with contextlib.suppress(TimeoutError, link.connection.Error):
+        limited(ask, timeout, stop=lambda: hang_up(link.fd))
+
+
+def _limits(wrapper: BaseDatabaseWrapper, found: Survey) -> Limits | None:
+    """As the engine sets them: by the same function, from the same facts."""
+    if found.facts is None:
+        return None
+    resilience = getattr(wrapper, "resilience", None)
+    learned = resilience.shared.learned.value() if resilience is not None else None
+    return limits(found.options, found.facts, learned, found.project.conn_max_age)
+
+
+def _parameters(wrapper: BaseDatabaseWrapper) -> tuple[dict[str, Any], str]:
+    """What goes to the driver, and why it does not."""
+    try:
+        of_entry(wrapper.alias, wrapper.settings_dict)
+        params: dict[str, Any] = wrapper.get_connection_params()
+        if wrapper.settings_dict["OPTIONS"].get("pool"):
+            wrapper.pool  # type: ignore[attr-defined] # noqa: B018  Django checks it there
+    except ImproperlyConfigured as error:
+        return {}, sentence(scrubbed(str(error), wrapper.settings_dict))
+    except (TypeError, ValueError) as error:  # the pool's own
+        text = f'OPTIONS["pool"] is refused: {error}'
+        return {}, sentence(scrubbed(text, wrapper.settings_dict))
+    return params, ""
+
+
+def _options(wrapper: BaseDatabaseWrapper) -> Options:
+    raw = wrapper.settings_dict["OPTIONS"].get("resilience")
+    return parse(wrapper.alias, raw) if hasattr(wrapper, "resilience") else Options()
+
+
+def _driver(wrapper: BaseDatabaseWrapper) -> str:
+    module = wrapper.Database  # type: ignore[attr-defined]
+    version = str(module.__version__).partition(" ")[0]
+    return f"{module.__name__} {version}, Django {django.get_version()}"
+
+
+def _libpq(wrapper: BaseDatabaseWrapper) -> int:
+    module = wrapper.Database  # type: ignore[attr-defined]
+    if hasattr(module, "pq"):
+        return int(module.pq.version())
+    return int(module.extensions.libpq_version())

@@ -1,0 +1,62 @@
+"""How a pool's connections are made: with credentials of their own, and noting what went wrong."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, NamedTuple
+
+from .drivers import link_to
+from .logins import Logins, own
+
+
+class Failure(NamedTuple):
+    """The pool's last attempt to connect, which failed."""
+
+    at: float
+    error: Exception
+
+
+class Dialling:
+    """Makes the pool's connections, in its worker threads; remembers the last failure."""
+
+    def __init__(self, alias: str, credentials: str | None, logins: Logins) -> None:
+        self.failure: Failure | None = None
+        self._alias, self._credentials, self._logins = alias, credentials, logins
+
+    def attempt(self, connect: Callable[[dict[str, str]], Any]) -> Any:
+        """Make one attempt, with what the ``credentials`` option gives for it."""
+        if self._credentials is None:
+            return connect({})
+        return self._logins.connect(self._alias, self._credentials, connect)
+
+    def class_over(self, base: type[Any]) -> type[Any]:
+        """A connection class that tells how its attempts went."""
+        dialling = self
+
+        class PooledConnection(base):  # type: ignore[misc]
+            """A connection that knows when it was made."""
+
+            made_at: float
+            luck: float  # its part of the jitter
+            put_away = False
+            lent = False  # before; others may have left something on it
+            refused = False  # by the user's own check
+
+            @classmethod
+            def connect(cls, *args: Any, **kwargs: Any) -> Any:
+                connect = super().connect
+                try:
+                    made = dialling.attempt(lambda login: connect(*args, **{**kwargs, **login}))
+                except Exception as error:
+                    # A copy: the traceback of the error leads to the password.
+                    dialling.failure = Failure(monotonic(), own(error))
+                    raise
+                dialling.failure = None
+                made.made_at, made.luck = monotonic(), random.random()
+                link_to(made)
+                return made
+
+        PooledConnection.__qualname__ = PooledConnection.__name__
+        return PooledConnection
