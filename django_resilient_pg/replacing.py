@@ -155,7 +155,7 @@ def leave_lost_transaction(db: ResilientDatabaseMixin) -> None:
     db.validate_no_atomic_block()
     hooks, due = db.run_on_commit, db.run_commit_hooks_on_set_autocommit_on
     drop(db)
-    db.autocommit = True
+    db.autocommit, db._split = True, False
     if due:
         db.run_on_commit = hooks
         db.run_commit_hooks_on_set_autocommit_on = False

@@ -19,14 +19,13 @@ from django_resilient_pg.errors import SessionLost
 from testproject.faults import Faults
 from testproject.load import run as load
 from testproject.postgres import Server
-from tests.engines import RESILIENT, STOCK, Connections, backend_pid
+from tests.engines import PATIENCE, RESILIENT, STOCK, Connections, backend_pid
 from tests.faults.proxy import Proxy
 from tests.server.scenarios import SURVIVED, TABLE, Stage, differs, lay_out
 
 pytestmark = pytest.mark.psycopg3
 
 DATABASE = "pooled"
-PATIENCE = 10.0
 
 
 def run(connection: BaseDatabaseWrapper, sql: str) -> list[tuple[Any, ...]]:
@@ -83,13 +82,18 @@ def test_a_pool_whose_sessions_were_all_ended_is_right_at_once(
     size: int, make_connection: Connections, server: Server
 ) -> None:
     connection = filled(make_connection(options=sized(size)))
-    server.terminate_all()
-    began = time.monotonic()
-    assert run(connection, "SELECT 1") == [(1,)]
-    assert time.monotonic() - began < 0.2
-    connection.close()
 
-    pool_of(connection).wait(PATIENCE)
+    def first_query() -> float:
+        server.terminate_all()
+        began = time.monotonic()
+        assert run(connection, "SELECT 1") == [(1,)]
+        took = time.monotonic() - began
+        connection.close()
+        pool_of(connection).wait(PATIENCE)
+        return took
+
+    # The best of three: the machine may be busy with something else.
+    assert min(first_query() for _ in range(3)) < 0.2
     server.terminate_all()
     outcomes = requests(connection, size)
     assert [outcome for outcome, _ in outcomes] == [[(42,)]] * size
