@@ -1,7 +1,8 @@
 """COPY and ``stream()``: what goes past ``execute()`` and takes its time.
 
 Imported at the first of them. When it is over the server has just been heard: a connection that was
-busy was not idle.
+busy was not idle. A loss is told as that of any statement; it is the driver's own error that comes
+out, as on Django's engine.
 """
 
 from __future__ import annotations
@@ -12,13 +13,20 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from . import notes
+from .drivers import IDLE
+from .losses import judge_error
+from .replacing import abandon
+from .verdicts import Phase
+from .watching import note_loss
+
 if TYPE_CHECKING:
     from .mixins import ResilientDatabaseMixin
 
 
 def heard_after(db: ResilientDatabaseMixin, name: str, send: Callable[..., Any]) -> Any:
-    """The driver's method of this name, which notes when it was over."""
-    ways = {"copy": _copied, "stream": _streamed}
+    """The driver's method of this name, which notes when it was over, or how it was lost."""
+    ways: dict[str, Callable[..., Any]] = {"copy": _copied, "stream": _streamed}
     return partial(ways.get(name, _called), db, send)
 
 
@@ -26,23 +34,47 @@ def heard_after(db: ResilientDatabaseMixin, name: str, send: Callable[..., Any])
 def _copied(
     db: ResilientDatabaseMixin, send: Callable[..., Any], *args: Any, **kwargs: Any
 ) -> Iterator[Any]:
-    with send(*args, **kwargs) as copy:
+    with _noting(db), send(*args, **kwargs) as copy:
         yield copy
-    _heard(db)
 
 
 def _streamed(
-    db: ResilientDatabaseMixin, send: Callable[..., Any], *args: Any, **kwargs: Any
+    db: ResilientDatabaseMixin,
+    send: Callable[..., Any],
+    query: Any,
+    params: Any = None,
+    **kwargs: Any,
 ) -> Iterator[Any]:
-    yield from send(*args, **kwargs)
-    _heard(db)
+    # Before: its rows may never be asked for to the end.
+    db._note_session(query, params, many=True)
+    with _noting(db):
+        yield from send(query, params, **kwargs)
 
 
 def _called(db: ResilientDatabaseMixin, send: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    result = send(*args, **kwargs)
-    _heard(db)
-    return result
+    with _noting(db):
+        return send(*args, **kwargs)
 
 
-def _heard(db: ResilientDatabaseMixin) -> None:
+@contextmanager
+def _noting(db: ResilientDatabaseMixin) -> Iterator[None]:
+    status = db._status()
+    try:
+        yield
+    except db.Database.Error as error:
+        _note_if_lost(db, error, raw_transaction=db.autocommit and status != IDLE)
+        raise
     db._heard_at = monotonic()
+
+
+def _note_if_lost(db: ResilientDatabaseMixin, error: Exception, *, raw_transaction: bool) -> None:
+    link = db._link
+    if link is None or not (verdict := judge_error(link, error, Phase.STATEMENT)).lost:
+        return
+    loss = note_loss(db, verdict, error, "statement")
+    abandon(db, loss.reason, raw_transaction=raw_transaction)
+    error.transaction_lost = not (db.autocommit or db._split)  # type: ignore[attr-defined]
+    error.connection_lost = True  # type: ignore[attr-defined]
+    why = "COPY and stream() never are"
+    error.add_note(notes.refused(db.alias, loss.reason, loss.idle, db.resilience.limits, why))
+    db.resilience.shared.count("refused")

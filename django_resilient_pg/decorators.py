@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import types
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
@@ -39,7 +40,8 @@ def marked(view: Any, method: str | None = None) -> bool | None:
     Args:
         view: as the URL resolver has it.
         method: of the request. Of a class-based view (Django's and DRF's) the method that answers
-            it counts as well as the view, its ``dispatch()``, its class and what that inherits.
+            it counts as well as the view, its ``dispatch()``, its class and what that inherits; of
+            another object its class, what that inherits and its ``__call__()``.
     """
     owner = getattr(view, "view_class", None) or getattr(view, "cls", None)
     places = [view]
@@ -49,6 +51,9 @@ def marked(view: Any, method: str | None = None) -> bool | None:
             getattr(owner, "dispatch", None),
             _answering(view, owner, method),
         ]
+    elif not isinstance(view, (types.FunctionType, types.MethodType)):
+        # An object that can be called, such as a syndication feed.
+        places += [*type(view).__mro__, type(view).__call__]
     marks = {vars(one).get(_MARK) for place in places for one in _layers(place)}
     return False if False in marks else (True if True in marks else None)
 

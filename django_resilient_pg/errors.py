@@ -78,7 +78,7 @@ class ServerDown(OperationalError):
 
 
 class AttemptAbandoned(OperationalError):
-    """The attempt at a request that this belongs to has been given up, and the request run again.
+    """The attempt at a request or a ``retry_atomic`` function has been given up, and is made again.
 
     Raised in tasks and threads that the attempt has left behind, by every statement, COMMIT and
     ``on_commit()``: the second attempt does all that again, so it would be done twice.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .drivers import Link
@@ -38,6 +39,21 @@ def reason_of(link: Link) -> Reason:
         text=word.text,
     )
     return judge(failed).reason
+
+
+def chain_of(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what caused it, and those that a group of errors (of tasks) is made of."""
+    seen: set[int] = set()
+    left = [error]
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        yield one
+        seen.add(id(one))
+        left.append(one.__cause__ or one.__context__)
+        if isinstance(one, BaseExceptionGroup):
+            left.extend(one.exceptions)
 
 
 def sqlstate_of(error: BaseException) -> str | None:

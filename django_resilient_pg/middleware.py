@@ -10,6 +10,7 @@ frame on the stack, no other middleware's hook sees two answers, and under ASGI 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
@@ -17,12 +18,12 @@ from typing import Any, Final
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
-from django.http import HttpRequest, HttpResponse, RawPostDataException
+from django.http import HttpRequest, HttpResponse, RawPostDataException, UnreadablePostError
 from django.http.response import HttpResponseBase
 
 from . import foreign, request_settings, signals, streaming
 from .bucket import BUCKET
-from .replaying import lost, may_ever, start_clean, unreachable, why_lasting, why_not
+from .replaying import lost, mark_of, may_ever, start_clean, unreachable, why_lasting, why_not
 from .resilience import logger
 from .retry import Budget
 from .snapshots import Snapshot
@@ -33,6 +34,10 @@ _RETRY_AFTER: Final = "5"
 _STATE: Final = "_django_resilient_pg"
 
 
+def _view_of(request: HttpRequest) -> Any:
+    return request.resolver_match.func if request.resolver_match else None
+
+
 class _Again(HttpResponse):
     """Stands for the answer of an attempt that is repeated; never leaves the middleware."""
 
@@ -40,12 +45,17 @@ class _Again(HttpResponse):
 class _Attempts:
     """What the middleware remembers of one request."""
 
-    __slots__ = ("made", "snapshot", "unit")
+    __slots__ = ("held", "later", "made", "method", "snapshot", "unit")
 
     def __init__(self, request: HttpRequest, unit: Unit) -> None:
         self.snapshot = Snapshot(request)
         self.unit = unit
         self.made = 0
+        #: Nothing was lost: the next attempt's stream is to begin later than this one's did.
+        self.later = False
+        #: It held a transaction open.
+        self.held = False
+        self.method = request.method
 
     def given_up(self, response: HttpResponseBase) -> bool:
         """Whether another attempt is to be made, whatever was answered for this one.
@@ -61,7 +71,7 @@ class _Attempts:
     def begin_next(self) -> None:
         """From now on it is another attempt's unit that counts."""
         before, self.unit = self.unit, self.unit.again()
-        self.made += 1
+        self.made += not self.later
         UNIT.set(self.unit)
         UNDER_WAY.append(self.unit)
         UNDER_WAY.remove(before)
@@ -85,6 +95,8 @@ class RequestRetryMiddleware:
             markcoroutinefunction(self)
             # Django runs a hook that is not a coroutine in a thread: for every request.
             setattr(self, "process_view", self._process_view_async)  # noqa: B010
+        # Views whose streams hold a transaction open: they are begun by the server, as usual.
+        self._holding: weakref.WeakSet[Any] = weakref.WeakSet()
         foreign.watch_from_now()
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
@@ -96,7 +108,7 @@ class RequestRetryMiddleware:
                 response: HttpResponseBase = self.get_response(request)
                 if attempts is None:
                     return response
-                response = self._started(request, response)
+                response = self._started(request, attempts, response)
                 if not attempts.given_up(response):
                     return response
                 attempts.begin_next()
@@ -108,7 +120,7 @@ class RequestRetryMiddleware:
                 response: HttpResponseBase = await self.get_response(request)
                 if attempts is None:
                     return response
-                response = await self._started_async(request, response)
+                response = await self._started_async(request, attempts, response)
                 if not attempts.given_up(response):
                     return response
                 attempts.begin_next()  # here, where the view's context comes from
@@ -131,6 +143,7 @@ class RequestRetryMiddleware:
             attempts.unit.ended = True
             UNDER_WAY.remove(attempts.unit)
             UNIT.reset(token)
+            vars(request).pop(_STATE, None)
 
     # -- Django's hooks ---------------------------------------------------------------------
 
@@ -142,12 +155,16 @@ class RequestRetryMiddleware:
         A larger one (``DATA_UPLOAD_MAX_MEMORY_SIZE``) stays a stream, and is not replayable.
         """
         attempts: _Attempts | None = getattr(request, _STATE, None)
-        if attempts is None or request.method in {"GET", "HEAD"}:
+        if attempts is None:
             return
-        if not may_ever(request, self._settings.methods):
+        attempts.method = request.method
+        if request.method in {"GET", "HEAD"}:
+            return
+        if not may_ever(request, request.method, self._settings.methods):
             return
         try:
-            with suppress(RequestDataTooBig):
+            # What cannot be read is for the view to find out, if it wants it.
+            with suppress(RequestDataTooBig, UnreadablePostError):
                 request.body  # noqa: B018  reading it is what keeps it
         except RawPostDataException:
             attempts.snapshot.keep_form()
@@ -185,11 +202,16 @@ class RequestRetryMiddleware:
         if not self._settings.unavailable:
             return None
         logger.error("Answered with 503.", exc_info=exception)
-        # An invitation to do it again only where nothing has been done.
-        lasting = why_lasting(attempts.unit, ask=can_be_asked)
-        headers = {} if lasting else {"Retry-After": _RETRY_AFTER}
+        invited = self._may_come_again(request, attempts, ask=can_be_asked)
+        headers = {"Retry-After": _RETRY_AFTER} if invited else {}
         text = "The database is not available at the moment."
         return HttpResponse(text, status=503, content_type="text/plain", headers=headers)
+
+    def _may_come_again(self, request: HttpRequest, attempts: _Attempts, *, ask: bool) -> bool:
+        """Whether the client may be invited to do it again: nothing has been done, or will be."""
+        if mark_of(request, attempts.method) is False or attempts.unit.sending:
+            return False
+        return not why_lasting(attempts.unit, ask=ask)
 
     def _why_not(self, request: HttpRequest, attempts: _Attempts) -> str:
         if attempts.made >= self._settings.retries:
@@ -201,7 +223,7 @@ class RequestRetryMiddleware:
         unit = attempts.unit
         unit.count_sending()
         counted = unit.counted()
-        why = why_not(request, unit, attempts.snapshot, self._settings.methods)
+        why = why_not(request, unit, attempts.snapshot, attempts.method, self._settings.methods)
         if not why and not BUCKET.take():
             return "too many retries are under way in this process; the database needs a rest"
         if not why and not unit.abandon(counted):
@@ -212,32 +234,73 @@ class RequestRetryMiddleware:
         """Make the request as new as before its view, and say so."""
         attempts.snapshot.restore()
         setattr(request, _STATE, attempts)
+        if attempts.later:
+            attempts.later = False
+            return
         logger.warning("%s %s is run again on a new connection.", request.method, request.path)
         record = signals.RequestRetried(str(request.method), request.path, attempts.made)
         signals.request_retried.send_robust(sender=type(self), request=request, record=record)
 
     # -- streams ----------------------------------------------------------------------------
 
-    def _started(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    def _may_begin(
+        self, request: HttpRequest, attempts: _Attempts, response: HttpResponseBase
+    ) -> bool:
+        """Whether a response is a stream of a request that may be run again."""
+        if not streaming.is_open(response) or attempts.held or _view_of(request) in self._holding:
+            return False
+        return may_ever(request, attempts.method, self._settings.methods)
+
+    def _started(
+        self, request: HttpRequest, attempts: _Attempts, response: HttpResponseBase
+    ) -> HttpResponseBase:
         """Have a stream begin while the request can still be run again."""
-        if not (streaming.is_open(response) and may_ever(request, self._settings.methods)):
+        if not self._may_begin(request, attempts, response):
             return response
         try:
-            streaming.begin(response)
+            in_transaction = streaming.begin(response)
         except Exception as error:
             return self._broken(request, response, error)
-        return response
+        return self._later(request, attempts, response) if in_transaction else response
 
     async def _started_async(
-        self, request: HttpRequest, response: HttpResponseBase
+        self, request: HttpRequest, attempts: _Attempts, response: HttpResponseBase
     ) -> HttpResponseBase:
-        if not (streaming.is_open(response) and may_ever(request, self._settings.methods)):
+        if not self._may_begin(request, attempts, response):
             return response
         try:
-            await streaming.begin_async(response)
+            in_transaction = await streaming.begin_async(response)
         except Exception as error:
             return await sync_to_async(self._broken)(request, response, error)
-        return response
+        if not in_transaction:
+            return response
+        return await sync_to_async(self._later)(request, attempts, response)
+
+    def _later(
+        self, request: HttpRequest, attempts: _Attempts, response: HttpResponseBase
+    ) -> HttpResponseBase:
+        """Have a stream made once more that holds a transaction open, to be begun by the server.
+
+        What the middlewares above write would else be part of that transaction.
+        """
+        attempts.held = True
+        with suppress(TypeError):  # an object of which there can be no weak reference
+            self._holding.add(_view_of(request))
+        unit, snapshot = attempts.unit, attempts.snapshot
+        unit.count_sending()
+        counted = unit.counted()
+        again = snapshot.body_is_there() and not snapshot.session_was_saved()
+        if not again or why_lasting(unit) or not unit.abandon(counted):
+            logger.warning(
+                "The stream of %s %s holds a transaction open, of which middlewares are part this"
+                " once: mark its view @not_replayable.",
+                request.method,
+                request.path,
+            )
+            return response
+        attempts.later = True
+        streaming.abandon(response)
+        return _Again()
 
     def _broken(
         self, request: HttpRequest, response: HttpResponseBase, error: Exception

@@ -99,6 +99,7 @@ class ResilientDatabaseMixin(Base):
         self._split = False  # a text has ended the transaction inside its block
         self._savepoints: list[str] = []
         self._saving = False
+        self._rolled_back = ""  # the savepoint of a lost transaction that Django is done with
         # The texts a transaction has run, so that one that only read is known as such.
         self._ran: set[object] = set()
         self._ask_outcome = False
@@ -222,8 +223,15 @@ class ResilientDatabaseMixin(Base):
         super().close()
         if self.connection is None:
             self._link = self._bound_to = self._lost = None
-            self._session = Session()
+            self._session = self._session_after_close()
             self._goes_on = False
+
+    def _session_after_close(self) -> Session:
+        """A clean one, which knows what was held when the units of work under way began."""
+        unit = UNIT.get() if UNDER_WAY else None
+        if unit is None:
+            return Session()
+        return self._session.closed(tuple(one.budget for one in unit.line()))
 
     def close_if_unusable_or_obsolete(self) -> None:
         """As Django's; a session that held something and is gone ends here, not in an error."""
@@ -234,7 +242,7 @@ class ResilientDatabaseMixin(Base):
         if self.connection is None:
             self._goes_on = False
             if holds:
-                self._session = Session()
+                self._session = self._session_after_close()
         elif holds and self.autocommit and not self.is_usable():
             self.close()
 
@@ -247,7 +255,7 @@ class ResilientDatabaseMixin(Base):
         options = self.resilience.options
         self._poll = link.poll if options.peek else _silent
         if not self._session.due:
-            self._session = Session()
+            self._session = self._session_after_close()
         self._lost = None
         self._untouched = True
         self._opened = False
@@ -517,6 +525,8 @@ class ResilientDatabaseMixin(Base):
         try:
             if not link.lost():
                 sent = self._status() != IDLE
+                if not (sent or self._untouched or self.autocommit):
+                    self._note_ended()  # by the driver's own commit(), perhaps
                 super()._rollback()
                 if sent:
                     self._heard_at = monotonic()
@@ -543,12 +553,22 @@ class ResilientDatabaseMixin(Base):
             self._session.savepoint(sid)
 
     def _savepoint_rollback(self, sid: str) -> None:
-        self._as_savepoint(super()._savepoint_rollback, sid)
+        try:
+            self._as_savepoint(super()._savepoint_rollback, sid)
+        except Error:
+            # Else Django would mark the outer blocks for a rollback, which ends them silently. So
+            # whatever comes next raises TransactionLost, be it COMMIT.
+            if self._lost is None or self._lost.pinned_by:
+                raise
+            self._rolled_back = sid
+            return
         self._session.rolled_back_to(sid)
         if sid in self._savepoints:
             del self._savepoints[self._savepoints.index(sid) + 1 :]
 
     def _savepoint_commit(self, sid: str) -> None:
+        if self._lost is not None and self._rolled_back == sid:
+            return
         self._as_savepoint(super()._savepoint_commit, sid)
         if sid in self._savepoints:
             del self._savepoints[self._savepoints.index(sid) :]

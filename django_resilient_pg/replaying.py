@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Set
+from collections.abc import Collection, Set
+from typing import Any
 
-from django.db import close_old_connections, connections
+from django.db import connections
 from django.db.utils import Error
 from django.http import HttpRequest
+from django.utils.connection import ConnectionDoesNotExist
 
 from .decorators import marked
 from .drivers import Link
 from .errors import CommitOutcomeUnknown, ServerDown
 from .foreign import used
-from .losses import judge_error
+from .losses import chain_of, judge_error
 from .mixins import ResilientDatabaseMixin
 from .snapshots import Snapshot
 from .statements import Kind, Statement, analyse
@@ -30,17 +32,15 @@ def lost(error: BaseException | None) -> bool:
 
     Not if the outcome of a COMMIT is unknown: then nothing may be done again.
     """
-    for one in _chain(error):
-        if isinstance(one, CommitOutcomeUnknown):
-            return False
-        if getattr(one, "connection_lost", False):
-            return True
-    return False
+    chain = list(chain_of(error))
+    if any(isinstance(one, CommitOutcomeUnknown) for one in chain):
+        return False
+    return any(getattr(one, "connection_lost", False) for one in chain)
 
 
 def unreachable(error: BaseException | None) -> bool:
     """Whether an error means that the server could not be reached at all."""
-    for one in _chain(error):
+    for one in chain_of(error):
         if isinstance(one, CommitOutcomeUnknown):
             return False
         if isinstance(one, ServerDown):
@@ -50,28 +50,35 @@ def unreachable(error: BaseException | None) -> bool:
     return False
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        yield error
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
+def mark_of(request: HttpRequest, method: str | None) -> bool | None:
+    """Whether the request's view is marked for this method; ``None``: it is not."""
+    return marked(request.resolver_match.func if request.resolver_match else None, method)
 
 
-def may_ever(request: HttpRequest, methods: Collection[str]) -> bool:
-    """Whether the request's view and method allow it to be run again at all."""
-    view = request.resolver_match.func if request.resolver_match else None
-    mark = marked(view, request.method)
-    return request.method in methods if mark is None else mark
+def may_ever(request: HttpRequest, method: str | None, methods: Collection[str]) -> bool:
+    """Whether the request's view and method allow it to be run again at all.
+
+    Args:
+        request: its URL has been resolved.
+        method: that it came to its view with; the view may have set another.
+        methods: that may be run again without a mark.
+    """
+    mark = mark_of(request, method)
+    return method in methods if mark is None else mark
 
 
-def why_not(request: HttpRequest, unit: Unit, snapshot: Snapshot, methods: Collection[str]) -> str:
-    """Why a failed request must not be run again, or "" if it may be."""
-    if not may_ever(request, methods):
-        view = request.resolver_match.func if request.resolver_match else None
-        if marked(view, request.method) is False:
+def why_not(
+    request: HttpRequest,
+    unit: Unit,
+    snapshot: Snapshot,
+    method: str | None,
+    methods: Collection[str],
+) -> str:
+    """Why a failed request must not be run again, or "" if it may be; see :func:`may_ever`."""
+    if not may_ever(request, method, methods):
+        if mark_of(request, method) is False:
             return "its view is marked @not_replayable"
-        return f"its method is {request.method} and its view is not marked @replayable"
+        return f"its method is {method} and its view is not marked @replayable"
     if not snapshot.body_is_there():
         return "its body was a stream and is gone"
     if snapshot.session_was_saved():
@@ -84,7 +91,17 @@ def _open_transaction() -> str:
     for connection in connections.all(initialized_only=True):
         if connection.in_atomic_block:
             return f'it ran inside a transaction on "{connection.alias}" that it had not begun'
+        if _by_hand(connection):
+            return f'a transaction on "{connection.alias}" was begun without atomic()'
     return ""
+
+
+def _by_hand(connection: Any) -> bool:
+    """Whether a transaction may be open outside of atomic(): nobody knows who has begun it."""
+    lost = getattr(connection, "_lost", None)
+    if lost is not None and lost.pinned_by == "BEGIN":
+        return True
+    return connection.connection is not None and not connection.autocommit
 
 
 def why_lasting(unit: Unit, *, ask: bool = True) -> str:
@@ -126,10 +143,15 @@ def _why_texts(alias: str, texts: Set[str], *, ask: bool) -> str:
         return wrote
     functions = frozenset[str]().union(*(one.functions for one in statements))
     escapes = any("\\" in text for text in texts)
-    connection = connections[alias]
-    if not (functions or escapes) or not isinstance(connection, ResilientDatabaseMixin):
-        return ""
     cannot = f'the database "{alias}" cannot be asked what its reads called'
+    if not (functions or escapes):
+        return ""
+    try:
+        connection = connections[alias]
+    except ConnectionDoesNotExist:  # of a copy under another name, or "__no_db__"
+        return cannot
+    if not isinstance(connection, ResilientDatabaseMixin):
+        return ""
     if not ask:
         return cannot
     try:
@@ -164,15 +186,26 @@ def start_clean(unit: Unit) -> None:
     What a session held before ``unit`` began (the ``SET`` of an outer middleware) the next one is
     given again, or every statement on it raises.
     """
+    own = [
+        one
+        for one in connections.all(initialized_only=True)
+        if not (one.in_atomic_block or _by_hand(one))
+    ]
     held = [
-        (connection, connection._session.before(unit.budget))
-        for connection in connections.all(initialized_only=True)
-        if isinstance(connection, ResilientDatabaseMixin) and not connection.in_atomic_block
+        (one, one._session.before(unit.budget))
+        for one in own
+        if isinstance(one, ResilientDatabaseMixin)
     ]
     for connection, before in held:
         if before is not connection._session:
-            connection.close()  # the request has changed it
-    close_old_connections()
+            # The request has changed it.
+            if connection._pooled and connection._link is not None:
+                connection._link.close()  # or the pool would hand it out as it is
+            connection.close()
+    for one in own:
+        # Not the others, whatever their age: middlewares above may hold locks on them.
+        if one.connection is not None and one.errors_occurred and not one.is_usable():
+            one.close()
     for connection, before in held:
         if connection.connection is None:
             connection._session = before.gone()

@@ -183,6 +183,13 @@ class Session:
         """What was set in the transaction is as it was."""
         self.pending, self._marks = [], {}
 
+    def closed(self, units: tuple[object, ...]) -> Session:
+        """A new session in place of this one, which knows what was held before these units."""
+        after, held = Session(), (self.pinned_by, dict(self.settings))
+        after._units = units
+        after._before = {unit: self._before.get(unit, held) for unit in units}
+        return after
+
     def before(self, unit: object) -> Session:
         """What was held when this unit of work began; the session itself if it changed nothing."""
         held = self._before.get(unit)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from django.core.files.uploadedfile import InMemoryUploadedFile
 from django.db.models import Model
+from django.db.models.base import ModelState
 from django.http import HttpRequest
 from django.utils.datastructures import ImmutableList
 from django.utils.functional import LazyObject
@@ -18,16 +19,20 @@ _CONTAINERS: Final = frozenset({dict, list, set})
 _PLAIN: Final = frozenset({str, bool, int, type(None)})
 _FORM: Final = ("_post", "_files", "_read_started", "_upload_handlers")
 _CACHE: Final = "_session_cache"
+# Of the server, and large: what these hold is not looked into.
+_FLAT: Final = frozenset({"META", "scope"})
+_OBJECTS: Final = (LazyObject, Model, ModelState)
 
 #: A container, or an object by its attributes, and what it held.
 Kept = tuple[Any, Any]
 
 
 class Snapshot:
-    """Attributes, session and messages of a request. Taken for every request, so it is shallow.
+    """Attributes, session and messages of a request. Taken for every request.
 
     Attributes are bound again as they were. What they hold is put back where it is a dict, a list,
-    a set, a lazy object (``request.user``) or a model instance; of other objects only the binding.
+    a set, a lazy object (``request.user``) or a model instance, and what these hold of the kind; of
+    other objects only the binding.
     """
 
     def __init__(self, request: HttpRequest) -> None:
@@ -35,14 +40,18 @@ class Snapshot:
         self._attributes = attributes = dict(request.__dict__)
         self._session_key = _session_key(attributes)
         self._kept: list[Kept] = []
+        seen: set[int] = set()
         for name, value in attributes.items():
             kind = type(value)
             if kind in _PLAIN or name in {"session", "environ"}:  # environ is META once more
                 continue
-            if kind in _CONTAINERS:
+            if name in _FLAT:
                 self._kept.append((value, value.copy()))
-            elif name == "_messages" or isinstance(value, (LazyObject, Model)):
-                self._kept += _of_object(value)
+            elif name == "_messages" or kind in _CONTAINERS or isinstance(value, _OBJECTS):
+                self._kept += _held_by(value, seen)
+                for one in getattr(value, "storages", ()) if name == "_messages" else ():
+                    self._kept += _held_by(one, seen)
+        self._form: dict[str, Any] = {}
         self._session = _of_session(attributes.get("session"))
 
     def keep_form(self) -> None:
@@ -53,15 +62,18 @@ class Snapshot:
         now = self._request.__dict__
         parsed = isinstance(now.get("_upload_handlers"), ImmutableList) and "_files" in now
         if parsed and all(isinstance(one, InMemoryUploadedFile) for one in self._files(now)):
-            self._attributes.update({name: now[name] for name in _FORM if name in now})
+            self._form = {name: now[name] for name in _FORM if name in now} | _copied(now)
 
     def body_is_there(self) -> bool:
         """Whether what has been read of the body can be read again."""
         now = self._request.__dict__
         if "_body" in now or not now.get("_read_started"):
             return True
-        kept = "_files" in self._attributes
-        return kept and not any(one.closed for one in self._files(self._attributes))
+        before = self._attributes | self._form
+        files = self._files(before)
+        kept = "_files" in before
+        in_memory = all(isinstance(one, InMemoryUploadedFile) for one in files)
+        return kept and in_memory and not any(one.closed for one in files)
 
     def session_was_saved(self) -> bool:
         """Whether the attempt gave the session another key: its store has changed then.
@@ -76,6 +88,8 @@ class Snapshot:
         body = now.get("_body")
         now.clear()
         now.update(self._attributes)
+        if self._form:
+            now.update(self._form | _copied(self._form))
         for value, before in self._kept:
             _put_back(value, before)
         if self._session:
@@ -83,6 +97,8 @@ class Snapshot:
             _put_back(self._attributes["session"], _with_own_cache(self._session))
         if body is not None:
             now.update(_body=body, _stream=io.BytesIO(body))
+            for name in ("_post", "_files"):
+                now.pop(name, None)  # parsed again
         for one in self._files(now):
             one.seek(0)
 
@@ -90,6 +106,13 @@ class Snapshot:
     def _files(attributes: dict[str, Any]) -> list[Any]:
         files = attributes.get("_files")
         return [] if files is None else [one for _, every in files.lists() for one in every]
+
+
+def _copied(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Copies of a parsed form, which its view may change."""
+    form, files = attributes["_post"].copy(), attributes["_files"].copy()
+    form._mutable = False
+    return {"_post": form, "_files": files}
 
 
 def _session_key(attributes: dict[str, Any]) -> object:
@@ -105,15 +128,17 @@ def _put_back(value: Any, before: Any) -> None:
         target.update(before)
 
 
-def _of_object(value: Any) -> Iterator[Kept]:
-    """Its attributes, their containers, what a lazy object stands for, and inner storages."""
-    before = dict(value.__dict__)
+def _held_by(value: Any, seen: set[int]) -> Iterator[Kept]:
+    """What a container or an object holds, and what those in it do."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    before = value.copy() if type(value) in _CONTAINERS else dict(value.__dict__)
     yield value, before
-    yield from ((one, one.copy()) for one in before.values() if type(one) in _CONTAINERS)
-    if isinstance(before.get("_wrapped"), Model):
-        yield from _of_object(before["_wrapped"])
-    for one in before.get("storages", ()):  # of messages
-        yield from _of_object(one)
+    for one in before.values() if isinstance(before, dict) else before:
+        kind = type(one)
+        if kind not in _PLAIN and (kind in _CONTAINERS or isinstance(one, _OBJECTS)):
+            yield from _held_by(one, seen)
 
 
 def _of_session(session: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
+from django.db import connections
 
 _END: Final = object()
 
@@ -22,25 +23,33 @@ def is_open(response: Any) -> bool:
     )
 
 
-def begin(response: Any) -> None:
+def begin(response: Any) -> bool:
     """Make the first chunk. Raises what the application's own iterator raises.
 
     An asynchronous iterator is left alone: without ASGI, Django makes a list of it at the end.
+
+    Returns:
+        Whether it is in the middle of a transaction now, which goes on with the next chunk.
     """
     if response.is_async:
-        return
+        return False
+    before = _in_transactions()
     chunks: Iterator[bytes] = iter(response.streaming_content)
     _put_back(response, next(chunks, _END), chunks)
+    return not _in_transactions() <= before
 
 
-async def begin_async(response: Any) -> None:
-    """As :func:`begin`, for both kinds of iterators."""
-    if response.is_async:
-        more = aiter(response.streaming_content)
-        response.streaming_content = _rest(await anext(more, _END), more)
-        return
-    chunks: Iterator[bytes] = iter(response.streaming_content)
-    _put_back(response, await sync_to_async(lambda: next(chunks, _END))(), chunks)
+async def begin_async(response: Any) -> bool:
+    """As :func:`begin`, for both kinds of iterators; an asynchronous one is in no transaction."""
+    if not response.is_async:
+        return await sync_to_async(begin)(response)
+    more = aiter(response.streaming_content)
+    response.streaming_content = _rest(await anext(more, _END), more)
+    return False
+
+
+def _in_transactions() -> set[str]:
+    return {one.alias for one in connections.all(initialized_only=True) if one.in_atomic_block}
 
 
 def _put_back(response: Any, first: Any, chunks: Iterator[bytes]) -> None:

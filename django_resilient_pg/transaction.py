@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, ParamSpec, TypeVar, overload
 
+from asgiref.sync import iscoroutinefunction
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.transaction import atomic
-from django.db.utils import Error
 
 from . import foreign
 from .connecting import spending
-from .losses import sqlstate_of
+from .errors import CommitOutcomeUnknown
+from .losses import chain_of, sqlstate_of
 from .mixins import ResilientDatabaseMixin
+from .replacing import lost_error
 from .resilience import logger
 from .retry import BUDGET, Budget, backoff
 from .units import UNDER_WAY, UNIT, Unit, around
@@ -48,6 +51,7 @@ class _RetryAtomic:
     function does outside of the database it does again.
 
     Raises:
+        TypeError: the function is a coroutine or generator function.
         RuntimeError: inside another atomic block, which would own the transaction (not under
             Django's ``TestCase``), or while autocommit is off.
         CommitOutcomeUnknown: COMMIT was lost and nobody can say what became of it.
@@ -64,6 +68,8 @@ class _RetryAtomic:
         return self._wrap(options, function)
 
     def _wrap(self, options: dict[str, Any], function: Callable[P, T]) -> Callable[P, T]:
+        _refuse_what_runs_later(function)
+
         @functools.wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
             return self.run(functools.partial(function, *args, **kwargs), **options)
@@ -80,6 +86,7 @@ class _RetryAtomic:
         conflicts: bool = True,
     ) -> T:
         """Run ``function`` now; see the class."""
+        _refuse_what_runs_later(function)
         connection: Any = connections[using]
         if connection.in_atomic_block:
             if not connection.atomic_blocks[-1]._from_testcase:
@@ -96,6 +103,27 @@ class _RetryAtomic:
             )
         _refuse_without_autocommit(connection)
         return _Attempts(connection, conflicts, retries, deadline).run(function)
+
+
+def _refuse_what_runs_later(function: Callable[..., Any]) -> None:
+    """Of a coroutine or generator function nothing would run before the transaction is over."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    kinds = (iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
+    if any(kind(function) for kind in kinds):
+        name = getattr(function, "__qualname__", type(function).__name__)
+        raise TypeError(
+            f"retry_atomic cannot run {name}(), whose body runs after the call; give it a plain"
+            " function, under asyncio by sync_to_async(retry_atomic(function))."
+        )
+
+
+def _lost_with_its_transaction(error: Exception) -> bool:
+    """Whether an error tells of a lost transaction, by itself or by what caused it."""
+    chain = list(chain_of(error))
+    if any(isinstance(one, CommitOutcomeUnknown) for one in chain):
+        return False
+    return any(getattr(one, "transaction_lost", False) for one in chain)
 
 
 def _refuse_without_autocommit(db: ResilientDatabaseMixin) -> None:
@@ -119,22 +147,34 @@ def _shared(budget: Budget) -> Iterator[None]:
 
 
 @contextmanager
-def _counting(budget: Budget) -> Iterator[Unit]:
+def _counting(budget: Budget) -> Iterator[list[Unit]]:
     """Count what takes effect on whatever alias, as the middleware does for a request.
 
-    A request around it counts it too, and stays what session state is counted for.
+    A request around it counts it too, and stays what session state is counted for. The last unit of
+    the list is that of the run under way.
     """
     foreign.watch_from_now()
     parent = around()
-    unit = Unit(budget if parent is None else parent.budget, parent)
-    token = UNIT.set(unit)
-    UNDER_WAY.append(unit)
+    units = [Unit(budget if parent is None else parent.budget, parent)]
+    token = UNIT.set(units[0])
+    UNDER_WAY.append(units[0])
     try:
-        yield unit
+        yield units
     finally:
-        unit.ended = True
-        UNDER_WAY.remove(unit)
+        units[-1].ended = True
+        UNDER_WAY.remove(units[-1])
         UNIT.reset(token)
+
+
+def _begin_next(units: list[Unit]) -> None:
+    """From now on it is another run's unit that counts; threads of the last one may still be at it.
+
+    Whatever they do from now on raises AttemptAbandoned.
+    """
+    units.append(units[-1].again())
+    UNIT.set(units[-1])
+    UNDER_WAY.append(units[-1])
+    UNDER_WAY.remove(units[-2])
 
 
 @contextmanager
@@ -183,33 +223,42 @@ class _Attempts:
             with (
                 spending(db, seconds=self._deadline) as budget,
                 _shared(budget),
-                _counting(budget) as unit,
+                _counting(budget) as units,
                 _open_elsewhere(db),
             ):
                 for attempt in range(1, self._retries + 1):
                     try:
                         with atomic(using=db.alias, durable=True):
-                            return function()
-                    except Error as error:
-                        pause = self._pause(error, attempt, unit)
-                        if pause is None or pause >= budget.remaining():
+                            return self._whole(function())
+                    except Exception as error:
+                        pause = self._pause(error, attempt, units[-1], budget)
+                        if pause is None:
                             raise
+                    _begin_next(units)
                     time.sleep(pause)
                 with atomic(using=db.alias, durable=True):
-                    return function()
+                    return self._whole(function())
         finally:
             db._in_unit, db._ask_outcome, db._committed = before
 
-    def _pause(self, error: Error, attempt: int, unit: Unit) -> float | None:
+    def _whole(self, result: T) -> T:
+        """Raise if the function has passed over the loss of its transaction."""
+        if (error := lost_error(self._db)) is not None:
+            raise error
+        return result
+
+    def _pause(self, error: Exception, attempt: int, unit: Unit, budget: Budget) -> float | None:
         """Seconds to wait before running it again; ``None``: it must not be."""
         options = self._db.resilience.options
-        if getattr(error, "transaction_lost", False):
+        if _lost_with_its_transaction(error):
             pause = 0.0
         elif self._conflicts and sqlstate_of(error) in _CONFLICTS:
             pause = backoff(
                 attempt, base=options.backoff, most=options.max_backoff, random=random.random
             )
         else:
+            return None
+        if pause >= budget.remaining():
             return None
         if why := self._why_not(unit):
             error.add_note(f"The function was not run again: {why}.")
@@ -232,7 +281,12 @@ class _Attempts:
             return "its transaction had been committed by then, or may have been"
         from .replaying import why_lasting, why_open  # with what is needed for requests
 
-        return why_lasting(unit) or why_open(_with_transactions(self._db))
+        unit.count_sending()
+        counted = unit.counted()
+        why = why_lasting(unit) or why_open(_with_transactions(self._db))
+        if not why and not unit.abandon(counted):
+            return "tasks or threads that it has started are still at work"
+        return why
 
 
 retry_atomic = _RetryAtomic()

@@ -157,10 +157,10 @@ class Unit:
 
     def _refusal(self, alias: str) -> AttemptAbandoned:
         message = (
-            "The attempt at the request that this belongs to has lost a connection and is made"
-            f' again, so nothing more is done on "{alias}" for it; have the view wait for all tasks'
-            " and threads that it starts, or start what outlives the request in a context of its"
-            " own (contextvars.Context())."
+            "The attempt at a request or a function under retry_atomic that this belongs to failed"
+            f' and is made again, so nothing more is done on "{alias}" for it; wait there for all'
+            " tasks and threads that it starts, or start what outlives it in a context of its own"
+            " (contextvars.Context())."
         )
         # Once: a task that lives on may go on asking, and keep the errors to itself.
         if not self._told:

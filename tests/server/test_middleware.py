@@ -296,6 +296,7 @@ def test_inside_a_test_case_nothing_is_run_again(caplog: pytest.LogCaptureFixtur
         Customer.objects.count()
         assert send("/reading/").status_code == 500
         assert runs == ["reading"]
+        transaction.set_rollback(True)  # as TestCase does
     assert "inside a transaction" in caplog.text
 
 

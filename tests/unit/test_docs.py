@@ -496,7 +496,7 @@ def test_the_reasons_that_are_quoted_are_the_middlewares_own() -> None:
     request = RequestFactory().post("/")
     request.resolver_match = None
     methods = request_settings.METHODS.default
-    reasons = [why_lasting(unit), why_not(request, unit, Snapshot(request), methods)]
+    reasons = [why_lasting(unit), why_not(request, unit, Snapshot(request), "POST", methods)]
     quoted = [words(block) for block in blocks(UNITS, "text")]
     for reason in reasons:
         assert any(f"The request was not run again: {reason}." in block for block in quoted), reason
