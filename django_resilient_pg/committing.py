@@ -52,6 +52,7 @@ def gone_before_commit(db: ResilientDatabaseMixin, link: Link) -> bool:
     if not empty and not (db._lost is None and _only_read(db, link)):
         error = transaction_lost(db)
         db._transaction_over()
+        give_up(db, Lost(reason_of(link), ""))  # a second commit() must not succeed
         raise error
     db._transaction_over()
     return True
@@ -131,6 +132,9 @@ def has_committed(
         return True
     db._note_committed()  # it may have: also if the application swallows what follows
     db._transaction_over()
+    db._split = True  # what else is tried before rollback() is told that it may have taken effect
+    if db._lost is None:
+        give_up(db, Lost(loss.reason, ""))
     xid = None if marked is None or marked.xid is None else int(marked.xid)
     message = notes.commit_unknown(db.alias, loss.reason, xid)
     raise CommitOutcomeUnknown(message, alias=db.alias, xid=xid) from error

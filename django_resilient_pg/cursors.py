@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 FRESH: Final = 0.0005
 _RENEWALS: Final = 3  # cursors asked of an engine that passes over the loss of its session
 _COPIES: Final = frozenset({"copy", "copy_expert", "copy_from", "copy_to", "stream"})
+_GIVEN: Final = ("arraysize", "row_factory")  # to a driver's cursor, by who wants its rows so
 _WRAPPED: Final = CursorWrapper.WRAP_ERROR_ATTRS
 
 
@@ -136,6 +138,11 @@ class ResilientCursorMixin:
             result = send(sql, params)
         except BaseException as error:
             result = self._failed(error, send, sql, params, untouched, status, many)
+        if many and hasattr(params, "__len__") and not len(params):
+            self._note_nothing(untouched)
+            if unit is not None:
+                unit.end(self)
+            return result
         db._heard_at = db._seen_at = monotonic()
         db._note_effect(sql)
         db._note_session(sql, params, many=True)
@@ -186,12 +193,25 @@ class ResilientCursorMixin:
             # Imported at the first failure: what heals costs nothing where nothing is wrong.
             from .recovery import Call, Recovery
 
-            return Recovery(self.db, Call(self, *call)).after(translated)
+            try:
+                return Recovery(self.db, Call(self, *call)).after(translated)
+            except Error:
+                self.db._note_left(call[1], many=True in call[5:])
+                raise
+            except BaseException:
+                self.db._note_effect(call[1])
+                self.db._interrupted()
+                raise
         except BaseException:
             self.db._note_effect(call[1])  # it may have one: it is not known how far it came
             self._note_unsent(*call)
             self.db._interrupted()
             raise
+
+    def _note_nothing(self, untouched: bool) -> None:
+        """Of no rows nothing was sent but, by psycopg 3, BEGIN."""
+        if untouched and not self.db._split:
+            self.db._untouched, self.db._opened = True, self.db._status() == IN_TRANSACTION
 
     def _note_unsent(self, *call: Any) -> None:
         """A first statement that the driver refused has left the transaction as it was."""
@@ -207,6 +227,9 @@ class ResilientCursorMixin:
             # The outermost cursor(): other engines set their session up there.
             fresh = db._cursor(self.name) if self.name else db.cursor()
             if db._link is not None:
+                for name in _GIVEN:
+                    if hasattr(self.cursor, name):
+                        setattr(fresh.cursor, name, getattr(self.cursor, name))
                 with contextlib.suppress(Error, db.Database.Error):
                     self.cursor.close()
                 self.cursor, self._link = fresh.cursor, db._link
@@ -217,12 +240,16 @@ class ResilientCursorMixin:
         )
 
     def __getattr__(self, attr: str) -> Any:
-        if attr in _COPIES:
-            self._before_copy()
-            return self._copying(attr, getattr(self.cursor, attr))
         # As Django's, without calling it: every fetch comes through here.
         found = getattr(self.cursor, attr)
+        if attr in _COPIES:
+            return partial(self._copy, attr)  # whether there is one may be all that is asked
         return self.db.wrap_database_errors(found) if attr in _WRAPPED else found
+
+    def _copy(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        self._before_copy()
+        # Of the present connection: the look may have replaced it.
+        return self._copying(name, getattr(self.cursor, name))(*args, **kwargs)
 
     def _copying(self, name: str, send: Callable[..., Any]) -> Any:
         """The driver's way to copy, which notes when it was over."""
@@ -232,6 +259,7 @@ class ResilientCursorMixin:
 
     def _before_copy(self) -> None:
         """What goes past ``execute()`` is looked at before, and counts as a write."""
+        self.db._note_by_hand(self.db._status())
         if self._link is self.db._link and self.db._status() == IDLE:
             self._look()
         self.db._untouched = False

@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Final, cast
 IDLE: Final = 0
 ACTIVE: Final = 1
 IN_TRANSACTION: Final = 2
+FAILED: Final = 3
 UNKNOWN: Final = 4
 
 # More rounds than any server has to say at once; a peer that never stops talking cannot keep
@@ -163,7 +164,7 @@ class Link:
 
     def characteristics(self) -> dict[str, object]:
         """Transaction characteristics the application may have set on the driver's object."""
-        names = ("isolation_level", "read_only", "readonly", "deferrable")
+        names = ("autocommit", "isolation_level", "read_only", "readonly", "deferrable")
         return {name: getattr(self.connection, name, None) for name in names}
 
     def adopt(self, characteristics: Mapping[str, object]) -> None:
@@ -318,8 +319,11 @@ class Psycopg2Link(Link):
             timer = threading.Timer(timeout, _shut_down, [own])
             timer.daemon = True
             timer.start()
+            idle = self.status() == IDLE
             try:
                 self.ask("SELECT 1")
+                if idle and self.status() != IDLE:
+                    self.connection.rollback()
             except self.connection.Error:
                 return False
             finally:

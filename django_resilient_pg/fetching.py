@@ -22,13 +22,14 @@ from .watching import note_loss
 class Fetching(Recovery):
     """One server-side cursor's way back. Made when a fetch has failed."""
 
-    def after_fetch(self, error: Error, rows: int, *, held: bool) -> None:
+    def after_fetch(self, error: Error, rows: int, *, held: bool, moved: bool = False) -> None:
         """Open the cursor again if it was lost before its first row.
 
         Args:
             error: of the fetch.
             rows: how many were delivered.
             held: the cursor depends on no transaction (WITH HOLD).
+            moved: it was scrolled.
 
         Raises:
             Error: ``error``, with a note saying why not.
@@ -40,6 +41,8 @@ class Fetching(Recovery):
         if not verdict.lost or self._link is None or (replaced and not self._link.dropped):
             raise error
         why = "" if held else "its transaction was lost"
+        if moved:
+            why = "it had been scrolled"
         if rows:
             why = notes.delivered(alias, rows)
         if replaced:

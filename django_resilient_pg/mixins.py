@@ -61,8 +61,14 @@ else:
     Base = object
 
 
+_TRACES = ("set", "listen", "temp", "prepare", "declare")
 # Among the texts of a transaction: something of which there is no text.
 _RAW = object()
+
+
+def _last(savepoints: list[str], sid: str) -> int:
+    """Where a savepoint is; clean_savepoints() has Django use names again."""
+    return len(savepoints) - 1 - savepoints[::-1].index(sid)
 
 
 def _unbound() -> int:
@@ -98,6 +104,8 @@ class ResilientDatabaseMixin(Base):
         self._opened = False  # by a savepoint, and untouched so far
         self._split = False  # a text has ended the transaction inside its block
         self._savepoints: list[str] = []
+        self._by_hand = False  # in autocommit, a transaction was seen that a text had begun
+        self._hooks_due = 0  # of run_on_commit: those of transactions that were committed
         self._saving = False
         self._rolled_back = ""  # the savepoint of a lost transaction that Django is done with
         # The texts a transaction has run, so that one that only read is known as such.
@@ -258,7 +266,7 @@ class ResilientDatabaseMixin(Base):
             self._session = self._session_after_close()
         self._lost = None
         self._untouched = True
-        self._opened = False
+        self._opened = self._by_hand = False
         self._savepoints = []
         self._ran = set()
         self._ask_outcome = options.commit_outcome or self._in_unit
@@ -330,7 +338,11 @@ class ResilientDatabaseMixin(Base):
             self._bind()
         assert self._link is not None
         status = self._status()
+        self._note_by_hand(status)
+        self._note_if_ended()
         if status == IN_TRANSACTION:
+            if self._untouched and not self._opened:
+                self._note_raw()
             return self._link.ping(self.resilience.options.ping_timeout)
         if status not in {IDLE, UNKNOWN}:
             # A failed transaction answers nothing but ROLLBACK; TestCase counts on this.
@@ -364,6 +376,25 @@ class ResilientDatabaseMixin(Base):
         if analyse(text_of(sql), standard_strings=standard).kind is Kind.UNREPEATABLE:
             self._note_effect(sql)
 
+    def _note_left(self, sql: object, *, many: bool) -> None:
+        """Pin a living session in which a statement that failed may have left something.
+
+        Locks it took before; what the first of several statements, or of many rows, has set.
+        """
+        if self._connecting or self._link is None or self._link.lost():
+            return
+        from .session import text_of
+        from .statements import Kind, analyse
+
+        text = text_of(sql)
+        lowered = text.lower()
+        if "advisory" in lowered:
+            self._session.pin("an advisory lock, perhaps, in a statement that failed")
+        elif any(trace in lowered for trace in _TRACES) and (
+            many or analyse(text).kind is Kind.UNREPEATABLE
+        ):
+            self._session.pin("a setting, perhaps, in a statement that failed half-way")
+
     def _note_end(self, sql: object, status: int) -> None:
         """Remember that a text has ended the transaction inside its block, or may have: COMMIT.
 
@@ -382,6 +413,16 @@ class ResilientDatabaseMixin(Base):
             self._split = True
             self._note_lasting()
             self._session.controlled()
+
+    def _note_by_hand(self, status: int) -> None:
+        """Remember a transaction that BEGIN as text has opened: of a dead connection none shows."""
+        if status != UNKNOWN:
+            self._by_hand = self.autocommit and status != IDLE
+
+    def _note_if_ended(self) -> None:
+        """Notice that the driver has ended the transaction and no statement came after it."""
+        if not (self.autocommit or self._untouched) and self._status() == IDLE:
+            self._note_ended()
 
     def _note_raw(self) -> None:
         """Remember that the open transaction was begun past Django's cursors."""
@@ -409,7 +450,9 @@ class ResilientDatabaseMixin(Base):
             return
         if not (self.autocommit or self._saving):
             self._note_end(sql, self._status())
-        if many or (self.autocommit and self._status() != IDLE):
+        # Within transaction() of psycopg 3 its end is the driver's, and not known here.
+        nested = getattr(self.connection, "_num_transactions", 0)
+        if many or nested or (self.autocommit and self._status() != IDLE):
             where = Where.UNCLEAR
         else:
             where = Where.AUTOCOMMIT if self.autocommit else Where.TRANSACTION
@@ -455,8 +498,12 @@ class ResilientDatabaseMixin(Base):
             super()._commit()
             self._note_committed()
             return
-        if self._untouched and not self._opened and self._status() == IN_TRANSACTION:
-            self._note_raw()
+        status = self._status()
+        if status == IN_TRANSACTION:
+            if self._untouched and not self._opened:
+                self._note_raw()
+        elif status == IDLE and not (self._untouched or self.autocommit):
+            self._note_ended()
         # A loss seen before COMMIT is sent is certain, not "outcome unknown".
         if (
             self._lost is not None
@@ -470,6 +517,7 @@ class ResilientDatabaseMixin(Base):
             from .committing import gone_before_commit
 
             if gone_before_commit(self, link):
+                self._hooks_due = len(self.run_on_commit)
                 self._note_committed()
                 return
         if self._session.pending and self._status() != IN_TRANSACTION:
@@ -486,8 +534,14 @@ class ResilientDatabaseMixin(Base):
 
             if not has_committed(self, link, error, marked):
                 raise
-        if self._opened or not self._untouched:  # else the driver had nothing to send
+        except BaseException:
+            self._note_committed()  # it may have
+            self._interrupted()
+            raise
+        # Else the driver had nothing to send.
+        if not self.autocommit and (self._opened or not self._untouched):
             self._heard_at = self._seen_at = monotonic()
+        self._hooks_due = len(self.run_on_commit)
         if UNDER_WAY:
             self._note_committed()
         if self._session.pending:
@@ -524,9 +578,8 @@ class ResilientDatabaseMixin(Base):
             return
         try:
             if not link.lost():
+                self._note_if_ended()
                 sent = self._status() != IDLE
-                if not (sent or self._untouched or self.autocommit):
-                    self._note_ended()  # by the driver's own commit(), perhaps
                 super()._rollback()
                 if sent:
                     self._heard_at = monotonic()
@@ -564,14 +617,14 @@ class ResilientDatabaseMixin(Base):
             return
         self._session.rolled_back_to(sid)
         if sid in self._savepoints:
-            del self._savepoints[self._savepoints.index(sid) + 1 :]
+            del self._savepoints[_last(self._savepoints, sid) + 1 :]
 
     def _savepoint_commit(self, sid: str) -> None:
         if self._lost is not None and self._rolled_back == sid:
             return
         self._as_savepoint(super()._savepoint_commit, sid)
         if sid in self._savepoints:
-            del self._savepoints[self._savepoints.index(sid) :]
+            del self._savepoints[_last(self._savepoints, sid) :]
 
     def _as_savepoint(self, run: Callable[[str], None], sid: str) -> None:
         """Run a savepoint statement: by itself it leaves a transaction untouched."""

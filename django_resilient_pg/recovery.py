@@ -6,7 +6,7 @@ Off the healthy path by construction: nothing here runs unless an error came out
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, ValuesView
 from contextlib import nullcontext
 from dataclasses import dataclass
 from time import monotonic
@@ -17,7 +17,7 @@ from django.db.utils import Error
 from . import notes, roles, signals
 from .bucket import BUCKET
 from .connecting import deadline, pause, spending
-from .drivers import IN_TRANSACTION, Link
+from .drivers import FAILED, IN_TRANSACTION, Link
 from .errors import ServerDown, SessionLost
 from .losses import Loss, judge_error, sqlstate_of
 from .replacing import abandon, drop, replace, restore_savepoints
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 # SQLSTATE of a write refused inside READ ONLY (PostgreSQL manual, appendix A).
 _READ_ONLY = "25006"
+# PQtransactionStatus of a transaction under way, a failed one too.
+_OPEN = frozenset({IN_TRANSACTION, FAILED})
 # The verdict's rule for a read that a standby cancelled (see reasons.TABLE).
 _CANCELLED = "cancelled by recovery"
 
@@ -64,7 +66,15 @@ class Call:
     def statement(self, link: Link) -> Statement:
         """What its text says, read by the rules of the server it is sent to."""
         standard = link.parameter("standard_conforming_strings") != "off"
-        return analyse(text_of(self.sql), standard_strings=standard)
+        found = analyse(text_of(self.sql), standard_strings=standard)
+        return dataclasses.replace(found, kind=Kind.UNREPEATABLE) if self._has_text() else found
+
+    def _has_text(self) -> bool:
+        """Whether a parameter is itself text of the statement: psycopg2's ``AsIs``."""
+        values = self.params.values() if isinstance(self.params, Mapping) else self.params
+        if not isinstance(values, (list, tuple, ValuesView)):
+            return False  # rows that may be made as they are asked for
+        return any(type(value).__name__ == "AsIs" for value in values)
 
 
 class NotAgain(Exception):
@@ -150,10 +160,14 @@ class Recovery:
         db, call = self._db, self._call
         if db._thread_sharing_count:
             return Decision(None, "the connection is shared between threads")
+        # The application may have set the driver's own: then each statement has committed.
+        own_autocommit = bool(self._link.connection.autocommit)
+        if own_autocommit and not db.autocommit:
+            db._note_ended()
         at = Circumstances(
             autocommit=db.autocommit,
-            untouched=call.untouched,
-            raw_transaction=db.autocommit and call.status == IN_TRANSACTION,
+            untouched=call.untouched and not own_autocommit,
+            raw_transaction=db.autocommit and (call.status in _OPEN or not own_autocommit),
             repeatable=not isinstance(call.params, Iterator),
             savepoint=db._saving,
             pinned_by=db._session.pinned_by,
@@ -239,6 +253,9 @@ class Recovery:
                 if sqlstate_of(error) == _READ_ONLY:
                     raise NotAgain("it writes (the server refused it as a read)") from error
             raise
+        except BaseException:
+            link.close()  # it is left in BEGIN READ ONLY
+            raise
         self._end(link)
         return result
 
@@ -261,7 +278,7 @@ class Recovery:
 
     def _give_up(self, error: Error, loss: Loss, why: str) -> NoReturn:
         db = self._db
-        raw = db.autocommit and self._call.status == IN_TRANSACTION
+        raw = db.autocommit and self._call.status in _OPEN
         abandon(db, loss.reason, raw_transaction=raw)
         limits = db.resilience.limits
         # The server has rolled it back: retry_atomic may run it again as a whole.

@@ -73,10 +73,10 @@ def replace(db: ResilientDatabaseMixin, reason: Reason | None, idle: float) -> N
     finally:
         atomic.restore(db)
     assert db._link is not None
-    db._link.adopt(characteristics)
     if not autocommit:
         db._set_autocommit(False)
         db.autocommit = False
+    db._link.adopt(characteristics)
     _announce_replaced(db, reason, idle, monotonic() - began)
 
 
@@ -153,7 +153,7 @@ def abandon_interrupted(db: ResilientDatabaseMixin) -> None:
 def leave_lost_transaction(db: ResilientDatabaseMixin) -> None:
     """Turn autocommit on without the connection, which the next statement makes anew."""
     db.validate_no_atomic_block()
-    hooks, due = db.run_on_commit, db.run_commit_hooks_on_set_autocommit_on
+    hooks, due = db.run_on_commit[: db._hooks_due], db.run_commit_hooks_on_set_autocommit_on
     drop(db)
     db.autocommit, db._split = True, False
     if due:

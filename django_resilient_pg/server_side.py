@@ -21,6 +21,8 @@ class ServerSideMixin:
     _last: tuple[Any, Any] = ("", None)
     # Counted here: psycopg2's rownumber starts again with every batch (measured).
     _delivered = 0
+    #: Scrolled: where it stands, no other cursor does.
+    _moved = False
     #: Depends on no transaction: the drivers open it WITH HOLD in autocommit.
     _held = False
     #: PQtransactionStatus after it was opened in autocommit.
@@ -30,6 +32,7 @@ class ServerSideMixin:
         result = super()._execute(sql, params)  # type: ignore[misc]
         db = self.db
         self._delivered = 0
+        self._moved = False
         self._status = db._status() if db.autocommit else IDLE  # else after a BEGIN sent as text
         self._held = db.autocommit and self._status == IDLE
         db._open_cursors.add(self)
@@ -48,11 +51,18 @@ class ServerSideMixin:
             from .recovery import Call
 
             call = Call(cast(Any, self), self._send, *self._last, False, self._status)
-            Fetching(db, call).after_fetch(error, self._delivered, held=self._held)
+            Fetching(db, call).after_fetch(
+                error, self._delivered, held=self._held, moved=self._moved
+            )
             return self._fetch(method, *args)
         if self._link is db._link:
             db._heard_at = db._seen_at = monotonic()
         return rows
+
+    def scroll(self, *args: Any, **kwargs: Any) -> Any:
+        """As the driver's."""
+        self._moved = True
+        return self.cursor.scroll(*args, **kwargs)
 
     def held_by(self, link: Any) -> bool:
         """Whether it would be lost with this connection."""

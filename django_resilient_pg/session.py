@@ -227,9 +227,8 @@ def _remember(text: str) -> None:
 def text_of(sql: object, driver: Any = None) -> str:
     """The text of what is not a str: bytes, or a driver's composed SQL.
 
-    What cannot be put into text without ``driver`` (psycopg2's composed SQL) is read through its
-    representation, which shows every literal word of it: never used to decide that something may
-    run again.
+    Of what cannot be put into text without ``driver`` (psycopg2's composed SQL) every word is
+    there, but no name and no value.
     """
     if isinstance(sql, bytes):
         return sql.decode("utf-8", "replace")
@@ -238,5 +237,16 @@ def text_of(sql: object, driver: Any = None) -> str:
         return str(sql)
     try:
         return str(as_string(driver))
-    except Exception:  # psycopg2 needs a connection to quote; its words are in the repr
-        return repr(sql)
+    except Exception:
+        return _words(sql)
+
+
+def _words(sql: Any) -> str:
+    """What composed SQL says but for its names and values: psycopg2 quotes by a connection only."""
+    kinds = {kind.__name__ for kind in type(sql).__mro__}
+    inside = getattr(sql, "_wrapped", None) or getattr(sql, "_obj", None)  # psycopg2, psycopg
+    if "Composed" in kinds:
+        return "".join(map(_words, inside or ()))
+    if "SQL" in kinds:
+        return str(inside)
+    return ' "x" ' if "Identifier" in kinds else " '' "

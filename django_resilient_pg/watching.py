@@ -16,7 +16,7 @@ from .drivers import IDLE, UNKNOWN, Link
 from .facts import Path
 from .liveness import Vital, inspect
 from .losses import Loss, reason_of, sqlstate_of
-from .replacing import Lost, give_up, lost_error, replace
+from .replacing import Lost, give_up, lost_error, replace, restore_savepoints
 from .resilience import logger
 from .verdicts import Reason, Verdict
 
@@ -47,11 +47,14 @@ def look_closer(db: ResilientDatabaseMixin, status: int, now: float) -> None:
     idle = now - db._heard_at
     reason = reason_of(link) if vital is Vital.LOST else None
     begun = not db.autocommit and status != IDLE and not db._untouched
-    if db._session.pinned_by or begun:
-        pinned_by = "" if begun else db._session.pinned_by
+    by_hand = db._by_hand and db.autocommit and status != IDLE
+    if db._session.pinned_by or begun or by_hand:
+        pinned_by = "" if begun else db._session.pinned_by or "BEGIN"
         give_up(db, Lost(reason or Reason.UNKNOWN, pinned_by))
         look_closer(db, status, now)
+    savepoints = [] if db.autocommit else list(db._savepoints)
     replace(db, reason, idle)
+    restore_savepoints(db, savepoints)
 
 
 def inspect_connection(db: ResilientDatabaseMixin, now: float) -> Vital:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from tests.engines import Connections
+from testproject.postgres import Server
+from tests.engines import RESILIENT, Connections
+from tests.server.scenarios import DATABASE, Stage, lay_out
 from tests.server.tls import TlsServer
 
 
@@ -30,3 +33,25 @@ def tls_connections(tls_server: TlsServer) -> Iterator[Connections]:
     connections = Connections(tls_server)
     yield connections
     connections.close()
+
+
+@pytest.fixture(scope="module")
+def database(server: Server) -> Iterator[str]:
+    """The database of the scenarios; use ``stage_of``."""
+    server.create_database(DATABASE)
+    yield DATABASE
+    server.drop_database(DATABASE)
+
+
+@pytest.fixture
+def stage_of(server: Server, database: str, make_connection: Connections) -> Callable[..., Stage]:
+    """Make a stage with a fresh connection under an alias of its own."""
+    lay_out(server, database)
+
+    def make(engine: str = RESILIENT, **given: Any) -> Stage:
+        connection = make_connection(engine, database=database, CONN_MAX_AGE=None, **given)
+        stage = Stage(server, connection, database)
+        stage.run("SELECT 1")
+        return stage
+
+    return make

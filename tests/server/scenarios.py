@@ -20,6 +20,7 @@ from tests.engines import backend_pid, killed_midway
 
 Connection = BaseDatabaseWrapper
 
+DATABASE = "promise"
 TABLE = "promise"
 SCHEMA = [
     """DROP SCHEMA IF EXISTS public CASCADE""",

@@ -13,31 +13,8 @@ from django.db import DataError, Error, OperationalError, connections, transacti
 
 from django_resilient_pg.errors import CommitOutcomeUnknown, SessionLost, TransactionLost
 from testproject.postgres import Server
-from tests.engines import RESILIENT, STOCK, Connections
-from tests.server.scenarios import SURVIVED, TABLE, Stage, differs, lay_out
-
-DATABASE = "promise"
-
-
-@pytest.fixture(scope="module")
-def database(server: Server) -> Iterator[str]:
-    server.create_database(DATABASE)
-    yield DATABASE
-    server.drop_database(DATABASE)
-
-
-@pytest.fixture
-def stage_of(server: Server, database: str, make_connection: Connections) -> Callable[..., Stage]:
-    """Make a stage with a fresh connection under an alias of its own."""
-    lay_out(server, database)
-
-    def make(engine: str = RESILIENT, **given: Any) -> Stage:
-        connection = make_connection(engine, database=database, CONN_MAX_AGE=None, **given)
-        stage = Stage(server, connection, database)
-        stage.run("SELECT 1")
-        return stage
-
-    return make
+from tests.engines import STOCK
+from tests.server.scenarios import DATABASE, SURVIVED, TABLE, Stage, differs
 
 
 @pytest.mark.parametrize("name", SURVIVED)

@@ -1,0 +1,605 @@
+"""The promise beyond plain statements: the driver's own means, odd cursors, text transactions."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import Error, transaction
+
+from django_resilient_pg.errors import SessionLost
+from django_resilient_pg.transaction import retry_atomic
+from testproject.postgres import Server
+from tests.engines import DRIVER, RESILIENT, Connections, backend_pid
+from tests.server.scenarios import TABLE, Stage
+
+Stages = Callable[..., Stage]
+PG3 = DRIVER == "psycopg"
+ANY_ERROR = Exception
+
+
+def known_lost(stage: Stage) -> None:
+    """End the session and let the driver find out without an error."""
+    stage.kill()
+    assert not stage.connection.is_usable()
+
+
+@pytest.mark.parametrize("composed", [False, True])
+def test_composed_several_statements_first_in_atomic(composed: bool, stage_of: Stages) -> None:
+    sql: Any = importlib.import_module(f"{DRIVER}.sql")
+    stage = stage_of()
+    text: Any = f"INSERT INTO {TABLE} (value) SELECT current_user; COMMIT; SELECT pg_sleep(1)"
+    if composed:
+        text = sql.SQL(
+            "INSERT INTO {} (value) SELECT current_user; COMMIT; SELECT pg_sleep(1)"
+        ).format(sql.Identifier(TABLE))
+    with contextlib.suppress(Error), stage.killed_midway(), stage.atomic():
+        stage.run(text)
+    assert len(stage.rows()) == 1, stage.rows()
+
+
+def test_hooks_of_a_lost_transaction_do_not_run(stage_of: Stages) -> None:
+    stage = stage_of()
+    connection, ran = stage.connection, []
+    connection.set_autocommit(False)
+    with pytest.raises(Error):
+        try:
+            with stage.atomic():
+                stage.insert("a")
+                connection.on_commit(lambda: ran.append("a"))
+            connection.commit()
+            with stage.atomic():
+                stage.insert("b")
+                connection.on_commit(lambda: ran.append("b"))
+                stage.kill()
+                stage.insert("c")
+            connection.commit()
+        finally:
+            connection.set_autocommit(True)
+    assert stage.rows() == ["a"]
+    assert "b" not in ran
+
+
+def test_a_write_under_the_drivers_autocommit_is_not_first_in_a_transaction(
+    stage_of: Stages,
+) -> None:
+    stage = stage_of()
+    with contextlib.suppress(Error), stage.killed_midway(), stage.atomic():
+        stage.connection.connection.autocommit = True
+        stage.run(f"INSERT INTO {TABLE} (value) SELECT 'x' FROM pg_sleep(1)")
+        pytest.fail("was run again")
+
+
+def test_the_drivers_autocommit_is_kept(stage_of: Stages) -> None:
+    stage = stage_of()
+    raw = stage.connection.connection
+    raw.autocommit = False
+    stage.kill()
+    with contextlib.suppress(Error):
+        stage.run("SELECT 1")
+        stage.insert("x")
+        stage.connection.connection.rollback()
+    assert stage.rows() == []
+
+
+def test_a_scrolled_cursor_is_not_opened_again_at_its_start(stage_of: Stages) -> None:
+    stage = stage_of()
+    with stage.connection.chunked_cursor() as cursor:
+        cursor.execute("SELECT g FROM generate_series(0, 99) AS g")
+        cursor.scroll(50)
+        stage.kill()
+        try:
+            row = cursor.fetchone()
+        except Error:
+            return
+    assert row == (50,)
+
+
+@pytest.mark.parametrize("name", ["copy", "copy_expert"])
+def test_asking_for_copy_touches_nothing(name: str, stage_of: Stages) -> None:
+    stage = stage_of()
+    with stage.atomic(), stage.connection.cursor() as cursor:
+        hasattr(cursor, name)
+        with stage.killed_midway():
+            cursor.execute(f"INSERT INTO {TABLE} (value) SELECT 'x' FROM pg_sleep(1)")
+    assert stage.rows() == ["x"]
+
+
+@pytest.mark.psycopg3
+@pytest.mark.parametrize(
+    "sql", ["SELECT pg_advisory_lock(7)", "SELECT set_config('app.tenant', '7', false)"]
+)
+def test_what_is_streamed_is_noted_too(sql: str, stage_of: Stages) -> None:
+    stage = stage_of()
+    with stage.connection.cursor() as cursor:
+        list(cursor.stream(sql))
+    stage.kill()
+    if "lock" in sql:
+        with pytest.raises(Error):
+            stage.run("SELECT 1")
+    else:
+        try:
+            found = stage.run("SELECT current_setting('app.tenant', true)")
+        except SessionLost:
+            return
+        assert found == [("7",)]
+
+
+def test_executemany_of_nothing_leaves_a_transaction_untouched(stage_of: Stages) -> None:
+    stage = stage_of()
+    with stage.killed_midway(), stage.atomic(), stage.connection.cursor() as cursor:
+        cursor.executemany(f"INSERT INTO {TABLE} (value) VALUES (%s)", [])
+        cursor.execute(f"INSERT INTO {TABLE} (value) SELECT 'x' FROM pg_sleep(1)")
+    assert stage.rows() == ["x"]
+
+
+def test_executemany_of_nothing_does_not_split(stage_of: Stages, server: Server) -> None:
+    stage = stage_of()
+    attempts = []
+
+    def work() -> None:
+        attempts.append(1)
+        with stage.connection.cursor() as cursor:
+            cursor.executemany(f"INSERT INTO {TABLE} (value) VALUES (%s)", [])
+            cursor.execute(f"INSERT INTO {TABLE} (value) VALUES ('x')")
+            if len(attempts) == 1:
+                stage.kill()
+            cursor.execute(f"INSERT INTO {TABLE} (value) VALUES ('y')")
+
+    retry_atomic.run(work, using=stage.connection.alias)
+    assert stage.rows() == ["x", "y"]
+
+
+class SoftTimeLimit(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def alarm(seconds: float) -> Any:
+    def on_alarm(*_: Any) -> None:
+        raise SoftTimeLimit
+
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_interrupted_while_it_runs_again(stage_of: Stages) -> None:
+    stage = stage_of()
+    with pytest.raises(SoftTimeLimit), alarm(1.0), stage.killed_midway():
+        stage.run("SELECT 1, pg_sleep(1.5)")
+    assert stage.run("SELECT 5") == [(5,)]
+    stage.insert("x")
+    assert stage.rows() == ["x"]
+
+
+def test_interrupted_while_a_first_statement_runs_again(stage_of: Stages) -> None:
+    stage = stage_of()
+    with pytest.raises(SoftTimeLimit), alarm(1.0), stage.killed_midway(), stage.atomic():
+        stage.run("SELECT 1, pg_sleep(1.5)")
+    assert stage.run("SELECT 5") == [(5,)]
+    stage.insert("x")
+    assert stage.rows() == ["x"]
+
+
+def test_a_ping_does_not_begin_a_transaction(stage_of: Stages) -> None:
+    stage = stage_of(ping_after=0.05)
+    with stage.killed_midway(), stage.atomic():
+        time.sleep(0.3)
+        stage.run(f"INSERT INTO {TABLE} (value) SELECT 'x' FROM pg_sleep(1)")
+    assert stage.rows() == ["x"]
+
+
+def test_after_a_copy_lost_in_a_transaction_by_hand_nothing_runs_outside_of_it(
+    stage_of: Stages,
+) -> None:
+    stage = stage_of()
+    with stage.connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute(f"INSERT INTO {TABLE} (value) VALUES ('a')")
+        stage.kill()
+        with pytest.raises(ANY_ERROR):
+            if PG3:
+                with cursor.copy(f"COPY {TABLE} (value) FROM STDIN") as copy:
+                    copy.write("c\n")
+            else:
+                cursor.copy_expert(f"COPY {TABLE} (value) FROM STDIN", io.StringIO("c\n"))
+        with contextlib.suppress(Error):
+            cursor.execute(f"INSERT INTO {TABLE} (value) VALUES ('b')")
+    assert stage.rows() == []
+
+
+def test_is_usable_in_a_transaction_by_hand(stage_of: Stages) -> None:
+    stage = stage_of()
+    stage.run("BEGIN")
+    stage.insert("a")
+    known_lost(stage)
+    with contextlib.suppress(Error):
+        stage.insert("b")
+    assert stage.rows() == []
+
+
+def test_a_raw_write_is_not_forgotten(stage_of: Stages) -> None:
+    stage = stage_of()
+    with contextlib.suppress(Error), stage.atomic():
+        stage.connection.connection.cursor().execute(f"INSERT INTO {TABLE} (value) VALUES ('a')")
+        known_lost(stage)
+        stage.insert("b")
+    assert stage.rows() in ([], ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["commit", pytest.param("transaction", marks=pytest.mark.psycopg3), "commit then error"],
+)
+def test_a_setting_that_the_driver_has_committed(how: str, stage_of: Stages) -> None:
+    stage = stage_of()
+    raw = stage.connection.connection
+    with contextlib.suppress(ZeroDivisionError), stage.atomic():
+        with raw.transaction() if how == "transaction" else contextlib.nullcontext():
+            stage.run("SET app.tenant = '7'")
+        if how != "transaction":
+            raw.commit()
+        if "error" in how:
+            raise ZeroDivisionError
+    assert stage.run("SELECT current_setting('app.tenant', true)") == [("7",)]
+    stage.kill()
+    try:
+        found = stage.run("SELECT current_setting('app.tenant', true)")
+    except SessionLost:
+        return
+    assert found == [("7",)]
+
+
+def test_what_the_driver_has_committed_is_not_done_again(
+    stage_of: Stages,
+) -> None:
+    stage, other = stage_of(), stage_of()
+    calls = []
+
+    def work() -> None:
+        calls.append(1)
+        with other.atomic():
+            other.insert("a")
+            other.connection.connection.commit()
+            with stage.killed_midway() if len(calls) == 1 else contextlib.nullcontext():
+                stage.run("SELECT 1")
+                stage.run("SELECT pg_sleep(1)" if len(calls) == 1 else "SELECT 2")
+
+    with contextlib.suppress(Error):
+        retry_atomic.run(work, using=stage.connection.alias)
+    assert len(stage.rows()) == 1
+
+
+def test_committed_by_the_driver_then_lost_in_copy(stage_of: Stages) -> None:
+    stage = stage_of()
+    calls = []
+
+    def work() -> None:
+        calls.append(1)
+        stage.insert("a")
+        stage.connection.connection.commit()
+        if len(calls) == 1:
+            known_lost(stage)
+        stage.run("SELECT 2")
+
+    with contextlib.suppress(Error):
+        retry_atomic.run(work, using=stage.connection.alias)
+    assert stage.rows() == ["a"]
+
+
+@pytest.mark.parametrize("midway", [False, True])
+def test_what_was_set_on_the_drivers_object(midway: bool, stage_of: Stages) -> None:
+    stage = stage_of()
+    raw = stage.connection.connection
+    if PG3:
+        from psycopg import IsolationLevel
+
+        raw.isolation_level = IsolationLevel.SERIALIZABLE
+        raw.read_only = True
+    else:
+        extensions: Any = importlib.import_module("psycopg2.extensions")
+        stage.connection.set_autocommit(False)
+        raw.set_session(isolation_level=extensions.ISOLATION_LEVEL_SERIALIZABLE, readonly=True)
+        stage.connection.set_autocommit(True)
+    with stage.atomic():
+        assert stage.run("SHOW transaction_isolation") == [("serializable",)]
+        assert stage.run("SHOW transaction_read_only") == [("on",)]
+    if not midway:
+        stage.kill()
+    with stage.killed_midway() if midway else contextlib.nullcontext(), stage.atomic():
+        stage.run("SELECT pg_sleep(1)" if midway else "SELECT 1")
+        assert stage.run("SHOW transaction_isolation") == [("serializable",)]
+        assert stage.run("SHOW transaction_read_only") == [("on",)]
+
+
+def test_savepoints_are_restored_also_where_the_loss_is_known(stage_of: Stages) -> None:
+    stage = stage_of()
+    with stage.atomic(), stage.atomic():
+        known_lost(stage)
+        stage.insert("a")
+    assert stage.rows() == ["a"]
+
+
+@pytest.mark.psycopg3
+@pytest.mark.parametrize("second", ["SELECT 1", f"INSERT INTO {TABLE} (value) VALUES ('b')"])
+def test_pipeline(second: str, stage_of: Stages) -> None:
+    stage = stage_of()
+    failed = None
+    try:
+        with stage.connection.connection.pipeline(), stage.connection.cursor() as cursor:
+            cursor.execute(f"INSERT INTO {TABLE} (value) VALUES ('a')")
+            stage.kill()
+            cursor.execute(second)
+    except Exception as error:
+        failed = error
+    assert failed is not None or "a" in stage.rows()
+    if "INSERT" in second and failed is not None:
+        assert "b" not in stage.rows()
+    assert stage.run("SELECT 5") == [(5,)]
+
+
+@pytest.mark.psycopg2
+def test_executemany_that_failed_after_a_setting(stage_of: Stages) -> None:
+    stage = stage_of()
+    with pytest.raises(Error), stage.connection.cursor() as cursor:
+        cursor.executemany(
+            "SELECT set_config('app.tenant', %s, false), 1 / %s", [["7", 1], ["8", 0]]
+        )
+    assert stage.run("SELECT current_setting('app.tenant', true)") == [("7",)]
+    stage.kill()
+    try:
+        found = stage.run("SELECT current_setting('app.tenant', true)")
+    except SessionLost:
+        return
+    assert found == [("7",)]
+
+
+def test_several_statements_that_failed_after_a_setting(stage_of: Stages) -> None:
+    stage = stage_of()
+    with pytest.raises(Error):
+        stage.run("SET app.tenant = '7'; COMMIT; SELECT 1/0")
+    assert stage.run("SELECT current_setting('app.tenant', true)") == [("7",)]
+    stage.kill()
+    try:
+        found = stage.run("SELECT current_setting('app.tenant', true)")
+    except SessionLost:
+        return
+    assert found == [("7",)]
+
+
+def test_a_lock_taken_by_a_statement_that_failed(stage_of: Stages) -> None:
+    stage = stage_of()
+    with pytest.raises(Error):
+        stage.run("SELECT pg_advisory_lock(g), 1 / (2 - g) FROM generate_series(1, 2) AS g")
+    assert stage.run("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(2,)] or 1
+    stage.kill()
+    with pytest.raises(SessionLost):
+        stage.run("SELECT 1")
+
+
+@pytest.mark.psycopg3
+def test_a_row_factory(stage_of: Stages) -> None:
+    from psycopg.rows import dict_row
+
+    stage = stage_of()
+    with stage.connection.cursor() as cursor:
+        cursor.cursor.row_factory = dict_row
+        stage.kill()
+        cursor.execute("SELECT 1 AS a")
+        assert cursor.fetchone() == {"a": 1}
+
+
+@pytest.mark.parametrize("during", [False, True])
+def test_a_second_commit_does_not_succeed(during: bool, stage_of: Stages) -> None:
+    stage = stage_of()
+    connection: Any = stage.connection
+    connection.set_autocommit(False)
+    try:
+        stage.insert("a")
+        stage.kill()
+        if during:
+            connection._poll = lambda _: ()
+        with pytest.raises(Error):
+            connection.commit()
+        with pytest.raises(Error):
+            connection.commit()
+    finally:
+        connection.rollback()
+        connection.set_autocommit(True)
+
+
+def test_clean_savepoints(stage_of: Stages) -> None:
+    stage = stage_of()
+    connection: Any = stage.connection
+    with stage.killed_midway(), stage.atomic():
+        one = connection.savepoint()
+        two = connection.savepoint()
+        connection.clean_savepoints()
+        again = connection.savepoint()
+        assert again == one
+        connection.savepoint_rollback(again)
+        stage.run(f"INSERT INTO {TABLE} (value) SELECT 'x' FROM pg_sleep(1)")
+        connection.savepoint_commit(two)
+    assert stage.rows() == ["x"]
+
+
+@pytest.mark.parametrize("sql", ["SELECT 1"])
+def test_a_failed_transaction_by_hand(sql: str, stage_of: Stages) -> None:
+    stage = stage_of()
+    stage.run("BEGIN")
+    stage.insert("a")
+    with pytest.raises(Error):
+        stage.run("SELECT 1/0")
+    stage.kill()
+    with contextlib.suppress(Error):
+        stage.run(sql)
+    with contextlib.suppress(Error):
+        stage.insert("b")
+    assert stage.rows() == []
+
+
+def test_a_connection_without_a_database(stage_of: Stages) -> None:
+    stage = stage_of()
+
+    def work() -> None:
+        with stage.connection._nodb_cursor() as cursor:
+            cursor.execute("SELECT 1")
+        stage.run("SELECT 1")
+        with stage.killed_midway():
+            stage.run("SELECT pg_sleep(1)")
+
+    with pytest.raises(Error):
+        retry_atomic.run(work, using=stage.connection.alias, retries=1)
+
+
+def test_commit_in_autocommit_is_no_sign_of_life(stage_of: Stages) -> None:
+    stage = stage_of()
+    connection: Any = stage.connection
+    before = connection._heard_at
+    connection.commit()
+    assert connection._heard_at == before
+
+
+def test_executemany_of_nothing_is_no_sign_of_life(stage_of: Stages) -> None:
+    stage = stage_of()
+    connection: Any = stage.connection
+    before = connection._heard_at
+    with connection.cursor() as cursor:
+        cursor.executemany(f"INSERT INTO {TABLE} (value) VALUES (%s)", [])
+    if not PG3:  # which sends a Sync
+        assert connection._heard_at == before
+
+
+def test_interrupted_in_commit(stage_of: Stages, server: Server) -> None:
+    stage = stage_of()
+    for sql in (
+        "CREATE FUNCTION slow_check() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN PERFORM pg_sleep(1.5); RETURN NULL; END $$",
+        f"CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON {TABLE} DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION slow_check()",
+    ):
+        server.execute(sql, database=stage.database)
+    with pytest.raises(ANY_ERROR), alarm(0.5), stage.atomic():
+        stage.insert("a")
+    server.execute(f"DROP TRIGGER slow ON {TABLE}", database=stage.database)
+    assert stage.run("SELECT 5") == [(5,)]
+    with stage.atomic():
+        stage.insert("x")
+    assert "x" in stage.rows()
+    assert stage.connection.get_autocommit()
+
+
+@pytest.mark.psycopg3
+def test_interrupted_in_a_stream(stage_of: Stages) -> None:
+    stage = stage_of()
+    with pytest.raises(SoftTimeLimit), alarm(0.5), stage.connection.cursor() as cursor:
+        list(cursor.stream("SELECT pg_sleep(2)"))
+    assert stage.run("SELECT 5") == [(5,)]
+
+
+def test_doubled(own_server: Server, own_connections: Connections) -> None:
+    """A session ended while it waits for a standby has committed."""
+    import threading
+
+    own_server.create_database("doubled")
+    own_server.execute("CREATE TABLE t (x text)", database="doubled")
+    own_server.execute("GRANT ALL ON t TO app", database="doubled")
+    connection = own_connections(RESILIENT, database="doubled", CONN_MAX_AGE=None)
+    connection.ensure_connection()
+    own_server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    own_server.execute("SELECT pg_reload_conf()")
+    time.sleep(0.3)
+    pid = backend_pid(connection)
+
+    def watch() -> None:
+        for _ in range(500):
+            if own_server.execute(
+                f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'SyncRep'"
+            ):
+                own_server.execute(f"SELECT pg_terminate_backend({pid})")
+                break
+            time.sleep(0.01)
+        time.sleep(0.5)
+        own_server.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        own_server.execute("SELECT pg_reload_conf()")
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    with contextlib.suppress(Error), transaction.atomic(using=connection.alias):
+        connection.connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("INSERT INTO t VALUES ('x')")
+    thread.join()
+    assert own_server.execute("SELECT x FROM t", database="doubled") == [("x",)]
+
+
+@pytest.mark.psycopg3
+def test_a_setting_that_the_driver_has_rolled_back(stage_of: Stages) -> None:
+    stage = stage_of()
+    with stage.atomic():
+        stage.run("SELECT 1")
+        raw: Any = stage.connection.connection
+        with contextlib.suppress(ZeroDivisionError), raw.transaction():
+            stage.run("SET app.tenant = '7'")
+            raise ZeroDivisionError
+    before = stage.run("SELECT coalesce(current_setting('app.tenant', true), '')")
+    stage.kill()
+    try:
+        after = stage.run("SELECT coalesce(current_setting('app.tenant', true), '')")
+    except SessionLost:
+        return
+    assert after == before
+
+
+@pytest.mark.psycopg2
+def test_the_connection_as_a_context_manager(stage_of: Stages) -> None:
+    stage = stage_of()
+    with stage.atomic(), stage.connection.connection:
+        stage.run("SET app.tenant = '7'")
+    assert stage.run("SELECT current_setting('app.tenant', true)") == [("7",)]
+    stage.kill()
+    try:
+        found = stage.run("SELECT current_setting('app.tenant', true)")
+    except SessionLost:
+        return
+    assert found == [("7",)]
+
+
+@pytest.mark.psycopg2
+def test_a_parameter_that_is_text(stage_of: Stages) -> None:
+    extensions: Any = importlib.import_module("psycopg2.extensions")
+    stage = stage_of()
+    with contextlib.suppress(Error), stage.killed_midway(), stage.atomic():
+        stage.run(
+            f"INSERT INTO {TABLE} (value) SELECT %s",
+            [extensions.AsIs("current_user; COMMIT; SELECT pg_sleep(1)")],
+        )
+    assert len(stage.rows()) == 1
+
+
+def test_a_lost_transaction_that_was_left_says_nothing_of_the_next(stage_of: Stages) -> None:
+    stage = stage_of()
+    connection = stage.connection
+    connection.set_autocommit(False)
+    stage.insert("a")
+    connection.connection.commit()
+    stage.insert("b")
+    known_lost(stage)
+    connection.set_autocommit(True)
+    connection.set_autocommit(False)
+    with stage.killed_midway():
+        stage.run(f"INSERT INTO {TABLE} (value) SELECT 'x' FROM pg_sleep(1)")
+    connection.commit()
+    connection.set_autocommit(True)
+    assert stage.rows() == ["a", "x"]
