@@ -7,7 +7,6 @@ from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
@@ -24,6 +23,7 @@ from ...diagnosis.refusals import sentence
 from ...diagnosis.shares import share_of
 from ...diagnosis.survey import Survey
 from ...diagnosis.waiting import wait_for
+from ...loading import load
 
 _LOGIN = 10.0
 _OTHERS = {"mysql", "oracle", "sqlite3", "spatialite"}
@@ -131,11 +131,11 @@ class Command(BaseCommand):
     @staticmethod
     def _vendor(alias: str) -> str:
         """What cannot be loaded is told by its survey, unless it cannot be PostgreSQL anyway."""
-        try:
-            return connections[alias].vendor
-        except (ImportError, ImproperlyConfigured):
-            name = str(connections.settings[alias]["ENGINE"]).rpartition(".")[2]
-            return name if name in _OTHERS else "postgresql"
+        wrapper, _ = load(alias)
+        if wrapper is not None:
+            return str(getattr(wrapper, "vendor", "unknown"))
+        name = str(connections.settings[alias]["ENGINE"]).rpartition(".")[2]
+        return name if name in _OTHERS else "postgresql"
 
     def _inspect(self, alias: str) -> Inspection:
         seen, options = self._survey(alias), self._options
