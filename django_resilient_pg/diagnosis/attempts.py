@@ -56,7 +56,7 @@ class Connector:
         """Connect, with these parameters changed (None: taken out), in autocommit."""
         params = self._parameters()
         self._secrets.update(str(params[name]) for name in _SECRETS if params.get(name))
-        self._secrets.update(secrets(params.values()))
+        self._secrets.update(secrets([*params, *params.values()]))
         self._known.update(str(params.get(name)) for name in ("user", "dbname", "host"))
         merged = {**params, **changes}
         given = {name: value for name, value in merged.items() if value is not None}
