@@ -16,7 +16,7 @@ def settings(trip: Trip) -> str:
     """Nothing is sent yet."""
     target = trip.target
     if target.problems:
-        raise Stopped(" ".join(target.problems), "Correct this in DATABASES.", False)
+        raise Stopped(" ".join(target.problems), target.advice, False)
     hosts = ", ".join(map(str, target.hosts))
     return (
         f'{hosts}, database "{target.database}" as "{target.user}", '

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .lookup import Lookup, system_user
+from .numbers import NAMES, Value, whole, wrong
 from .pasted import NOT_SHOWN, host_slip, slip
 
 #: From no protection to full protection.
@@ -20,6 +21,7 @@ MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-fu
 SYSTEM: Final = "system"
 
 _PORT: Final = 5432
+_NOTHING: Final = ("", NOT_SHOWN)  # the latter is told of already
 # As the settings call them; the others are called as libpq does.
 _KEYS: Final = {"host": "HOST", "port": "PORT", "user": "USER", "dbname": "NAME"}
 
@@ -68,6 +70,7 @@ class Target:
         home: the folder in which libpq looks for ``.postgresql/root.crt``.
         sources: (name, where its value comes from) for everything set anywhere.
         problems: what is wrong with the settings before anything is sent, as sentences.
+        garbled: the names of those that should be whole numbers and are not.
     """
 
     alias: str
@@ -86,6 +89,7 @@ class Target:
     home: str = ""
     sources: tuple[tuple[str, str], ...] = ()
     problems: tuple[str, ...] = ()
+    garbled: tuple[str, ...] = ()
 
     @property
     def direct(self) -> bool:
@@ -113,6 +117,13 @@ class Target:
         """What to check the server's certificate against: a file's path or :data:`SYSTEM`."""
         return self.root_file or SYSTEM
 
+    @property
+    def advice(self) -> str:
+        """What to do about the problems."""
+        places = {place for _, place in self.sources} - {"DATABASES"}
+        elsewhere = any(f"(from {place})" in each for each in self.problems for place in places)
+        return "Correct it there." if elsewhere else "Correct this entry of DATABASES."
+
     def source(self, name: str) -> str:
         """Where the value of a libpq parameter comes from."""
         return dict(self.sources).get(name, "libpq's default")
@@ -133,6 +144,10 @@ def target(alias: str, params: Mapping[str, object], environ: Mapping[str, str])
     problems.extend(_service_problems(given))
     user = given.text("user", system_user())
     hosts = _hosts(given, problems)
+    numbers = _numbers(given)
+    unix = bool(hosts) and all(host.unix for host in hosts)
+    garbled = dict(wrong(numbers, unix=unix))
+    problems.extend(garbled.values())
     sslrootcert = given.text("sslrootcert")
     usual = "verify-full" if sslrootcert == SYSTEM else "prefer"
     return Target(
@@ -148,12 +163,13 @@ def target(alias: str, params: Mapping[str, object], environ: Mapping[str, str])
             given, "sslnegotiation", "postgres", ("postgres", "direct"), problems
         ),
         require_auth=given.text("require_auth"),
-        connect_timeout=_seconds(given, problems),
+        connect_timeout=_seconds(numbers),
         target_session_attrs=given.text("target_session_attrs", "any"),
         service=given.service,
         home=environ.get("HOME") or os.path.expanduser("~"),
         sources=tuple(given.sources.items()),
         problems=tuple(problems),
+        garbled=tuple(garbled),
     )
 
 
@@ -171,11 +187,11 @@ class _Safe(Lookup):
         return self._shown(name, super().text(name, default))
 
     def _shown(self, name: str, value: str) -> str:
-        key = _KEYS.get(name, name)
-        wrong = (host_slip if name in {"host", "hostaddr"} else slip)(key, value)
-        if not wrong:
+        key = _KEYS.get(name, name) + self.place(name)
+        told = (host_slip if name in {"host", "hostaddr"} else slip)(key, value)
+        if not told:
             return value
-        self._problems.append(wrong)
+        self._problems.append(told)
         return NOT_SHOWN
 
 
@@ -183,8 +199,8 @@ def _service_problems(given: Lookup) -> list[str]:
     if given.service in {"", NOT_SHOWN} or given.section:
         return []
     return [
-        f'The service "{given.service}" is in no service file: add it to ~/.pg_service.conf or '
-        "to the file that the environment variable PGSERVICEFILE names."
+        f'The service "{given.service}"{given.place("service")} is in no service file: add it to '
+        "~/.pg_service.conf or to the file that the environment variable PGSERVICEFILE names."
     ]
 
 
@@ -195,10 +211,14 @@ def _hosts(given: Lookup, problems: list[str]) -> tuple[Host, ...]:
         return ()
     count = len(addresses) if addresses != [""] else len(names)
     if names != [""] and len(names) != count:
-        problems.append(f"{len(names)} host names do not fit {count} addresses (hostaddr).")
+        told = f"{len(names)} host names{given.place('host')} do not fit {count} addresses"
+        problems.append(f"{told} (hostaddr{given.place('hostaddr')}).")
     elif len(ports) not in {1, count}:
-        problems.append(f"{len(ports)} ports do not fit {count} hosts: give one, or one for each.")
-    problems.extend([_port_problem(port) for port in ports if port and not _is_port(port)][:1])
+        told = f"{len(ports)} ports{given.place('port')} do not fit {count} hosts"
+        problems.append(f"{told}{given.place('host')}: give one, or one for each.")
+    place = given.place("port")
+    wrong_ports = [port for port in ports if port and not _is_port(port)]
+    problems.extend(_port_problem(port, place) for port in wrong_ports[:1])
     if problems:
         return ()
     return tuple(
@@ -211,10 +231,10 @@ def _hosts(given: Lookup, problems: list[str]) -> tuple[Host, ...]:
     )
 
 
-def _port_problem(port: str) -> str:
+def _port_problem(port: str, place: str) -> str:
     """A slip of the finger is short; what is longer may be a password in the wrong place."""
     shown = f'The port "{port}"' if len(port) < 7 and port.isalnum() else "PORT"
-    return f"{shown} is not a number from 1 to 65535."
+    return f"{shown}{place} is not a number from 1 to 65535."
 
 
 def _is_port(text: str) -> bool:
@@ -238,14 +258,13 @@ def _choice(
     return default
 
 
-def _seconds(given: Lookup, problems: list[str]) -> float | None:
+def _numbers(given: Lookup) -> dict[str, Value]:
+    """What is set of the parameters that are whole numbers."""
+    told = ((name, given.text(name)) for name in NAMES)
+    return {name: Value(text, given.place(name)) for name, text in told if text not in _NOTHING}
+
+
+def _seconds(numbers: Mapping[str, Value]) -> float | None:
     """``connect_timeout``; libpq takes 0 and less for no limit."""
-    text = given.text("connect_timeout", "0").strip()
-    if text == NOT_SHOWN:
-        return None
-    try:
-        seconds = int(text)
-    except ValueError:
-        problems.append(f'connect_timeout is "{text}": libpq takes whole seconds, for example 5.')
-        return None
-    return float(seconds) if seconds > 0 else None
+    seconds = whole(numbers["connect_timeout"].text) if "connect_timeout" in numbers else None
+    return float(seconds) if seconds is not None and seconds > 0 else None

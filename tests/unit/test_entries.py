@@ -12,10 +12,11 @@ from django.db import connections
 from django.test import override_settings
 
 from django_resilient_pg.checks import check_databases, check_settings
-from django_resilient_pg.diagnosis.findings import Level
+from django_resilient_pg.diagnosis.findings import PREFIX, Level, findings
 from django_resilient_pg.diagnosis.gathering import from_settings
 from django_resilient_pg.diagnosis.inspection import Inspection
 from django_resilient_pg.diagnosis.schema import document
+from django_resilient_pg.diagnosis.survey import Survey
 from django_resilient_pg.middleware_checks import MIDDLEWARE, check_middleware
 from django_resilient_pg.serving_checks import check_credentials
 from tests.engines import RESILIENT, STOCK, Connections
@@ -165,6 +166,31 @@ def test_an_alias_that_cannot_be_loaded_keeps_no_check_from_the_others(
 
 def test_no_name_of_an_option_can_give_a_password_away(enter: Any) -> None:
     enter(STOCK, OPTIONS={"postgres://u:much-too-secret@h/db": 1, "password=much-too-secret": 2})
-    told = json.dumps(document([Inspection.of(from_settings(ALIAS))], Level.ERROR))
+    told = json.dumps(schema(from_settings(ALIAS)))
     assert "much-too-secret" not in told
     assert "(not shown)" in told
+
+
+@ENGINES
+@pytest.mark.parametrize(
+    ("options", "without"),
+    [
+        ({"keepalives": True}, {"W101", "W102", "W106"}),
+        ({"tcp_user_timeout": "30s"}, {"W102", "W106"}),
+        ({"connect_timeout": "5s"}, {"W109"}),
+    ],
+)
+def test_what_is_no_number_is_not_called_unset(
+    enter: Any, engine: str, options: dict[str, Any], without: set[str]
+) -> None:
+    enter(engine, OPTIONS=options)
+    found = {one.id.removeprefix(PREFIX): one for one in findings(from_settings(ALIAS))}
+    assert not without & set(found)
+    ((name, value),) = options.items()
+    assert f'{name} is "{value}": libpq takes' in found["E002"].message
+    assert found["E002"].hint == "Correct this entry of DATABASES."
+    assert "Unix" not in str(schema(from_settings(ALIAS)))
+
+
+def schema(known: Survey) -> dict[str, Any]:
+    return document([Inspection.of(known)], Level.ERROR)
