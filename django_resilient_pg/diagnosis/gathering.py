@@ -105,9 +105,10 @@ def survey(alias: str, timeout: float = TIMEOUT) -> Survey:
         connect,
         timeout,
         primary=bool(known.options.primary),
+        assume_role=wrapper.settings_dict["OPTIONS"].get("assume_role") or "",
         examine=lambda link: _examine(known.target, connect, link, timeout, seen),
     )
-    found = replace(known, walk=way, server=seen.get("server"))
+    found = replace(known, walk=way, target=way.target, server=seen.get("server"))
     behind = way.facts is not None and way.facts.path is Path.POOLER
     pooler = seen.get("pooler", _NOT_LOOKED_AT) if behind else None
     return replace(found, pooler=pooler, limits=_limits(wrapper, found))

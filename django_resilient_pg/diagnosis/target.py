@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from .lookup import Lookup, system_user
@@ -123,6 +123,13 @@ class Target:
         places = {place for _, place in self.sources} - {"DATABASES"}
         elsewhere = any(f"(from {place})" in each for each in self.problems for place in places)
         return "Correct it there." if elsewhere else "Correct this entry of DATABASES."
+
+    def logged_in(self, user: str, database: str) -> Target:
+        """As it turned out at the login: the option ``credentials`` may give another user."""
+        if (user, database) == (self.user, self.database):
+            return self
+        sources = {**dict(self.sources), "user": "the option credentials"}
+        return replace(self, user=user, database=database, sources=tuple(sources.items()))
 
     def source(self, name: str) -> str:
         """Where the value of a libpq parameter comes from."""

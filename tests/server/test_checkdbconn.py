@@ -334,6 +334,24 @@ def test_a_drill_that_fails_is_not_healthy(make_connection: Connections) -> None
     assert "Drill, 1 of 4: A read" in complaints
 
 
+LOGIN: dict[str, str] = {}
+
+
+def current(alias: str) -> dict[str, str]:
+    return LOGIN
+
+
+def test_the_user_is_the_one_that_the_credentials_name(make_connection: Connections) -> None:
+    alias = make_connection(USER="somebody-else", credentials=f"{__name__}.current").alias
+    LOGIN.update(user="app", password=make_connection.server.password)
+    said, _, status = run(alias)
+    assert status == 0, said
+    assert 'Logged in as "app"' in words(said)
+    (database,) = document(alias)["databases"]
+    assert database["survey"]["target"]["user"] == "app"
+    assert 'as "app"' in database["facts"]["target"]
+
+
 # -- waiting ----------------------------------------------------------------------------------
 
 
@@ -349,6 +367,21 @@ def test_it_waits_until_the_server_is_there(
     assert status == 0
     assert said.startswith(f'"{alias}": Healthy')
     assert f'"{alias}": not yet (stage TCP)' in complaints
+
+
+@pytest.mark.parametrize("engine", [RESILIENT, STOCK])
+@pytest.mark.parametrize(
+    "options", [{"options": "search_path=foo"}, {"assume_role": "nobody-there"}]
+)
+def test_a_wait_ends_with_what_the_server_never_takes(
+    make_connection: Connections, engine: str, options: dict[str, Any]
+) -> None:
+    began = time.monotonic()
+    said, complaints, status = run(make_connection(engine, options=options).alias, wait=20.0)
+    assert time.monotonic() - began < 10
+    assert status == 3, said
+    assert "E004" in said
+    assert "not yet" not in complaints
 
 
 def test_ctrl_c_ends_a_wait_with_what_is_known() -> None:
