@@ -12,6 +12,7 @@ from django.db import connections
 from django.test import override_settings
 
 from django_resilient_pg.checks import check_databases, check_settings
+from django_resilient_pg.diagnosis.attempts import Connector
 from django_resilient_pg.diagnosis.findings import PREFIX, Level, findings
 from django_resilient_pg.diagnosis.gathering import from_settings
 from django_resilient_pg.diagnosis.inspection import Inspection
@@ -194,3 +195,32 @@ def test_what_is_no_number_is_not_called_unset(
 
 def schema(known: Survey) -> dict[str, Any]:
     return document([Inspection.of(known)], Level.ERROR)
+
+
+def after_an_attempt(**params: str) -> Connector:
+    def fail(**given: object) -> None:
+        raise OSError("nobody there")
+
+    connect = Connector(fail, lambda: params)
+    with pytest.raises(OSError, match="nobody there"):
+        connect({})
+    return connect
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ('password authentication failed for user "app"',) * 2,
+        ('invalid value "password" for it', 'invalid value "***" for it'),
+        ("no such thing: user=app password=password", "no such thing: user=app password=***"),
+        ("postgres://app:password@db/shop", "postgres://***@db/shop"),
+    ],
+)
+def test_a_password_that_is_a_word_is_hidden_where_it_is_a_value(text: str, shown: str) -> None:
+    connect = after_an_attempt(user="app", password="password")
+    assert connect.hide(text) == shown
+
+
+def test_any_other_password_is_hidden_wherever_it_is() -> None:
+    connect = after_an_attempt(password="hunter2")
+    assert connect.hide("it was hunter2, as hunter2s know") == "it was ***, as hunter2s know"
