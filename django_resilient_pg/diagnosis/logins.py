@@ -25,7 +25,10 @@ _RULES: Final = {
     "login refused": ("authentication", "Check USER and PASSWORD, and the server's pg_hba.conf."),
     "no such database or role": ("database", "Correct NAME, or create the database."),
     "database disabled": ("database", "Enable the database in the pooler."),
-    "wrong option": ("authentication", "Take this option out, or correct it."),
+    "wrong option": (
+        "authentication",
+        'Correct it: see OPTIONS["options"] and PGOPTIONS, or what the pooler takes.',
+    ),
     "wrong role": ("role", "Look for the server that should have this role: see the failover."),
     "standby without hot_standby": ("role", "Set hot_standby = on, or connect to the primary."),
     "too many connections": (

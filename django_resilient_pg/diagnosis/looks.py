@@ -7,8 +7,9 @@ from typing import Final
 
 from .greetings import Answer
 from .handshakes import TlsFacts, handshake
+from .hosts import Host
 from .network import Knock, Place, knock, resolve
-from .target import Host, Target
+from .target import Target
 from .trip import NotNeeded, Stopped, Trip
 
 

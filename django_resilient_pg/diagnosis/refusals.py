@@ -153,7 +153,7 @@ def _host_name(target: Target, tls: TlsFacts) -> tuple[str, str]:
     name = tls.server_name
     if not name:  # libpq does not compare a certificate with hostaddr
         return (
-            f'sslmode "{target.sslmode}" needs the name of the host, and hostaddr alone is set.',
+            'sslmode "verify-full" needs the name of the host, and hostaddr alone is set.',
             "Set HOST to the name in the server's certificate, beside hostaddr.",
         )
     names = tls.certificate.names if tls.certificate else ()

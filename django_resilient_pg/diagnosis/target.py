@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from .hosts import Host, pair
 from .lookup import Lookup, system_user
 from .numbers import NAMES, Value, whole, wrong
 from .pasted import NOT_SHOWN, host_slip, slip
@@ -20,35 +21,9 @@ MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-fu
 #: The value of ``sslrootcert`` that means the authorities which the system trusts (libpq 16).
 SYSTEM: Final = "system"
 
-_PORT: Final = 5432
 _NOTHING: Final = ("", NOT_SHOWN)  # the latter is told of already
 # As the settings call them; the others are called as libpq does.
 _KEYS: Final = {"host": "HOST", "port": "PORT", "user": "USER", "dbname": "NAME"}
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """One of the servers that libpq tries in turn.
-
-    Attributes:
-        name: a host name, an address, or the folder of a Unix socket ("@..." an abstract one);
-            "" with an ``address``: none was given; "" without: libpq's own folder.
-        address: ``hostaddr``, which spares the look-up; "" if not given.
-        port: of TCP, or in the name of the Unix socket.
-    """
-
-    name: str
-    address: str
-    port: int
-
-    @property
-    def unix(self) -> bool:
-        """Whether it is reached over a Unix socket."""
-        return not self.address and self.name[:1] in {"", "/", "@"}
-
-    def __str__(self) -> str:
-        name = self.name or self.address or "the default Unix socket"
-        return f"[{name}]:{self.port}" if ":" in name else f"{name}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +125,7 @@ def target(alias: str, params: Mapping[str, object], environ: Mapping[str, str])
     given = _Safe(params, environ, problems)
     problems.extend(_service_problems(given))
     user = given.text("user", system_user())
-    hosts = _hosts(given, problems)
+    hosts = pair(given, problems)
     numbers = _numbers(given)
     unix = bool(hosts) and all(host.unix for host in hosts)
     garbled = dict(wrong(numbers, unix=unix))
@@ -209,43 +184,6 @@ def _service_problems(given: Lookup) -> list[str]:
         f'The service "{given.service}"{given.place("service")} is in no service file: add it to '
         "~/.pg_service.conf or to the file that the environment variable PGSERVICEFILE names."
     ]
-
-
-def _hosts(given: Lookup, problems: list[str]) -> tuple[Host, ...]:
-    """Pair names, addresses and ports as libpq does."""
-    names, addresses, ports = (given.text(key).split(",") for key in ("host", "hostaddr", "port"))
-    if problems:  # of one of them, or of the service
-        return ()
-    count = len(addresses) if addresses != [""] else len(names)
-    if names != [""] and len(names) != count:
-        told = f"{len(names)} host names{given.place('host')} do not fit {count} addresses"
-        problems.append(f"{told} (hostaddr{given.place('hostaddr')}).")
-    elif len(ports) not in {1, count}:
-        told = f"{len(ports)} ports{given.place('port')} do not fit {count} hosts"
-        problems.append(f"{told}{given.place('host')}: give one, or one for each.")
-    place = given.place("port")
-    wrong_ports = [port for port in ports if port and not _is_port(port)]
-    problems.extend(_port_problem(port, place) for port in wrong_ports[:1])
-    if problems:
-        return ()
-    return tuple(
-        Host(
-            name=names[number] if names != [""] else "",
-            address=addresses[number] if addresses != [""] else "",
-            port=int(ports[number if len(ports) > 1 else 0] or _PORT),
-        )
-        for number in range(count)
-    )
-
-
-def _port_problem(port: str, place: str) -> str:
-    """A slip of the finger is short; what is longer may be a password in the wrong place."""
-    shown = f'The port "{port}"' if len(port) < 7 and port.isalnum() else "PORT"
-    return f"{shown}{place} is not a number from 1 to 65535."
-
-
-def _is_port(text: str) -> bool:
-    return text.isdecimal() and 0 < int(text) < 65536
 
 
 def _choice(

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from django.db.utils import ConnectionHandler
 
-from django_resilient_pg.diagnosis.target import MODES, SYSTEM, Host, Target, target
+from django_resilient_pg.diagnosis.hosts import Host
+from django_resilient_pg.diagnosis.target import MODES, SYSTEM, Target, target
 from tests.engines import RESILIENT
 
 
