@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from django.core import checks
-from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
+
+from .loading import load
 
 if TYPE_CHECKING:
     from .diagnosis.findings import Finding
@@ -80,10 +81,9 @@ def _postgresql(aliases: Iterable[str]) -> list[str]:
 
 
 def _vendor(alias: str) -> str:
-    try:
-        return connections[alias].vendor
-    except ImproperlyConfigured:
-        return ""  # no such ENGINE, or no driver for it: Django says so itself, at the first use
+    wrapper, _ = load(alias)
+    # No such ENGINE, or no driver for it: Django says so itself, at the first use.
+    return str(getattr(wrapper, "vendor", ""))
 
 
 def _message(alias: str, finding: Finding) -> checks.CheckMessage:

@@ -87,8 +87,10 @@ def complete(db: ResilientDatabaseMixin, params: dict[str, Any]) -> dict[str, An
         ImproperlyConfigured: an option is wrong; said before anything is sent.
     """
     params.pop("resilience", None)
-    if db._wanted is not None and db._pooled and db.alias in db._connection_pools:
-        return params  # asked for every request, and not used: the pool has them
+    unused = db._connecting and db._pooled and db.alias in db._connection_pools
+    if unused and db._wanted is not None:
+        # Asked for every request: the pool has them. Who else asks (the diagnosis) gets them all.
+        return params
     db.resilience.options  # noqa: B018  parsed, and so checked
     added = keepalives.additions(params, os.environ)
     primary = db.resilience.options.primary

@@ -154,6 +154,11 @@ class Link:
             cursor.execute(sql, parameters)
             return list(cursor.fetchall()) if cursor.description is not None else []
 
+    def login(self) -> tuple[str, str]:
+        """The user and the database that libpq has sent."""
+        info = self.connection.info
+        return str(info.user), str(info.dbname)
+
     def parameter(self, name: str) -> str | None:
         """A ParameterStatus value the server reported, without asking it; None if closed."""
         try:

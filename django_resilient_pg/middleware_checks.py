@@ -75,11 +75,10 @@ def _twice(times: int) -> Iterator[CheckMessage]:
 
 
 def _of_no_use() -> Iterator[CheckMessage]:
-    from django.db import connections
-
+    from .loading import loaded
     from .mixins import ResilientDatabaseMixin
 
-    if not any(isinstance(one, ResilientDatabaseMixin) for one in connections.all()):
+    if not any(isinstance(one, ResilientDatabaseMixin) for one in loaded()):
         yield Warning(
             "RequestRetryMiddleware never runs a request again: no database has the engine"
             ' "django_resilient_pg".',

@@ -50,7 +50,7 @@ class Declaration(NamedTuple):
         """What is allowed, in words: "a number from 0.01 to 3600 seconds, or None"."""
         words = {"boolean": "True or False", "path": 'a dotted path such as "project.db.login"'}
         unit = f" {self.unit}" if self.unit else ""
-        bounds = f"from {self.lowest:g} to {self.highest:g}{unit}"
+        bounds = f"from {_written(self.lowest)} to {_written(self.highest)}{unit}"
         words |= {"number": f"a number {bounds}", "integer": f"a whole number {bounds}"}
         return words[self.kind] + (", or None" if self.optional else "")
 
@@ -217,10 +217,12 @@ def _known(alias: str, key: object) -> str:
         return key
     from difflib import get_close_matches  # only when something is wrong: an import takes time
 
+    # What was pasted into the place of a key may be a whole URL.
+    shown = "that is not shown" if isinstance(key, str) and set(key) & set("@:=/") else _shown(key)
     near = get_close_matches(str(key).lower(), _DECLARED, n=1)
     advice = f'did you mean "{near[0]}"?' if near else f"use one of {', '.join(_DECLARED)}."
     raise ImproperlyConfigured(
-        f'The database "{alias}" has an unknown resilience option {_shown(key)}: {advice}'
+        f'The database "{alias}" has an unknown resilience option {shown}: {advice}'
     )
 
 
@@ -262,7 +264,7 @@ def _number(alias: str, declared: Declaration, given: object) -> float | int:
         raise _wrong(alias, declared, given)
     nearest = min(max(value, declared.lowest), declared.highest)
     if value != nearest:
-        raise _wrong(alias, declared, given, f" The nearest valid value is {nearest:g}.")
+        raise _wrong(alias, declared, given, f" The nearest valid value is {_written(nearest)}.")
     return int(value) if whole else value
 
 
@@ -270,12 +272,17 @@ def _wrong(
     alias: str, declared: Declaration, given: object, advice: str = ""
 ) -> ImproperlyConfigured:
     # Where a callable's path is expected somebody may have put the credentials themselves.
-    secret = declared.kind == "path" and not isinstance(given, str)
-    shown = f"a {type(given).__name__}" if secret else _shown(given)
+    secret = f"a {type(given).__name__} that is not shown"
+    shown = secret if declared.kind == "path" else _shown(given)
     return ImproperlyConfigured(
         f'The resilience option "{declared.name}" of the database "{alias}" is {shown}, but must'
         f" be {declared.allowed}.{advice}"
     )
+
+
+def _written(number: float) -> str:
+    """A number without an exponent, as the reference page has it."""
+    return f"{number:.15g}"
 
 
 def _shown(given: object) -> str:

@@ -139,11 +139,16 @@ TABLE: Final[tuple[Entry, ...]] = (
         '" does not exist', "is not currently accepting connections", "no such database",
         "bouncer config error", "(enotfound)", "tenant or user not found",
     )),
-    # libpq conninfo; guc.c; start-up parameters that PgBouncer and RDS Proxy do not take.
+    # libpq conninfo, fe-connect.c; guc.c and postgres.c (OPTIONS["options"] and PGOPTIONS);
+    # start-up parameters that PgBouncer and RDS Proxy do not take.
     Entry("wrong option", NOTHING, Reason.UNKNOWN, phases=CONNECT, transient=False,
-          codes=("42704", "22023", "0A000"), under=("08P01",), texts=(
+          codes=("42704", "22023", "0A000", "55P02"), under=("08P01", "42501", "42601"), texts=(
         "invalid connection option", "invalid dsn", "unrecognized configuration parameter",
         "unsupported startup parameter", "command-line options", "endpoint id is not specified",
+        "invalid command-line argument", "invalid value for parameter", "valid range for parameter",
+        "requires a boolean value", "requires a value", '" cannot be changed',
+        "permission denied to set parameter", "invalid integer value",
+        "keepalives parameter must be an integer",
     )),
     # postmaster.c: a standby that will never answer queries.
     Entry("standby without hot_standby", NOTHING, Reason.FAILOVER, phases=CONNECT,

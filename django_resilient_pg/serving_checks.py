@@ -60,8 +60,7 @@ def _without_callable(one: Any) -> Iterator[CheckMessage]:
 
 
 def _ours() -> list[Any]:
-    from django.db import connections
-
+    from .loading import loaded
     from .mixins import ResilientDatabaseMixin
 
-    return [one for one in connections.all() if isinstance(one, ResilientDatabaseMixin)]
+    return [one for one in loaded() if isinstance(one, ResilientDatabaseMixin)]

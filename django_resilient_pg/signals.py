@@ -101,7 +101,7 @@ class StatementRetried:
     Attributes:
         alias: the database alias.
         why: which row of the promise allowed it: "nothing was sent",
-            "first statement of the transaction" or "read".
+            "refused by a standby", "first statement of the transaction" or "read".
         attempt: 1 for the first time it is run again.
         seconds: from the loss to the result.
     """

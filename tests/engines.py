@@ -83,7 +83,7 @@ class Connections:
             del connections.settings[made.alias]
             made.close()
             # Not in every engine; or there is none, because its settings are refused.
-            with suppress(AttributeError, TypeError, ImproperlyConfigured):
+            with suppress(AttributeError, TypeError, ValueError, ImproperlyConfigured):
                 made.close_pool()  # type: ignore[attr-defined]
 
 

@@ -17,6 +17,7 @@ from ..credentials import ask
 from ..drivers import Link, link_to
 from ..errors import CredentialsUnavailable
 from ..losses import failure
+from ..reasons import TABLE
 from ..verdicts import Phase, judge
 from .network import limited
 from .pasted import secrets
@@ -28,6 +29,10 @@ _ATTEMPT: Final = re.compile(
 )
 # libpq puts a server's severity, which is translated too, before two spaces.
 _ANSWER: Final = re.compile(r" failed: [^\s:]+ ?:  ")
+_WORDS: Final = frozenset(
+    re.findall(r"\w+", " ".join(text for entry in TABLE for text in entry.texts))
+) | {"for", "user", "fatal", "at", "port", "host", "connection"}
+_VALUE: Final = r"""(?<=["'=:])"""
 _URL: Final = re.compile(r"://[^\s/]*@")
 _PREFIXES: Final = ("connection failed: ", "connection is bad: ", "invalid dsn: ", "FATAL:  ")
 #: Seconds more than libpq's own limit, so that its words are heard.
@@ -56,7 +61,7 @@ class Connector:
         """Connect, with these parameters changed (None: taken out), in autocommit."""
         params = self._parameters()
         self._secrets.update(str(params[name]) for name in _SECRETS if params.get(name))
-        self._secrets.update(secrets(params.values()))
+        self._secrets.update(secrets([*params, *params.values()]))
         self._known.update(str(params.get(name)) for name in ("user", "dbname", "host"))
         merged = {**params, **changes}
         given = {name: value for name, value in merged.items() if value is not None}
@@ -68,7 +73,9 @@ class Connector:
         """Return a text without the secrets used so far, nor whatever looks like those of a URL."""
         # A password that is also a name is given away by hiding the name.
         for secret in self._secrets - self._known - {""}:
-            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
+            # One that is a word of the messages themselves is hidden where a value stands.
+            before = _VALUE if secret.lower() in _WORDS else r"(?<!\w)"
+            text = re.sub(rf"{before}{re.escape(secret)}(?!\w)", "***", text)
         return _URL.sub("://***@", text)
 
 

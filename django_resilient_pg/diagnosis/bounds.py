@@ -1,9 +1,13 @@
-"""Numbers of seconds on the command line, checked before anything runs."""
+"""The values on the command line, checked before anything runs.
+
+Also those that ``call_command`` hands over, which have not been through argparse.
+"""
 
 from __future__ import annotations
 
+import difflib
 from argparse import ArgumentTypeError
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 #: Seconds that anybody would wait for a database: a day.
 DAY = 86_400.0
@@ -23,3 +27,41 @@ def seconds(least: float, most: float) -> Callable[[object], float]:
         raise ArgumentTypeError(f"{value:g} s is out of bounds, the nearest is {nearest:g} s.")
 
     return parse
+
+
+def one_of(known: Collection[str]) -> Callable[[object], str]:
+    """As :func:`seconds`, of a few words."""
+
+    def parse(given: object) -> str:
+        if given in known:
+            return str(given)
+        (near,) = difflib.get_close_matches(str(given), known, 1, cutoff=0) or [""]
+        raise ArgumentTypeError(f'"{given}" is not known, the nearest is "{near}".')
+
+    return parse
+
+
+def whole(least: int, most: int) -> Callable[[object], int]:
+    """As :func:`seconds`, of whole numbers."""
+
+    def parse(given: object) -> int:
+        try:
+            value = int(str(given))
+        except ValueError:
+            raise ArgumentTypeError(f'"{given}" is no whole number.') from None
+        if least <= value <= most:
+            return value
+        nearest = most if value > most else least
+        raise ArgumentTypeError(f"{value} is out of bounds, the nearest is {nearest}.")
+
+    return parse
+
+
+def every(parse: Callable[[object], str]) -> Callable[[object], list[str]]:
+    """As :func:`seconds`, of one value or several."""
+
+    def parse_all(given: object) -> list[str]:
+        values = given if isinstance(given, (list, tuple, set)) else [given]
+        return [parse(value) for value in values]
+
+    return parse_all

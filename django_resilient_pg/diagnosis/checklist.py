@@ -100,7 +100,7 @@ def _certificates(survey: Survey) -> tuple[str, str]:
 
 def _keepalives(survey: Survey) -> tuple[str, str]:
     real, facts = survey.keepalives, survey.facts
-    if survey.refused:
+    if survey.refused or (real is None and survey.target.garbled):
         return "Not known: the settings are refused.", ""
     if real is None:
         return "Not needed on a Unix socket.", ""

@@ -113,7 +113,7 @@ def _tls(survey: Survey) -> Iterator[Detail]:
 def _keepalives(survey: Survey) -> Iterator[Detail]:
     real = survey.keepalives
     if real is None:
-        if not survey.refused:
+        if not survey.refused and not survey.target.garbled:
             yield "keepalives", "none: a Unix socket needs none"
         return
     where = "on the socket" if survey.facts is not None else "asked for"

@@ -1,8 +1,8 @@
 """Gathering a survey: once, and everything in it.
 
 A default survey makes three connections (one that sends nothing, one for TLS, one that logs in)
-and five round trips after the login; behind a pooler it logs in once or twice more and asks at most
-seven questions more.
+and five round trips after the login (six with ``assume_role``); behind a pooler it logs in once or
+twice more and asks at most seven questions more.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from dataclasses import replace
 from typing import Any, Final
 
 import django
-from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..ageing import Limits, limits
 from ..drivers import Link
 from ..facts import Path
-from ..options import Options, of_entry, parse
+from ..loading import load
+from ..options import Options, parse
 from . import poolers, serverside
 from .attempts import Connector
+from .entries import cause, parameters
 from .network import hang_up, limited
-from .pasted import scrubbed, slip
+from .pasted import slip
 from .poolers import Pooler
 from .project import keepalives_asked, kernel_keepalives, project
-from .refusals import sentence
 from .stages import TIMEOUT, refused_settings, walk
 from .survey import Survey
 from .target import Target, target
@@ -49,11 +49,10 @@ def from_settings(alias: str) -> Survey:
     Raises:
         ConnectionDoesNotExist: there is no such alias.
     """
-    try:
-        wrapper = connections[alias]
-    except (ImportError, ImproperlyConfigured) as error:
+    wrapper, error = load(alias)
+    if error is not None:
         return _unusable(alias, error)
-    params, refused = _parameters(wrapper)
+    params, refused = parameters(wrapper)
     return Survey(
         alias=alias,
         project=project(wrapper.settings_dict, resilient=hasattr(wrapper, "resilience")),
@@ -89,8 +88,8 @@ def _not_loaded(engine: str, error: Exception) -> str:
         return wrong
     near = difflib.get_close_matches(engine, _ENGINES, 1)
     meant = f' Did you mean "{near[0]}"?' if near and near[0] != engine else ""
-    cause = " ".join(str(error.__cause__ or error).split())
-    return f'ENGINE is "{engine}", which cannot be loaded: {cause.rstrip(".")}.{meant}'
+    why = cause(error.__cause__ or error)
+    return f'ENGINE is "{engine}", which cannot be loaded: {why}.{meant}'
 
 
 def survey(alias: str, timeout: float = TIMEOUT) -> Survey:
@@ -106,9 +105,10 @@ def survey(alias: str, timeout: float = TIMEOUT) -> Survey:
         connect,
         timeout,
         primary=bool(known.options.primary),
+        assume_role=wrapper.settings_dict["OPTIONS"].get("assume_role") or "",
         examine=lambda link: _examine(known.target, connect, link, timeout, seen),
     )
-    found = replace(known, walk=way, server=seen.get("server"))
+    found = replace(known, walk=way, target=way.target, server=seen.get("server"))
     behind = way.facts is not None and way.facts.path is Path.POOLER
     pooler = seen.get("pooler", _NOT_LOOKED_AT) if behind else None
     return replace(found, pooler=pooler, limits=_limits(wrapper, found))
@@ -137,21 +137,6 @@ def _limits(wrapper: BaseDatabaseWrapper, found: Survey) -> Limits | None:
     resilience = getattr(wrapper, "resilience", None)
     learned = resilience.shared.learned.value() if resilience is not None else None
     return limits(found.options, found.facts, learned, found.project.conn_max_age)
-
-
-def _parameters(wrapper: BaseDatabaseWrapper) -> tuple[dict[str, Any], str]:
-    """What goes to the driver, and why it does not."""
-    try:
-        of_entry(wrapper.alias, wrapper.settings_dict)
-        params: dict[str, Any] = wrapper.get_connection_params()
-        if wrapper.settings_dict["OPTIONS"].get("pool"):
-            wrapper.pool  # type: ignore[attr-defined] # noqa: B018  Django checks it there
-    except ImproperlyConfigured as error:
-        return {}, sentence(scrubbed(str(error), wrapper.settings_dict))
-    except (TypeError, ValueError) as error:  # the pool's own
-        text = f'OPTIONS["pool"] is refused: {error}'
-        return {}, sentence(scrubbed(text, wrapper.settings_dict))
-    return params, ""
 
 
 def _options(wrapper: BaseDatabaseWrapper) -> Options:

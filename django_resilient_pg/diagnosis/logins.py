@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from ..facts import Facts, gather_from
 from ..verdicts import Failure, Phase, judge
 from .attempts import Refusal, Refused, attempt
+from .entries import cause
 from .lookup import PARAMETERS
 from .network import hang_up, limited
 from .refusals import Cause, Explanation, explain, sentence
 from .trip import Stopped, Trip
+
+T = TypeVar("T")
 
 # Which stage a refusal belongs to (by the verdict table's entry), and what to do about it.
 _RULES: Final = {
@@ -21,7 +25,10 @@ _RULES: Final = {
     "login refused": ("authentication", "Check USER and PASSWORD, and the server's pg_hba.conf."),
     "no such database or role": ("database", "Correct NAME, or create the database."),
     "database disabled": ("database", "Enable the database in the pooler."),
-    "wrong option": ("authentication", "Take this option out, or correct it."),
+    "wrong option": (
+        "authentication",
+        'Correct it: see OPTIONS["options"] and PGOPTIONS, or what the pooler takes.',
+    ),
     "wrong role": ("role", "Look for the server that should have this role: see the failover."),
     "standby without hot_standby": ("role", "Set hot_standby = on, or connect to the primary."),
     "too many connections": (
@@ -49,6 +56,7 @@ def login(trip: Trip) -> str:
         )
     except Refused as error:
         raise _stopped(trip, error.refusal) from None
+    trip.target = trip.target.logged_in(*trip.link.login())
     shake = trip.tls.seconds if trip.tls is not None and trip.link_uses_tls() else 0.0
     before = shake or (trip.reached.seconds if trip.reached else None) or 0.0
     trip.seconds["authentication"] = max(0.0, trip.connect_seconds - before)
@@ -93,9 +101,27 @@ def _stage_of(explained: Explanation, refusal: Refusal) -> str:
 
 
 def database(trip: Trip) -> str:
-    """The login went into the database: nothing more to ask."""
-    trip.seconds["database"] = None
-    return f'Connected to "{trip.target.database}".'
+    """The login went into the database: nothing more to ask, but for the role to take there."""
+    if not trip.assume_role:
+        trip.seconds["database"] = None
+        return f'Connected to "{trip.target.database}".'
+    _assume(trip, trip.assume_role)
+    return f'Connected to "{trip.target.database}", as the role "{trip.assume_role}".'
+
+
+def _assume(trip: Trip, role: str) -> None:
+    """As Django's SET ROLE, but for this one statement: a pooler may share the session."""
+    link = trip.link
+    assert link is not None
+    try:
+        _in_time(trip, lambda: link.ask("SELECT set_config('role', %s, true)", [role]))
+    except link.connection.Error as error:
+        said = trip.connect.hide(str(error).partition("\n")[0])
+        raise Stopped(
+            sentence(f'OPTIONS["assume_role"] is refused: {said}'),
+            f'Correct it, or create the role and grant it to "{trip.target.user}".',
+            link.lost(),
+        ) from None
 
 
 def role(trip: Trip) -> str:
@@ -133,15 +159,7 @@ def _facts(trip: Trip) -> Facts:
         return trip.facts
     link = trip.link
     assert link is not None
-    try:
-        found = limited(lambda: gather_from(link, {}), trip.timeout, stop=lambda: hang_up(link.fd))
-    except TimeoutError:
-        raise Stopped(
-            f"The login succeeded, but the first statement got no answer within "
-            f"{trip.timeout:.3g} s.",
-            "Behind a pooler: look whether it can reach the server (SHOW SERVERS, its log).",
-            True,
-        ) from None
+    found = _in_time(trip, lambda: gather_from(link, {}))
     if found is None:
         raise Stopped(
             "The connection was lost with the first statement.", "Look at the server's log.", True
@@ -154,6 +172,31 @@ def _facts(trip: Trip) -> Facts:
         )
     trip.facts = found
     return found
+
+
+def _in_time(trip: Trip, ask: Callable[[], T]) -> T:
+    """What one of the first statements brings, which is where wrong classes in OPTIONS show."""
+    link = trip.link
+    assert link is not None
+    try:
+        return limited(ask, trip.timeout, stop=lambda: hang_up(link.fd))
+    except TimeoutError:
+        raise Stopped(
+            f"The login succeeded, but the first statement got no answer within "
+            f"{trip.timeout:.3g} s.",
+            "Behind a pooler: look whether it can reach the server (SHOW SERVERS, its log).",
+            True,
+        ) from None
+    except link.connection.Error:
+        raise
+    except Exception as error:
+        said = trip.connect.hide(cause(error))
+        raise Stopped(
+            f"The driver cannot run a statement with these OPTIONS: {said}.",
+            "Take out what is a class or a function, such as cursor_factory and row_factory.",
+            False,
+            "settings",
+        ) from None
 
 
 def version(number: int) -> str:

@@ -7,8 +7,9 @@ from typing import Final
 
 from .greetings import Answer
 from .handshakes import TlsFacts, handshake
+from .hosts import Host
 from .network import Knock, Place, knock, resolve
-from .target import Host, Target
+from .target import Target
 from .trip import NotNeeded, Stopped, Trip
 
 
@@ -16,7 +17,7 @@ def settings(trip: Trip) -> str:
     """Nothing is sent yet."""
     target = trip.target
     if target.problems:
-        raise Stopped(" ".join(target.problems), "Correct this in DATABASES.", False)
+        raise Stopped(" ".join(target.problems), target.advice, False)
     hosts = ", ".join(map(str, target.hosts))
     return (
         f'{hosts}, database "{target.database}" as "{target.user}", '
@@ -31,7 +32,10 @@ def dns(trip: Trip) -> str:
         try:
             trip.places += resolve(host, trip.timeout)
         except (OSError, TimeoutError) as error:
-            unknown.append(f'"{host.name}" does not resolve ({error.strerror or error}).')
+            unknown.append(_unknown(host, error))
+    if unknown and not trip.places and all(host.address for host in target.hosts):
+        advice = f"Correct hostaddr{_there(target)}: it takes an address, HOST takes names."
+        raise Stopped(" ".join(unknown), advice, False)
     if unknown and not trip.places:
         raise Stopped(
             " ".join(unknown),
@@ -43,6 +47,17 @@ def dns(trip: Trip) -> str:
     if not names and not unknown:
         raise NotNeeded("No host name is given, but an address or a Unix socket.")
     return " ".join([*names, *unknown])
+
+
+def _unknown(host: Host, error: OSError) -> str:
+    if host.address:  # which nobody looks up
+        return f'hostaddr is "{host.address}", which is no address.'
+    return f'"{host.name}" does not resolve ({error.strerror or error}).'
+
+
+def _there(target: Target) -> str:
+    place = target.source("hostaddr")
+    return "" if place == "DATABASES" else f" in {place}"
 
 
 def _named(host: Host, places: tuple[Place, ...]) -> bool:

@@ -82,6 +82,8 @@ class Lookup:
         self.sources: dict[str, str] = {}
         own = params.get("service")
         self.service = environ.get("PGSERVICE", "") if own is None else str(own)
+        if own is None and self.service:
+            self.sources["service"] = "the environment variable PGSERVICE"
         file = str(params.get("servicefile") or "")  # libpq 18
         place = {**environ, "PGSERVICEFILE": file} if file else environ
         self.section = keepalives.service_section(self.service, place) if self.service else {}
@@ -93,12 +95,17 @@ class Lookup:
             self.sources[name] = source
         return value or default
 
+    def place(self, name: str) -> str:
+        """Where a value comes from, to be put behind it; "" if that is DATABASES."""
+        source = self.sources.get(name, "DATABASES")
+        return "" if source == "DATABASES" else f" (from {source})"
+
     def _find(self, name: str) -> tuple[str, str]:
         if self.params.get(name) is not None:
             return str(self.params[name]), "DATABASES"
         if name in self.section:
             return self.section[name], f'the service "{self.service}"'
-        variable = _VARIABLES[name]
+        variable = _VARIABLES.get(name, "")  # not every parameter has one
         if variable in self.environ:
             return self.environ[variable], f"the environment variable {variable}"
         # Older than PGSSLMODE, and still obeyed by libpq.

@@ -14,7 +14,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from .target import Host
+from .hosts import Host
 
 T = TypeVar("T")
 

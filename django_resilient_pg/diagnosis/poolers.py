@@ -56,7 +56,8 @@ def look(target: Target, connect: Connector, session: Link) -> Pooler:
 
     Makes one or two logins and asks at most seven questions.
     """
-    asked = _console(target, connect)
+    user, _ = session.login()  # not always the one in the settings: see the option credentials
+    asked = _console(replace(target, user=user), connect)
     if asked is not None and asked.mode is not None:
         return asked
     tried = _tried(connect, session)

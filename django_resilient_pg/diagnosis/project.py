@@ -76,8 +76,14 @@ def project(entry: Mapping[str, Any], *, resilient: bool) -> Project:
         serving=_serving(),
         middleware=tuple(m for m in settings.MIDDLEWARE if m.startswith("django_resilient_pg.")),
         routed=bool(router.routers),
-        options=tuple(sorted(options)),
+        options=tuple(sorted(map(_name, options))),
     )
+
+
+def _name(option: object) -> str:
+    """A whole URL may have become one."""
+    name = str(option)
+    return NOT_SHOWN if slip("OPTIONS", name) else name
 
 
 def _pool(pool: object) -> Mapping[str, Any] | None:

@@ -150,7 +150,12 @@ def _verify(target: Target, tls: TlsFacts) -> tuple[str, str]:
 
 
 def _host_name(target: Target, tls: TlsFacts) -> tuple[str, str]:
-    name = tls.server_name or ", ".join(map(str, target.hosts))
+    name = tls.server_name
+    if not name:  # libpq does not compare a certificate with hostaddr
+        return (
+            'sslmode "verify-full" needs the name of the host, and hostaddr alone is set.',
+            "Set HOST to the name in the server's certificate, beside hostaddr.",
+        )
     names = tls.certificate.names if tls.certificate else ()
     listed = f" but for {', '.join(names)}" if names else ""
     one = f"Set HOST to {names[0]}, or have" if names else "Have"

@@ -129,7 +129,8 @@ def _survey(inspection: Inspection) -> dict[str, Any]:
     survey = inspection.survey
     names = ("project", "target", "asked", "limits", "server", "pooler", "measured", "facts")
     own = {name: plain(getattr(survey, name)) for name in names}
-    own["target"].pop("home", None)
+    for name in ("home", "garbled"):
+        own["target"].pop(name, None)
     return {**own, "tls": plain(survey.walk.tls) if survey.walk is not None else None}
 
 

@@ -111,6 +111,7 @@ def walk(
     timeout: float = TIMEOUT,
     *,
     primary: bool = False,
+    assume_role: str = "",
     examine: Callable[[Link], object] | None = None,
 ) -> Walk:
     """Go from the settings to the first statement, and say where the way ends.
@@ -120,12 +121,13 @@ def walk(
         connect: logs in.
         timeout: seconds for each stage.
         primary: whether a standby is a failure (the stage "role").
+        assume_role: the role that Django takes after the login, which costs a round trip more.
         examine: called with the open session before it is closed, if there is one.
 
     Three connections are made: one that sends nothing, one for TLS (two if its certificate is
     refused), one that logs in. After that, one round trip.
     """
-    trip = Trip(target, connect, timeout, primary)
+    trip = Trip(target, connect, timeout, primary=primary, assume_role=assume_role)
     try:
         found = _run(trip)
         if examine is not None and trip.link is not None and found.failed is None:

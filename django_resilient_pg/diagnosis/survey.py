@@ -11,10 +11,7 @@ from ..ageing import Limit, Limits
 from ..facts import Facts, Path, SocketOptions
 from ..options import Options
 from .poolers import Pooler
-from .project import (
-    Project,
-    keepalives_expected,
-)
+from .project import KEEPALIVES, Project, keepalives_expected
 from .serverside import ServerSide
 from .stages import Walk
 from .target import Target
@@ -98,8 +95,11 @@ class Survey:
 
     @property
     def keepalives(self) -> SocketOptions | None:
-        """On the session's socket, or as they will be; ``None`` on Unix sockets."""
-        if self.refused or self.unix:
+        """On the session's socket, or as they will be; ``None`` on Unix sockets.
+
+        Nor are there any where libpq refuses the numbers.
+        """
+        if self.refused or self.unix or {*self.target.garbled} & {*KEEPALIVES}:
             return None
         if self.facts is not None and self.facts.socket.unix:
             return None

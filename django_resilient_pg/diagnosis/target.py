@@ -8,10 +8,12 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from .hosts import Host, pair
 from .lookup import Lookup, system_user
+from .numbers import NAMES, Value, whole, wrong
 from .pasted import NOT_SHOWN, host_slip, slip
 
 #: From no protection to full protection.
@@ -19,34 +21,9 @@ MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-fu
 #: The value of ``sslrootcert`` that means the authorities which the system trusts (libpq 16).
 SYSTEM: Final = "system"
 
-_PORT: Final = 5432
+_NOTHING: Final = ("", NOT_SHOWN)  # the latter is told of already
 # As the settings call them; the others are called as libpq does.
 _KEYS: Final = {"host": "HOST", "port": "PORT", "user": "USER", "dbname": "NAME"}
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """One of the servers that libpq tries in turn.
-
-    Attributes:
-        name: a host name, an address, or the folder of a Unix socket ("@..." an abstract one);
-            "" with an ``address``: none was given; "" without: libpq's own folder.
-        address: ``hostaddr``, which spares the look-up; "" if not given.
-        port: of TCP, or in the name of the Unix socket.
-    """
-
-    name: str
-    address: str
-    port: int
-
-    @property
-    def unix(self) -> bool:
-        """Whether it is reached over a Unix socket."""
-        return not self.address and self.name[:1] in {"", "/", "@"}
-
-    def __str__(self) -> str:
-        name = self.name or self.address or "the default Unix socket"
-        return f"[{name}]:{self.port}" if ":" in name else f"{name}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +45,7 @@ class Target:
         home: the folder in which libpq looks for ``.postgresql/root.crt``.
         sources: (name, where its value comes from) for everything set anywhere.
         problems: what is wrong with the settings before anything is sent, as sentences.
+        garbled: the names of those that should be whole numbers and are not.
     """
 
     alias: str
@@ -86,6 +64,7 @@ class Target:
     home: str = ""
     sources: tuple[tuple[str, str], ...] = ()
     problems: tuple[str, ...] = ()
+    garbled: tuple[str, ...] = ()
 
     @property
     def direct(self) -> bool:
@@ -113,6 +92,20 @@ class Target:
         """What to check the server's certificate against: a file's path or :data:`SYSTEM`."""
         return self.root_file or SYSTEM
 
+    @property
+    def advice(self) -> str:
+        """What to do about the problems."""
+        places = {place for _, place in self.sources} - {"DATABASES"}
+        elsewhere = any(f"(from {place})" in each for each in self.problems for place in places)
+        return "Correct it there." if elsewhere else "Correct this entry of DATABASES."
+
+    def logged_in(self, user: str, database: str) -> Target:
+        """As it turned out at the login: the option ``credentials`` may give another user."""
+        if (user, database) == (self.user, self.database):
+            return self
+        sources = {**dict(self.sources), "user": "the option credentials"}
+        return replace(self, user=user, database=database, sources=tuple(sources.items()))
+
     def source(self, name: str) -> str:
         """Where the value of a libpq parameter comes from."""
         return dict(self.sources).get(name, "libpq's default")
@@ -132,7 +125,11 @@ def target(alias: str, params: Mapping[str, object], environ: Mapping[str, str])
     given = _Safe(params, environ, problems)
     problems.extend(_service_problems(given))
     user = given.text("user", system_user())
-    hosts = _hosts(given, problems)
+    hosts = pair(given, problems)
+    numbers = _numbers(given)
+    unix = bool(hosts) and all(host.unix for host in hosts)
+    garbled = dict(wrong(numbers, unix=unix))
+    problems.extend(garbled.values())
     sslrootcert = given.text("sslrootcert")
     usual = "verify-full" if sslrootcert == SYSTEM else "prefer"
     return Target(
@@ -148,12 +145,13 @@ def target(alias: str, params: Mapping[str, object], environ: Mapping[str, str])
             given, "sslnegotiation", "postgres", ("postgres", "direct"), problems
         ),
         require_auth=given.text("require_auth"),
-        connect_timeout=_seconds(given, problems),
+        connect_timeout=_seconds(numbers),
         target_session_attrs=given.text("target_session_attrs", "any"),
         service=given.service,
         home=environ.get("HOME") or os.path.expanduser("~"),
         sources=tuple(given.sources.items()),
         problems=tuple(problems),
+        garbled=tuple(garbled),
     )
 
 
@@ -171,11 +169,11 @@ class _Safe(Lookup):
         return self._shown(name, super().text(name, default))
 
     def _shown(self, name: str, value: str) -> str:
-        key = _KEYS.get(name, name)
-        wrong = (host_slip if name in {"host", "hostaddr"} else slip)(key, value)
-        if not wrong:
+        key = _KEYS.get(name, name) + self.place(name)
+        told = (host_slip if name in {"host", "hostaddr"} else slip)(key, value)
+        if not told:
             return value
-        self._problems.append(wrong)
+        self._problems.append(told)
         return NOT_SHOWN
 
 
@@ -183,42 +181,9 @@ def _service_problems(given: Lookup) -> list[str]:
     if given.service in {"", NOT_SHOWN} or given.section:
         return []
     return [
-        f'The service "{given.service}" is in no service file: add it to ~/.pg_service.conf or '
-        "to the file that the environment variable PGSERVICEFILE names."
+        f'The service "{given.service}"{given.place("service")} is in no service file: add it to '
+        "~/.pg_service.conf or to the file that the environment variable PGSERVICEFILE names."
     ]
-
-
-def _hosts(given: Lookup, problems: list[str]) -> tuple[Host, ...]:
-    """Pair names, addresses and ports as libpq does."""
-    names, addresses, ports = (given.text(key).split(",") for key in ("host", "hostaddr", "port"))
-    if problems:  # of one of them, or of the service
-        return ()
-    count = len(addresses) if addresses != [""] else len(names)
-    if names != [""] and len(names) != count:
-        problems.append(f"{len(names)} host names do not fit {count} addresses (hostaddr).")
-    elif len(ports) not in {1, count}:
-        problems.append(f"{len(ports)} ports do not fit {count} hosts: give one, or one for each.")
-    problems.extend([_port_problem(port) for port in ports if port and not _is_port(port)][:1])
-    if problems:
-        return ()
-    return tuple(
-        Host(
-            name=names[number] if names != [""] else "",
-            address=addresses[number] if addresses != [""] else "",
-            port=int(ports[number if len(ports) > 1 else 0] or _PORT),
-        )
-        for number in range(count)
-    )
-
-
-def _port_problem(port: str) -> str:
-    """A slip of the finger is short; what is longer may be a password in the wrong place."""
-    shown = f'The port "{port}"' if len(port) < 7 and port.isalnum() else "PORT"
-    return f"{shown} is not a number from 1 to 65535."
-
-
-def _is_port(text: str) -> bool:
-    return text.isdecimal() and 0 < int(text) < 65536
 
 
 def _choice(
@@ -238,14 +203,13 @@ def _choice(
     return default
 
 
-def _seconds(given: Lookup, problems: list[str]) -> float | None:
+def _numbers(given: Lookup) -> dict[str, Value]:
+    """What is set of the parameters that are whole numbers."""
+    told = ((name, given.text(name)) for name in NAMES)
+    return {name: Value(text, given.place(name)) for name, text in told if text not in _NOTHING}
+
+
+def _seconds(numbers: Mapping[str, Value]) -> float | None:
     """``connect_timeout``; libpq takes 0 and less for no limit."""
-    text = given.text("connect_timeout", "0").strip()
-    if text == NOT_SHOWN:
-        return None
-    try:
-        seconds = int(text)
-    except ValueError:
-        problems.append(f'connect_timeout is "{text}": libpq takes whole seconds, for example 5.')
-        return None
-    return float(seconds) if seconds > 0 else None
+    seconds = whole(numbers["connect_timeout"].text) if "connect_timeout" in numbers else None
+    return float(seconds) if seconds is not None and seconds > 0 else None

@@ -25,8 +25,17 @@ class Stopped(Exception):
 class Trip:
     """What one walk has found so far."""
 
-    def __init__(self, target: Target, connect: Connector, timeout: float, primary: bool) -> None:
-        self.target, self.connect, self.timeout, self.primary = target, connect, timeout, primary
+    def __init__(
+        self,
+        target: Target,
+        connect: Connector,
+        timeout: float,
+        *,
+        primary: bool,
+        assume_role: str,
+    ) -> None:
+        self.target, self.connect, self.timeout = target, connect, timeout
+        self.primary, self.assume_role = primary, assume_role
         self.places: tuple[Place, ...] = ()
         self.knocks: tuple[Knock, ...] = ()
         self.reached: Knock | None = None

@@ -75,6 +75,25 @@ def test_the_mode_with_and_without_the_console(
         assert bool(found.settings) is console
 
 
+LOGIN: dict[str, str] = {}
+
+
+def current(alias: str) -> dict[str, str]:
+    return LOGIN
+
+
+def test_the_mode_is_that_of_the_user_whom_the_credentials_name(
+    server: Server, make_connection: Connections
+) -> None:
+    LOGIN.update(user="app", password=server.password)
+    with pooled(server, make_connection, console=True) as alias:
+        port = connections[alias].settings_dict["PORT"]
+        own: dict[str, Any] = {"USER": "somebody-else", "credentials": f"{__name__}.current"}
+        found = pooler(survey(make_connection(PORT=port, **own).alias))
+        assert found.mode == "session"
+        assert "console says so" in found.evidence
+
+
 def test_a_pool_that_is_used_up_leaves_the_rest_known(
     server: Server, make_connection: Connections
 ) -> None:

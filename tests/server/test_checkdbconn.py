@@ -102,6 +102,14 @@ def test_rich_shows_the_same_in_colour(make_connection: Connections) -> None:
     assert re.sub(r"\x1b\[[\d;]*m", "", coloured) == plain
 
 
+def test_the_environment_can_switch_colours_off(
+    make_connection: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DJANGO_COLORS", "nocolor")
+    said, _, _ = run(make_connection(STOCK).alias, no_color=False, force_color=True)
+    assert "\x1b[" not in said
+
+
 def test_no_verbosity_leaves_the_verdict_and_what_is_wrong(make_connection: Connections) -> None:
     alias = make_connection(STOCK, CONN_MAX_AGE=None).alias
     quiet, _, _ = run(alias, verbosity=0)
@@ -259,6 +267,34 @@ def test_an_option_out_of_bounds_is_named_before_anything_runs(
     assert complaint in complaints
 
 
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"database": "defualt"}, '--database: "defualt" is not known, the nearest is "default".'),
+        ({"database": ["defualt"]}, '--database: "defualt" is not known, the nearest is'),
+        ({"database": [5]}, '--database: "5" is not known, the nearest is "'),
+        ({"fail_level": "fatal"}, '--fail-level: "fatal" is not known, the nearest is "'),
+        ({"fail_level": "warn"}, '--fail-level: "warn" is not known, the nearest is "warning".'),
+        ({"format": "jsn"}, '--format: "jsn" is not known, the nearest is "json".'),
+        ({"verbosity": "loud"}, '--verbosity: "loud" is no whole number.'),
+        ({"verbosity": 7}, "--verbosity: 7 is out of bounds, the nearest is 3."),
+    ],
+)
+def test_call_command_is_told_what_is_wrong(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(CommandError) as caught:
+        call_command("checkdbconn", stdout=io.StringIO(), stderr=io.StringIO(), **options)
+    assert caught.value.returncode == 2
+    assert str(caught.value).startswith(complaint)
+
+
+def test_call_command_takes_texts(make_connection: Connections) -> None:
+    alias, out = make_connection().alias, io.StringIO()
+    options = {"database": alias, "verbosity": "0", "wait": "1", "no_color": True}
+    call_command("checkdbconn", stdout=out, stderr=io.StringIO(), **options)
+    assert out.getvalue().startswith(f'"{alias}": ')
+    assert "Facts" not in out.getvalue()
+
+
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "CONN_MAX_AGE is a text": (
         {"CONN_MAX_AGE": "600"},
@@ -334,6 +370,24 @@ def test_a_drill_that_fails_is_not_healthy(make_connection: Connections) -> None
     assert "Drill, 1 of 4: A read" in complaints
 
 
+LOGIN: dict[str, str] = {}
+
+
+def current(alias: str) -> dict[str, str]:
+    return LOGIN
+
+
+def test_the_user_is_the_one_that_the_credentials_name(make_connection: Connections) -> None:
+    alias = make_connection(USER="somebody-else", credentials=f"{__name__}.current").alias
+    LOGIN.update(user="app", password=make_connection.server.password)
+    said, _, status = run(alias)
+    assert status == 0, said
+    assert 'Logged in as "app"' in words(said)
+    (database,) = document(alias)["databases"]
+    assert database["survey"]["target"]["user"] == "app"
+    assert 'as "app"' in database["facts"]["target"]
+
+
 # -- waiting ----------------------------------------------------------------------------------
 
 
@@ -349,6 +403,41 @@ def test_it_waits_until_the_server_is_there(
     assert status == 0
     assert said.startswith(f'"{alias}": Healthy')
     assert f'"{alias}": not yet (stage TCP)' in complaints
+
+
+@pytest.mark.parametrize("engine", [RESILIENT, STOCK])
+@pytest.mark.parametrize(
+    "options", [{"options": "search_path=foo"}, {"assume_role": "nobody-there"}]
+)
+def test_a_wait_ends_with_what_the_server_never_takes(
+    make_connection: Connections, engine: str, options: dict[str, Any]
+) -> None:
+    began = time.monotonic()
+    said, complaints, status = run(make_connection(engine, options=options).alias, wait=20.0)
+    assert time.monotonic() - began < 10
+    assert status == 3, said
+    assert "E004" in said
+    assert "not yet" not in complaints
+
+
+def test_a_wait_is_for_all_aliases_together(make_connection: Connections) -> None:
+    dead = [make_connection(**UNREACHABLE).alias for _ in range(3)]
+    began = time.monotonic()
+    said, complaints, status = run(*dead, wait=2.0)
+    assert time.monotonic() - began < 4
+    assert status == 1
+    assert [f'"{alias}": Not reachable for now' in said for alias in dead] == [True] * 3
+    assert f'"{dead[0]}": not yet' in complaints
+    assert f'"{dead[2]}": not yet' not in complaints
+
+
+@pytest.mark.parametrize("engine", [RESILIENT, STOCK])
+def test_a_password_that_is_a_word_hides_no_reason(
+    make_connection: Connections, engine: str
+) -> None:
+    said, _, status = run(make_connection(engine, PASSWORD="password").alias)
+    assert status == 3
+    assert 'Password authentication failed for user "app".' in words(said)
 
 
 def test_ctrl_c_ends_a_wait_with_what_is_known() -> None:

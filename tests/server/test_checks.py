@@ -86,6 +86,19 @@ def test_a_healthy_set_up_has_no_warnings(make_connection: Connections, engine: 
     assert serious(run([alias])) == []
 
 
+@pytest.mark.psycopg3
+@pytest.mark.parametrize("used", [False, True])
+def test_the_connections_of_a_pool_are_judged_as_they_are(
+    make_connection: Connections, used: bool
+) -> None:
+    connection = make_connection(RESILIENT, options={"pool": True})
+    if used:
+        connection.ensure_connection()
+        connection.close()
+    assert serious(run([connection.alias])) == []
+    assert (connection.alias in connection._connection_pools) is used  # type: ignore[attr-defined]
+
+
 def test_levels_hints_and_objects_are_djangos(make_connection: Connections) -> None:
     alias = make_connection(
         RESILIENT, PORT="1", options={"tcp_user_timeout": 5000}, retry_deadline=0.2

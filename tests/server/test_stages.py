@@ -171,6 +171,14 @@ def test_a_host_that_does_not_resolve(tls_connections: Connections, host: str) -
     check(walked(tls_connections, HOST=host), "DNS", 1, f'"{host}" does not resolve')
 
 
+@pytest.mark.parametrize("engine", [RESILIENT, STOCK])
+def test_a_hostaddr_that_is_no_address(tls_connections: Connections, engine: str) -> None:
+    result = walked(tls_connections, engine=engine, options={"hostaddr": "127.0.0.300"})
+    check(result, "DNS", 3, 'hostaddr is "127.0.0.300", which is no address.')
+    assert result.failed is not None
+    assert "Correct hostaddr" in result.failed.advice
+
+
 def test_a_port_where_nothing_listens(tls_connections: Connections) -> None:
     check(walked(tls_connections, PORT="1"), "TCP", 1, "127.0.0.1:1: Connection refused.")
 
@@ -268,6 +276,13 @@ def test_a_wrong_host_name(tls_server: TlsServer, tls_connections: Connections) 
     assert walked(tls_connections, options={"sslmode": "verify-ca"}).exit_status == 0
 
 
+def test_a_hostaddr_without_a_name_to_compare(tls_connections: Connections) -> None:
+    result = walked(tls_connections, HOST="", options={"hostaddr": "127.0.0.1"})
+    check(result, "TLS", 3, 'sslmode "verify-full" needs the name of the host')
+    assert result.failed is not None
+    assert result.failed.advice.startswith("Set HOST to the name")
+
+
 def test_a_client_certificate_that_is_required(
     tls_server: TlsServer, tls_connections: Connections, tmp_path: Path
 ) -> None:
@@ -303,6 +318,13 @@ def test_a_version_of_tls_that_is_too_old(
         ({"PASSWORD": ""}, "password"),
         ({"user": "nobody-here", "PASSWORD": "a-wrong-secret"}, "authentication failed"),
         ({"options": {"options": "-c nonsense=1"}}, "nonsense"),
+        ({"options": {"options": "search_path=foo"}}, "Invalid command-line argument"),
+        ({"options": {"options": "-c statement_timeout=abc"}}, "Invalid value for parameter"),
+        ({"options": {"options": "-c statement_timeout=-5"}}, "outside the valid range"),
+        ({"options": {"options": "-c enable_seqscan=7x"}}, "requires a Boolean value"),
+        ({"options": {"options": "-c shared_buffers=1"}}, "cannot be changed"),
+        ({"options": {"options": "-c log_min_messages=debug1"}}, "Permission denied to set"),
+        ({"options": {"options": "-c session_replication_role=replica"}}, "ermission denied to"),
     ],
 )
 def test_a_login_that_is_refused(
@@ -338,6 +360,29 @@ def test_too_many_connections(tls_server: TlsServer, tls_connections: Connection
 def test_a_login_that_does_not_end(tls_connections: Connections) -> None:
     result = walked(tls_connections, options={"options": "-c post_auth_delay=5"})
     check(result, "authentication", 1, "The login did not end within 2 s")
+
+
+@pytest.mark.parametrize("engine", [RESILIENT, STOCK])
+def test_a_role_that_cannot_be_assumed(tls_connections: Connections, engine: str) -> None:
+    found, connect = target_of(tls_connections(engine=engine))
+    result = walk(found, connect, TIMEOUT, assume_role="nobody-there")
+    check(result, "database", 3, 'OPTIONS["assume_role"] is refused: role "nobody-there" does not')
+
+
+def test_a_role_that_can_be_is_not_kept(tls_connections: Connections) -> None:
+    found, connect = target_of(tls_connections())
+
+    def examine(link: Link) -> None:
+        assert link.ask("SELECT current_setting('role')") == [("none",)]
+
+    result = walk(found, connect, TIMEOUT, assume_role=found.user, examine=examine)
+    assert result.exit_status == 0
+    assert f'as the role "{found.user}".' in result.stages[NAMES.index("database")].detail
+
+
+def test_a_class_that_the_driver_cannot_use(tls_connections: Connections) -> None:
+    options = {"cursor_factory": dict}
+    check(walked(tls_connections, options=options), "settings", 3, "(TypeError).")
 
 
 def test_no_such_database(tls_connections: Connections) -> None:

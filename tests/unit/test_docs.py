@@ -44,7 +44,7 @@ from django_resilient_pg import (
 from django_resilient_pg.options import Declaration, declarations
 from django_resilient_pg.replaying import why_lasting, why_not
 from django_resilient_pg.resilience import Stats
-from django_resilient_pg.retry import Budget, Circumstances, decide
+from django_resilient_pg.retry import Budget, Circumstances, Row, decide
 from django_resilient_pg.session import Session
 from django_resilient_pg.snapshots import Snapshot
 from django_resilient_pg.statements import analyse
@@ -449,11 +449,8 @@ def test_every_option_has_its_entry(declared: Declaration) -> None:
 
 
 def _allowed(declared: Declaration) -> str:
-    """As the error message has it, with long numbers written out."""
-    written = declared.allowed
-    for bound in (declared.lowest, declared.highest):
-        written = written.replace(f"{bound:g}", f"{bound:.15g}")
-    return written
+    """As the error message has it."""
+    return declared.allowed
 
 
 def test_no_option_is_documented_that_does_not_exist() -> None:
@@ -583,6 +580,35 @@ RECORD_CLASSES = [
     for one in vars(signals).values()
     if _defined_in(one, signals.__name__) and is_dataclass(one)
 ]
+
+
+# What docs/observe.rst says of each line of the log that is an error or worth knowing.
+LOGGED = {
+    ("middleware", "error"): "answered with 503",
+    ("units", "error"): "AttemptAbandoned",
+    ("connecting", "info"): "CONN_MAX_AGE was clamped",
+    ("pooling", "info"): "failed its check, or could not be cleaned",
+    ("restoring", "info"): "was given the settings of the lost one",
+}
+
+
+def test_errors_and_news_in_the_log_are_documented() -> None:
+    home = Path(str(django_resilient_pg.__file__)).parent
+    written = {
+        (path.stem, level)
+        for path in home.rglob("*.py")
+        for level in re.findall(r"logger\.(error|info)\(", path.read_text(encoding="utf-8"))
+    }
+    assert written == set(LOGGED)
+    told = words(section(OBSERVE, "Logger").astext())
+    rows = {"error": told[: told.index("WARNING")], "info": told[told.index("INFO") :]}
+    assert [what for (_, level), what in LOGGED.items() if what not in rows[level]] == []
+
+
+@pytest.mark.parametrize("row", Row)
+def test_every_row_that_a_statement_runs_again_by_is_documented(row: Row) -> None:
+    assert f'"{row.value}"' in words(str(signals.StatementRetried.__doc__))
+    assert f'"{row.value}"' in words(page(OBSERVE).astext())
 
 
 @pytest.mark.parametrize("record", RECORD_CLASSES, ids=lambda record: record.__name__)

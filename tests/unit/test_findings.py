@@ -15,12 +15,13 @@ from django_resilient_pg.diagnosis.findings import PREFIX, RULES, Finding, Level
 from django_resilient_pg.diagnosis.findings.base import rule, seconds
 from django_resilient_pg.diagnosis.fixes import merged
 from django_resilient_pg.diagnosis.handshakes import Answer, TlsFacts
+from django_resilient_pg.diagnosis.hosts import Host
 from django_resilient_pg.diagnosis.poolers import Pooler
 from django_resilient_pg.diagnosis.project import Project
 from django_resilient_pg.diagnosis.serverside import ServerSide
 from django_resilient_pg.diagnosis.stages import NAMES, Outcome, Stage, Walk
 from django_resilient_pg.diagnosis.survey import Measured, Survey
-from django_resilient_pg.diagnosis.target import Host, Target
+from django_resilient_pg.diagnosis.target import Target
 from django_resilient_pg.facts import Endpoint, Facts, Path, SocketOptions, SocketView
 from django_resilient_pg.options import Options
 from django_resilient_pg.providers import recognise_host

@@ -92,7 +92,7 @@ def test_bounds_belong_to_the_range(declared: Any) -> None:
     ):
         with pytest.raises(ImproperlyConfigured) as caught:
             parse("default", {**neighbours, declared.name: beyond})
-        assert str(caught.value).endswith(f"The nearest valid value is {bound:g}.")
+        assert str(caught.value).endswith(f"The nearest valid value is {bound:.15g}.")
 
 
 @pytest.mark.parametrize(
@@ -203,6 +203,28 @@ def test_credentials_put_where_their_path_belongs_are_not_shown() -> None:
         parse("default", {"credentials": {"user": "app", "password": "hunter2"}})
     assert "hunter2" not in str(caught.value)
     assert "is a dict" in str(caught.value)
+
+
+@pytest.mark.parametrize("given_", ["user:s3cr3tpw", "s3cr3tpw", ["s3cr3tpw"], {"s3cr3tpw": 1}])
+def test_what_is_no_path_is_not_shown(given_: object) -> None:
+    with pytest.raises(ImproperlyConfigured) as caught:
+        parse("default", {"credentials": given_})
+    assert "s3cr3tpw" not in str(caught.value)
+    assert f"is a {type(given_).__name__} that is not shown, but must be" in str(caught.value)
+
+
+def test_a_url_in_the_place_of_a_key_is_not_shown() -> None:
+    with pytest.raises(ImproperlyConfigured, match="option that is not shown: ") as caught:
+        parse("default", {"postgres://app:s3cr3tpw@db/shop": 1})
+    assert "s3cr3tpw" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("value", "nearest"), [(0, "0.1"), (1e9, "31536000")])
+def test_long_numbers_are_written_out(value: float, nearest: str) -> None:
+    with pytest.raises(ImproperlyConfigured) as caught:
+        parse("default", {"idle_timeout": value})
+    assert "from 0.1 to 31536000 seconds" in str(caught.value)
+    assert f"The nearest valid value is {nearest}." in str(caught.value)
 
 
 @given(

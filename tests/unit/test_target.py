@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from django.db.utils import ConnectionHandler
 
-from django_resilient_pg.diagnosis.target import MODES, SYSTEM, Host, Target, target
+from django_resilient_pg.diagnosis.hosts import Host
+from django_resilient_pg.diagnosis.target import MODES, SYSTEM, Target, target
 from tests.engines import RESILIENT
 
 
@@ -119,6 +120,85 @@ def test_what_makes_no_sense_is_told(tmp_path: Path, params: dict[str, object], 
     found = at(tmp_path, **params)
     assert part in " ".join(found.problems)
     assert "much-too-secret" not in repr(found)
+
+
+SERVICE = "[shop]\nhost=db\nport=x5432\nconnect_timeout=soon\nkeepalives_idle=2h\n"
+
+
+@pytest.mark.parametrize(
+    ("environ", "parts"),
+    [
+        ({"PGCONNECT_TIMEOUT": "x"}, ["(from the environment variable PGCONNECT_TIMEOUT): libpq"]),
+        (
+            {"PGHOST": "postgres://app:much-too-secret@db/shop"},
+            ["HOST (from the environment variable PGHOST) is a URL"],
+        ),
+        (
+            {"PGHOST": "a,b", "PGPORT": "1,2,3"},
+            [
+                "3 ports (from the environment variable PGPORT) do not fit 2 hosts (from the"
+                " environment variable PGHOST)"
+            ],
+        ),
+        ({"PGSERVICE": "no"}, ['"no" (from the environment variable PGSERVICE) is in no']),
+        (
+            {"PGSERVICE": "shop"},
+            [
+                'The port "x5432" (from the service "shop") is not a number',
+                'connect_timeout is "soon" (from the service "shop")',
+                'keepalives_idle is "2h" (from the service "shop")',
+            ],
+        ),
+    ],
+)
+def test_what_is_wrong_elsewhere_is_told_with_its_place(
+    tmp_path: Path, environ: dict[str, str], parts: list[str]
+) -> None:
+    file = tmp_path / "services"
+    file.write_text(SERVICE)
+    found = at(tmp_path, {**environ, "PGSERVICEFILE": str(file)})
+    told = " ".join(found.problems)
+    assert [part for part in parts if part not in told] == []
+    assert "much-too-secret" not in repr(found)
+    assert found.advice == "Correct it there."
+
+
+def test_what_is_wrong_in_the_entry_is_corrected_there(tmp_path: Path) -> None:
+    found = at(tmp_path, {"PGSSLMODE": "require"}, port="abc")
+    assert found.advice == "Correct this entry of DATABASES."
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("keepalives", True),
+        ("keepalives_idle", "abc"),
+        ("keepalives_idle", 20.5),
+        ("keepalives_interval", "1_000"),
+        ("tcp_user_timeout", "30s"),
+        ("tcp_user_timeout", 30000.0),
+        ("connect_timeout", "5s"),
+    ],
+)
+def test_a_number_that_libpq_refuses_is_told(tmp_path: Path, name: str, value: object) -> None:
+    found = at(tmp_path, host="db", **{name: value})
+    (problem,) = found.problems
+    assert problem.startswith(f'{name} is "{value}": libpq takes ')
+    assert found.garbled == (name,)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"host": "/run/pg", "keepalives_idle": "abc"},
+        {"host": "db", "keepalives": "0", "tcp_user_timeout": "30s"},
+        {"host": "db", "keepalives": 1, "keepalives_idle": " +20 ", "keepalives_count": -1},
+    ],
+)
+def test_a_number_that_libpq_takes_or_does_not_read_is_not(
+    tmp_path: Path, params: dict[str, object]
+) -> None:
+    assert at(tmp_path, **params).problems == ()
 
 
 @pytest.mark.parametrize(

@@ -49,9 +49,7 @@ def no_target(survey: Survey) -> Found | None:
     """Ports, hosts, services or values that libpq does not know."""
     if not survey.target.problems:
         return None
-    return Found(
-        " ".join(survey.target.problems), "Correct this entry of DATABASES.", "Nothing was sent."
-    )
+    return Found(" ".join(survey.target.problems), survey.target.advice, "Nothing was sent.")
 
 
 @rule("E003", "The database cannot be reached for now", connects=True)
@@ -155,7 +153,8 @@ def foreign_options(survey: Survey) -> Found | None:
 @rule("W109", "No connect timeout")
 def no_connect_timeout(survey: Survey) -> Found | None:
     """libpq waits as long as the kernel: two minutes and more per address."""
-    if survey.refused or survey.unix or survey.target.connect_timeout is not None:
+    aim = survey.target
+    if survey.refused or survey.unix or aim.connect_timeout or "connect_timeout" in aim.garbled:
         return None
     return Found(
         "connect_timeout is not set: a server that does not answer holds every request for two "

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
@@ -24,10 +23,17 @@ from ...diagnosis.refusals import sentence
 from ...diagnosis.shares import share_of
 from ...diagnosis.survey import Survey
 from ...diagnosis.waiting import wait_for
+from ...loading import load
 
 _LOGIN = 10.0
 _OTHERS = {"mysql", "oracle", "sqlite3", "spatialite"}
 _SECONDS = {"probe_idle": bounds.seconds(LEAST, MOST), "wait": bounds.seconds(0, bounds.DAY)}
+_FORMATS = ("text", "json")
+_OTHER_VALUES: dict[str, Callable[[object], object]] = {
+    "format": bounds.one_of(_FORMATS),
+    "fail_level": bounds.one_of(LEVELS),
+    "verbosity": bounds.whole(0, 3),
+}
 
 
 class Command(BaseCommand):
@@ -46,7 +52,7 @@ class Command(BaseCommand):
             choices=tuple(connections),
             help="alias to check; may be given several times (default: all PostgreSQL ones)",
         )
-        add("--format", choices=("text", "json"), default="text", help="of the report")
+        add("--format", choices=_FORMATS, default="text", help="of the report")
         add(
             "--fail-level",
             choices=tuple(LEVELS),
@@ -68,7 +74,7 @@ class Command(BaseCommand):
             "--wait",
             type=_SECONDS["wait"],
             metavar="SECONDS",
-            help="wait until connections are accepted",
+            help="wait until connections are accepted, so long for all aliases together",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -78,8 +84,8 @@ class Command(BaseCommand):
             CommandError: exit status 1: findings at the fail level, or not reachable for now;
                 3: a configuration that waiting will not cure.
         """
-        self._options = options
-        self._check_seconds()
+        self._options, self._waited = options, 0.0
+        self._check_values()
         level = LEVELS[options["fail_level"]]
         self._misnamed: list[str] = []
         self._last: Survey | None = None
@@ -107,12 +113,13 @@ class Command(BaseCommand):
             return f"{', '.join(self._misnamed)}: name another --database."
         return "" if done else "No database in DATABASES is PostgreSQL: nothing was checked."
 
-    def _check_seconds(self) -> None:
+    def _check_values(self) -> None:
         """What ``call_command`` hands over has not been through argparse."""
-        for name, parse in _SECONDS.items():
+        known = {"database": bounds.every(bounds.one_of(tuple(connections)))}
+        for name, parse in {**known, **_SECONDS, **_OTHER_VALUES}.items():
             if self._options[name] is not None:
                 try:
-                    parse(self._options[name])
+                    self._options[name] = parse(self._options[name])
                 except ArgumentTypeError as error:
                     option = f"--{name.replace('_', '-')}"
                     raise CommandError(f"{option}: {error}", returncode=2) from None
@@ -131,11 +138,11 @@ class Command(BaseCommand):
     @staticmethod
     def _vendor(alias: str) -> str:
         """What cannot be loaded is told by its survey, unless it cannot be PostgreSQL anyway."""
-        try:
-            return connections[alias].vendor
-        except (ImportError, ImproperlyConfigured):
-            name = str(connections.settings[alias]["ENGINE"]).rpartition(".")[2]
-            return name if name in _OTHERS else "postgresql"
+        wrapper, _ = load(alias)
+        if wrapper is not None:
+            return str(getattr(wrapper, "vendor", "unknown"))
+        name = str(connections.settings[alias]["ENGINE"]).rpartition(".")[2]
+        return name if name in _OTHERS else "postgresql"
 
     def _inspect(self, alias: str) -> Inspection:
         seen, options = self._survey(alias), self._options
@@ -158,10 +165,12 @@ class Command(BaseCommand):
         seconds = self._options["wait"]
         if seconds is None:
             return survey(alias)
+        # For all aliases together; the others are looked at once all the same.
+        left = max(0.0, seconds - self._waited)
         try:
-            return wait_for(
-                lambda patience: survey(alias, patience), float(seconds), report=self._waiting
-            ).last
+            done = wait_for(lambda patience: survey(alias, patience), left, report=self._waiting)
+            self._waited += done.seconds
+            return done.last
         except KeyboardInterrupt:
             if self._last is None or self._last.alias != alias:
                 raise CommandError(f'--wait: ended before "{alias}" answered.') from None
@@ -195,5 +204,7 @@ class Command(BaseCommand):
     def _print(self, inspection: Inspection) -> None:
         options = self._options
         lines = reports.report(inspection, verbosity=options["verbosity"], fix=options["fix"])
-        color = options["force_color"] or (not options["no_color"] and self.stdout.isatty())
+        wanted = options["force_color"] or (not options["no_color"] and self.stdout.isatty())
+        # Django's own styles are without colours under DJANGO_COLORS=nocolor.
+        color = wanted and self.style.ERROR("!") != "!"
         reports.write(lines, self.stdout, color=color)
