@@ -643,7 +643,7 @@ def settled(survey: Survey, fix: Mapping[str, Any]) -> Survey:
         server_side_cursors=not fix.get(
             "DISABLE_SERVER_SIDE_CURSORS", not project.server_side_cursors
         ),
-        pool=options.get("pool", project.pool),
+        pool={**(project.pool or {}), **options["pool"]} if "pool" in options else project.pool,
         prepare_threshold=options.get("prepare_threshold", project.prepare_threshold),
     )
     return replace(survey, project=project, asked=asked)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from ..survey import Survey
 from .base import Found, rule, seconds
 from .keepalives import USUAL
 
-# psycopg_pool's own default.
+# psycopg_pool's own defaults.
 _POOL_MAX_IDLE: Final = 600.0
+_POOL_MIN_SIZE: Final = 4
 # Of a server that sleeps: longer would keep it awake, and it ends connections when it falls asleep.
 # Enough to spare nearly all requests the connecting.
 _AGE: Final = 60
 _SLEEPY_AGE: Final = 300.0
+
+
+def half(timeout: float) -> int:
+    """The age to set against an idle timeout, with room for the last use; 0: keep none."""
+    return int(timeout / 2)
 
 
 @rule("W121", "CONN_MAX_AGE is above the idle timeout", connects=True)
@@ -155,14 +162,23 @@ def pool_idle(survey: Survey) -> Found | None:
     kept = _number(pool.get("max_idle"), _POOL_MAX_IDLE)
     if kept <= limit.seconds:
         return None
-    half = max(1, int(limit.seconds / 2))
+    fix = {**_none_kept(pool), "max_idle": half(limit.seconds) or limit.seconds / 2}
     return Found(
         f"The pool keeps idle connections for {seconds(kept)}, but they end after "
         f"{seconds(limit.seconds)}.",
-        f'Set OPTIONS["pool"]["max_idle"] to {half}, and min_size to 0.',
+        f'Set in OPTIONS["pool"]: {", ".join(f"{name} to {fix[name]:g}" for name in fix)}.',
         f"The timeout: {limit.source}.",
-        {"OPTIONS": {"pool": {**pool, "max_idle": half, "min_size": 0}}},
+        {"OPTIONS": {"pool": fix}},
     )
+
+
+def _none_kept(pool: Mapping[str, Any]) -> dict[str, float]:
+    """What makes a pool keep none for ever: only what changes, the rest is the user's own."""
+    least = pool.get("min_size", _POOL_MIN_SIZE)
+    if not least:
+        return {}
+    # Else it would be min_size, and psycopg_pool refuses a pool of none.
+    return {"min_size": 0} if "max_size" in pool else {"min_size": 0, "max_size": least}
 
 
 def _number(value: Any, default: float) -> float:
