@@ -9,6 +9,7 @@ from ..ageing import Limit
 from ..keepalives import TCP_DEFAULTS
 from ..verdicts import Reason
 from .endings import Ending, How
+from .findings.lifetimes import half
 from .probe import ProbeResult
 from .series import Found
 from .survey import Measured
@@ -47,14 +48,14 @@ def settings(result: ProbeResult, *, resilient: bool) -> dict[str, object]:
     """
     found = cure(result)
     if found is Cure.KEEPALIVES:
-        return {"OPTIONS": _keepalives(result.off.survived)}
+        return {"OPTIONS": keepalives_within(_good(result))}
     if found is not Cure.SHORT_IDLENESS:
         return {}
     good = _good(result)
     if resilient:
         return {"OPTIONS": {"resilience": {"idle_timeout": good}}}
     # No connection is idle for longer than it exists.
-    return {"CONN_MAX_AGE": math.floor(good / 2)}
+    return {"CONN_MAX_AGE": half(good)}
 
 
 def measured(result: ProbeResult) -> Measured | None:
@@ -65,7 +66,7 @@ def measured(result: ProbeResult) -> Measured | None:
     died = min(each.died or 0.0 for each in (result.off, result.on) if each.limited)
     good = _good(result)
     limit = Limit(good, f"the idle timeout measured by --probe-idle ({_time(died)})")
-    return Measured(limit, died, _keepalives(good) if found is Cure.KEEPALIVES else {})
+    return Measured(limit, died, keepalives_within(good) if found is Cure.KEEPALIVES else {})
 
 
 def sentences(result: ProbeResult) -> list[str]:
@@ -86,8 +87,8 @@ def sentences(result: ProbeResult) -> list[str]:
     return told
 
 
-def _keepalives(good: float) -> dict[str, object]:
-    """Parameters that send two keepalives in the time that is good, ours if they do."""
+def keepalives_within(good: float) -> dict[str, object]:
+    """Return parameters that send two keepalives in the time that is good, ours if they do."""
     idle = max(1, min(int(TCP_DEFAULTS["keepalives_idle"]), math.floor(good / 2)))
     interval = max(1, min(int(TCP_DEFAULTS["keepalives_interval"]), idle // 2))
     return {**TCP_DEFAULTS, "keepalives_idle": idle, "keepalives_interval": interval}

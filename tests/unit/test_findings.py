@@ -16,7 +16,7 @@ from django_resilient_pg.diagnosis.findings.base import rule, seconds
 from django_resilient_pg.diagnosis.fixes import merged
 from django_resilient_pg.diagnosis.handshakes import Answer, TlsFacts
 from django_resilient_pg.diagnosis.poolers import Pooler
-from django_resilient_pg.diagnosis.project import Project
+from django_resilient_pg.diagnosis.project import Project, keepalives_expected
 from django_resilient_pg.diagnosis.serverside import ServerSide
 from django_resilient_pg.diagnosis.stages import NAMES, Outcome, Stage, Walk
 from django_resilient_pg.diagnosis.survey import Measured, Survey
@@ -646,7 +646,11 @@ def settled(survey: Survey, fix: Mapping[str, Any]) -> Survey:
         pool={**(project.pool or {}), **options["pool"]} if "pool" in options else project.pool,
         prepare_threshold=options.get("prepare_threshold", project.prepare_threshold),
     )
-    return replace(survey, project=project, asked=asked)
+    walk, facts = survey.walk, survey.facts
+    if walk is not None and facts is not None and asked != survey.asked:
+        link = facts.socket._replace(keepalives=keepalives_expected(asked, survey.kernel))
+        walk = replace(walk, facts=facts._replace(socket=link))
+    return replace(survey, project=project, asked=asked, walk=walk)
 
 
 _LIFETIMES = {f"{PREFIX}W12{number}" for number in "1245"} | {f"{PREFIX}{n}" for n in ("W146",)}

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from django_resilient_pg.diagnosis.attempts import Refusal, Refused
 from django_resilient_pg.diagnosis.endings import Ending, How
-from django_resilient_pg.diagnosis.idleness import Cure, cure, sentences, settings
+from django_resilient_pg.diagnosis.findings import findings
+from django_resilient_pg.diagnosis.idleness import Cure, cure, measured, sentences, settings
 from django_resilient_pg.diagnosis.probe import DEFAULT, ProbeResult, Progress, probe_idle
 from django_resilient_pg.diagnosis.series import times
 from django_resilient_pg.verdicts import Reason
+from tests.unit.test_findings import STOCK, known
 
 PATIENCE = 3.0
 SERVER = Ending(
@@ -356,3 +358,18 @@ def test_every_sentence_is_one(how: How, helps: bool) -> None:
         assert told[0].isupper()
         assert told.endswith(".")
         assert "None" not in told
+
+
+@pytest.mark.parametrize("timeout", [0.6, 1.5, 7.0, 60.0])
+def test_the_probe_and_the_findings_ask_for_the_same(timeout: float) -> None:
+    """Both are in one report, and an age above the timeout would help nobody."""
+    path = Path(timeout=timeout, ending=Ending(How.CLOSED), keepalives_help=False)
+    result = path.probe(80.0)
+    survey = known(project=STOCK, measured=measured(result))
+    found = {one.id: one for one in findings(survey)}["resilient_pg.W121"]
+    assert found.fix == settings(result, resilient=False)
+    router = Path(timeout=timeout).probe(80.0)
+    kept = measured(router)
+    assert kept is not None
+    if kept.keepalives:
+        assert settings(router, resilient=False) == {"OPTIONS": kept.keepalives}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from ...keepalives import TCP_DEFAULTS
 from ..stages import Stage
 from ..survey import Survey
 from . import certificates
 from .base import Found, rule
+from .wanted import KEEPALIVE_BOUNDS, changes, wanted
 
 # Since which libpq these parameters, or these values, exist (release notes of PostgreSQL).
 _SINCE: Final = {
@@ -26,12 +26,6 @@ _SINCE: Final = {
     "max_protocol_version": 18,
     "sslkeylogfile": 18,
     "servicefile": 18,
-}
-# include/net/tcp.h: MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL, MAX_TCP_KEEPCNT.
-KEEPALIVE_BOUNDS: Final = {
-    "keepalives_idle": 32_767,
-    "keepalives_interval": 32_767,
-    "keepalives_count": 127,
 }
 _NEWER_ATTRS: Final = {"read-only", "primary", "standby", "prefer-standby"}
 
@@ -135,7 +129,7 @@ def out_of_bounds(survey: Survey) -> Found | None:
         f"The system refuses these keepalive settings, and libpq gives up: {told}.",
         f"Set {bounds}.",
         "From the settings; the bounds are those of Linux.",
-        {"OPTIONS": {name: TCP_DEFAULTS[name] for name in wrong}},
+        {"OPTIONS": {**{name: wanted(survey)[name] for name in wrong}, **changes(survey)}},
     )
 
 

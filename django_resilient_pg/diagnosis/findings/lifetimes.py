@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ..survey import Survey
 from .base import Found, rule, seconds
-from .keepalives import USUAL
+from .wanted import USUAL
 
 # psycopg_pool's own defaults.
 _POOL_MAX_IDLE: Final = 600.0
@@ -31,12 +31,12 @@ def age_above_timeout(survey: Survey) -> Found | None:
         return None
     if (age is not None and age <= limit.seconds) or asgi(survey) is not None:
         return None
-    half = max(1, int(limit.seconds / 2))
+    shorter = half(limit.seconds)
     return Found(
         f"CONN_MAX_AGE is {seconds(age)}, but idle connections end after {seconds(limit.seconds)}.",
-        f"Set CONN_MAX_AGE to {half}, or ENGINE to django_resilient_pg, which clamps it.",
+        f"Set CONN_MAX_AGE to {shorter}, or ENGINE to django_resilient_pg, which clamps it.",
         f"The timeout: {limit.source}.",
-        {"CONN_MAX_AGE": half},
+        {"CONN_MAX_AGE": shorter},
     )
 
 
