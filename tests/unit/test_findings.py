@@ -11,6 +11,7 @@ import pytest
 
 from django_resilient_pg.ageing import Limit, limits
 from django_resilient_pg.diagnosis.certificates import Certificate
+from django_resilient_pg.diagnosis.details import details
 from django_resilient_pg.diagnosis.findings import PREFIX, RULES, Finding, Level, findings
 from django_resilient_pg.diagnosis.findings.base import rule, seconds
 from django_resilient_pg.diagnosis.fixes import merged
@@ -629,6 +630,83 @@ def test_a_standby_alone_is_not_given_up_for_nothing() -> None:
     assert merged(findings(alone)) == {}
     several = known(facts={"in_recovery": True}, target={"hosts": two})
     assert merged(findings(several)) == {"OPTIONS": {"target_session_attrs": "read-write"}}
+
+
+GIS = "django.contrib.gis.db.backends.postgis"
+FOREIGN = "project.engine"
+
+
+@pytest.mark.parametrize(
+    ("engine", "ours"),
+    [
+        ("django.db.backends.postgresql", "django_resilient_pg"),
+        (GIS, "django_resilient_pg.postgis"),
+        (FOREIGN, None),
+    ],
+)
+def test_the_engine_that_is_advised_can_do_what_the_present_one_does(
+    engine: str, ours: str | None
+) -> None:
+    """An alias of GeoDjango would lose it; what a foreign engine does nobody knows."""
+    own = {"resilient": False, "engine": engine, "conn_max_age": 600}
+    refused = known(project={**own, "options": ("resilience",)})
+    assert merged(findings(refused)) == ({"ENGINE": ours} if ours else {})
+    impatient = known(project=own, facts={"idle_session_timeout": 300.0})
+    (one,) = findings(impatient)
+    assert one.id == "resilient_pg.W121"
+    wanted = f"ENGINE to {ours}, which" if ours else "use this package's engine, which"
+    assert wanted in one.hint
+
+
+@pytest.mark.parametrize(
+    ("driver", "endless"),
+    [("psycopg 3.3.3, Django 6.1", False), ("psycopg2 2.9.10, Django 5.2", True)],
+)
+@pytest.mark.parametrize(
+    ("host", "seconds"), [("db.example", 5), ("ep-cool-1.eu-central-1.aws.neon.tech", 40)]
+)
+def test_a_connect_timeout_is_long_enough_to_wake_a_server(
+    driver: str, endless: bool, host: str, seconds: int
+) -> None:
+    """psycopg 3 gives up by itself (its own 130 s), psycopg2 does not."""
+    for sources in ((), (("connect_timeout", "DATABASES"),)):
+        target = {"connect_timeout": None, "hosts": (Host(host, "", 5432),), "sources": sources}
+        (one,) = findings(known(target=target, driver=driver, connected=False))
+        assert one.fix == {"OPTIONS": {"connect_timeout": seconds}}
+        assert f"connect_timeout to {seconds} (" in one.hint
+        assert one.message.startswith(f"connect_timeout is {'0' if sources else 'not set'}: ")
+        assert ("without end" in one.message) is endless
+        took = dict(details(known(target=target, driver=driver)))["connecting may take"]
+        assert took == ("for ever" if endless else "130 s, psycopg's own limit")
+
+
+def test_one_report_does_not_contradict_itself() -> None:
+    """One age, and none under ASGI, where checking what is not kept would be for nothing."""
+    off: dict[str, Any] = {"socket": keepalives(keepalives=False)}
+    kept, ten = {**STOCK, "conn_max_age": None}, {"idle_session_timeout": 10.0}
+    short = known(project=kept, facts=ten, **off)
+    ages = {one.id[-4:]: one.fix.get("CONN_MAX_AGE") for one in findings(short)}
+    assert ages == {"W101": None, "W121": 5, "W122": 5}
+    asgi = known(project={**kept, "serving": "ASGI", "health_checks": False}, **off)
+    ages = {one.id[-4:]: one.fix.get("CONN_MAX_AGE") for one in findings(asgi)}
+    assert ages == {"W101": None, "W122": 0, "W124": 0}
+    vain = {**STOCK, "conn_max_age": 900, "serving": "ASGI"}
+    assert (
+        "or less"
+        in {one.id[-4:]: one.hint for one in findings(known(project=vain, facts=NEON))}["W104"]
+    )
+
+
+def test_what_dies_within_two_seconds_is_not_kept() -> None:
+    project = {**STOCK, "conn_max_age": 0}
+    assert numbers(findings(known(project=project, facts={"idle_session_timeout": 1.5}))) == []
+    assert numbers(findings(known(project=project, facts={"idle_session_timeout": 4}))) == ["I223"]
+
+
+def test_the_pool_of_this_engine_is_not_advised_against() -> None:
+    (one,) = findings(known(project={**STOCK, "pool": {}, "conn_max_age": 0}))
+    assert one.id == "resilient_pg.W126"
+    assert "use this package's engine, whose pool looks" in one.hint
 
 
 def settled(survey: Survey, fix: Mapping[str, Any]) -> Survey:
