@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -617,12 +618,24 @@ def test_fixes_do_not_break_what_works() -> None:
     assert unverifiable == {"OPTIONS": {"sslmode": "require"}}
 
 
-def test_without_a_file_of_authorities_the_fix_names_the_systems() -> None:
-    """As long as libpq knows that word."""
-    bare = {"sslmode": "prefer", "sslrootcert": ""}
-    new = merged(findings(known(target=bare, libpq=160000)))
-    assert new == {"OPTIONS": {"sslmode": "verify-full", "sslrootcert": "system"}}
-    assert merged(findings(known(target=bare, libpq=150000))) == {"OPTIONS": {"sslmode": "require"}}
+@pytest.mark.parametrize("libpq", [150000, 160000])
+@pytest.mark.parametrize("file", ["/etc/ssl/certs/ca-certificates.crt", ""])
+def test_without_a_file_of_authorities_the_fix_names_the_systems(
+    libpq: int, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the word "system": a wheel's libpq looks in other places than this Python."""
+    paths = ssl.get_default_verify_paths()._replace(cafile=file)
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    full = {"sslmode": "verify-full", "sslrootcert": file} if file else {"sslmode": "require"}
+    for mode in ("prefer", "require"):
+        survey = known(target={"sslmode": mode, "sslrootcert": ""}, libpq=libpq)
+        assert merged(findings(survey)) == ({"OPTIONS": full} if file or mode == "prefer" else {})
+    # What of a folder vouches for the server is not known, and it cannot be named.
+    monkeypatch.setenv("SSL_CERT_DIR", "/etc/own")
+    survey = known(target={"sslmode": "prefer", "sslrootcert": ""}, libpq=libpq)
+    assert merged(findings(survey)) == {"OPTIONS": {"sslmode": "require"}}
 
 
 def test_a_standby_alone_is_not_given_up_for_nothing() -> None:
