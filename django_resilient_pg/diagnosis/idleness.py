@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Mapping
 
 from ..ageing import Limit
 from ..keepalives import TCP_DEFAULTS
 from ..verdicts import Reason
 from .endings import Ending, How
-from .findings.lifetimes import half
+from .findings.lifetimes import half, shorter_pool
 from .probe import ProbeResult
 from .series import Found
 from .survey import Measured
@@ -38,13 +39,17 @@ def cure(result: ProbeResult) -> Cure:
     return Cure.UNKNOWN if ended or nothing else Cure.NONE_NEEDED
 
 
-def settings(result: ProbeResult, *, resilient: bool) -> dict[str, object]:
+def settings(
+    result: ProbeResult, *, resilient: bool, pool: Mapping[str, object] | None = None
+) -> dict[str, object]:
     """Return what to put into the entry of DATABASES; nested, empty if there is no need.
 
     Args:
         result: of the probe.
         resilient: whether this engine serves the alias; Django's own knows no
             ``OPTIONS["resilience"]``.
+        pool: the numbers in ``OPTIONS["pool"]``, ``None`` without one: with a pool Django takes no
+            ``CONN_MAX_AGE``.
     """
     found = cure(result)
     if found is Cure.KEEPALIVES:
@@ -54,6 +59,8 @@ def settings(result: ProbeResult, *, resilient: bool) -> dict[str, object]:
     good = _good(result)
     if resilient:
         return {"OPTIONS": {"resilience": {"idle_timeout": good}}}
+    if pool is not None:
+        return {"OPTIONS": {"pool": shorter_pool(pool, good)}}
     # No connection is idle for longer than it exists.
     return {"CONN_MAX_AGE": half(good)}
 

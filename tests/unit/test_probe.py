@@ -373,3 +373,22 @@ def test_the_probe_and_the_findings_ask_for_the_same(timeout: float) -> None:
     assert kept is not None
     if kept.keepalives:
         assert settings(router, resilient=False) == {"OPTIONS": kept.keepalives}
+
+
+@pytest.mark.parametrize("pool", [{}, {"min_size": 2, "max_idle": 60}])
+def test_a_pool_is_told_in_its_own_words(pool: dict[str, float]) -> None:
+    """Django refuses a pool together with CONN_MAX_AGE."""
+    path = Path(timeout=7.0, ending=Ending(How.CLOSED), keepalives_help=False)
+    result = path.probe(20.0)
+    project = {**STOCK, "pool": pool, "conn_max_age": 0, "health_checks": False}
+    (one,) = findings(known(project=project, measured=measured(result)))
+    assert one.id == "resilient_pg.W127"
+    fix = settings(result, resilient=False, pool=pool)
+    assert (
+        fix
+        == one.fix
+        == {
+            "OPTIONS": {"pool": {"min_size": 0, "max_size": pool.get("min_size", 4), "max_idle": 3}}
+        }
+    )
+    assert "resilience" in str(settings(result, resilient=True, pool=pool))

@@ -177,7 +177,7 @@ def pool_idle(survey: Survey) -> Found | None:
     kept = _number(pool.get("max_idle"), _POOL_MAX_IDLE)
     if kept <= limit.seconds:
         return None
-    fix = {**_none_kept(pool), "max_idle": half(limit.seconds) or limit.seconds / 2}
+    fix = shorter_pool(pool, limit.seconds)
     return Found(
         f"The pool keeps idle connections for {seconds(kept)}, but they end after "
         f"{seconds(limit.seconds)}.",
@@ -187,13 +187,14 @@ def pool_idle(survey: Survey) -> Found | None:
     )
 
 
-def _none_kept(pool: Mapping[str, Any]) -> dict[str, float]:
-    """What makes a pool keep none for ever: only what changes, the rest is the user's own."""
-    least = pool.get("min_size", _POOL_MIN_SIZE)
+def shorter_pool(pool: Mapping[str, Any], timeout: float) -> dict[str, float]:
+    """What makes a pool keep none for too long: only what changes, the rest is the user's own."""
+    idle, least = half(timeout) or timeout / 2, pool.get("min_size", _POOL_MIN_SIZE)
     if not least:
-        return {}
+        return {"max_idle": idle}
     # Else it would be min_size, and psycopg_pool refuses a pool of none.
-    return {"min_size": 0} if "max_size" in pool else {"min_size": 0, "max_size": least}
+    most = {} if "max_size" in pool else {"max_size": least}
+    return {"min_size": 0, **most, "max_idle": idle}
 
 
 def _number(value: Any, default: float) -> float:
