@@ -98,6 +98,8 @@ def test_the_hint_names_what_is_pasted() -> None:
     found = about(asking(30, timeout=30_000))["W108"]
     for name, value in found.fix["OPTIONS"].items():  # type: ignore[attr-defined]
         assert f"{name} to {value}" in found.hint
+    assert "tcp_user_timeout to 45000 (milliseconds)." in found.hint
+    assert "milliseconds" not in about(asking(120, timeout=30_000))["W108"].hint
 
 
 def test_what_was_measured_wins_over_what_is_usual() -> None:

@@ -120,7 +120,7 @@ def no_user_timeout(survey: Survey) -> Found | None:
     fix = _with_timeout(survey)
     return Found(
         "tcp_user_timeout is not set: a statement sent into a dead path hangs for 15 minutes.",
-        f"Set {words(fix)} (milliseconds).",
+        f"Set {words(fix)}.",
         _where(survey, "TCP_USER_TIMEOUT is 0"),
         {"OPTIONS": fix},
     )
@@ -144,7 +144,7 @@ def short_user_timeout(survey: Survey) -> Found | None:
     return Found(
         f"tcp_user_timeout is {seconds(timeout)}: it ends healthy connections too, when the "
         "server does not read for so long (COPY, a lock, a busy disk).",
-        f"Set {words(fix)} or more (it is in milliseconds).",
+        f"Set {words(fix, ' or more (it is in milliseconds)')}.",
         _where(survey, f"TCP_USER_TIMEOUT is {seconds(timeout)}"),
         {"OPTIONS": fix},
     )
@@ -165,7 +165,7 @@ def count_defeated(survey: Survey) -> Found | None:
     return Found(
         f"tcp_user_timeout ({seconds(real.user_timeout)}) overrides keepalives_count: by "
         f"keepalives a dead peer would be found after {seconds(idle + interval * count)}.",
-        f"Set {words(fix)} (a user timeout is in milliseconds).",
+        f"Set {words(fix)}.",
         _where(survey, f"idle {seconds(idle)}, interval {seconds(interval)}, count {count}"),
         {"OPTIONS": fix},
     )

@@ -92,9 +92,10 @@ def changes(survey: Survey) -> Numbers:
     return {name: value for name, value in wanted(survey).items() if value != now[name]}
 
 
-def words(settings: Mapping[str, object]) -> str:
-    """To be continued after "Set "."""
-    return ", ".join(f"{name} to {value}" for name, value in settings.items())
+def words(settings: Mapping[str, object], unit: str = " (milliseconds)") -> str:
+    """To be continued after "Set "; the one time that is not in seconds has its unit."""
+    units = {"tcp_user_timeout": unit}
+    return ", ".join(f"{name} to {value}{units.get(name, '')}" for name, value in settings.items())
 
 
 def _idle(survey: Survey, now: Numbers) -> int:
