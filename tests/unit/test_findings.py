@@ -9,6 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from django_resilient_pg.ageing import Limit, limits
 from django_resilient_pg.diagnosis.certificates import Certificate
@@ -722,6 +725,14 @@ def test_the_pool_of_this_engine_is_not_advised_against() -> None:
     assert "use this package's engine, whose pool looks" in one.hint
 
 
+AURORA = provided("shop.cluster-abc123.eu-central-1.rds.amazonaws.com")
+POOL: dict[str, Any] = {
+    "min_size": st.integers(0, 4),
+    "max_size": st.integers(4, 8),
+    "max_idle": st.floats(0.5, 2000),
+}
+
+
 def settled(survey: Survey, fix: Mapping[str, Any]) -> Survey:
     """The survey after these settings were pasted."""
     project, options = survey.project, dict(fix.get("OPTIONS", {}))
@@ -741,10 +752,15 @@ def settled(survey: Survey, fix: Mapping[str, Any]) -> Survey:
     if walk is not None and facts is not None and asked != survey.asked:
         link = facts.socket._replace(keepalives=keepalives_expected(asked, survey.kernel))
         walk = replace(walk, facts=facts._replace(socket=link))
-    return replace(survey, project=project, asked=asked, walk=walk)
+    after = replace(survey, project=project, asked=asked, walk=walk)
+    if after.facts is not None and survey.limits is not None:
+        bounds = limits(survey.options, after.facts, None, project.conn_max_age)
+        after = replace(after, limits=bounds)
+    return after
 
 
 _LIFETIMES = {f"{PREFIX}W12{number}" for number in "1245"} | {f"{PREFIX}{n}" for n in ("W146",)}
+_SETTLING = _LIFETIMES | {f"{PREFIX}{number}" for number in ("W101", "W104", "W126", "W127")}
 _IDLE: dict[str, Any] = {"facts": {"idle_session_timeout": 30.0}}
 _ROWS = [case.bad for case in CASES] + [
     known(project={**STOCK, "conn_max_age": 0}, **_IDLE),
@@ -766,6 +782,52 @@ def test_settings_to_paste_settle(survey: Survey) -> None:
     assert left == [], fix
     if survey.project.pool is not None:
         assert fix.get("CONN_MAX_AGE", 0) == 0  # Django refuses both together
+
+
+@given(
+    age=st.one_of(st.none(), st.just(0), st.floats(0.5, 4000), st.integers(1, 4000)),
+    checks=st.booleans(),
+    pool=st.one_of(st.none(), st.fixed_dictionaries({}, optional=POOL)),
+    serving=st.sampled_from(["ASGI", "WSGI", "unknown"]),
+    resilient=st.booleans(),
+    session=st.one_of(st.none(), st.floats(0.5, 4000)),
+    pooler=st.one_of(st.none(), st.floats(0.5, 4000)),
+    provider=st.sampled_from([{}, NEON, AURORA]),
+    on=st.booleans(),
+)
+@hypothesis_settings(max_examples=300, deadline=None)
+def test_lifetimes_settle_whatever_they_are(
+    age: float | None,
+    checks: bool,
+    pool: dict[str, Any] | None,
+    serving: str,
+    resilient: bool,
+    session: float | None,
+    pooler: float | None,
+    provider: dict[str, Any],
+    on: bool,
+) -> None:
+    """One age for all findings, which none of them minds."""
+    project = {
+        **({} if resilient else STOCK),
+        "conn_max_age": 0 if pool is not None else age,
+        "health_checks": checks,
+        "pool": pool,
+        "serving": serving,
+    }
+    survey = known(
+        project=project,
+        facts={"idle_session_timeout": session, **provider},
+        pooler=Pooler("session", "It says so.", "", pooler) if pooler else None,
+        socket=keepalives(keepalives=on),
+        asked={"keepalives": int(on)},
+    )
+    fix = merged(findings(survey))
+    left = findings(settled(survey, fix))
+    assert [one for one in left if one.id in _SETTLING and one.level >= Level.WARNING] == [], fix
+    if pool is not None:
+        assert fix.get("CONN_MAX_AGE", 0) == 0  # Django refuses both together
+        assert {**pool, **fix.get("OPTIONS", {}).get("pool", {})}.get("max_size", 1) > 0
 
 
 def test_a_replicas_reads_are_not_sent_to_the_primary() -> None:
