@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .refusals import Cause
-from .target import SYSTEM, Target
+from .target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +37,21 @@ class Rung:
         return self.connects is False and self.cause is None
 
 
-def conclude(target: Target, rungs: Sequence[Rung], *, system: bool) -> tuple[str | None, str]:
+def conclude(target: Target, rungs: Sequence[Rung], root: str) -> tuple[str | None, str]:
     """Return the mode to set now, if any is worth it, and why, or what has to change first.
 
     Args:
         target: the alias' own settings.
         rungs: all modes, from "disable" to "verify-full".
-        system: ``verify-full`` connects with the authorities that the system trusts.
+        root: the value of ``sslrootcert`` with which ``verify-full`` connects, "" if none does.
     """
     full = rungs[-1]
     proves = "it connects, encrypted, and the server proves who it is."
     if full.connects:
         keep = target.sslmode == full.mode
         return full.mode, f'{"Keep" if keep else "Set"} sslmode "{full.mode}": {proves}'
-    if system:
-        return full.mode, f'Set sslmode "{full.mode}" and sslrootcert "{SYSTEM}": {proves}'
+    if root:
+        return full.mode, f'Set sslmode "{full.mode}" and sslrootcert "{root}": {proves}'
     stopped = next((each for each in reversed(rungs) if each.stops), None)
     if stopped is not None:
         return None, f"{stopped.why_not} No sslmode changes that: correct it, then try again."

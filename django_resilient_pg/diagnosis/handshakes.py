@@ -7,6 +7,7 @@ X509_V_ERR codes. Nothing is logged in, no name and no password is sent.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import time
@@ -18,7 +19,7 @@ from .certificates import Certificate
 from .greetings import Answer, ask, remaining
 from .target import SYSTEM
 
-__all__ = ["Answer", "TlsFacts", "handshake"]
+__all__ = ["Answer", "TlsFacts", "handshake", "system_file"]
 
 ALPN: Final = "postgresql"
 #: Seconds for the peer to say goodbye, too.
@@ -119,15 +120,28 @@ def _strict(trust: str) -> tuple[ssl.SSLContext, str]:
     context.set_alpn_protocols([ALPN])
     unreadable = ""
     try:
-        if trust == SYSTEM:
-            context.set_default_verify_paths()
+        file = system_file() if trust == SYSTEM else trust
+        if file:
+            context.load_verify_locations(cafile=file)
         elif trust:
-            context.load_verify_locations(cafile=trust)
+            context.set_default_verify_paths()
     except OSError as error:  # ssl.SSLError is one
         unreadable = f'"{trust}" cannot be used: {_words(error)}'
     if unreadable or not trust:
         context.verify_mode = ssl.CERT_NONE
     return context, unreadable
+
+
+def system_file() -> str:
+    """The file with the authorities that the system trusts; "" if there is none for certain.
+
+    What is verified against it alone can be verified by libpq, too, if it is told this path. The
+    word "system" may tell it less: the OpenSSL within a driver's wheel looks in other places.
+    """
+    paths = ssl.get_default_verify_paths()
+    if paths.openssl_capath_env in os.environ and paths.openssl_cafile_env not in os.environ:
+        return ""  # a folder is meant, which sslrootcert cannot name
+    return paths.cafile or ""
 
 
 def _lenient() -> ssl.SSLContext:

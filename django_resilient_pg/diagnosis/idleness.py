@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Mapping
 
 from ..ageing import Limit
 from ..keepalives import TCP_DEFAULTS
 from ..verdicts import Reason
 from .endings import Ending, How
+from .findings.lifetimes import half, shorter_pool
 from .probe import ProbeResult
 from .series import Found
 from .survey import Measured
@@ -37,24 +39,30 @@ def cure(result: ProbeResult) -> Cure:
     return Cure.UNKNOWN if ended or nothing else Cure.NONE_NEEDED
 
 
-def settings(result: ProbeResult, *, resilient: bool) -> dict[str, object]:
+def settings(
+    result: ProbeResult, *, resilient: bool, pool: Mapping[str, object] | None = None
+) -> dict[str, object]:
     """Return what to put into the entry of DATABASES; nested, empty if there is no need.
 
     Args:
         result: of the probe.
         resilient: whether this engine serves the alias; Django's own knows no
             ``OPTIONS["resilience"]``.
+        pool: the numbers in ``OPTIONS["pool"]``, ``None`` without one: with a pool Django takes no
+            ``CONN_MAX_AGE``.
     """
     found = cure(result)
     if found is Cure.KEEPALIVES:
-        return {"OPTIONS": _keepalives(result.off.survived)}
+        return {"OPTIONS": keepalives_within(_good(result))}
     if found is not Cure.SHORT_IDLENESS:
         return {}
     good = _good(result)
     if resilient:
         return {"OPTIONS": {"resilience": {"idle_timeout": good}}}
+    if pool is not None:
+        return {"OPTIONS": {"pool": shorter_pool(pool, good)}}
     # No connection is idle for longer than it exists.
-    return {"CONN_MAX_AGE": math.floor(good / 2)}
+    return {"CONN_MAX_AGE": half(good)}
 
 
 def measured(result: ProbeResult) -> Measured | None:
@@ -65,7 +73,7 @@ def measured(result: ProbeResult) -> Measured | None:
     died = min(each.died or 0.0 for each in (result.off, result.on) if each.limited)
     good = _good(result)
     limit = Limit(good, f"the idle timeout measured by --probe-idle ({_time(died)})")
-    return Measured(limit, died, _keepalives(good) if found is Cure.KEEPALIVES else {})
+    return Measured(limit, died, keepalives_within(good) if found is Cure.KEEPALIVES else {})
 
 
 def sentences(result: ProbeResult) -> list[str]:
@@ -86,8 +94,8 @@ def sentences(result: ProbeResult) -> list[str]:
     return told
 
 
-def _keepalives(good: float) -> dict[str, object]:
-    """Parameters that send two keepalives in the time that is good, ours if they do."""
+def keepalives_within(good: float) -> dict[str, object]:
+    """Return parameters that send two keepalives in the time that is good, ours if they do."""
     idle = max(1, min(int(TCP_DEFAULTS["keepalives_idle"]), math.floor(good / 2)))
     interval = max(1, min(int(TCP_DEFAULTS["keepalives_interval"]), idle // 2))
     return {**TCP_DEFAULTS, "keepalives_idle": idle, "keepalives_interval": interval}

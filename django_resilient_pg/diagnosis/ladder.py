@@ -17,7 +17,7 @@ from ..facts import socket_view
 from .attempts import Connector, Refusal, Refused, attempt
 from .conclusions import Rung, conclude
 from .greetings import Answer
-from .handshakes import TlsFacts, handshake
+from .handshakes import TlsFacts, handshake, system_file
 from .network import knock, resolve
 from .refusals import Cause, explain, sentence
 from .stages import NAMES, Walk
@@ -72,9 +72,9 @@ def sslmodes(
         return Ladder((), target.sslmode, "", text)
     seen = tls or _handshake(target, timeout)
     rungs = _climb(target, connect, timeout, seen)
-    system = _system_works(target, connect, timeout, seen, rungs)
-    mode, text = conclude(target, rungs, system=system)
-    return Ladder(rungs, mode, SYSTEM if system else "", text, seen)
+    root = _system_root(target, connect, timeout, seen, rungs)
+    mode, text = conclude(target, rungs, root)
+    return Ladder(rungs, mode, root, text, seen)
 
 
 def not_tried(walk: Walk) -> Ladder | None:
@@ -169,14 +169,17 @@ def _remarked(rung: Rung, stronger: Sequence[Rung], tls: TlsFacts | None) -> Run
     return rung
 
 
-def _system_works(
+def _system_root(
     target: Target,
     connect: Connector,
     timeout: float,
     tls: TlsFacts | None,
     rungs: Sequence[Rung],
-) -> bool:
-    """Whether the authorities of the system are what is missing; libpq knows them since 16."""
+) -> str:
+    """What to name in ``sslrootcert`` if the authorities of the system are what is missing.
+
+    Their file; the word "system", which libpq knows since 16, where there is none.
+    """
     likely = (
         tls is not None
         and tls.trust == SYSTEM
@@ -185,11 +188,12 @@ def _system_works(
         and rungs[-1].cause is Cause.NO_ROOT
     )
     if not likely:
-        return False
+        return ""
+    root = system_file() or SYSTEM
     try:
-        changes = {**_changes(target, MODES[-1]), "sslrootcert": SYSTEM}
+        changes = {**_changes(target, MODES[-1]), "sslrootcert": root}
         link, _ = attempt(connect, changes, timeout, len(target.hosts))
     except Refused:
-        return False
+        return ""
     link.close()
-    return True
+    return root

@@ -40,6 +40,22 @@ _RULES: Final = {
     "no address": ("DNS", "Check the spelling of HOST, and this machine's resolver."),
     "nothing listens": ("TCP", "Check that the server runs, and HOST and PORT."),
 }
+# What is said of one role or one database tells more than the entry does.
+_SAID: Final = {
+    "permission denied for database": ("database", "Grant CONNECT on the database to this user."),
+    "too many connections for role": (
+        "authentication",
+        "Close what is idle, or raise the role's limit (ALTER ROLE ... CONNECTION LIMIT).",
+    ),
+    "too many connections for database": (
+        "database",
+        "Close what is idle, or raise the database's limit (ALTER DATABASE ... CONNECTION LIMIT).",
+    ),
+    "is not currently accepting connections": (
+        "database",
+        "Allow connections to it (ALTER DATABASE ... ALLOW_CONNECTIONS true), or correct NAME.",
+    ),
+}
 _UNKNOWN: Final = "unknown connection error"
 _UNKNOWN_WORDS: Final = (
     "Look at the server's log. Messages are understood in English only (lc_messages = 'C'): what "
@@ -82,8 +98,9 @@ def _stopped(trip: Trip, refusal: Refusal) -> Stopped:
         text += _meant(text)
     elif stage == "database" and text.startswith("role "):
         stage, advice = _RULES["login refused"]
-    elif "permission denied for database" in text:
-        stage, advice = "database", "Grant CONNECT on the database to this user."
+    else:
+        known = (place for said, place in _SAID.items() if said in text)
+        stage, advice = next(known, (stage, advice))
     return Stopped(sentence(text), advice, passing, stage)
 
 

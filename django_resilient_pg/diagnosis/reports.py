@@ -132,7 +132,8 @@ def _probe(inspection: Inspection, probe: ProbeResult | str) -> Iterator[Line]:
         return
     for sentence in idleness.sentences(probe):
         yield from _wrapped(f"  {sentence}", "", 2)
-    own = idleness.settings(probe, resilient=inspection.survey.project.resilient)
+    project = inspection.survey.project
+    own = idleness.settings(probe, resilient=project.resilient, pool=project.pool)
     for line in fixes.pasteable(inspection.survey.alias, own):
         yield Line(f"  {line}")
 

@@ -115,11 +115,11 @@ def _probe(inspection: Inspection) -> dict[str, Any] | None:
         return None
     if isinstance(probe, str):
         return {"refused": probe, "sentences": [f"Not measured: {probe}"]}
-    resilient = inspection.survey.project.resilient
+    own = inspection.survey.project
     return {
         **plain(probe),
         "cure": idleness.cure(probe).value,
-        "settings": plain(idleness.settings(probe, resilient=resilient)),
+        "settings": plain(idleness.settings(probe, resilient=own.resilient, pool=own.pool)),
         "sentences": idleness.sentences(probe),
     }
 

@@ -81,6 +81,11 @@ class Survey:
         return self.walk.exit_status if self.walk is not None else 0
 
     @property
+    def psycopg3(self) -> bool:
+        """Whether the driver is psycopg 3, not psycopg2."""
+        return self.driver.startswith("psycopg ")
+
+    @property
     def unix(self) -> bool:
         """Whether every host is reached over a Unix socket."""
         return bool(self.target.hosts) and all(host.unix for host in self.target.hosts)

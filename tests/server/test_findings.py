@@ -549,3 +549,40 @@ def test_an_option_that_is_newer_than_libpq(lab: Lab) -> None:
         old = findings(replace(known, libpq=160000), connects=False)
         assert numbers(old) == {"E008"}
         assert known.libpq < 170000 or numbers(findings(known, connects=False)) == set()
+
+
+@pytest.mark.parametrize(
+    ("broken", "mended", "advice"),
+    [
+        (
+            "ALTER ROLE auditor CONNECTION LIMIT 0",
+            "ALTER ROLE auditor CONNECTION LIMIT -1",
+            "(ALTER ROLE ... CONNECTION LIMIT)",
+        ),
+        (
+            "ALTER DATABASE app CONNECTION LIMIT 0",
+            "ALTER DATABASE app CONNECTION LIMIT -1",
+            "(ALTER DATABASE ... CONNECTION LIMIT)",
+        ),
+        (
+            "ALTER DATABASE app ALLOW_CONNECTIONS false",
+            "ALTER DATABASE app ALLOW_CONNECTIONS true",
+            "(ALTER DATABASE ... ALLOW_CONNECTIONS true)",
+        ),
+    ],
+)
+def test_what_is_limited_is_what_is_to_be_raised(
+    broken: str, mended: str, advice: str, lab: Lab
+) -> None:
+    """The server's own limit has nothing to do with it, and the database is there."""
+    row = Row("limited", "", entry={"USER": "auditor"})
+    lab.server.execute(broken)
+    try:
+        with alias_of(row, State(lab.server)) as alias:
+            (one, *_) = findings(survey(alias, TIMEOUT))
+    finally:
+        lab.server.execute(mended)
+    assert numbers((one,)) <= {"E003", "E004"}
+    assert advice in one.hint
+    assert "max_connections" not in one.hint
+    assert "create" not in one.hint

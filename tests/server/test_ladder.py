@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from django_resilient_pg.diagnosis.findings import findings
+from django_resilient_pg.diagnosis.gathering import survey
 from django_resilient_pg.diagnosis.ladder import Ladder, Rung, sslmodes
 from django_resilient_pg.diagnosis.refusals import Cause
 from django_resilient_pg.diagnosis.target import MODES
@@ -134,14 +137,31 @@ def test_no_authority_known(tls_connections: Connections) -> None:
     assert "takes any server for the right one" in ladder.conclusion
 
 
+@pytest.mark.parametrize("found_by_libpq", [True, False])
 def test_an_authority_that_the_system_knows(
-    tls_server: TlsServer, tls_connections: Connections, monkeypatch: pytest.MonkeyPatch
+    tls_server: TlsServer,
+    tls_connections: Connections,
+    monkeypatch: pytest.MonkeyPatch,
+    found_by_libpq: bool,
 ) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", tls_server.ca_file)
+    """Its file is named: the OpenSSL of a driver's wheel looks in other places than Python's."""
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    if found_by_libpq:
+        monkeypatch.setenv("SSL_CERT_FILE", tls_server.ca_file)
+    else:
+        own = ssl.get_default_verify_paths()._replace(cafile=tls_server.ca_file)
+        monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: own)
     ladder = climbed(tls_connections, "prefer", sslrootcert=None)
     check(ladder, PLAIN, PLAIN, TLS, TLS, NO, NO)
-    assert (ladder.recommended, ladder.sslrootcert) == ("verify-full", "system")
-    assert 'and sslrootcert "system"' in ladder.conclusion
+    assert (ladder.recommended, ladder.sslrootcert) == ("verify-full", tls_server.ca_file)
+    assert f'and sslrootcert "{tls_server.ca_file}"' in ladder.conclusion
+    flawed = tls_connections(options={"sslmode": "require", "sslrootcert": None})
+    (one,) = [each for each in findings(survey(flawed.alias)) if each.id == "resilient_pg.W113"]
+    options = {"sslmode": "verify-full", "sslrootcert": tls_server.ca_file}
+    assert one.fix == {"OPTIONS": options}
+    assert tls_server.ca_file in one.evidence
+    tls_connections(options=options).ensure_connection()
 
 
 def test_an_old_version_of_tls(tls_server: TlsServer, tls_connections: Connections) -> None:

@@ -126,6 +126,14 @@ def test_ids_named_elsewhere_exist() -> None:
             assert PREFIX + each in known, f"{name}: {each}"
 
 
+def test_the_ids_of_other_checks_are_linked() -> None:
+    """It is the page of all that ``manage.py check`` may find."""
+    text, links = page(PAGE).astext(), [n["refuri"] for n in page(PAGE).findall(NODES.reference)]
+    named = set(re.findall(r"[EW]3\d\d", text.replace("W301 to W304", "W301 W302 W303 W304")))
+    assert {PREFIX + each for each in named} == of_other_checks()
+    assert {"units.rst", "servers.rst"} <= set(links)
+
+
 def test_there_are_fixes_to_paste() -> None:
     """Otherwise the tests above would prove little."""
     assert len(blocks(PAGE, "py")) > 30

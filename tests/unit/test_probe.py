@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from django_resilient_pg.diagnosis.attempts import Refusal, Refused
 from django_resilient_pg.diagnosis.endings import Ending, How
-from django_resilient_pg.diagnosis.idleness import Cure, cure, sentences, settings
+from django_resilient_pg.diagnosis.findings import findings
+from django_resilient_pg.diagnosis.idleness import Cure, cure, measured, sentences, settings
 from django_resilient_pg.diagnosis.probe import DEFAULT, ProbeResult, Progress, probe_idle
 from django_resilient_pg.diagnosis.series import times
 from django_resilient_pg.verdicts import Reason
+from tests.unit.test_findings import STOCK, known
 
 PATIENCE = 3.0
 SERVER = Ending(
@@ -356,3 +358,37 @@ def test_every_sentence_is_one(how: How, helps: bool) -> None:
         assert told[0].isupper()
         assert told.endswith(".")
         assert "None" not in told
+
+
+@pytest.mark.parametrize("timeout", [0.6, 1.5, 7.0, 60.0])
+def test_the_probe_and_the_findings_ask_for_the_same(timeout: float) -> None:
+    """Both are in one report, and an age above the timeout would help nobody."""
+    path = Path(timeout=timeout, ending=Ending(How.CLOSED), keepalives_help=False)
+    result = path.probe(80.0)
+    survey = known(project=STOCK, measured=measured(result))
+    found = {one.id: one for one in findings(survey)}["resilient_pg.W121"]
+    assert found.fix == settings(result, resilient=False)
+    router = Path(timeout=timeout).probe(80.0)
+    kept = measured(router)
+    assert kept is not None
+    if kept.keepalives:
+        assert settings(router, resilient=False) == {"OPTIONS": kept.keepalives}
+
+
+@pytest.mark.parametrize("pool", [{}, {"min_size": 2, "max_idle": 60}])
+def test_a_pool_is_told_in_its_own_words(pool: dict[str, float]) -> None:
+    """Django refuses a pool together with CONN_MAX_AGE."""
+    path = Path(timeout=7.0, ending=Ending(How.CLOSED), keepalives_help=False)
+    result = path.probe(20.0)
+    project = {**STOCK, "pool": pool, "conn_max_age": 0, "health_checks": False}
+    (one,) = findings(known(project=project, measured=measured(result)))
+    assert one.id == "resilient_pg.W127"
+    fix = settings(result, resilient=False, pool=pool)
+    assert (
+        fix
+        == one.fix
+        == {
+            "OPTIONS": {"pool": {"min_size": 0, "max_size": pool.get("min_size", 4), "max_idle": 3}}
+        }
+    )
+    assert "resilience" in str(settings(result, resilient=True, pool=pool))

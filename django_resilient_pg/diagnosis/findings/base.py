@@ -10,6 +10,11 @@ from typing import Final, NamedTuple
 from ..survey import Survey
 
 PREFIX: Final = "resilient_pg."
+#: Django's engines, and those of this package that can do all that they do.
+COUNTERPARTS: Final = {
+    "django.db.backends.postgresql": "django_resilient_pg",
+    "django.contrib.gis.db.backends.postgis": "django_resilient_pg.postgis",
+}
 
 
 class Level(enum.IntEnum):

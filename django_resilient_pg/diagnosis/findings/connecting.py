@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
-from ...keepalives import TCP_DEFAULTS
+from ...keepalives import connect_timeout
 from ..stages import Stage
 from ..survey import Survey
 from . import certificates
-from .base import Found, rule
+from .base import COUNTERPARTS, Found, rule
+from .wanted import KEEPALIVE_BOUNDS, changes, wanted
 
 # Since which libpq these parameters, or these values, exist (release notes of PostgreSQL).
 _SINCE: Final = {
@@ -26,12 +28,6 @@ _SINCE: Final = {
     "max_protocol_version": 18,
     "sslkeylogfile": 18,
     "servicefile": 18,
-}
-# include/net/tcp.h: MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL, MAX_TCP_KEEPCNT.
-KEEPALIVE_BOUNDS: Final = {
-    "keepalives_idle": 32_767,
-    "keepalives_interval": 32_767,
-    "keepalives_count": 127,
 }
 _NEWER_ATTRS: Final = {"read-only", "primary", "standby", "prefer-standby"}
 
@@ -133,7 +129,7 @@ def out_of_bounds(survey: Survey) -> Found | None:
         f"The system refuses these keepalive settings, and libpq gives up: {told}.",
         f"Set {bounds}.",
         "From the settings; the bounds are those of Linux.",
-        {"OPTIONS": {name: TCP_DEFAULTS[name] for name in wrong}},
+        {"OPTIONS": {**{name: wanted(survey)[name] for name in wrong}, **changes(survey)}},
     )
 
 
@@ -142,24 +138,39 @@ def foreign_options(survey: Survey) -> Found | None:
     """Django's engine passes them to libpq, which refuses them."""
     if survey.project.resilient or "resilience" not in survey.project.options:
         return None
+    ours = COUNTERPARTS.get(survey.project.engine)
+    best = f'Set ENGINE to "{ours}"' if ours else "Put this package's mixin over that engine"
     return Found(
         'OPTIONS["resilience"] is set, but ENGINE is not this package\'s: libpq refuses it.',
-        'Set ENGINE to "django_resilient_pg", or take the options out.',
+        f"{best}, or take the options out.",
         f"ENGINE is {survey.project.engine}.",
-        {"ENGINE": "django_resilient_pg"},
+        {"ENGINE": ours} if ours else {},
     )
 
 
 @rule("W109", "No connect timeout")
 def no_connect_timeout(survey: Survey) -> Found | None:
-    """libpq waits as long as the kernel: two minutes and more per address."""
-    aim = survey.target
-    if survey.refused or survey.unix or aim.connect_timeout or "connect_timeout" in aim.garbled:
+    """The kernel tries for two minutes and more per address, and waits for ever once connected."""
+    target = survey.target
+    if survey.refused or survey.unix or target.connect_timeout:
         return None
+    if "connect_timeout" in target.garbled:  # E002 says so
+        return None
+    enough = _connect_timeout(survey)
+    unset = "0" if "connect_timeout" in dict(target.sources) else "not set"
+    # psycopg 3 has a limit of its own, 130 s.
+    end = "" if survey.psycopg3 else ", or without end once it has accepted"
     return Found(
-        "connect_timeout is not set: a server that does not answer holds every request for two "
-        "minutes and more.",
-        "Set connect_timeout to 5 (seconds, per address).",
-        f"From the settings: connect_timeout is from {survey.target.source('connect_timeout')}.",
-        {"OPTIONS": {"connect_timeout": 5}},
+        f"connect_timeout is {unset}: a server that does not answer holds every request for two "
+        f"minutes and more{end}.",
+        f"Set connect_timeout to {enough} (seconds, per address).",
+        f"From the settings: connect_timeout is from {target.source('connect_timeout')}.",
+        {"OPTIONS": {"connect_timeout": enough}},
     )
+
+
+def _connect_timeout(survey: Survey) -> int:
+    """As this engine sets it: a server that sleeps takes longer to wake than five seconds."""
+    hosts = survey.target.hosts
+    names, port = ",".join(host.name for host in hosts), hosts[0].port if hosts else ""
+    return math.ceil(connect_timeout({"host": names, "port": port}, {}, {}))

@@ -5,22 +5,23 @@ Numbers: those of :mod:`django_resilient_pg.keepalives`; tcp(7) on TCP_USER_TIME
 
 from __future__ import annotations
 
-from typing import Final
-
-from ...ageing import Limit
 from ...facts import SocketOptions
-from ...keepalives import TCP_DEFAULTS
 from ..project import KEEPALIVES, keepalives_expected
 from ..survey import Survey
 from .base import Found, rule, seconds
 from .connecting import out_of_bounds
-
-# The shortest of the usual timeouts of NAT gateways, firewalls and balancers (Azure's).
-USUAL: Final = 240.0
-# From here on it is the kernel's choice (Linux: 7200 s), not anybody's.
-_KERNEL: Final = 3600.0
-_LEAST_USER_TIMEOUT: Final = 30.0
-_ALL: Final = {"OPTIONS": {name: TCP_DEFAULTS[name] for name in KEEPALIVES}}
+from .lifetimes import half
+from .wanted import (
+    KERNEL,
+    LEAST_USER_TIMEOUT,
+    USUAL,
+    changes,
+    fits,
+    in_force,
+    path_timeout,
+    wanted,
+    words,
+)
 
 
 @rule("W101", "Keepalives are off")
@@ -32,9 +33,10 @@ def off(survey: Survey) -> Found | None:
     return Found(
         "TCP keepalives are off, and with them tcp_user_timeout: a connection whose path dies is "
         "noticed late, an idle one never.",
-        "Take keepalives=0 out, or set it to 1 and keepalives_idle to 20.",
+        "Take keepalives=0 out, or set it to 1 and keepalives_idle to "
+        f"{wanted(survey)['keepalives_idle']}.",
         _where(survey, "SO_KEEPALIVE is off"),
-        _ALL,
+        {"OPTIONS": wanted(survey)},
     )
 
 
@@ -42,32 +44,34 @@ def off(survey: Survey) -> Found | None:
 def kernel_defaults(survey: Survey) -> Found | None:
     """The first probe after two hours is after every timeout on the way."""
     real = survey.keepalives
-    if real is None or not real.keepalives or (real.keepalives_idle or 0) < _KERNEL:
+    if real is None or not real.keepalives or (real.keepalives_idle or 0) < KERNEL:
         return None
     if out_of_bounds(survey):
         return None
+    best = wanted(survey)
+    named = {name: best[name] for name in KEEPALIVES[1:4]}
     return Found(
         f"The first keepalive is sent after {seconds(real.keepalives_idle)} idle: firewalls, NAT "
         f"and balancers forget a connection after {USUAL:g} s or more.",
-        "Set keepalives_idle to 20, keepalives_interval to 5, keepalives_count to 3.",
+        f"Set {words(named)}.",
         _where(survey, f"TCP_KEEPIDLE is {seconds(real.keepalives_idle)}"),
-        _ALL,
+        {"OPTIONS": best},
     )
 
 
 @rule("W103", "Keepalives are rarer than the path's timeout")
 def too_rare(survey: Survey) -> Found | None:
     """Keepalives that come after the flow was forgotten keep nothing."""
-    real, path = survey.keepalives, _path_timeout(survey)
+    real, path, fix = survey.keepalives, path_timeout(survey), changes(survey)
     idle = real.keepalives_idle if real is not None and real.keepalives else None
-    if idle is None or not path.seconds <= idle < _KERNEL:
+    if idle is None or not path.seconds <= idle < KERNEL or "keepalives_idle" not in fix:
         return None
     return Found(
         f"The first keepalive is sent after {seconds(idle)} idle, but the path may forget a "
         f"connection after {seconds(path.seconds)}.",
-        f"Set keepalives_idle to {_below(path.seconds)}.",
+        f"Set {words(fix)}.",
         _where(survey, f"TCP_KEEPIDLE is {seconds(idle)}; {path.source}"),
-        {"OPTIONS": {"keepalives_idle": _below(path.seconds)}},
+        {"OPTIONS": fix},
     )
 
 
@@ -83,9 +87,9 @@ def in_vain(survey: Survey) -> Found | None:
     return Found(
         f"{provider.name} ends connections without data for {seconds(allowed)}: keepalives do not "
         "count.",
-        f"Set CONN_MAX_AGE to {max(1, int(allowed / 2))}, or use this package's engine.",
+        f"Set CONN_MAX_AGE to {half(allowed)} or less, or use this package's engine.",
         f"CONN_MAX_AGE is {seconds(age)}; {provider.source}.",
-        {"CONN_MAX_AGE": max(1, int(allowed / 2))},
+        {"CONN_MAX_AGE": half(allowed)},
     )
 
 
@@ -113,12 +117,20 @@ def no_user_timeout(survey: Survey) -> Found | None:
     real = survey.keepalives
     if real is None or real.user_timeout is None or real.user_timeout or not real.keepalives:
         return None
+    fix = _with_timeout(survey)
     return Found(
         "tcp_user_timeout is not set: a statement sent into a dead path hangs for 15 minutes.",
-        "Set tcp_user_timeout to 30000 (milliseconds).",
+        f"Set {words(fix)}.",
         _where(survey, "TCP_USER_TIMEOUT is 0"),
-        {"OPTIONS": {"tcp_user_timeout": TCP_DEFAULTS["tcp_user_timeout"]}},
+        {"OPTIONS": fix},
     )
+
+
+def _with_timeout(survey: Survey) -> dict[str, int]:
+    """The user timeout, and what has to change with it, unless another finding says that."""
+    others = any(judge(survey) for judge in (off, kernel_defaults, too_rare))
+    timeout = wanted(survey)["tcp_user_timeout"]
+    return {**({} if others else changes(survey)), "tcp_user_timeout": timeout}
 
 
 @rule("W107", "The user timeout is short")
@@ -126,14 +138,15 @@ def short_user_timeout(survey: Survey) -> Found | None:
     """It also ends a live peer that does not read for so long."""
     real = survey.keepalives
     timeout = real.user_timeout if real is not None else None
-    if not timeout or timeout >= _LEAST_USER_TIMEOUT:
+    if not timeout or timeout >= LEAST_USER_TIMEOUT:
         return None
+    fix = _with_timeout(survey)
     return Found(
         f"tcp_user_timeout is {seconds(timeout)}: it ends healthy connections too, when the "
         "server does not read for so long (COPY, a lock, a busy disk).",
-        "Set tcp_user_timeout to 30000 or more (it is in milliseconds).",
+        f"Set {words(fix, ' or more (it is in milliseconds)')}.",
         _where(survey, f"TCP_USER_TIMEOUT is {seconds(timeout)}"),
-        {"OPTIONS": {"tcp_user_timeout": TCP_DEFAULTS["tcp_user_timeout"]}},
+        {"OPTIONS": fix},
     )
 
 
@@ -144,41 +157,22 @@ def count_defeated(survey: Survey) -> Found | None:
     if real is None or not real.keepalives or not real.user_timeout:
         return None
     idle, interval, count = _numbers(real)
-    patience, timeout = idle + interval * count, real.user_timeout
-    if idle >= _path_timeout(survey).seconds or timeout < _LEAST_USER_TIMEOUT:
+    if idle >= path_timeout(survey).seconds or real.user_timeout < LEAST_USER_TIMEOUT:
         return None  # other findings say more
-    if out_of_bounds(survey):
+    if out_of_bounds(survey) or fits(in_force(survey)):
         return None
-    if patience - interval <= timeout <= 2 * patience:
-        return None
+    fix = changes(survey)
     return Found(
-        f"tcp_user_timeout ({seconds(timeout)}) overrides keepalives_count: by keepalives a dead "
-        f"peer would be found after {seconds(patience)}.",
-        f"Set tcp_user_timeout to {int(max(patience, _LEAST_USER_TIMEOUT) * 1000)} "
-        "(milliseconds: idle + interval * count), or change the keepalives.",
+        f"tcp_user_timeout ({seconds(real.user_timeout)}) overrides keepalives_count: by "
+        f"keepalives a dead peer would be found after {seconds(idle + interval * count)}.",
+        f"Set {words(fix)}.",
         _where(survey, f"idle {seconds(idle)}, interval {seconds(interval)}, count {count}"),
-        {"OPTIONS": {"tcp_user_timeout": int(max(patience, _LEAST_USER_TIMEOUT) * 1000)}},
+        {"OPTIONS": fix},
     )
 
 
 def _numbers(real: SocketOptions) -> tuple[float, float, int]:
     return real.keepalives_idle or 0, real.keepalives_interval or 0, real.keepalives_count or 0
-
-
-def _path_timeout(survey: Survey) -> Limit:
-    """The shortest timeout on the way that keepalives reset."""
-    known = [Limit(USUAL, f"the shortest of the usual ones is {USUAL:g} s")]
-    if survey.options.idle_timeout is not None:
-        own = survey.options.idle_timeout
-        known.append(Limit(own, f"the option idle_timeout says {own:g} s"))
-    provider = survey.facts.provider if survey.facts is not None else None
-    if provider is not None and provider.idle_timeout and provider.keepalives_help:
-        known.append(Limit(provider.idle_timeout, f"that of {provider.name}"))
-    return min(known, key=lambda limit: limit.seconds)
-
-
-def _below(timeout: float) -> int:
-    return max(1, min(20, int(timeout / 2))) if timeout <= USUAL else int(timeout / 2)
 
 
 def _where(survey: Survey, text: str) -> str:

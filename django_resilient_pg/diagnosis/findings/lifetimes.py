@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from ..survey import Survey
-from .base import Found, rule, seconds
-from .keepalives import USUAL
+from .base import COUNTERPARTS, Found, rule, seconds
+from .wanted import USUAL, wanted
 
-# psycopg_pool's own default.
+# psycopg_pool's own defaults.
 _POOL_MAX_IDLE: Final = 600.0
+_POOL_MIN_SIZE: Final = 4
 # Of a server that sleeps: longer would keep it awake, and it ends connections when it falls asleep.
 # Enough to spare nearly all requests the connecting.
 _AGE: Final = 60
 _SLEEPY_AGE: Final = 300.0
+
+
+def half(timeout: float) -> int:
+    """The age to set against an idle timeout, with room for the last use; 0: keep none."""
+    return int(timeout / 2)
 
 
 @rule("W121", "CONN_MAX_AGE is above the idle timeout", connects=True)
@@ -24,13 +31,19 @@ def age_above_timeout(survey: Survey) -> Found | None:
         return None
     if (age is not None and age <= limit.seconds) or asgi(survey) is not None:
         return None
-    half = max(1, int(limit.seconds / 2))
+    shorter = half(limit.seconds)
     return Found(
         f"CONN_MAX_AGE is {seconds(age)}, but idle connections end after {seconds(limit.seconds)}.",
-        f"Set CONN_MAX_AGE to {half}, or ENGINE to django_resilient_pg, which clamps it.",
+        f"Set CONN_MAX_AGE to {shorter}, or {_ours(survey)}, which clamps it.",
         f"The timeout: {limit.source}.",
-        {"CONN_MAX_AGE": half},
+        {"CONN_MAX_AGE": shorter},
     )
+
+
+def _ours(survey: Survey) -> str:
+    """GeoDjango's engine has a counterpart; nobody knows what another one does besides."""
+    ours = COUNTERPARTS.get(survey.project.engine)
+    return f"ENGINE to {ours}" if ours else "use this package's engine"
 
 
 @rule("I221", "CONN_MAX_AGE is clamped", connects=True)
@@ -56,12 +69,20 @@ def for_ever(survey: Survey) -> Found | None:
         return None
     if real.keepalives and (real.keepalives_idle or 0) < USUAL:
         return None
+    age = 0 if asgi(survey) is not None else _age(survey)
     return Found(
         "CONN_MAX_AGE is None, and no keepalive keeps the path to idle connections open.",
-        "Set keepalives_idle to 20, or CONN_MAX_AGE to 60.",
+        f"Set keepalives_idle to {wanted(survey)['keepalives_idle']}, or CONN_MAX_AGE to {age}"
+        f"{' or less' if age else ''}.",
         "From the settings: " + _keepalives(survey) + ".",
-        {"CONN_MAX_AGE": 60},
+        {"CONN_MAX_AGE": age},
     )
+
+
+def _age(survey: Survey) -> int:
+    """The age that spares most of the connecting, below every timeout known."""
+    limit = survey.idle_timeout
+    return _AGE if limit is None else min(_AGE, half(limit.seconds))
 
 
 def _keepalives(survey: Survey) -> str:
@@ -78,8 +99,9 @@ def no_reuse(survey: Survey) -> Found | None:
     unused = survey.project.pool is not None or survey.project.serving == "ASGI"
     if survey.project.conn_max_age != 0 or unused or spent is None:
         return None
-    limit = survey.idle_timeout
-    age = _AGE if limit is None else max(1, min(_AGE, int(limit.seconds / 2)))
+    age = _age(survey)
+    if not age:
+        return None  # nothing lives long enough to be kept
     checks = survey.project.resilient or not _sleeps(survey)
     return Found(
         f"CONN_MAX_AGE is 0: every request spends {spent * 1000:.0f} ms on connecting.",
@@ -117,8 +139,8 @@ def unchecked(survey: Survey) -> Found | None:
     own = survey.project
     if survey.refused or own.resilient or own.health_checks or own.conn_max_age == 0:
         return None
-    if own.pool is not None or _sleeps(survey):  # W126 and W146 know better
-        return None
+    if own.pool is not None or _sleeps(survey) or asgi(survey) is not None:
+        return None  # W126, W146 and W124 know better
     return Found(
         "Connections are kept between requests, but CONN_HEALTH_CHECKS is off: the first request "
         "after a restart or a drop fails.",
@@ -137,8 +159,8 @@ def pool_check(survey: Survey) -> Found | None:
     return Found(
         "The pool checks connections as it hands them out: after a restart it waits longer after "
         "each dead one, up to 30 s in all.",
-        'Set CONN_HEALTH_CHECKS to False with OPTIONS["pool"], or use this package\'s engine '
-        "without the pool.",
+        'Set CONN_HEALTH_CHECKS to False with OPTIONS["pool"], or use this package\'s engine, '
+        "whose pool looks instead of checking.",
         "CONN_HEALTH_CHECKS with a pool is ConnectionPool.check_connection (psycopg #711).",
         {"CONN_HEALTH_CHECKS": False},
     )
@@ -155,14 +177,24 @@ def pool_idle(survey: Survey) -> Found | None:
     kept = _number(pool.get("max_idle"), _POOL_MAX_IDLE)
     if kept <= limit.seconds:
         return None
-    half = max(1, int(limit.seconds / 2))
+    fix = shorter_pool(pool, limit.seconds)
     return Found(
         f"The pool keeps idle connections for {seconds(kept)}, but they end after "
         f"{seconds(limit.seconds)}.",
-        f'Set OPTIONS["pool"]["max_idle"] to {half}, and min_size to 0.',
+        f'Set in OPTIONS["pool"]: {", ".join(f"{name} to {fix[name]:g}" for name in fix)}.',
         f"The timeout: {limit.source}.",
-        {"OPTIONS": {"pool": {**pool, "max_idle": half, "min_size": 0}}},
+        {"OPTIONS": {"pool": fix}},
     )
+
+
+def shorter_pool(pool: Mapping[str, Any], timeout: float) -> dict[str, float]:
+    """What makes a pool keep none for too long: only what changes, the rest is the user's own."""
+    idle, least = half(timeout) or timeout / 2, pool.get("min_size", _POOL_MIN_SIZE)
+    if not least:
+        return {"max_idle": idle}
+    # Else it would be min_size, and psycopg_pool refuses a pool of none.
+    most = {} if "max_size" in pool else {"max_size": least}
+    return {"min_size": 0, **most, "max_idle": idle}
 
 
 def _number(value: Any, default: float) -> float:
@@ -181,8 +213,6 @@ def sleepy(survey: Survey) -> Found | None:
     if not pings and kept is not None and kept <= _SLEEPY_AGE:
         return None
     long = kept is None or kept > _SLEEPY_AGE
-    limit = survey.idle_timeout
-    age_then = _AGE if limit is None else max(1, min(_AGE, int(limit.seconds / 2)))
     why = "pings it before every request" if pings else f"keeps connections for {seconds(kept)}"
     return Found(
         f"{provider.name} sleeps when unused and ends its connections then, but this project "
@@ -192,7 +222,7 @@ def sleepy(survey: Survey) -> Found | None:
         f"Recognised as {provider.name}; CONN_MAX_AGE is {seconds(age)}, CONN_HEALTH_CHECKS "
         f"{own.health_checks}.",
         {
-            **({"CONN_MAX_AGE": age_then} if long else {}),
+            **({"CONN_MAX_AGE": _age(survey)} if long else {}),
             **({"CONN_HEALTH_CHECKS": False} if pings else {}),
         },
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..survey import Survey
 from .base import Found, rule, seconds
+from .wanted import wanted
 
 
 @rule("W128", "The measured idle timeout is not in the settings", connects=True)
@@ -20,15 +21,16 @@ def _keepalives(survey: Survey) -> Found | None:
     if own is None or (project.conn_max_age == 0 and project.pool is None):
         return None  # nothing is kept that could be forgotten
     sent = real.keepalives_idle if real is not None and real.keepalives else None
-    if sent and sent < own.limit.seconds:
+    best = wanted(survey)
+    if sent and (sent < own.limit.seconds or sent <= best["keepalives_idle"]):
         return None
     first = f"the first keepalive is sent after {seconds(sent)}" if sent else "none is sent"
     return Found(
         f"The path forgets connections that are idle for {seconds(round(own.died, 1))}. Keepalives "
         f"prevent it, but {first}.",
-        f"Set keepalives_idle to {own.keepalives['keepalives_idle']}.",
+        f"Set keepalives_idle to {best['keepalives_idle']}.",
         f"Measured: {own.limit.source}.",
-        {"OPTIONS": dict(own.keepalives)},
+        {"OPTIONS": best},
     )
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..handshakes import TlsFacts
+from ..handshakes import TlsFacts, system_file
 from ..survey import Survey
 from ..target import MODES, SYSTEM
 from .base import Found, rule
 from .certificates import CHECKING, UNTRUSTED, seen, shaken, unchecked
 
 _OLD: Final = {"TLSv1", "TLSv1.1", "SSLv3"}
-_SYSTEM_SINCE: Final = 160_000  # libpq's sslrootcert=system
 
 
 @rule("I219", "Nobody checks the certificate", connects=True)
@@ -42,9 +41,10 @@ def _strongest(survey: Survey, shake: TlsFacts) -> dict[str, str]:
         return {"sslmode": "require"}
     if survey.target.root_file or survey.target.sslrootcert == SYSTEM:
         return {"sslmode": MODES[-1]}
-    if survey.libpq < _SYSTEM_SINCE:
+    file = system_file()
+    if not file:
         return {"sslmode": "require"}  # libpq would look for a file, and there is none
-    return {"sslmode": MODES[-1], "sslrootcert": SYSTEM}
+    return {"sslmode": MODES[-1], "sslrootcert": file}
 
 
 def _words(settings: dict[str, str]) -> str:
@@ -96,7 +96,7 @@ def could_verify(survey: Survey) -> Found | None:
     return Found(
         f'sslmode is "{mode}", although the certificate can be verified in full.',
         f"Set {_words(best)}.",
-        f"A TLS handshake verified chain and name against {shake.trust}.",
+        f"A TLS handshake verified chain and name against {best.get('sslrootcert', shake.trust)}.",
         {"OPTIONS": best},
     )
 
