@@ -611,13 +611,18 @@ class ResilientDatabaseMixin(Base):
         except Error:
             # Else Django would mark the outer blocks for a rollback, which ends them silently. So
             # whatever comes next raises TransactionLost, be it COMMIT.
-            if self._lost is None or self._lost.pinned_by:
+            if self._lost is None or self._lost.pinned_by or self._in_testcase:
                 raise
             self._rolled_back = sid
             return
         self._session.rolled_back_to(sid)
         if sid in self._savepoints:
             del self._savepoints[_last(self._savepoints, sid) + 1 :]
+
+    @property
+    def _in_testcase(self) -> bool:
+        """Whether the outermost block is of Django's TestCase, which rolls it back anyway."""
+        return any(getattr(block, "_from_testcase", False) for block in self.atomic_blocks)
 
     def _savepoint_commit(self, sid: str) -> None:
         if self._lost is not None and self._rolled_back == sid:

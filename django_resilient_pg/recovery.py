@@ -287,8 +287,7 @@ class Recovery:
         if db.autocommit and (unit := UNIT.get()) is not None:
             unit.took_effect(db.alias, self._call.sql)  # it may have
         error.add_note(notes.refused(db.alias, loss.reason, loss.idle, limits, why))
-        # Django marks the blocks of its TestCase so.
-        if any(getattr(block, "_from_testcase", False) for block in db.atomic_blocks):
+        if db._in_testcase:
             error.add_note(notes.IN_TESTCASE)
         db.resilience.shared.count("refused")
         raise error

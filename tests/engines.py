@@ -24,7 +24,7 @@ RESILIENT = os.environ.get("DATABASE_ENGINE") or "django_resilient_pg"
 DRIVER = "psycopg" if find_spec("psycopg") else "psycopg2"
 PATIENCE = 10.0  # seconds
 
-_numbers = itertools.count(1)  # of aliases, in the whole run
+NUMBERS = itertools.count(1)  # of aliases, in the whole run: ports are used again
 
 
 class Connections:
@@ -61,7 +61,7 @@ class Connections:
         entry = self.server.database(
             database, engine=engine, user=user, options={**(options or {}), **more}, **settings
         )
-        return self.register(alias or f"{database}-{next(_numbers)}", entry)
+        return self.register(alias or f"{database}-{next(NUMBERS)}", entry)
 
     def register(self, alias: str, entry: dict[str, Any]) -> BaseDatabaseWrapper:
         """Return the connection for this entry of DATABASES, which from now on has this alias."""

@@ -20,7 +20,7 @@ from django.db.utils import InternalError
 
 from django_resilient_pg.errors import CommitOutcomeUnknown, TransactionLost
 from testproject.cluster import free_port
-from tests.engines import RESILIENT, STOCK, Connections, backend_pid, until
+from tests.engines import NUMBERS, RESILIENT, STOCK, Connections, backend_pid, until
 from tests.faults.cluster import Replicated
 from tests.faults.namespace import missing
 from tests.faults.pgbouncer import PgBouncer
@@ -35,7 +35,6 @@ Connect = Callable[..., BaseDatabaseWrapper]
 def connect(pair: Replicated) -> Iterator[Connect]:
     """Make a connection that knows both hosts; keyword arguments are resilience options."""
     made = Connections(pair.first)
-    count = iter(range(100))
 
     def make(
         engine: str = RESILIENT, libpq: dict[str, str] = BOTH, entry: Any = (), **given: Any
@@ -44,7 +43,7 @@ def connect(pair: Replicated) -> Iterator[Connect]:
         database = pair.database(
             engine=engine, options={**libpq, **more}, CONN_MAX_AGE=None, **dict(entry)
         )
-        return made.register(f"failover-{next(count)}", database)
+        return made.register(f"failover-{next(NUMBERS)}", database)
 
     yield make
     made.close()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.db import Error
 
-from tests.engines import RESILIENT, STOCK, Connections
+from tests.engines import NUMBERS, RESILIENT, STOCK, Connections
 from tests.faults.cluster import Replicated
 from tests.faults.test_failover import DOES, WAYS, run, values
 
@@ -26,7 +26,7 @@ def connect(pair: Replicated) -> Iterator[Any]:
         pool = {"min_size": SIZE, "max_size": SIZE, "timeout": 5.0}
         options = {"target_session_attrs": "read-write", "pool": pool}
         database = pair.database(engine=engine, options=options, CONN_MAX_AGE=0)
-        connection: Any = made.register(f"pooled-{engine}", database)
+        connection: Any = made.register(f"pooled-{next(NUMBERS)}", database)
         run(connection, "SELECT 1")
         connection.close()
         connection.pool.wait(10)

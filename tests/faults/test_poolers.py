@@ -18,7 +18,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from testproject.faults import Faults
 from testproject.load import run as load
 from testproject.postgres import Mode, Server
-from tests.engines import DRIVER, RESILIENT, STOCK, Connections, until
+from tests.engines import DRIVER, NUMBERS, RESILIENT, STOCK, Connections, until
 from tests.faults.daemons import Daemon
 from tests.faults.haproxy import HAProxy
 from tests.faults.pgbouncer import PgBouncer
@@ -50,7 +50,6 @@ def bouncer(request: pytest.FixtureRequest, behind: Server) -> Iterator[PgBounce
 def connect(behind: Server) -> Iterator[Callable[..., BaseDatabaseWrapper]]:
     """Make a connection that leads through a daemon, and open it."""
     made = Connections(behind)
-    count = iter(range(100))
 
     def make(through: Daemon, engine: str = RESILIENT, **given: Any) -> BaseDatabaseWrapper:
         behind.execute("TRUNCATE entry", database="app")
@@ -58,7 +57,7 @@ def connect(behind: Server) -> Iterator[Callable[..., BaseDatabaseWrapper]]:
         entry = through.database(
             engine=engine, options=more, CONN_MAX_AGE=None, DISABLE_SERVER_SIDE_CURSORS=True
         )
-        connection = made.register(f"through-{next(count)}", entry)
+        connection = made.register(f"through-{next(NUMBERS)}", entry)
         run(connection, "SELECT 1")
         return connection
 
