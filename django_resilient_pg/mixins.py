@@ -590,6 +590,7 @@ class ResilientDatabaseMixin(Base):
 
             lost_in_rollback(self, link, error)
         self._lost = None
+        self._hooks_due = 0  # Django forgets them all
         self._transaction_over()
 
     def _transaction_over(self) -> None:

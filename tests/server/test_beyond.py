@@ -8,6 +8,7 @@ import io
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -64,6 +65,22 @@ def test_hooks_of_a_lost_transaction_do_not_run(stage_of: Stages) -> None:
             connection.set_autocommit(True)
     assert stage.rows() == ["a"]
     assert "b" not in ran
+
+
+def test_hooks_of_a_transaction_lost_after_a_rollback_do_not_run(stage_of: Stages) -> None:
+    stage = stage_of()
+    connection, ran = stage.connection, list[str]()
+    connection.set_autocommit(False)
+    for value in ("a", "b"):
+        with stage.atomic():
+            stage.insert(value)
+            connection.on_commit(partial(ran.append, value))
+        if value == "a":
+            connection.commit()
+            connection.rollback()  # Django forgets its hooks
+    known_lost(stage)
+    connection.set_autocommit(True)
+    assert (stage.rows(), ran) == (["a"], [])
 
 
 def test_a_write_under_the_drivers_autocommit_is_not_first_in_a_transaction(
