@@ -16,7 +16,7 @@ PYTHON ?= $(shell PATH='$(PATH)'; for name in python3.12 python3.13 python3.14 p
 # In CI an interpreter that is missing is a failure; elsewhere tox says so and goes on.
 TOXFLAGS ?= --skip-missing-interpreters=$(if $(filter true,$(CI)),false,true)
 TOX := .venv/bin/tox run $(TOXFLAGS)
-TOX_ALL := .venv/bin/tox run-parallel --parallel 5 $(if $(filter true,$(CI)),--parallel-live) \
+TOX_ALL := .venv/bin/tox run-parallel --parallel 4 $(if $(filter true,$(CI)),--parallel-live) \
     $(TOXFLAGS)
 
 .PHONY: help test lint unit django-suite django-suite-full benchmark benchmark-commit coverage demo clean python
@@ -34,7 +34,7 @@ help:
 	@echo "make clean         remove everything the above have made"
 	@echo "PG_BIN=DIR         use that PostgreSQL; ARGS=... goes to pytest or the program"
 
-# Five at a time: servers are mostly waited for. With ENV=NAME one alone, and its output at once.
+# Four at a time: servers are mostly waited for. With ENV=NAME one alone, and its output at once.
 test: .venv/made
 	$(if $(ENV),$(TOX) -e $(ENV),$(TOX_ALL)) $(if $(ARGS),-- $(ARGS))
 

@@ -153,6 +153,7 @@ class _Attempt:
         self._db, self._attempt = db, attempt
         self._probe = db.resilience.shared_now().probe
         self.began = monotonic()
+        self._refused_at: float | None = None
         #: Whether the last failure was of reaching the server, not of what it was told.
         self.unreachable = False
 
@@ -218,7 +219,10 @@ class _Attempt:
         if isinstance(failed, SessionLost):
             return False
         if self._refused(failed):
-            return monotonic() - self.began < ROTATES
+            # From the first refusal on: a login may itself take longer than that.
+            if self._refused_at is None:
+                self._refused_at = monotonic()
+            return monotonic() - self._refused_at < ROTATES
         return self.unreachable
 
     def _refused(self, failed: BaseException) -> bool:
