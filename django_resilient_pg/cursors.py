@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -138,14 +138,12 @@ class ResilientCursorMixin:
             result = send(sql, params)
         except BaseException as error:
             result = self._failed(error, send, sql, params, untouched, status, many)
-        if many and hasattr(params, "__len__") and not len(params):
+        if many and isinstance(params, Sized) and not len(params):
             self._note_nothing(untouched)
-            if unit is not None:
-                unit.end(self)
-            return result
-        db._heard_at = db._seen_at = monotonic()
-        db._note_effect(sql)
-        db._note_session(sql, params, many=True)
+        else:
+            db._heard_at = db._seen_at = monotonic()
+            db._note_effect(sql)
+            db._note_session(sql, params, many=True)
         if unit is not None:
             unit.end(self)
         return result
@@ -199,14 +197,16 @@ class ResilientCursorMixin:
                 self.db._note_left(call[1], many=True in call[5:])
                 raise
             except BaseException:
-                self.db._note_effect(call[1])
-                self.db._interrupted()
+                self._note_interrupted(*call)
                 raise
         except BaseException:
-            self.db._note_effect(call[1])  # it may have one: it is not known how far it came
-            self._note_unsent(*call)
-            self.db._interrupted()
+            self._note_interrupted(*call)
             raise
+
+    def _note_interrupted(self, *call: Any) -> None:
+        self.db._note_effect(call[1])  # it may have one: it is not known how far it came
+        self._note_unsent(*call)
+        self.db._interrupted()
 
     def _note_nothing(self, untouched: bool) -> None:
         """Of no rows nothing was sent but, by psycopg 3, BEGIN."""
@@ -243,19 +243,16 @@ class ResilientCursorMixin:
         # As Django's, without calling it: every fetch comes through here.
         found = getattr(self.cursor, attr)
         if attr in _COPIES:
-            return partial(self._copy, attr)  # whether there is one may be all that is asked
+            return partial(self._copy, attr, None)  # whether there is one may be all that is asked
         return self.db.wrap_database_errors(found) if attr in _WRAPPED else found
 
-    def _copy(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    def _copy(self, name: str, debug: Callable[..., Any] | None, *args: Any, **kwargs: Any) -> Any:
+        """Copy by the debug cursor's way, or else the driver's."""
         self._before_copy()
-        # Of the present connection: the look may have replaced it.
-        return self._copying(name, getattr(self.cursor, name))(*args, **kwargs)
-
-    def _copying(self, name: str, send: Callable[..., Any]) -> Any:
-        """The driver's way to copy, which notes when it was over."""
         from .copying import heard_after
 
-        return heard_after(self.db, name, send)
+        # Of the present connection: the look may have replaced it.
+        return heard_after(self.db, name, debug or getattr(self.cursor, name))(*args, **kwargs)
 
     def _before_copy(self) -> None:
         """What goes past ``execute()`` is looked at before, and counts as a write."""
@@ -271,15 +268,12 @@ class ResilientCursorMixin:
 class DebugCopies:
     """Over Django's debug cursor, which has methods to copy that no ``__getattr__`` sees."""
 
-    cursor: Any
-    _before_copy: Callable[[], None]
-    _copying: Callable[[str, Callable[..., Any]], Any]
+    _copy: Callable[..., Any]
 
 
 def _copies_first(name: str) -> Callable[..., Any]:
     def copy(self: DebugCopies, *args: Any, **kwargs: Any) -> Any:
-        self._before_copy()
-        return self._copying(name, getattr(super(DebugCopies, self), name))(*args, **kwargs)
+        return self._copy(name, getattr(super(DebugCopies, self), name), *args, **kwargs)
 
     return copy
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .drivers import Link
+from .errors import CommitOutcomeUnknown
 from .verdicts import Failure, Phase, Reason, Verdict, judge
 
 
@@ -54,6 +55,17 @@ def chain_of(error: BaseException | None) -> Iterator[BaseException]:
         left.append(one.__cause__ or one.__context__)
         if isinstance(one, BaseExceptionGroup):
             left.extend(one.exceptions)
+
+
+def tells_of(error: BaseException | None, mark: str) -> bool:
+    """Whether an error, or what caused it, is marked so: ``connection_lost``, ``transaction_lost``.
+
+    Not if the outcome of a COMMIT is unknown: then nothing may be done again.
+    """
+    chain = list(chain_of(error))
+    if any(isinstance(one, CommitOutcomeUnknown) for one in chain):
+        return False
+    return any(getattr(one, mark, False) for one in chain)
 
 
 def sqlstate_of(error: BaseException) -> str | None:

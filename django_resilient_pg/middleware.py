@@ -23,11 +23,12 @@ from django.http.response import HttpResponseBase
 
 from . import foreign, request_settings, signals, streaming
 from .bucket import BUCKET
-from .replaying import lost, mark_of, may_ever, start_clean, unreachable, why_lasting, why_not
+from .losses import tells_of
+from .replaying import mark_of, may_ever, start_clean, unreachable, why_lasting, why_not
 from .resilience import logger
 from .retry import Budget
 from .snapshots import Snapshot
-from .units import UNDER_WAY, UNIT, Unit, around
+from .units import UNDER_WAY, UNIT, Unit, around, succeed
 
 # Seconds. About what a restart or a failover takes.
 _RETRY_AFTER: Final = "5"
@@ -70,11 +71,8 @@ class _Attempts:
 
     def begin_next(self) -> None:
         """From now on it is another attempt's unit that counts."""
-        before, self.unit = self.unit, self.unit.again()
+        self.unit = succeed(self.unit)
         self.made += not self.later
-        UNIT.set(self.unit)
-        UNDER_WAY.append(self.unit)
-        UNDER_WAY.remove(before)
 
 
 class RequestRetryMiddleware:
@@ -182,7 +180,7 @@ class RequestRetryMiddleware:
         attempts: _Attempts | None = getattr(request, _STATE, None)
         if attempts is None:
             return None
-        can_be_asked = lost(exception)
+        can_be_asked = tells_of(exception, "connection_lost")
         if can_be_asked:
             start_clean(attempts.unit)
             why = self._why_not(request, attempts)
@@ -220,15 +218,15 @@ class RequestRetryMiddleware:
         if not attempts.unit.budget.remaining():
             seconds = self._settings.deadline
             return f"it began more than {seconds:g} s ago (RESILIENT_PG_REQUEST_DEADLINE)"
-        unit = attempts.unit
-        unit.count_sending()
-        counted = unit.counted()
-        why = why_not(request, unit, attempts.snapshot, attempts.method, self._settings.methods)
-        if not why and not BUCKET.take():
-            return "too many retries are under way in this process; the database needs a rest"
-        if not why and not unit.abandon(counted):
-            return "tasks or threads that it has started are still at work"
-        return why
+        unit, methods = attempts.unit, self._settings.methods
+
+        def judge() -> str:
+            why = why_not(request, unit, attempts.snapshot, attempts.method, methods)
+            if not why and not BUCKET.take():
+                return "too many retries are under way in this process; the database needs a rest"
+            return why
+
+        return unit.give_up(judge)
 
     def _make_new(self, request: HttpRequest, attempts: _Attempts) -> None:
         """Make the request as new as before its view, and say so."""
@@ -287,10 +285,8 @@ class RequestRetryMiddleware:
         with suppress(TypeError):  # an object of which there can be no weak reference
             self._holding.add(_view_of(request))
         unit, snapshot = attempts.unit, attempts.snapshot
-        unit.count_sending()
-        counted = unit.counted()
         again = snapshot.body_is_there() and not snapshot.session_was_saved()
-        if not again or why_lasting(unit) or not unit.abandon(counted):
+        if not again or unit.give_up(lambda: why_lasting(unit)):
             logger.warning(
                 "The stream of %s %s holds a transaction open, of which middlewares are part this"
                 " once: mark its view @not_replayable.",

@@ -520,10 +520,10 @@ class ResilientDatabaseMixin(Base):
                 self._hooks_due = len(self.run_on_commit)
                 self._note_committed()
                 return
-        if self._session.pending and self._status() != IN_TRANSACTION:
+        if self._session.pending and status != IN_TRANSACTION:
             self._session.rolled_back()  # the server answers the COMMIT of a failed transaction so
         marked = None
-        if self._ask_outcome and self._status() == IN_TRANSACTION and not self._untouched:
+        if self._ask_outcome and status == IN_TRANSACTION and not self._untouched:
             from .committing import mark_transaction
 
             marked = mark_transaction(self, link)  # None: it has only read

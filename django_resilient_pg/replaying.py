@@ -27,17 +27,6 @@ _SESSION_WORDS = frozenset({"SET", "RESET"})
 _STANDARD_STRINGS = "standard_conforming_strings"
 
 
-def lost(error: BaseException | None) -> bool:
-    """Whether an error comes from a lost connection, by itself or by what caused it.
-
-    Not if the outcome of a COMMIT is unknown: then nothing may be done again.
-    """
-    chain = list(chain_of(error))
-    if any(isinstance(one, CommitOutcomeUnknown) for one in chain):
-        return False
-    return any(getattr(one, "connection_lost", False) for one in chain)
-
-
 def unreachable(error: BaseException | None) -> bool:
     """Whether an error means that the server could not be reached at all."""
     for one in chain_of(error):

@@ -90,9 +90,7 @@ class Session:
             units: stand for the units of work it belongs to, one within the other.
         """
         if units != self._units:
-            held = (self.pinned_by, dict(self.settings))
-            self._units = units
-            self._before = {unit: self._before.get(unit, held) for unit in units}
+            self._units, self._before = units, self._held_before(units)
         if not isinstance(sql, (str, bytes)) and not hasattr(sql, "as_string"):
             self.pin(f"a statement given as {type(sql).__name__}")
             return
@@ -185,10 +183,15 @@ class Session:
 
     def closed(self, units: tuple[object, ...]) -> Session:
         """A new session in place of this one, which knows what was held before these units."""
-        after, held = Session(), (self.pinned_by, dict(self.settings))
-        after._units = units
-        after._before = {unit: self._before.get(unit, held) for unit in units}
+        after = Session()
+        after._units, after._before = units, self._held_before(units)
         return after
+
+    def _held_before(
+        self, units: tuple[object, ...]
+    ) -> dict[object, tuple[str, dict[str, Assignment]]]:
+        now = (self.pinned_by, dict(self.settings))
+        return {unit: self._before.get(unit, now) for unit in units}
 
     def before(self, unit: object) -> Session:
         """What was held when this unit of work began; the session itself if it changed nothing."""

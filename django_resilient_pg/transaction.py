@@ -16,13 +16,12 @@ from django.db.transaction import atomic
 
 from . import foreign
 from .connecting import spending
-from .errors import CommitOutcomeUnknown
-from .losses import chain_of, sqlstate_of
+from .losses import sqlstate_of, tells_of
 from .mixins import ResilientDatabaseMixin
 from .replacing import lost_error
 from .resilience import logger
 from .retry import BUDGET, Budget, backoff
-from .units import UNDER_WAY, UNIT, Unit, around
+from .units import UNDER_WAY, UNIT, Unit, around, succeed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -118,14 +117,6 @@ def _refuse_what_runs_later(function: Callable[..., Any]) -> None:
         )
 
 
-def _lost_with_its_transaction(error: Exception) -> bool:
-    """Whether an error tells of a lost transaction, by itself or by what caused it."""
-    chain = list(chain_of(error))
-    if any(isinstance(one, CommitOutcomeUnknown) for one in chain):
-        return False
-    return any(getattr(one, "transaction_lost", False) for one in chain)
-
-
 def _refuse_without_autocommit(db: ResilientDatabaseMixin) -> None:
     """Where autocommit is off ``atomic()`` would neither begin the transaction nor commit it."""
     connected = db.connection is not None
@@ -164,17 +155,6 @@ def _counting(budget: Budget) -> Iterator[list[Unit]]:
         units[-1].ended = True
         UNDER_WAY.remove(units[-1])
         UNIT.reset(token)
-
-
-def _begin_next(units: list[Unit]) -> None:
-    """From now on it is another run's unit that counts; threads of the last one may still be at it.
-
-    Whatever they do from now on raises AttemptAbandoned.
-    """
-    units.append(units[-1].again())
-    UNIT.set(units[-1])
-    UNDER_WAY.append(units[-1])
-    UNDER_WAY.remove(units[-2])
 
 
 @contextmanager
@@ -234,7 +214,7 @@ class _Attempts:
                         pause = self._pause(error, attempt, units[-1], budget)
                         if pause is None:
                             raise
-                    _begin_next(units)
+                    units.append(succeed(units[-1]))  # threads of the last one may be at it
                     time.sleep(pause)
                 with atomic(using=db.alias, durable=True):
                     return self._whole(function())
@@ -250,7 +230,7 @@ class _Attempts:
     def _pause(self, error: Exception, attempt: int, unit: Unit, budget: Budget) -> float | None:
         """Seconds to wait before running it again; ``None``: it must not be."""
         options = self._db.resilience.options
-        if _lost_with_its_transaction(error):
+        if tells_of(error, "transaction_lost"):
             pause = 0.0
         elif self._conflicts and sqlstate_of(error) in _CONFLICTS:
             pause = backoff(
@@ -281,12 +261,7 @@ class _Attempts:
             return "its transaction had been committed by then, or may have been"
         from .replaying import why_lasting, why_open  # with what is needed for requests
 
-        unit.count_sending()
-        counted = unit.counted()
-        why = why_lasting(unit) or why_open(_with_transactions(self._db))
-        if not why and not unit.abandon(counted):
-            return "tasks or threads that it has started are still at work"
-        return why
+        return unit.give_up(lambda: why_lasting(unit) or why_open(_with_transactions(self._db)))
 
 
 retry_atomic = _RetryAtomic()

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -176,6 +176,19 @@ class Unit:
             if text is not None:
                 self.took_effect(_alias(what), text)
 
+    def give_up(self, judge: Callable[[], str]) -> str:
+        """Abandon it, unless ``judge`` names something that it did, or it is still at work.
+
+        Returns:
+            Why not, or "".
+        """
+        self.count_sending()
+        counted = self.counted()
+        why = judge()
+        if not why and not self.abandon(counted):
+            return "tasks or threads that it has started are still at work"
+        return why
+
     def abandon(self, counted: int) -> bool:
         """Let nothing more be done for this unit, if nothing was but what has been judged.
 
@@ -216,6 +229,15 @@ def around() -> Unit | None:
     while unit is not None and unit.ended and not unit.abandoned:
         unit = unit.parent
     return unit
+
+
+def succeed(unit: Unit) -> Unit:
+    """From now on it is the unit of another attempt that counts in this context."""
+    following = unit.again()
+    UNIT.set(following)
+    UNDER_WAY.append(following)
+    UNDER_WAY.remove(unit)
+    return following
 
 
 def _keep_asking(unit: Unit) -> None:
