@@ -164,7 +164,7 @@ class Figures:
     failed_before: int  # requests
     quickly: float  # part of the requests that failed within 50 ms, after the first 5 s
     slowest: float  # of those, in milliseconds
-    waited: int  # requests that took longer than a second
+    waited: int  # requests that failed after longer than a second: others may find a busy machine
     first_success: float  # seconds from the server's return to the end of the first good request
     failed_after: int  # requests, from a second after the server's return
 
@@ -187,7 +187,7 @@ def figures(clients: Clients, attempts: Sequence[int], stopped: float, returned:
         failed_before=sum(not one.succeeded for one in clients.between(0, stopped - 0.5)),
         quickly=sum(took < 0.05 for took in during) / len(during),
         slowest=round(max(during) * 1000, 1),
-        waited=sum(one.took > 1 for one in clients.answers),
+        waited=sum(one.took > 1 for one in clients.answers if not one.succeeded),
         first_success=round(min(end for end in ends if end > stopped + 1) - returned, 3),
         failed_after=sum(not one.succeeded for one in clients.between(returned + 1, returned + 9)),
     )
