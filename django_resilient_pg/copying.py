@@ -13,12 +13,10 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from . import notes
 from .drivers import IDLE
 from .losses import judge_error
-from .replacing import abandon
 from .verdicts import Phase
-from .watching import note_loss
+from .watching import note_loss, note_refused
 
 if TYPE_CHECKING:
     from .mixins import ResilientDatabaseMixin
@@ -72,9 +70,5 @@ def _note_if_lost(db: ResilientDatabaseMixin, error: Exception, *, raw_transacti
     if link is None or not (verdict := judge_error(link, error, Phase.STATEMENT)).lost:
         return
     loss = note_loss(db, verdict, error, "statement")
-    abandon(db, loss.reason, raw_transaction=raw_transaction)
-    error.transaction_lost = not (db.autocommit or db._split)  # type: ignore[attr-defined]
-    error.connection_lost = True  # type: ignore[attr-defined]
     why = "COPY and stream() never are"
-    error.add_note(notes.refused(db.alias, loss.reason, loss.idle, db.resilience.limits, why))
-    db.resilience.shared.count("refused")
+    note_refused(db, error, loss, why, raw_transaction=raw_transaction)

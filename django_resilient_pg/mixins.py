@@ -339,7 +339,7 @@ class ResilientDatabaseMixin(Base):
         assert self._link is not None
         status = self._status()
         self._note_by_hand(status)
-        self._note_if_ended()
+        self._note_if_ended(status)
         if status == IN_TRANSACTION:
             if self._untouched and not self._opened:
                 self._note_raw()
@@ -419,9 +419,9 @@ class ResilientDatabaseMixin(Base):
         if status != UNKNOWN:
             self._by_hand = self.autocommit and status != IDLE
 
-    def _note_if_ended(self) -> None:
+    def _note_if_ended(self, status: int) -> None:
         """Notice that the driver has ended the transaction and no statement came after it."""
-        if not (self.autocommit or self._untouched) and self._status() == IDLE:
+        if status == IDLE and not (self._untouched or self.autocommit):
             self._note_ended()
 
     def _note_raw(self) -> None:
@@ -499,11 +499,10 @@ class ResilientDatabaseMixin(Base):
             self._note_committed()
             return
         status = self._status()
-        if status == IN_TRANSACTION:
-            if self._untouched and not self._opened:
-                self._note_raw()
-        elif status == IDLE and not (self._untouched or self.autocommit):
-            self._note_ended()
+        if status != IN_TRANSACTION:
+            self._note_if_ended(status)
+        elif self._untouched and not self._opened:
+            self._note_raw()
         # A loss seen before COMMIT is sent is certain, not "outcome unknown".
         if (
             self._lost is not None
@@ -578,10 +577,10 @@ class ResilientDatabaseMixin(Base):
             return
         try:
             if not link.lost():
-                self._note_if_ended()
-                sent = self._status() != IDLE
+                status = self._status()
+                self._note_if_ended(status)
                 super()._rollback()
-                if sent:
+                if status != IDLE:
                     self._heard_at = monotonic()
         except Error as error:
             if not link.lost():

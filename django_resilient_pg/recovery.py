@@ -20,7 +20,7 @@ from .connecting import deadline, pause, spending
 from .drivers import FAILED, IN_TRANSACTION, Link
 from .errors import ServerDown, SessionLost
 from .losses import Loss, judge_error, sqlstate_of
-from .replacing import abandon, drop, replace, restore_savepoints
+from .replacing import drop, replace, restore_savepoints
 from .resilience import logger
 from .retry import Budget, Circumstances, Decision, Row, decide
 from .session import text_of
@@ -28,7 +28,7 @@ from .statements import Kind, Statement, analyse
 from .units import UNIT
 from .verdicts import Phase, Verdict
 from .volatility import why_volatile
-from .watching import note_loss
+from .watching import note_loss, note_refused
 
 if TYPE_CHECKING:
     from .cursors import ResilientCursorMixin
@@ -278,18 +278,10 @@ class Recovery:
 
     def _give_up(self, error: Error, loss: Loss, why: str) -> NoReturn:
         db = self._db
-        raw = db.autocommit and self._call.status in _OPEN
-        abandon(db, loss.reason, raw_transaction=raw)
-        limits = db.resilience.limits
-        # The server has rolled it back: retry_atomic may run it again as a whole.
-        error.transaction_lost = not (db.autocommit or db._split)  # type: ignore[attr-defined]
-        error.connection_lost = True  # type: ignore[attr-defined]
+        raw_transaction = db.autocommit and self._call.status in _OPEN
+        note_refused(db, error, loss, why, raw_transaction=raw_transaction)
         if db.autocommit and (unit := UNIT.get()) is not None:
             unit.took_effect(db.alias, self._call.sql)  # it may have
-        error.add_note(notes.refused(db.alias, loss.reason, loss.idle, limits, why))
-        if db._in_testcase:
-            error.add_note(notes.IN_TESTCASE)
-        db.resilience.shared.count("refused")
         raise error
 
     def _announce(self, row: Row) -> None:

@@ -16,7 +16,7 @@ from .drivers import IDLE, UNKNOWN, Link
 from .facts import Path
 from .liveness import Vital, inspect
 from .losses import Loss, reason_of, sqlstate_of
-from .replacing import Lost, give_up, lost_error, replace, restore_savepoints
+from .replacing import Lost, abandon, give_up, lost_error, replace, restore_savepoints
 from .resilience import logger
 from .verdicts import Reason, Verdict
 
@@ -108,6 +108,23 @@ def note_loss(
     idle = monotonic() - db._heard_at
     _announce_loss(db, reason, sqlstate_of(error), str(error).partition("\n")[0], idle, noticed)
     return Loss(reason, idle)
+
+
+def note_refused(
+    db: ResilientDatabaseMixin, error: BaseException, loss: Loss, why: str, *, raw_transaction: bool
+) -> None:
+    """Count a loss that reaches the application; have its error say what became of the statement.
+
+    The session and its transaction are given up.
+    """
+    abandon(db, loss.reason, raw_transaction=raw_transaction)
+    # The server has rolled it back: retry_atomic may run it again as a whole.
+    error.transaction_lost = not (db.autocommit or db._split)  # type: ignore[attr-defined]
+    error.connection_lost = True  # type: ignore[attr-defined]
+    error.add_note(notes.refused(db.alias, loss.reason, loss.idle, db.resilience.limits, why))
+    if db._in_testcase:
+        error.add_note(notes.IN_TESTCASE)
+    db.resilience.shared.count("refused")
 
 
 def _announce_loss(

@@ -8,6 +8,9 @@ from __future__ import annotations
 import difflib
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Collection
+from typing import TypeVar
+
+N = TypeVar("N", int, float)
 
 #: Seconds that anybody would wait for a database: a day.
 DAY = 86_400.0
@@ -16,15 +19,27 @@ DAY = 86_400.0
 def seconds(least: float, most: float) -> Callable[[object], float]:
     """Return what argparse's ``type`` wants: it takes these seconds and no others."""
 
-    def parse(given: object) -> float:
+    return _within(float, "number of seconds", least, most, "{:g} s")
+
+
+def whole(least: int, most: int) -> Callable[[object], int]:
+    """As :func:`seconds`, of whole numbers."""
+
+    return _within(int, "whole number", least, most, "{}")
+
+
+def _within(
+    kind: type[N], noun: str, least: float, most: float, written: str
+) -> Callable[[object], N]:
+    def parse(given: object) -> N:
         try:
-            value = float(str(given))
+            value = kind(str(given))
         except ValueError:
-            raise ArgumentTypeError(f'"{given}" is no number of seconds.') from None
+            raise ArgumentTypeError(f'"{given}" is no {noun}.') from None
         if least <= value <= most:
             return value
-        nearest = most if value > most else least
-        raise ArgumentTypeError(f"{value:g} s is out of bounds, the nearest is {nearest:g} s.")
+        shown, nearest = written.format(value), written.format(most if value > most else least)
+        raise ArgumentTypeError(f"{shown} is out of bounds, the nearest is {nearest}.")
 
     return parse
 
@@ -37,22 +52,6 @@ def one_of(known: Collection[str]) -> Callable[[object], str]:
             return str(given)
         (near,) = difflib.get_close_matches(str(given), known, 1, cutoff=0) or [""]
         raise ArgumentTypeError(f'"{given}" is not known, the nearest is "{near}".')
-
-    return parse
-
-
-def whole(least: int, most: int) -> Callable[[object], int]:
-    """As :func:`seconds`, of whole numbers."""
-
-    def parse(given: object) -> int:
-        try:
-            value = int(str(given))
-        except ValueError:
-            raise ArgumentTypeError(f'"{given}" is no whole number.') from None
-        if least <= value <= most:
-            return value
-        nearest = most if value > most else least
-        raise ArgumentTypeError(f"{value} is out of bounds, the nearest is {nearest}.")
 
     return parse
 

@@ -49,7 +49,8 @@ def stage_of(server: Server, database: str, make_connection: Connections) -> Cal
     lay_out(server, database)
 
     def make(engine: str = RESILIENT, **given: Any) -> Stage:
-        connection = make_connection(engine, database=database, CONN_MAX_AGE=None, **given)
+        given = {"CONN_MAX_AGE": None, **given}
+        connection = make_connection(engine, database=database, **given)
         stage = Stage(server, connection, database)
         stage.run("SELECT 1")
         return stage

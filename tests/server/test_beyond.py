@@ -23,12 +23,22 @@ from tests.server.scenarios import TABLE, Stage
 Stages = Callable[..., Stage]
 PG3 = DRIVER == "psycopg"
 ANY_ERROR = Exception
+TENANT = "SELECT coalesce(current_setting('app.tenant', true), '')"
 
 
 def known_lost(stage: Stage) -> None:
     """End the session and let the driver find out without an error."""
     stage.kill()
     assert not stage.connection.is_usable()
+
+
+def raises_or_has(stage: Stage, tenant: str) -> None:
+    """Never another's rows: a session that may not have what this one had is no replacement."""
+    try:
+        ((found,),) = stage.run(TENANT)
+    except SessionLost:
+        return
+    assert found == tenant
 
 
 @pytest.mark.parametrize("composed", [False, True])
@@ -141,11 +151,7 @@ def test_what_is_streamed_is_noted_too(sql: str, stage_of: Stages) -> None:
         with pytest.raises(Error):
             stage.run("SELECT 1")
     else:
-        try:
-            found = stage.run("SELECT current_setting('app.tenant', true)")
-        except SessionLost:
-            return
-        assert found == [("7",)]
+        raises_or_has(stage, "7")
 
 
 def test_executemany_of_nothing_leaves_a_transaction_untouched(stage_of: Stages) -> None:
@@ -269,13 +275,9 @@ def test_a_setting_that_the_driver_has_committed(how: str, stage_of: Stages) -> 
             raw.commit()
         if "error" in how:
             raise ZeroDivisionError
-    assert stage.run("SELECT current_setting('app.tenant', true)") == [("7",)]
+    assert stage.run(TENANT) == [("7",)]
     stage.kill()
-    try:
-        found = stage.run("SELECT current_setting('app.tenant', true)")
-    except SessionLost:
-        return
-    assert found == [("7",)]
+    raises_or_has(stage, "7")
 
 
 def test_what_the_driver_has_committed_is_not_done_again(
@@ -373,33 +375,24 @@ def test_executemany_that_failed_after_a_setting(stage_of: Stages) -> None:
         cursor.executemany(
             "SELECT set_config('app.tenant', %s, false), 1 / %s", [["7", 1], ["8", 0]]
         )
-    assert stage.run("SELECT current_setting('app.tenant', true)") == [("7",)]
+    assert stage.run(TENANT) == [("7",)]
     stage.kill()
-    try:
-        found = stage.run("SELECT current_setting('app.tenant', true)")
-    except SessionLost:
-        return
-    assert found == [("7",)]
+    raises_or_has(stage, "7")
 
 
 def test_several_statements_that_failed_after_a_setting(stage_of: Stages) -> None:
     stage = stage_of()
     with pytest.raises(Error):
         stage.run("SET app.tenant = '7'; COMMIT; SELECT 1/0")
-    assert stage.run("SELECT current_setting('app.tenant', true)") == [("7",)]
+    assert stage.run(TENANT) == [("7",)]
     stage.kill()
-    try:
-        found = stage.run("SELECT current_setting('app.tenant', true)")
-    except SessionLost:
-        return
-    assert found == [("7",)]
+    raises_or_has(stage, "7")
 
 
 def test_a_lock_taken_by_a_statement_that_failed(stage_of: Stages) -> None:
     stage = stage_of()
     with pytest.raises(Error):
         stage.run("SELECT pg_advisory_lock(g), 1 / (2 - g) FROM generate_series(1, 2) AS g")
-    assert stage.run("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(2,)] or 1
     stage.kill()
     with pytest.raises(SessionLost):
         stage.run("SELECT 1")
@@ -570,13 +563,9 @@ def test_a_setting_that_the_driver_has_rolled_back(stage_of: Stages) -> None:
         with contextlib.suppress(ZeroDivisionError), raw.transaction():
             stage.run("SET app.tenant = '7'")
             raise ZeroDivisionError
-    before = stage.run("SELECT coalesce(current_setting('app.tenant', true), '')")
+    ((before,),) = stage.run(TENANT)
     stage.kill()
-    try:
-        after = stage.run("SELECT coalesce(current_setting('app.tenant', true), '')")
-    except SessionLost:
-        return
-    assert after == before
+    raises_or_has(stage, before)
 
 
 @pytest.mark.psycopg2
@@ -584,13 +573,9 @@ def test_the_connection_as_a_context_manager(stage_of: Stages) -> None:
     stage = stage_of()
     with stage.atomic(), stage.connection.connection:
         stage.run("SET app.tenant = '7'")
-    assert stage.run("SELECT current_setting('app.tenant', true)") == [("7",)]
+    assert stage.run(TENANT) == [("7",)]
     stage.kill()
-    try:
-        found = stage.run("SELECT current_setting('app.tenant', true)")
-    except SessionLost:
-        return
-    assert found == [("7",)]
+    raises_or_has(stage, "7")
 
 
 @pytest.mark.psycopg2

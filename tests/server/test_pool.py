@@ -19,13 +19,11 @@ from django_resilient_pg.errors import SessionLost
 from testproject.faults import Faults
 from testproject.load import run as load
 from testproject.postgres import Server
-from tests.engines import PATIENCE, RESILIENT, STOCK, Connections, backend_pid
+from tests.engines import PATIENCE, RESILIENT, STOCK, Connections, backend_pid, until
 from tests.faults.proxy import Proxy
-from tests.server.scenarios import SURVIVED, TABLE, Stage, differs, lay_out
+from tests.server.scenarios import SURVIVED, TABLE, Stage, differs
 
 pytestmark = pytest.mark.psycopg3
-
-DATABASE = "pooled"
 
 
 def run(connection: BaseDatabaseWrapper, sql: str) -> list[tuple[Any, ...]]:
@@ -150,24 +148,14 @@ def _settled(server: Server, sql: str) -> int:
 # -- the promise --------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def database(server: Server) -> Iterator[str]:
-    server.create_database(DATABASE)
-    yield DATABASE
-    server.drop_database(DATABASE)
-
-
 @pytest.fixture
-def stage_of(server: Server, database: str, make_connection: Connections) -> Callable[..., Stage]:
-    lay_out(server, database)
+def stage_of(stage_of: Callable[..., Stage]) -> Callable[..., Stage]:
+    """As everywhere, with a connection of a pool that is full."""
 
     def make(engine: str = RESILIENT, **given: Any) -> Stage:
-        options = sized(2, timeout=5.0)
-        connection = make_connection(engine, database=database, options=options, **given)
-        pool_of(connection).open()
-        pool_of(connection).wait(PATIENCE)
-        stage = Stage(server, connection, database)
-        stage.run("SELECT 1")
+        stage = stage_of(engine, CONN_MAX_AGE=0, options=sized(2, timeout=5.0), **given)
+        stats = pool_of(stage.connection).get_stats  # this one has the other connection
+        until(lambda: stats()["pool_available"] == 1, "the pool is not full")
         return stage
 
     return make
