@@ -13,7 +13,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from .mixins import ResilientDatabaseMixin
+from .loading import is_ours
 from .units import UNIT
 
 # Every statement, callproc() and COPY needs a cursor, and these two make them all. A hook can run
@@ -47,15 +47,11 @@ def used(unit_aliases: set[str]) -> set[str]:
 
 def _unwatched() -> list[BaseDatabaseWrapper]:
     every = connections.all(initialized_only=True)
-    return [one for one in every if _is_foreign(one) and "on_commit" not in one.__dict__]
-
-
-def _is_foreign(connection: BaseDatabaseWrapper) -> bool:
-    return not isinstance(connection, ResilientDatabaseMixin)
+    return [one for one in every if not is_ours(one) and "on_commit" not in one.__dict__]
 
 
 def _watch_new(sender: object, connection: BaseDatabaseWrapper, **_: object) -> None:
-    if _is_foreign(connection) and "on_commit" not in connection.__dict__:
+    if not is_ours(connection) and "on_commit" not in connection.__dict__:
         _watch(connection)
 
 

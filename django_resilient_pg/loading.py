@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
+
+if TYPE_CHECKING:
+    from .mixins import ResilientDatabaseMixin
 
 
 def load(alias: str) -> tuple[Any, Exception | None]:
@@ -29,3 +33,18 @@ def loaded() -> Iterator[Any]:
         wrapper, _ = load(alias)
         if wrapper is not None:
             yield wrapper
+
+
+def is_ours(wrapper: object) -> TypeGuard[ResilientDatabaseMixin]:
+    """Whether a wrapper has this engine.
+
+    Without importing it: that takes a driver, which a project on SQLite need not have, though it
+    has the app and the middleware for the place where it is served.
+    """
+    mixins = sys.modules.get(f"{__package__}.mixins")
+    return mixins is not None and isinstance(wrapper, mixins.ResilientDatabaseMixin)
+
+
+def ours() -> list[ResilientDatabaseMixin]:
+    """The wrappers with this engine, of those that can be loaded."""
+    return [one for one in loaded() if is_ours(one)]

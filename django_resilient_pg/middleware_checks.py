@@ -14,6 +14,7 @@ from django.core.checks import CheckMessage, Error, Warning
 from django.utils.module_loading import import_string
 
 from . import request_settings
+from .loading import ours
 
 MIDDLEWARE: Final = "django_resilient_pg.middleware.RequestRetryMiddleware"
 
@@ -36,10 +37,10 @@ def _is_ours(path: str) -> bool:
     if path == MIDDLEWARE:
         return True
     try:
-        found, ours = import_string(path), import_string(MIDDLEWARE)
-    except ImportError:  # Django says that itself, and better
+        found, own = import_string(path), import_string(MIDDLEWARE)
+    except Exception:  # whatever its module raises: Django says that itself, and better
         return False
-    return isinstance(found, type) and issubclass(found, ours)
+    return isinstance(found, type) and issubclass(found, own)
 
 
 def _wrong_settings() -> Iterator[CheckMessage]:
@@ -75,10 +76,7 @@ def _twice(times: int) -> Iterator[CheckMessage]:
 
 
 def _of_no_use() -> Iterator[CheckMessage]:
-    from .loading import loaded
-    from .mixins import ResilientDatabaseMixin
-
-    if not any(isinstance(one, ResilientDatabaseMixin) for one in loaded()):
+    if not ours():
         yield Warning(
             "RequestRetryMiddleware never runs a request again: no database has the engine"
             ' "django_resilient_pg".',

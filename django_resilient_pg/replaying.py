@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Set
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 from django.db.utils import Error
@@ -14,13 +14,16 @@ from .decorators import marked
 from .drivers import Link
 from .errors import CommitOutcomeUnknown, ServerDown
 from .foreign import used
+from .loading import is_ours
 from .losses import chain_of, judge_error
-from .mixins import ResilientDatabaseMixin
 from .snapshots import Snapshot
 from .statements import Kind, Statement, analyse
 from .units import Unit
 from .verdicts import Phase
 from .volatility import why_volatile
+
+if TYPE_CHECKING:
+    from .mixins import ResilientDatabaseMixin
 
 # They change the session only: on a new one they have to be run again.
 _SESSION_WORDS = frozenset({"SET", "RESET"})
@@ -139,7 +142,7 @@ def _why_texts(alias: str, texts: Set[str], *, ask: bool) -> str:
         connection = connections[alias]
     except ConnectionDoesNotExist:  # of a copy under another name, or "__no_db__"
         return cannot
-    if not isinstance(connection, ResilientDatabaseMixin):
+    if not is_ours(connection):
         return ""
     if not ask:
         return cannot
@@ -180,11 +183,7 @@ def start_clean(unit: Unit) -> None:
         for one in connections.all(initialized_only=True)
         if not (one.in_atomic_block or _by_hand(one))
     ]
-    held = [
-        (one, one._session.before(unit.budget))
-        for one in own
-        if isinstance(one, ResilientDatabaseMixin)
-    ]
+    held = [(one, one._session.before(unit.budget)) for one in own if is_ours(one)]
     for connection, before in held:
         if before is not connection._session:
             # The request has changed it.

@@ -13,6 +13,8 @@ from django.core import checks
 from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ImproperlyConfigured
 
+from .loading import ours
+
 
 def register() -> None:
     """Enter the checks into Django's registry; once more changes nothing."""
@@ -33,14 +35,14 @@ def check_asgi(app_configs: Sequence[Any] | None, **_: object) -> list[CheckMess
             obj=one.alias,
             id="resilient_pg.W311",
         )
-        for one in _ours()
+        for one in ours()
         if one.settings_dict["CONN_MAX_AGE"] != 0
     ]
 
 
 def check_credentials(app_configs: Sequence[Any] | None, **_: object) -> list[CheckMessage]:
     """Whether there is a callable at each ``credentials``. It is not called."""
-    return [problem for one in _ours() for problem in _without_callable(one)]
+    return [problem for one in ours() for problem in _without_callable(one)]
 
 
 def _without_callable(one: Any) -> Iterator[CheckMessage]:
@@ -57,10 +59,3 @@ def _without_callable(one: Any) -> Iterator[CheckMessage]:
         yield Error(
             str(error), hint="Docs: docs/options.rst.", obj=one.alias, id="resilient_pg.E312"
         )
-
-
-def _ours() -> list[Any]:
-    from .loading import loaded
-    from .mixins import ResilientDatabaseMixin
-
-    return [one for one in loaded() if isinstance(one, ResilientDatabaseMixin)]

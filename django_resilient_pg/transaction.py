@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 from asgiref.sync import iscoroutinefunction
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -16,12 +16,15 @@ from django.db.transaction import atomic
 
 from . import foreign
 from .connecting import spending
+from .loading import is_ours
 from .losses import sqlstate_of, tells_of
-from .mixins import ResilientDatabaseMixin
 from .replacing import lost_error
 from .resilience import logger
 from .retry import BUDGET, Budget, backoff
 from .units import UNDER_WAY, UNIT, Unit, around, succeed
+
+if TYPE_CHECKING:
+    from .mixins import ResilientDatabaseMixin
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -95,7 +98,7 @@ class _RetryAtomic:
                 )
             with atomic(using=using):
                 return function()
-        if not isinstance(connection, ResilientDatabaseMixin):
+        if not is_ours(connection):
             raise RuntimeError(
                 f'retry_atomic needs the engine "django_resilient_pg"; "{using}" has'
                 f" {connection.settings_dict['ENGINE']!r}."
@@ -177,10 +180,7 @@ def _with_transactions(db: ResilientDatabaseMixin) -> list[ResilientDatabaseMixi
     return [
         one
         for one in connections.all(initialized_only=True)
-        if isinstance(one, ResilientDatabaseMixin)
-        and one is not db
-        and one.connection is not None
-        and not one.autocommit
+        if is_ours(one) and one is not db and one.connection is not None and not one.autocommit
     ]
 
 
