@@ -50,12 +50,21 @@ def gone_before_commit(db: ResilientDatabaseMixin, link: Link) -> bool:
         note_idle_loss(db, link, monotonic() - db._heard_at)
     link.close()
     if not empty and not (db._lost is None and _only_read(db, link)):
-        error = transaction_lost(db)
+        loss = _known(db, link)
+        error = transaction_lost(db, loss)
         db._transaction_over()
-        give_up(db, Lost(reason_of(link), ""))  # a second commit() must not succeed
+        give_up(db, Lost(loss, ""))  # a second commit() must not succeed
         raise error
     db._transaction_over()
     return True
+
+
+def _known(db: ResilientDatabaseMixin, link: Link) -> Loss | None:
+    """What is known of the loss; counted as one of which the application hears, once."""
+    if db._lost is not None:
+        return db._lost.loss
+    db.resilience.shared.count("refused")
+    return Loss(reason_of(link), monotonic() - db._heard_at)
 
 
 def _only_read(db: ResilientDatabaseMixin, link: Link) -> bool:
@@ -82,9 +91,10 @@ def mark_transaction(db: ResilientDatabaseMixin, link: Link) -> Mark | None:
         verdict = judge_error(link, error, Phase.STATEMENT)
         if not verdict.lost:
             raise
-        note_loss(db, verdict, error, "commit")
+        loss = note_loss(db, verdict, error, "commit")
         link.close()
-        raise transaction_lost(db) from error
+        db.resilience.shared.count("refused")
+        raise transaction_lost(db, loss) from error
 
 
 def _is_plain(text: object) -> bool:
@@ -122,22 +132,26 @@ def has_committed(
     link.close()
     found = _ask(db, loss, marked, texts)
     if found is Outcome.ABORTED:
-        raise transaction_lost(db) from error
+        db.resilience.shared.count("refused")
+        raise transaction_lost(db, loss) from error
     db._ran = ran  # the new connection has begun with an empty one
     if pending:
         # Set in a transaction that may have been committed: no new session is like the old one.
         db._session.pin(f"{pending[0].words} in a transaction whose COMMIT was lost")
-        give_up(db, Lost(loss.reason, db._session.pinned_by))
+        give_up(db, Lost(loss, db._session.pinned_by))
     if found is Outcome.COMMITTED:
         return True
     db._note_committed()  # it may have: also if the application swallows what follows
     db._transaction_over()
     db._split = True  # what else is tried before rollback() is told that it may have taken effect
     if db._lost is None:
-        give_up(db, Lost(loss.reason, ""))
+        give_up(db, Lost(loss, ""))
     xid = None if marked is None or marked.xid is None else int(marked.xid)
+    db.resilience.shared.count("refused")
     message = notes.commit_unknown(db.alias, loss.reason, xid)
-    raise CommitOutcomeUnknown(message, alias=db.alias, xid=xid) from error
+    unknown = CommitOutcomeUnknown(message, alias=db.alias, xid=xid)
+    unknown.add_note(notes.lost(db.alias, loss.reason, loss.idle))
+    raise unknown from error
 
 
 def _ask(

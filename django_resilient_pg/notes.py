@@ -46,6 +46,16 @@ def happened(alias: str, reason: Reason, idle: float, limits: Limits | None) -> 
     return sentence + "."
 
 
+def lost(alias: str, reason: Reason, idle: float) -> str:
+    """The note on an error that comes out after the loss: why, and what would have prevented it."""
+    return f"{happened(alias, reason, idle, None)} To prevent it: {_PREVENTION[reason]}."
+
+
+def interrupted(alias: str) -> str:
+    """The same, of a connection that was given up."""
+    return f'A statement on "{alias}" was interrupted half-way, so its connection was given up.'
+
+
 def refused(alias: str, reason: Reason, idle: float, limits: Limits | None, why: str) -> str:
     """The note on an error that reaches the application."""
     return (

@@ -18,6 +18,7 @@ from django.db.utils import Error
 from . import notes, signals
 from .drivers import Link
 from .errors import SessionLost, TransactionLost
+from .losses import Loss
 from .resilience import logger
 from .verdicts import Reason
 
@@ -27,9 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A loss that may not be papered over: ``pinned_by`` is "" when it was a transaction."""
+    """A loss that may not be papered over.
 
-    reason: Reason
+    Attributes:
+        loss: ``None`` if the connection was given up, because a statement was left half-way.
+        pinned_by: the session state that is gone; "" when it was a transaction.
+    """
+
+    loss: Loss | None
     pinned_by: str
 
 
@@ -68,7 +74,7 @@ def replace(db: ResilientDatabaseMixin, reason: Reason | None, idle: float) -> N
         if not autocommit:
             db.connection = db._bound_to = old
             db._link = old_link
-            give_up(db, Lost(reason or Reason.UNKNOWN, ""))
+            give_up(db, Lost(Loss(reason or Reason.UNKNOWN, idle), ""))
         raise
     finally:
         atomic.restore(db)
@@ -122,13 +128,13 @@ def restore_savepoints(db: ResilientDatabaseMixin, savepoints: list[str]) -> Non
     db._savepoints = savepoints
 
 
-def abandon(db: ResilientDatabaseMixin, reason: Reason, *, raw_transaction: bool) -> None:
-    """Give a lost connection up: for good, or until what depended on it has been left."""
+def abandon(db: ResilientDatabaseMixin, loss: Loss | None, *, raw_transaction: bool) -> None:
+    """Give a connection up: for good, or until what depended on it has been left; see Lost."""
     pinned_by = db._session.pinned_by or ("BEGIN" if raw_transaction else "")
     if db.autocommit and not pinned_by:
         drop(db)
         return
-    give_up(db, Lost(reason, pinned_by if db.autocommit else ""))
+    give_up(db, Lost(loss, pinned_by if db.autocommit else ""))
 
 
 def give_up(db: ResilientDatabaseMixin, lost: Lost) -> None:
@@ -147,7 +153,7 @@ def abandon_interrupted(db: ResilientDatabaseMixin) -> None:
     )
     if db._link is not None:
         db._link.close()
-    abandon(db, Reason.UNKNOWN, raw_transaction=False)
+    abandon(db, None, raw_transaction=False)
 
 
 def leave_lost_transaction(db: ResilientDatabaseMixin) -> None:
@@ -164,20 +170,32 @@ def leave_lost_transaction(db: ResilientDatabaseMixin) -> None:
 
 def lost_error(db: ResilientDatabaseMixin) -> Error | None:
     """What every statement raises until the lost transaction or session is left."""
-    if db._lost is None:
+    lost = db._lost
+    if lost is None:
         return None
-    if db._lost.pinned_by:
-        return SessionLost(notes.session_lost(db.alias, db._lost.pinned_by))
-    return transaction_lost(db)
-
-
-def transaction_lost(db: ResilientDatabaseMixin) -> TransactionLost:
-    """That the transaction was lost, as far as it was one."""
-    if not db._split:
-        return TransactionLost(notes.transaction_lost(db.alias))
-    error = TransactionLost(notes.split_transaction_lost(db.alias))
-    error.transaction_lost = False
+    if not lost.pinned_by:
+        return transaction_lost(db, lost.loss)
+    error = SessionLost(notes.session_lost(db.alias, lost.pinned_by))
+    _add_notes(db, error, lost.loss)
     return error
+
+
+def transaction_lost(db: ResilientDatabaseMixin, loss: Loss | None) -> TransactionLost:
+    """That the transaction was lost, as far as it was one; see :class:`Lost`."""
+    text = notes.split_transaction_lost if db._split else notes.transaction_lost
+    error = TransactionLost(text(db.alias))
+    error.transaction_lost = not db._split
+    _add_notes(db, error, loss)
+    return error
+
+
+def _add_notes(db: ResilientDatabaseMixin, error: Error, loss: Loss | None) -> None:
+    if loss is None:
+        error.add_note(notes.interrupted(db.alias))
+    else:
+        error.add_note(notes.lost(db.alias, loss.reason, loss.idle))
+    if db._in_testcase:
+        error.add_note(notes.IN_TESTCASE)
 
 
 def _characteristics(link: Link | None) -> dict[str, object]:

@@ -32,7 +32,7 @@ class Stats:
         replaced: connections replaced, losses and idle limits alike.
         connect_retries: connection attempts made again.
         statement_retries: statements run again, by the row of the promise that allowed it.
-        refused: statements whose loss reached the application.
+        refused: losses that reached the application, as the error of a statement or of a COMMIT.
     """
 
     lost: Mapping[str, int]

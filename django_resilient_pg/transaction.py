@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import random
@@ -32,6 +33,9 @@ T = TypeVar("T")
 # serialization_failure and deadlock_detected (PostgreSQL manual, appendix A): the server has
 # undone the transaction and says itself that it may be run again.
 _CONFLICTS: Final = frozenset({"40001", "40P01"})
+# The arguments, and between what their values may be.
+_ARGUMENTS: Final = ("using", "retries", "deadline", "conflicts")
+_BOUNDS: Final = {"retries": 100, "deadline": 86_400.0}
 
 
 class _RetryAtomic:
@@ -53,7 +57,9 @@ class _RetryAtomic:
     function does outside of the database it does again.
 
     Raises:
-        TypeError: the function is a coroutine or generator function.
+        TypeError: the function is a coroutine or generator function; there is no such argument, or
+            it is of another type.
+        ValueError: ``retries`` is not from 0 to 100, or ``deadline`` not from 0 to 86400 seconds.
         RuntimeError: inside another atomic block, which would own the transaction (not under
             Django's ``TestCase``), or while autocommit is off.
         CommitOutcomeUnknown: COMMIT was lost and nobody can say what became of it.
@@ -65,6 +71,11 @@ class _RetryAtomic:
     @overload
     def __call__(self, /, **options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
     def __call__(self, function: Callable[P, T] | None = None, /, **options: Any) -> Any:
+        for name in options:
+            if name not in _ARGUMENTS:
+                near = difflib.get_close_matches(name, _ARGUMENTS, 1, cutoff=0)[0]
+                raise TypeError(f'retry_atomic has no argument "{name}": did you mean "{near}"?')
+        _refuse_wrong_values(**options)
         if function is None:
             return functools.partial(self._wrap, options)
         return self._wrap(options, function)
@@ -88,6 +99,7 @@ class _RetryAtomic:
         conflicts: bool = True,
     ) -> T:
         """Run ``function`` now; see the class."""
+        _refuse_wrong_values(retries=retries, deadline=deadline, conflicts=conflicts)
         _refuse_what_runs_later(function)
         connection: Any = connections[using]
         if connection.in_atomic_block:
@@ -105,6 +117,23 @@ class _RetryAtomic:
             )
         _refuse_without_autocommit(connection)
         return _Attempts(connection, conflicts, retries, deadline).run(function)
+
+
+def _refuse_wrong_values(*, conflicts: object = True, using: object = None, **numbers: Any) -> None:
+    """What would else mean "never again" without a word, or fail when it is too late."""
+    if not isinstance(conflicts, bool):
+        raise TypeError(f"retry_atomic: conflicts is {conflicts!r}, but must be True or False.")
+    for name, value in numbers.items():
+        kind = int if name == "retries" else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kind):
+            noun = "a whole number" if name == "retries" else "a number of seconds"
+            raise TypeError(f"retry_atomic: {name} is {value!r}, but must be {noun}.")
+        if not 0 <= value <= _BOUNDS[name]:
+            nearest = _BOUNDS[name] if value > _BOUNDS[name] else 0
+            raise ValueError(
+                f"retry_atomic: {name} is {value!r}, but must be from 0 to {_BOUNDS[name]:g}. The"
+                f" nearest valid value is {nearest:g}."
+            )
 
 
 def _refuse_what_runs_later(function: Callable[..., Any]) -> None:

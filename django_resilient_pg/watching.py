@@ -50,7 +50,8 @@ def look_closer(db: ResilientDatabaseMixin, status: int, now: float) -> None:
     by_hand = db._by_hand and db.autocommit and status != IDLE
     if db._session.pinned_by or begun or by_hand:
         pinned_by = "" if begun else db._session.pinned_by or "BEGIN"
-        give_up(db, Lost(reason or Reason.UNKNOWN, pinned_by))
+        give_up(db, Lost(Loss(reason or Reason.UNKNOWN, idle), pinned_by))
+        db.resilience.shared.count("refused")
         look_closer(db, status, now)
     savepoints = [] if db.autocommit else list(db._savepoints)
     replace(db, reason, idle)
@@ -90,11 +91,12 @@ def note_idle_loss(
     if reason is Reason.FORK:
         level = min(level, logging.INFO)  # as it should be, in a server that forks its workers
     unannounced = word is None and not link.inherited and link.status() in {IDLE, UNKNOWN}
-    if (unannounced and idle >= _LEARN_FROM) or reason in _IDLE_TIMEOUTS:
-        db.resilience.shared.learned.note(idle)
     text = word.text if word is not None else "the socket was closed without a word"
     sqlstate = word.sqlstate if word is not None else None
     _announce_loss(db, reason, sqlstate, text, idle, "before sending", level)
+    # Last: the limit that this makes did not hold before.
+    if (unannounced and idle >= _LEARN_FROM) or reason in _IDLE_TIMEOUTS:
+        db.resilience.shared.learned.note(idle)
 
 
 def note_loss(
@@ -117,7 +119,7 @@ def note_refused(
 
     The session and its transaction are given up.
     """
-    abandon(db, loss.reason, raw_transaction=raw_transaction)
+    abandon(db, loss, raw_transaction=raw_transaction)
     # The server has rolled it back: retry_atomic may run it again as a whole.
     error.transaction_lost = not (db.autocommit or db._split)  # type: ignore[attr-defined]
     error.connection_lost = True  # type: ignore[attr-defined]

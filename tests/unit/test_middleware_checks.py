@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from django.core.checks import CheckMessage, run_checks
@@ -51,6 +52,15 @@ def test_what_is_below_it_is_named(own: str) -> None:
         (one,) = found()
     assert one.id == "resilient_pg.W301"
     assert f'runs twice when a request is run again: "{COMMON}", "{GZIP}".' in one.msg
+
+
+def test_a_middleware_that_cannot_be_imported_is_not_the_checks_concern(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needs_a_key.py").write_text('raise KeyError("API_KEY")')
+    monkeypatch.syspath_prepend(tmp_path)
+    with override_settings(MIDDLEWARE=["needs_a_key.Middleware", OURS]):
+        assert found() == []
 
 
 def test_one_that_is_listed_twice() -> None:
