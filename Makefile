@@ -30,6 +30,7 @@ help:
 	@echo "make django-suite-full  all of Django's own tests on both engines, with PostgreSQL 15"
 	@echo "make benchmark     what the engine costs where nothing is wrong"
 	@echo "make benchmark-commit  what the option commit_outcome costs a transaction"
+	@echo "                   both with DRIVER=psycopg2 for the older driver"
 	@echo "make coverage      which lines of the package no quick test runs"
 	@echo "make clean         remove everything the above have made"
 	@echo "PG_BIN=DIR         use that PostgreSQL; ARGS=... goes to pytest or the program"
@@ -42,7 +43,7 @@ lint: .venv/made
 	$(TOX) -e lint
 
 unit django-suite django-suite-full benchmark benchmark-commit coverage: .venv/made
-	$(TOX) -e $@ $(if $(ARGS),-- $(ARGS))
+	$(TOX) -e $@$(if $(filter benchmark%,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
 
 demo: .venv-demo/made
 	.venv-demo/bin/python -m testproject.demo $(ARGS)

@@ -52,6 +52,8 @@ from django_resilient_pg.transaction import retry_atomic
 from django_resilient_pg.units import Unit
 from django_resilient_pg.verdicts import Failure, Phase, Reason
 from django_resilient_pg.volatility import HARMLESS_FUNCTIONS
+from testproject import shop
+from testproject.shop import models as shop_models
 
 # Imported by name: docutils has no types of its own.
 NODES: Any = import_module("docutils.nodes")
@@ -70,6 +72,7 @@ QUIET = {"syntax_highlight": "none", "raw_enabled": False, "file_insertion_enabl
 # What a project has before it has read a snippet that changes its settings.
 BEFORE = """
 SECRET_KEY = "for a test"
+MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]
 USE_TZ = True
 DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "shop"}}
 INSTALLED_APPS = ["django.contrib.contenttypes"]
@@ -278,8 +281,11 @@ def test_settings_work(snippet: Snippet, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("snippet", MODULES, ids=str)
-def test_a_module_works(snippet: Snippet) -> None:
+def test_a_module_works(snippet: Snippet, monkeypatch: pytest.MonkeyPatch) -> None:
     """It runs, no name in it is undefined, and its receivers take every record."""
+    # The reader's own application.
+    monkeypatch.setitem(sys.modules, "shop", shop)
+    monkeypatch.setitem(sys.modules, "shop.models", shop_models)
     with _receivers_restored(), isolate_apps("testproject.shop"):
         namespace: dict[str, Any] = {"__name__": "testproject.shop.documented"}
         code = compile(snippet.code, str(snippet), "exec")
