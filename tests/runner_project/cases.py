@@ -91,8 +91,9 @@ if os.environ.get("RUNNER_LOSES"):
             print("NOTES:", *getattr(caught.exception, "__notes__", []), flush=True)
 
         def test_b_rest_of_the_class_does_not_go_on_without_its_data(self) -> None:
-            with self.assertRaises(OperationalError):
+            with self.assertRaises(OperationalError) as caught:
                 names()
+            print("NOTES:", *getattr(caught.exception, "__notes__", []), flush=True)
 
     class BAfterwards(TestCase):
         def test_next_class_has_a_connection(self) -> None:
