@@ -74,7 +74,7 @@ def why_not(
     if not snapshot.body_is_there():
         return "its body was a stream and is gone"
     if snapshot.session_was_saved():
-        return "it gave its session another key"
+        return "it gave its session another key, or none"
     return _open_transaction() or why_lasting(unit)
 
 
