@@ -54,7 +54,7 @@ class _Attempts:
         self.made = 0
         #: Nothing was lost: the next attempt's stream is to begin later than this one's did.
         self.later = False
-        #: It held a transaction open.
+        #: The first chunk of its stream held something.
         self.held = False
         self.method = request.method
 
@@ -93,7 +93,7 @@ class RequestRetryMiddleware:
             markcoroutinefunction(self)
             # Django runs a hook that is not a coroutine in a thread: for every request.
             setattr(self, "process_view", self._process_view_async)  # noqa: B010
-        # Views whose streams hold a transaction open: they are begun by the server, as usual.
+        # Views whose streams hold something (a transaction): the server begins them, as usual.
         self._holding: weakref.WeakSet[Any] = weakref.WeakSet()
         foreign.watch_from_now()
 
@@ -256,10 +256,14 @@ class RequestRetryMiddleware:
         if not self._may_begin(request, attempts, response):
             return response
         try:
-            in_transaction = streaming.begin(response)
+            held = streaming.begin(response)
         except Exception as error:
             return self._broken(request, response, error)
-        return self._later(request, attempts, response) if in_transaction else response
+        if not (held and self._is_made_again(request, attempts)):
+            return response
+        streaming.abandon(response)
+        start_clean(attempts.unit)
+        return _Again()
 
     async def _started_async(
         self, request: HttpRequest, attempts: _Attempts, response: HttpResponseBase
@@ -267,36 +271,36 @@ class RequestRetryMiddleware:
         if not self._may_begin(request, attempts, response):
             return response
         try:
-            in_transaction = await streaming.begin_async(response)
+            held = await streaming.begin_async(response)
         except Exception as error:
             return await sync_to_async(self._broken)(request, response, error)
-        if not in_transaction:
+        if not (held and await sync_to_async(self._is_made_again)(request, attempts)):
             return response
-        return await sync_to_async(self._later)(request, attempts, response)
+        await streaming.abandon_async(response)
+        await sync_to_async(start_clean)(attempts.unit)
+        return _Again()
 
-    def _later(
-        self, request: HttpRequest, attempts: _Attempts, response: HttpResponseBase
-    ) -> HttpResponseBase:
-        """Have a stream made once more that holds a transaction open, to be begun by the server.
+    def _is_made_again(self, request: HttpRequest, attempts: _Attempts) -> bool:
+        """Have a stream made once more whose first chunk holds something, to begin by the server.
 
-        What the middlewares above write would else be part of that transaction.
+        What the middlewares above write would else be part of its transaction, or its tenant's.
         """
         attempts.held = True
         with suppress(TypeError):  # an object of which there can be no weak reference
             self._holding.add(_view_of(request))
         unit, snapshot = attempts.unit, attempts.snapshot
         again = snapshot.body_is_there() and not snapshot.session_was_saved()
-        if not again or unit.give_up(lambda: why_lasting(unit)):
+        attempts.later = again and not unit.give_up(lambda: why_lasting(unit))
+        if not attempts.later:
             logger.warning(
-                "The stream of %s %s holds a transaction open, of which middlewares are part this"
-                " once: mark its view @not_replayable.",
+                "The stream of %s %s has begun a transaction or set something (SET), of which"
+                " middlewares are part this once: mark its view @not_replayable.",
                 request.method,
                 request.path,
             )
-            return response
-        attempts.later = True
-        streaming.abandon(response)
-        return _Again()
+        # A stream that is given up may try to reset what it has set: start_clean() does.
+        unit.told = attempts.later
+        return attempts.later
 
     def _broken(
         self, request: HttpRequest, response: HttpResponseBase, error: Exception

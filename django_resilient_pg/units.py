@@ -41,13 +41,13 @@ class Unit:
         foreign: aliases of other engines that were used: nobody counts what took effect there.
         sending: texts of what is being sent, by cursor; of a COMMIT ``None``, by connection.
         abandoned: it is run again, by another unit: nothing more may be done for this one.
+        told: it has been logged that somebody goes on for it after that, or need not be.
         ended: it is over; what goes on in its context has no part in its budget.
     """
 
     __slots__ = (
         "__weakref__",
         "_deciding",
-        "_told",
         "abandoned",
         "budget",
         "ended",
@@ -56,6 +56,7 @@ class Unit:
         "parent",
         "sending",
         "texts",
+        "told",
         "uncounted",
     )
 
@@ -67,7 +68,7 @@ class Unit:
         self.uncounted: set[str] = set()
         self.foreign: set[str] = set()
         self.sending: dict[Any, object] = {}
-        self.abandoned = self.ended = self._told = False
+        self.abandoned = self.ended = self.told = False
         # What the garbage collector ends while this thread decides may ask as well.
         self._deciding = threading.RLock()
 
@@ -163,8 +164,8 @@ class Unit:
             " (contextvars.Context())."
         )
         # Once: a task that lives on may go on asking, and keep the errors to itself.
-        if not self._told:
-            self._told = True
+        if not self.told:
+            self.told = True
             logger.error("%s", message)
         return AttemptAbandoned(message)
 
