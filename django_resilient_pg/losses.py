@@ -42,9 +42,17 @@ def reason_of(link: Link) -> Reason:
     return judge(failed).reason
 
 
-def chain_of(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, what caused it, and those that a group of errors (of tasks) is made of."""
-    seen: set[int] = set()
+def chain_of(
+    error: BaseException | None, *, but: BaseException | None = None
+) -> Iterator[BaseException]:
+    """The error, what caused it, and those that a group of errors (of tasks) is made of.
+
+    Args:
+        error: where to begin.
+        but: an error that was being handled before, with all of its own: an error raised within an
+            ``except`` block has it for its context and is none of its doing.
+    """
+    seen = set() if but is None else {id(one) for one in chain_of(but)}
     left = [error]
     while left:
         one = left.pop()
@@ -57,12 +65,13 @@ def chain_of(error: BaseException | None) -> Iterator[BaseException]:
             left.extend(one.exceptions)
 
 
-def tells_of(error: BaseException | None, mark: str) -> bool:
+def tells_of(error: BaseException | None, mark: str, *, but: BaseException | None = None) -> bool:
     """Whether an error, or what caused it, is marked so: ``connection_lost``, ``transaction_lost``.
 
-    Not if the outcome of a COMMIT is unknown: then nothing may be done again.
+    Not if the outcome of a COMMIT is unknown: then nothing may be done again. For ``but`` see
+    :func:`chain_of`.
     """
-    chain = list(chain_of(error))
+    chain = list(chain_of(error, but=but))
     if any(isinstance(one, CommitOutcomeUnknown) for one in chain):
         return False
     return any(getattr(one, mark, False) for one in chain)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Set
+from collections.abc import Collection, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
@@ -30,9 +30,9 @@ _SESSION_WORDS = frozenset({"SET", "RESET"})
 _STANDARD_STRINGS = "standard_conforming_strings"
 
 
-def unreachable(error: BaseException | None) -> bool:
-    """Whether an error means that the server could not be reached at all."""
-    for one in chain_of(error):
+def unreachable(error: BaseException | None, *, but: BaseException | None = None) -> bool:
+    """Whether an error means that the server could not be reached at all; ``but``: see chain_of."""
+    for one in chain_of(error, but=but):
         if isinstance(one, CommitOutcomeUnknown):
             return False
         if isinstance(one, ServerDown):
@@ -118,9 +118,16 @@ def why_lasting(unit: Unit, *, ask: bool = True) -> str:
     return ""
 
 
-def why_open(others: Collection[ResilientDatabaseMixin]) -> str:
-    """What was run in transactions that stay open, and would be there twice, or ""."""
+def why_open(others: Collection[ResilientDatabaseMixin], hooks: Mapping[str, int]) -> str:
+    """What was run in transactions that stay open, and would be there twice, or "".
+
+    Args:
+        others: their connections.
+        hooks: how many ``on_commit`` hooks waited there before, by alias.
+    """
     for one in others:
+        if len(one.run_on_commit) > hooks.get(one.alias, 0):
+            return f'it has registered on_commit hooks in the transaction open on "{one.alias}"'
         texts = {text for text in one._ran if isinstance(text, str)}
         if len(texts) != len(one._ran) or _why_texts(one.alias, texts, ask=False):
             return f'it has written in the transaction that is open on "{one.alias}", or may have'

@@ -6,6 +6,7 @@ import difflib
 import functools
 import inspect
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -221,6 +222,9 @@ class _Attempts:
     ) -> None:
         self._db, self._conflicts = db, conflicts
         self._retries, self._deadline = retries, deadline
+        # Of the except block it is called in, if any: not an error of the function.
+        self._handled = sys.exception()
+        self._hooks = {one.alias: len(one.run_on_commit) for one in _with_transactions(db)}
 
     def run(self, function: Callable[[], T]) -> T:
         db = self._db
@@ -259,7 +263,7 @@ class _Attempts:
     def _pause(self, error: Exception, attempt: int, unit: Unit, budget: Budget) -> float | None:
         """Seconds to wait before running it again; ``None``: it must not be."""
         options = self._db.resilience.options
-        if tells_of(error, "transaction_lost"):
+        if tells_of(error, "transaction_lost", but=self._handled):
             pause = 0.0
         elif self._conflicts and sqlstate_of(error) in _CONFLICTS:
             pause = backoff(
@@ -290,7 +294,9 @@ class _Attempts:
             return "its transaction had been committed by then, or may have been"
         from .replaying import why_lasting, why_open  # with what is needed for requests
 
-        return unit.give_up(lambda: why_lasting(unit) or why_open(_with_transactions(self._db)))
+        return unit.give_up(
+            lambda: why_lasting(unit) or why_open(_with_transactions(self._db), self._hooks)
+        )
 
 
 retry_atomic = _RetryAtomic()

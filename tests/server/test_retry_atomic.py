@@ -12,7 +12,7 @@ from django.test import Client, override_settings
 from django.urls import path
 
 from django_resilient_pg.decorators import replayable
-from django_resilient_pg.errors import TransactionLost
+from django_resilient_pg.errors import CommitOutcomeUnknown, TransactionLost
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections, backend_pid
@@ -563,3 +563,61 @@ def test_a_connection_of_another_engine_that_was_only_looked_at_was_not_used(
 
     retry_atomic.run(work, using=db.alias)
     assert (rows(server), len(runs)) == (["once"], 2)
+
+
+def test_a_hook_registered_in_a_transaction_that_stays_open_runs_once(
+    db: BaseDatabaseWrapper, other: BaseDatabaseWrapper, server: Server, kill: Kill
+) -> None:
+    ran: list[str] = []
+
+    def work() -> None:
+        transaction.on_commit(lambda: ran.append("mine"), using=other.alias)
+        insert(db, "here")
+        lose_now(db, kill)
+
+    with transaction.atomic(using=other.alias):
+        run(other, "SELECT 1")
+        transaction.on_commit(lambda: ran.append("before"), using=other.alias)
+        with pytest.raises(Error) as caught:
+            retry_atomic.run(work, using=db.alias)
+    assert ran == ["before", "mine"]
+    assert "it has registered on_commit hooks" in caught.value.__notes__[-1]
+
+
+def test_an_error_that_was_there_before_is_none_of_its_own(
+    db: BaseDatabaseWrapper, server: Server, kill: Kill
+) -> None:
+    """As in an except block that makes good for a loss."""
+    runs: list[str] = []
+
+    def work() -> None:
+        runs.append("work")
+        raise ValueError
+
+    try:
+        lose(db, kill)
+    except Error:
+        with pytest.raises(ValueError):  # noqa: PT011
+            retry_atomic.run(work, using=db.alias)
+    assert runs == ["work"]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_an_unknown_outcome_that_was_there_before_forbids_nothing(
+    inside: bool, db: BaseDatabaseWrapper, server: Server, kill: Kill
+) -> None:
+    def work() -> None:
+        insert(db, "redone")
+        if not gone:
+            gone.append(kill(db))
+            insert(db, "never")
+
+    gone: list[int] = []
+    try:
+        raise CommitOutcomeUnknown("unknown", alias=db.alias)
+    except CommitOutcomeUnknown:
+        if inside:
+            retry_atomic.run(work, using=db.alias)
+    if not inside:
+        retry_atomic.run(work, using=db.alias)
+    assert (rows(server), len(gone)) == (["redone"], 1)
