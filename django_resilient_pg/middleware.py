@@ -10,6 +10,7 @@ frame on the stack, no other middleware's hook sees two answers, and under ASGI 
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -35,6 +36,11 @@ _RETRY_AFTER: Final = "5"
 _STATE: Final = "_django_resilient_pg"
 
 
+def _line_of(request: HttpRequest) -> str:
+    """Method and path for the log, as Django writes them there: a path may hold line breaks."""
+    return f"{request.method} {request.path}".encode("unicode_escape").decode("ascii")
+
+
 def _view_of(request: HttpRequest) -> Any:
     return request.resolver_match.func if request.resolver_match else None
 
@@ -46,7 +52,7 @@ class _Again(HttpResponse):
 class _Attempts:
     """What the middleware remembers of one request."""
 
-    __slots__ = ("held", "later", "made", "method", "snapshot", "unit")
+    __slots__ = ("handled", "held", "later", "made", "method", "snapshot", "unit")
 
     def __init__(self, request: HttpRequest, unit: Unit) -> None:
         self.snapshot = Snapshot(request)
@@ -57,6 +63,8 @@ class _Attempts:
         #: The first chunk of its stream held something.
         self.held = False
         self.method = request.method
+        #: The error of the except block that the request comes from, if any: none of its own.
+        self.handled = sys.exception()
 
     def given_up(self, response: HttpResponseBase) -> bool:
         """Whether another attempt is to be made, whatever was answered for this one.
@@ -180,22 +188,19 @@ class RequestRetryMiddleware:
         attempts: _Attempts | None = getattr(request, _STATE, None)
         if attempts is None:
             return None
-        can_be_asked = tells_of(exception, "connection_lost")
+        can_be_asked = tells_of(exception, "connection_lost", but=attempts.handled)
         if can_be_asked:
             start_clean(attempts.unit)
             why = self._why_not(request, attempts)
             if not why:
                 return _Again()
-        elif unreachable(exception):
+        elif unreachable(exception, but=attempts.handled):
             why = "the database cannot be reached"
         else:
             return None
         exception.add_note(f"The request was not run again: {why}.")
         logger.warning(
-            "%s %s failed with its connection and was not run again: %s.",
-            request.method,
-            request.path,
-            why,
+            "%s failed with its connection and was not run again: %s.", _line_of(request), why
         )
         if not self._settings.unavailable:
             return None
@@ -235,7 +240,7 @@ class RequestRetryMiddleware:
         if attempts.later:
             attempts.later = False
             return
-        logger.warning("%s %s is run again on a new connection.", request.method, request.path)
+        logger.warning("%s is run again on a new connection.", _line_of(request))
         record = signals.RequestRetried(str(request.method), request.path, attempts.made)
         signals.request_retried.send_robust(sender=type(self), request=request, record=record)
 
@@ -293,10 +298,9 @@ class RequestRetryMiddleware:
         attempts.later = again and not unit.give_up(lambda: why_lasting(unit))
         if not attempts.later:
             logger.warning(
-                "The stream of %s %s has begun a transaction or set something (SET), of which"
+                "The stream of %s has begun a transaction or set something (SET), of which"
                 " middlewares are part this once: mark its view @not_replayable.",
-                request.method,
-                request.path,
+                _line_of(request),
             )
         # A stream that is given up may try to reset what it has set: start_clean() does.
         unit.told = attempts.later

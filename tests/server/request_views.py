@@ -288,6 +288,10 @@ def unreachable(request: HttpRequest) -> HttpResponse:
     return HttpResponse("never")
 
 
+def named(request: HttpRequest, name: str) -> HttpResponse:
+    return HttpResponse(lost_reads("named"))
+
+
 VIEWS: list[Any] = [
     *(
         reading,
@@ -308,4 +312,5 @@ VIEWS: list[Any] = [
 urlpatterns = [
     *(path(f"{view.__name__}/", view) for view in VIEWS),
     path("classy/", Classy.as_view()),
+    path("named/<str:name>/", named),
 ]

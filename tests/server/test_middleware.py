@@ -189,6 +189,14 @@ def test_it_says_so(caplog: pytest.LogCaptureFixture) -> None:
     assert "GET /reading/ is run again on a new connection." in caplog.text
 
 
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_a_line_of_the_log_stays_one(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    send("/named/x%0ACRITICAL: forged/", method)
+    said = [one.getMessage() for one in caplog.records if "named" in one.getMessage()]
+    assert [one for one in said if "run again" in one]
+    assert all("\n" not in one and "\\nCRITICAL" in one for one in said)
+
+
 # -- what is not ------------------------------------------------------------------------------
 
 EFFECTS = {

@@ -899,3 +899,32 @@ def test_a_form_that_the_view_has_changed() -> None:
 def test_a_copy_of_the_request_may_be_handled_by_its_view() -> None:
     response = send("/sub_request/")
     assert (response.status_code, response.content) == (200, b"0"), seen
+
+
+def makes_good(get_response: Any) -> Any:
+    """A middleware that meets a loss of its own, and handles the request where it handles that."""
+
+    def middleware(request: HttpRequest) -> Any:
+        try:
+            lost_reads("makes_good")
+        except Error:
+            return get_response(request)
+        raise AssertionError
+
+    return middleware
+
+
+@replayable
+def fails_by_itself(request: HttpRequest) -> HttpResponse:
+    seen.append("mail")
+    raise ValueError
+
+
+urlpatterns += [path("fails_by_itself/", fails_by_itself)]
+
+
+@override_settings(RESILIENT_PG_UNAVAILABLE_RESPONSE=True)
+def test_a_loss_that_was_there_before_is_none_of_the_request() -> None:
+    with override_settings(MIDDLEWARE=[f"{__name__}.makes_good", OURS]):
+        response = send("/fails_by_itself/")
+    assert (response.status_code, seen) == (500, ["mail"])
