@@ -32,6 +32,7 @@ from .units import MOST_TEXTS, UNDER_WAY, UNIT
 if TYPE_CHECKING:
     from django.db.backends.postgresql.base import DatabaseWrapper
 
+    from .outcome import Mark
     from .replacing import Lost
     from .resilience import Resilience
     from .retry import Budget
@@ -523,9 +524,7 @@ class ResilientDatabaseMixin(Base):
             self._session.rolled_back()  # the server answers the COMMIT of a failed transaction so
         marked = None
         if self._ask_outcome and status == IN_TRANSACTION and not self._untouched:
-            from .committing import mark_transaction
-
-            marked = mark_transaction(self, link)  # None: it has only read
+            marked = self._mark(link)  # None: it has only read
         try:
             super()._commit()
         except Error as error:
@@ -550,6 +549,20 @@ class ResilientDatabaseMixin(Base):
         if self._savepoints:
             self._savepoints = []
         self._ran.clear()
+
+    def _mark(self, link: Link) -> Mark | None:
+        from .committing import mark_transaction
+
+        try:
+            return mark_transaction(self, link)
+        except Error:
+            raise
+        except BaseException:
+            # Not the database's: Django does not roll back then. COMMIT has not been sent.
+            from .replacing import abandon_interrupted
+
+            abandon_interrupted(self)
+            raise
 
     def _commit_of(self, unit: Unit) -> None:
         """Raises if the request is run again without what has come here."""

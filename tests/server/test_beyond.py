@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -510,6 +512,41 @@ def test_interrupted_in_commit(stage_of: Stages, server: Server) -> None:
     assert stage.connection.get_autocommit()
 
 
+@pytest.mark.parametrize("outcome", [True, False])
+@pytest.mark.parametrize("first", [True, False])
+def test_interrupted_before_commit(first: bool, outcome: bool, stage_of: Stages) -> None:
+    """While the engine asks for the transaction's id, of a server that is slow to answer."""
+    stage = stage_of(commit_outcome=outcome)
+
+    def work() -> None:
+        stage.insert("interrupted")
+        stopped.append(stage.pid())
+        os.kill(stopped[0], signal.SIGSTOP)
+        goes_on.start()
+
+    def insert_slowly() -> None:
+        if outcome:
+            with stage.atomic():
+                work()
+        else:
+            retry_atomic.run(work, using=stage.connection.alias)
+
+    stopped: list[int] = []
+    goes_on = threading.Timer(1.0, lambda: os.kill(stopped[0], signal.SIGCONT))
+    if not first:  # which asks for more than the others
+        with stage.atomic():
+            stage.insert("before")
+    with pytest.raises(SoftTimeLimit), alarm(0.5):
+        insert_slowly()
+    goes_on.join()
+    stage.insert("autocommit")
+    with stage.atomic():
+        stage.insert("atomic")
+    stage.connection.close()
+    assert stage.rows()[-2:] == ["autocommit", "atomic"]
+    assert "interrupted" not in stage.rows()
+
+
 @pytest.mark.psycopg3
 def test_interrupted_in_a_stream(stage_of: Stages) -> None:
     stage = stage_of()
@@ -520,8 +557,6 @@ def test_interrupted_in_a_stream(stage_of: Stages) -> None:
 
 def test_doubled(own_server: Server, own_connections: Connections) -> None:
     """A session ended while it waits for a standby has committed."""
-    import threading
-
     own_server.create_database("doubled")
     own_server.execute("CREATE TABLE t (x text)", database="doubled")
     own_server.execute("GRANT ALL ON t TO app", database="doubled")
