@@ -141,6 +141,10 @@ class Link:
         """The process id of the protocol's cancel key: a pooler's is not the server's."""
         raise NotImplementedError
 
+    def cursor(self) -> Any:
+        """A raw cursor whose rows are tuples, whatever the application has for its own."""
+        raise NotImplementedError
+
     # -- what does not --------------------------------------------------------------------
 
     def _hear(self, word: LastWord) -> None:
@@ -150,7 +154,7 @@ class Link:
 
     def ask(self, sql: Any, parameters: Any = None) -> list[tuple[Any, ...]]:
         """Run one statement on a raw cursor (a round trip) and return its rows."""
-        with self.connection.cursor() as cursor:
+        with self.cursor() as cursor:
             cursor.execute(sql, parameters)
             return list(cursor.fetchall()) if cursor.description is not None else []
 
@@ -277,6 +281,12 @@ class Psycopg3Link(Link):
         """See :meth:`Link.backend_pid`."""
         return int(self.connection.pgconn.backend_pid)
 
+    def cursor(self) -> Any:
+        """See :meth:`Link.cursor`."""
+        from psycopg.rows import tuple_row
+
+        return self.connection.cursor(row_factory=tuple_row)
+
 
 class Psycopg2Link(Link):
     """psycopg2: libpq is hidden, a FATAL shows only in ``notices`` and only if polled for."""
@@ -339,6 +349,12 @@ class Psycopg2Link(Link):
     def backend_pid(self) -> int:
         """See :meth:`Link.backend_pid`."""
         return int(self.connection.get_backend_pid())
+
+    def cursor(self) -> Any:
+        """See :meth:`Link.cursor`."""
+        from psycopg2.extensions import cursor  # type: ignore[import-untyped]
+
+        return self.connection.cursor(cursor_factory=cursor)
 
 
 def _shut_down(own: socket.socket) -> None:

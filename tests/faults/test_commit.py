@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -399,6 +401,52 @@ def test_the_question_is_asked_again_if_its_connection_dies_too(
     assert killed
     assert hooks == [1]
     assert rows(server) == (["once"] if kind == "write" else [])
+
+
+ROWS = ["dict_row", "namedtuple_row"] if DRIVER == "psycopg" else []
+CURSORS = ["NamedTupleCursor", "RealDictCursor"] if DRIVER == "psycopg2" else []
+
+
+@contextmanager
+def rows_of_another_kind(name: str) -> Iterator[dict[str, Any]]:
+    """Connections whose rows are no plain tuples; the value is their OPTIONS."""
+    if name in CURSORS:
+        yield {"cursor_factory": getattr(import_module("psycopg2.extras"), name)}
+        return
+
+    def give(connection: BaseDatabaseWrapper, **_: object) -> None:
+        connection.connection.row_factory = getattr(import_module("psycopg.rows"), name)
+
+    connection_created.connect(give)
+    try:
+        yield {}
+    finally:
+        connection_created.disconnect(give)
+
+
+@pytest.mark.parametrize("point", ["before", "answer"])
+@pytest.mark.parametrize("name", [*ROWS, *CURSORS])
+def test_the_engine_asks_for_tuples_whatever_the_application_has(
+    name: str,
+    point: Point,
+    make_connection: Connections,
+    server: Server,
+    table: None,
+    proxy: Proxy,
+) -> None:
+    runs: list[int] = []
+    with rows_of_another_kind(name) as options:
+        connection = make_connection(RESILIENT, PORT=proxy.port, options=options)
+
+        def work() -> None:
+            runs.append(1)
+            insert(connection, f"{len(runs)}")
+            if len(runs) == 2:
+                proxy.cut_at(2, point)  # 1 asks for the transaction's id, 2 is COMMIT
+
+        for _ in range(2):
+            retry_atomic.run(work, using=connection.alias)
+    assert rows(server) == (["1", "3"] if point == "before" else ["1", "2"])
 
 
 def test_what_follows_a_text_that_ended_the_transaction_is_not_done_twice(
