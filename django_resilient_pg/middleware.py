@@ -83,6 +83,13 @@ class _Attempts:
         self.made += not self.later
 
 
+def _why_never(attempts: _Attempts) -> str:
+    """What there is already that forbids another attempt at a request whose answer is there."""
+    if not attempts.snapshot.body_is_there() or attempts.snapshot.session_was_saved():
+        return "its body or its session is not what it was"
+    return why_lasting(attempts.unit)
+
+
 class RequestRetryMiddleware:
     """Runs a request again, at most so many times, while it has had no lasting effect.
 
@@ -258,7 +265,7 @@ class RequestRetryMiddleware:
         self, request: HttpRequest, attempts: _Attempts, response: HttpResponseBase
     ) -> HttpResponseBase:
         """Have a stream begin while the request can still be run again."""
-        if not self._may_begin(request, attempts, response):
+        if not self._may_begin(request, attempts, response) or _why_never(attempts):
             return response
         try:
             held = streaming.begin(response)
@@ -274,6 +281,8 @@ class RequestRetryMiddleware:
         self, request: HttpRequest, attempts: _Attempts, response: HttpResponseBase
     ) -> HttpResponseBase:
         if not self._may_begin(request, attempts, response):
+            return response
+        if await sync_to_async(_why_never)(attempts):
             return response
         try:
             held = await streaming.begin_async(response)
@@ -293,9 +302,8 @@ class RequestRetryMiddleware:
         attempts.held = True
         with suppress(TypeError):  # an object of which there can be no weak reference
             self._holding.add(_view_of(request))
-        unit, snapshot = attempts.unit, attempts.snapshot
-        again = snapshot.body_is_there() and not snapshot.session_was_saved()
-        attempts.later = again and not unit.give_up(lambda: why_lasting(unit))
+        unit = attempts.unit
+        attempts.later = not unit.give_up(lambda: _why_never(attempts))
         if not attempts.later:
             logger.warning(
                 "The stream of %s has begun a transaction or set something (SET), of which"

@@ -101,6 +101,16 @@ async def exports_async(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(chunks())
 
 
+def writes_and_exports(request: HttpRequest) -> StreamingHttpResponse:
+    add("once")
+    return exports(request)
+
+
+async def writes_and_exports_async(request: HttpRequest) -> StreamingHttpResponse:
+    await sync_to_async(add)("once")
+    return await exports_async(request)
+
+
 def streams_rows(request: HttpRequest) -> StreamingHttpResponse:
     """Holds nothing but a cursor, and writes when its request is over."""
     runs.append("streams_rows")
@@ -177,6 +187,20 @@ def test_what_a_stream_sets_is_not_set_for_the_middlewares_above(
     assert seen == ['"$user", public'] * (2 if ours else 1)
     assert (customers(server, "public"), customers(server, "tenant_b")) == (["audit"], ["b"])
     assert not [one for one in caplog.records if one.name == "django_resilient_pg"]
+
+
+@pytest.mark.parametrize("view", ["writes_and_exports", "writes_and_exports_async"])
+def test_a_stream_of_a_request_that_has_had_an_effect_begins_as_usual(
+    view: str, server: Server, tenant_b: None
+) -> None:
+    """It could not be made once more, so it must not hold anything before its time."""
+    with override_settings(MIDDLEWARE=[f"{__name__}.audits", OURS]):
+        if view == "writes_and_exports_async":
+            assert send_async(f"/{view}/").body == b"bend"
+        else:
+            assert b"".join(send(f"/{view}/").streaming_content) == b"bend"
+    expected = (["audit", "once"], ["b"])
+    assert (customers(server, "public"), customers(server, "tenant_b")) == expected
 
 
 @pytest.mark.parametrize("seconds", [0.1, 10.0])
@@ -387,6 +411,7 @@ def test_what_was_activated_is_not_active_for_the_second_attempt(url: str, how: 
 
 VIEWS: list[Any] = [
     *(exports, exports_in_a_transaction, exports_async, streams_rows),
+    *(writes_and_exports, writes_and_exports_async),
     *(sync_stream, async_stream, timed, contains, fills, checks_out),
 ]
 urlpatterns = [
