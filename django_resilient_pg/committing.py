@@ -85,6 +85,9 @@ def mark_transaction(db: ResilientDatabaseMixin, link: Link) -> Mark | None:
         note_loss(db, verdict, error, "commit")
         link.close()
         raise transaction_lost(db) from error
+    except BaseException:
+        db._interrupted()
+        raise
 
 
 def _is_plain(text: object) -> bool:

@@ -263,6 +263,10 @@ class Psycopg3Link(Link):
                     return not self.lost()
         except self.connection.Error:
             return False
+        except BaseException:
+            # A signal handler's: the answer is still to come, and would be taken for another's.
+            self.close()
+            raise
 
     def _wait(self, deadline: float, events: int) -> bool:
         """Until the socket is ready or the deadline has passed, which is False."""

@@ -182,6 +182,21 @@ class ResilientDatabaseMixin(Base):
             from .restoring import refuse_if_pinned
 
             refuse_if_pinned(self)
+        try:
+            self._connect_as_django()
+            self._make_ready()
+        except BaseException:
+            # A signal handler's as well: nobody may use it before it is all that it is to be. The
+            # session stays due, so that the next connection gets what this one has not got.
+            if self.connection is not None:
+                from .replacing import drop_unfinished
+
+                drop_unfinished(self)
+            raise
+        self._goes_on = False
+
+    def _connect_as_django(self) -> None:
+        """What comes of Django, of other engines and of ``connection_created`` receivers."""
         self._connecting = True
         try:
             super().connect()
@@ -195,6 +210,9 @@ class ResilientDatabaseMixin(Base):
             raise
         finally:
             self._connecting = False
+
+    def _make_ready(self) -> None:
+        """What the engine adds to a new connection before anything is run on it."""
         self._bind()
         if not self._goes_on:
             self._split = False
@@ -205,7 +223,6 @@ class ResilientDatabaseMixin(Base):
             from .restoring import restore
 
             restore(self)
-        self._goes_on = False
 
     def ensure_connection(self) -> None:
         """Connect if need be; a passing failure is tried again until ``retry_deadline``."""
@@ -588,6 +605,9 @@ class ResilientDatabaseMixin(Base):
             from .committing import lost_in_rollback
 
             lost_in_rollback(self, link, error)
+        except BaseException:
+            self._interrupted()
+            raise
         self._lost = None
         self._hooks_due = 0  # Django forgets them all
         self._transaction_over()

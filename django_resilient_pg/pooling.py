@@ -162,7 +162,8 @@ class ResilientPool(ConnectionPool[Any]):
             try:
                 fit = self._fit(db, connection, level)
             except BaseException:
-                super().putconn(connection)
+                # It may have been interrupted half-way through being cleaned, or in a ping.
+                self._put_away(connection)
                 raise
             if fit:
                 connection.lent = True

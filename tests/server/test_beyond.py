@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import signal
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,12 +17,11 @@ from django_resilient_pg.errors import SessionLost
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
 from tests.engines import DRIVER, RESILIENT, Connections, backend_pid
-from tests.server.scenarios import TABLE, Stage
+from tests.server.scenarios import TABLE, TENANT, Stage
 
 Stages = Callable[..., Stage]
 PG3 = DRIVER == "psycopg"
 ANY_ERROR = Exception
-TENANT = "SELECT coalesce(current_setting('app.tenant', true), '')"
 
 
 def known_lost(stage: Stage) -> None:
@@ -177,42 +175,6 @@ def test_executemany_of_nothing_does_not_split(stage_of: Stages, server: Server)
 
     retry_atomic.run(work, using=stage.connection.alias)
     assert stage.rows() == ["x", "y"]
-
-
-class SoftTimeLimit(Exception):
-    pass
-
-
-@contextlib.contextmanager
-def alarm(seconds: float) -> Any:
-    def on_alarm(*_: Any) -> None:
-        raise SoftTimeLimit
-
-    before = signal.signal(signal.SIGALRM, on_alarm)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def test_interrupted_while_it_runs_again(stage_of: Stages) -> None:
-    stage = stage_of()
-    with pytest.raises(SoftTimeLimit), alarm(1.0), stage.killed_midway():
-        stage.run("SELECT 1, pg_sleep(1.5)")
-    assert stage.run("SELECT 5") == [(5,)]
-    stage.insert("x")
-    assert stage.rows() == ["x"]
-
-
-def test_interrupted_while_a_first_statement_runs_again(stage_of: Stages) -> None:
-    stage = stage_of()
-    with pytest.raises(SoftTimeLimit), alarm(1.0), stage.killed_midway(), stage.atomic():
-        stage.run("SELECT 1, pg_sleep(1.5)")
-    assert stage.run("SELECT 5") == [(5,)]
-    stage.insert("x")
-    assert stage.rows() == ["x"]
 
 
 def test_a_ping_does_not_begin_a_transaction(stage_of: Stages) -> None:
@@ -489,33 +451,6 @@ def test_executemany_of_nothing_is_no_sign_of_life(stage_of: Stages) -> None:
         cursor.executemany(f"INSERT INTO {TABLE} (value) VALUES (%s)", [])
     if not PG3:  # which sends a Sync
         assert connection._heard_at == before
-
-
-def test_interrupted_in_commit(stage_of: Stages, server: Server) -> None:
-    stage = stage_of()
-    for sql in (
-        "CREATE FUNCTION slow_check() RETURNS trigger LANGUAGE plpgsql"
-        " AS $$ BEGIN PERFORM pg_sleep(1.5); RETURN NULL; END $$",
-        f"CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON {TABLE} DEFERRABLE INITIALLY DEFERRED"
-        " FOR EACH ROW EXECUTE FUNCTION slow_check()",
-    ):
-        server.execute(sql, database=stage.database)
-    with pytest.raises(ANY_ERROR), alarm(0.5), stage.atomic():
-        stage.insert("a")
-    server.execute(f"DROP TRIGGER slow ON {TABLE}", database=stage.database)
-    assert stage.run("SELECT 5") == [(5,)]
-    with stage.atomic():
-        stage.insert("x")
-    assert "x" in stage.rows()
-    assert stage.connection.get_autocommit()
-
-
-@pytest.mark.psycopg3
-def test_interrupted_in_a_stream(stage_of: Stages) -> None:
-    stage = stage_of()
-    with pytest.raises(SoftTimeLimit), alarm(0.5), stage.connection.cursor() as cursor:
-        list(cursor.stream("SELECT pg_sleep(2)"))
-    assert stage.run("SELECT 5") == [(5,)]
 
 
 def test_doubled(own_server: Server, own_connections: Connections) -> None:

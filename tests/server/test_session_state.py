@@ -21,6 +21,7 @@ from django_resilient_pg.errors import SessionLost, TransactionLost
 from django_resilient_pg.session import HARMLESS
 from testproject.postgres import Server
 from tests.engines import STOCK, Connections, backend_pid, killed_midway
+from tests.server.scenarios import TENANT
 
 DATABASE = "tenants"
 RETRY = "django_resilient_pg.middleware.RequestRetryMiddleware"
@@ -557,9 +558,6 @@ class Request(threading.Thread):
             if found not in expected:
                 self.wrong.append((tenant, start, found))
             expected = {found} if found == ("",) else expected
-
-
-TENANT = "SELECT coalesce(current_setting('app.tenant', true), '')"
 
 
 @pytest.mark.slow
