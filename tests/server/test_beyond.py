@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from django.db import Error, transaction
 
+from django_resilient_pg import signals
 from django_resilient_pg.errors import SessionLost
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
@@ -540,3 +541,65 @@ def test_a_lost_transaction_that_was_left_says_nothing_of_the_next(stage_of: Sta
     connection.commit()
     connection.set_autocommit(True)
     assert stage.rows() == ["a", "x"]
+
+
+def lost_while_idle(stage: Stage) -> None:
+    stage.kill()
+    stage.insert("own")
+
+
+def lost_in_a_read(stage: Stage) -> None:
+    with stage.killed_midway():
+        stage.run("SELECT 1, pg_sleep(1)")
+
+
+def lost_before_a_first_statement(stage: Stage) -> None:
+    with stage.atomic():
+        stage.kill()
+        stage.insert("own")
+
+
+def lost_before_a_later_statement(stage: Stage) -> None:
+    with pytest.raises(Error), stage.atomic():
+        stage.insert("own")
+        stage.kill()
+        stage.insert("own")
+
+
+def lost_before_commit(stage: Stage) -> None:
+    with stage.atomic():
+        stage.kill()
+
+
+@pytest.mark.parametrize(
+    ("lose", "rows"),
+    [
+        (lost_while_idle, ["log", "own"]),
+        (lost_in_a_read, ["log"]),
+        (lost_before_a_first_statement, ["log", "own"]),
+        (lost_before_a_later_statement, []),
+        (lost_before_commit, ["log"]),
+    ],
+)
+def test_a_receiver_of_connection_lost_that_writes_on_the_same_alias(
+    lose: Callable[[Stage], None], rows: list[str], stage_of: Stages
+) -> None:
+    """A loss is told once: the receiver's own statement meets with the same one."""
+    stage = stage_of()
+    connection: Any = stage.connection
+    told: list[str] = []
+
+    def log(connection: Any, record: Any, **_: Any) -> None:
+        if connection is stage.connection:
+            told.append(record.reason.name)
+            stage.insert("log")
+
+    signals.connection_lost.connect(log)
+    try:
+        lose(stage)
+    finally:
+        signals.connection_lost.disconnect(log)
+    assert len(told) == 1
+    assert connection.resilience.stats.lost == {told[0]: 1}
+    assert stage.rows() == rows
+    assert stage.run("SELECT 5") == [(5,)]
