@@ -454,6 +454,8 @@ class ResilientDatabaseMixin(Base):
             unit.ran_hooks(len(self.run_on_commit))
 
     def _note_lasting(self) -> None:
+        if self._connecting:
+            return  # what connection_created receivers commit is done again by each connection
         self._committed = True
         if (unit := UNIT.get()) is not None:
             for text in self._ran:
