@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
         def _cursor(self, name: str | None = None) -> Any: ...
         def _configure_connection(self, connection: Any) -> Any: ...
+        def _configure_role(self, connection: Any) -> bool: ...
         def _close(self) -> None: ...
         def _commit(self) -> None: ...
         def _rollback(self) -> None: ...
@@ -250,6 +251,20 @@ class ResilientDatabaseMixin(Base):
             self._link = self._bound_to = self._lost = None
             self._session = self._session_after_close()
             self._goes_on = False
+
+    def _configure_role(self, connection: Any) -> bool:
+        """As Django's, which asks this wrapper's connection how to quote the role.
+
+        There is none while a pool makes one: that would ask the pool for it, and wait for ever.
+        """
+        role = self.settings_dict["OPTIONS"].get("assume_role")
+        if not role:
+            return False
+        from django.db.backends.postgresql.psycopg_any import mogrify
+
+        with connection.cursor() as cursor:
+            cursor.execute(mogrify("SET ROLE %s", [role], connection))
+        return True
 
     def _session_after_close(self) -> Session:
         """A clean one, which knows what was held when the units of work under way began."""

@@ -127,7 +127,7 @@ class ResilientPool(ConnectionPool[Any]):
         super().__init__(
             kwargs={**parameters, "autocommit": True},  # Django sets it later on
             open=False,
-            configure=db._configure_connection,
+            configure=self._dialling.noting(db._configure_connection),
             connection_class=self._dialling.class_over(base),
             **options,
         )
