@@ -486,7 +486,8 @@ class ResilientDatabaseMixin(Base):
             self._note_end(sql, self._status())
         # Within transaction() of psycopg 3 its end is the driver's, and not known here.
         nested = getattr(self.connection, "_num_transactions", 0)
-        if many or nested or (self.autocommit and self._status() != IDLE):
+        status = self._status()  # ACTIVE: in a pipeline, whose results are still to come
+        if many or nested or status == ACTIVE or (self.autocommit and status != IDLE):
             where = Where.UNCLEAR
         else:
             where = Where.AUTOCOMMIT if self.autocommit else Where.TRANSACTION
