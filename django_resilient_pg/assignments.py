@@ -27,6 +27,15 @@ SURVIVES_RESET: Final = frozenset({ROLE, AUTHORIZATION, DISCARD_ALL})
 #: Not the name of a setting: words that pin, if the transaction they came in is committed.
 PIN: Final = "pin"
 
+#: How what pins a session can end, other than with the session itself: not at all (the name of a
+#: seed may be hidden in it, or of a library); by DISCARD ALL; by UNLISTEN * as well; by
+#: pg_advisory_unlock_all() as well. A lock that is known by its numbers has a kind of its own,
+#: which begins with LOCKED.
+UNTIL_CLOSE: Final = ""
+UNTIL_DISCARD: Final = "until discard"
+LISTENING: Final = "listening"
+LOCKED: Final = "locked"
+
 _PATH: Final = "search_path"
 _TEMPORARY_PATH: Final = "search_path with pg_temp"
 _MADE: Final = ("CREATE ", "SELECT INTO ")
@@ -51,23 +60,42 @@ _RESET = re.compile(rf"RESET\s+{_NAME}\s*\Z", re.I)
 _CHARACTERISTICS = re.compile(r"SET\s+SESSION\s+CHARACTERISTICS\s+AS\s+TRANSACTION\b", re.I)
 # They take from a session what a new one has not got.
 _NOTHING = re.compile(r"DISCARD\s+(?:PLANS|SEQUENCES|TEMP|TEMPORARY)\Z", re.I)
+_LISTEN = re.compile(rf"LISTEN\s+{_IDENT}", re.I)
+_UNLISTEN_ALL = re.compile(r"UNLISTEN\s*\*", re.I)
+# DISCARD ALL leaves them as they are, or may.
+_LASTING = re.compile(r"\bload\b|\bseed\b|setseed|set_config|\\", re.I)
 # Setting it starts a sequence of random numbers, which would start again.
 _IRREPRODUCIBLE: Final = frozenset({"seed"})
+
+# Let go of, but nobody knows which one: nothing is unpinned by it, and nothing pinned.
+_NO_LOCK: Final = f"{LOCKED} ?"
 
 _BOOLEANS: Final = {"t": True, "true": True, "f": False, "false": False}
 
 _HOLDER = r"%s|%\(\w+\)s"
 _LITERAL = r"'(?:[^'%]|'')*'"
 _CAST = r"(?:\s*::\s*(?:text|varchar))?"
+_ALIAS = rf"(?:\s+AS\s+{_IDENT})?"
 _ITEM = re.compile(
     rf"(?:pg_catalog\s*\.\s*)?set_config\s*\(\s*(?P<name>{_HOLDER}|{_LITERAL}){_CAST}\s*,"
     rf"\s*(?P<value>{_HOLDER}|{_LITERAL}|NULL){_CAST}\s*,"
     rf"\s*(?P<local>{_HOLDER}|true|false|'(?:true|false|t|f)')(?:\s*::\s*bool(?:ean)?)?\s*\)"
-    rf"(?:\s+AS\s+{_IDENT})?",
+    + _ALIAS,
     re.I,
 )
 _CONFIGS = re.compile(
     re.sub(r"\?P<\w+>", "?:", rf"SELECT\s+{_ITEM.pattern}(?:\s*,\s*{_ITEM.pattern})*"), re.I
+)
+_INTEGER = r"(?:\s*::\s*(?:bigint|integer|int[48]?))?\s*"
+_ADVISORY = re.compile("advisory", re.I)
+_ONE_LOCK = re.compile(
+    r"SELECT\s+(?:pg_catalog\s*\.\s*)?pg_(?:try_)?advisory_(?P<way>lock|unlock)(?P<shared>_shared)?"
+    rf"\s*\(\s*(?P<first>{_HOLDER}|-?[0-9]+){_INTEGER}"
+    rf"(?:,\s*(?P<second>{_HOLDER}|-?[0-9]+){_INTEGER})?\){_ALIAS}",
+    re.I,
+)
+_UNLOCK_ALL = re.compile(
+    rf"SELECT\s+(?:pg_catalog\s*\.\s*)?pg_advisory_unlock_all\s*\(\s*\){_ALIAS}", re.I
 )
 
 
@@ -94,18 +122,24 @@ class Effect:
     """What a statement leaves behind: settings to make again, or words that pin, or nothing.
 
     ``controls``: see :class:`.statements.Statement`. ``passes``: what pins goes with its
-    transaction if that is rolled back.
+    transaction if that is rolled back. ``kind``: how what pins can end. ``frees``: the kind of
+    what has ended.
     """
 
     assignments: tuple[Assignment, ...] = ()
     pins: str = ""
     controls: bool = False
     passes: bool = False
+    kind: str = UNTIL_CLOSE
+    frees: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """What the text alone says; ``settings`` names it if it is a SET or RESET."""
+    """What the text alone says; ``settings`` names it if it is a SET or RESET.
+
+    ``lock``: "lock" or "unlock", "_shared" or "", and one or two numbers.
+    """
 
     pins: str = ""
     setting: str = ""
@@ -113,6 +147,9 @@ class _Shape:
     configs: tuple[tuple[str, str, str], ...] = ()
     controls: bool = False
     passes: bool = False
+    kind: str = UNTIL_CLOSE
+    frees: str = ""
+    lock: tuple[str, ...] = ()
 
 
 def effect_of(text: str, sql: object, params: Any) -> Effect:
@@ -126,14 +163,17 @@ def effect_of(text: str, sql: object, params: Any) -> Effect:
     shape = _shape(text) if len(text) <= _LONGEST else _shape.__wrapped__(text)
     if shape.configs:
         return _configured(shape, params)
+    if shape.lock:
+        return _locked(shape, params)
     if not shape.setting:
-        return Effect(pins=shape.pins, controls=shape.controls, passes=shape.passes)
+        return Effect((), shape.pins, shape.controls, shape.passes, shape.kind, shape.frees)
     kept = _kept(params)
     if kept is _UNKNOWN:
-        return Effect(pins=shape.words)
+        return Effect(pins=shape.words, kind=UNTIL_DISCARD)
     if shape.setting == _PATH and _is_temporary(text, params):
-        return Effect(pins=_TEMPORARY_PATH, passes=True)
-    return Effect((Assignment(shape.setting, sql, kept, shape.words),))
+        return Effect(pins=_TEMPORARY_PATH, passes=True, kind=UNTIL_DISCARD)
+    frees = UNTIL_DISCARD if shape.setting == DISCARD_ALL else ""
+    return Effect((Assignment(shape.setting, sql, kept, shape.words),), frees=frees)
 
 
 @lru_cache(maxsize=512)
@@ -143,14 +183,16 @@ def _shape(text: str) -> _Shape:
     if not pins:
         if _is_temporary(text) and (read.keyword == "SET" or "set_config" in text.lower()):
             # For the transaction only, but what is made there stays.
-            return _Shape(pins=_TEMPORARY_PATH, passes=True)
+            return _Shape(pins=_TEMPORARY_PATH, passes=True, kind=UNTIL_DISCARD)
         return _Shape(controls=read.controls)
     plain = bare(text).strip().rstrip("; \t\r\n")
     # A backslash may or may not escape the end of a string.
     if ";" in plain or "\\" in text or "\x00" in text:
-        return _Shape(pins=pins)
+        return _Shape(pins=pins, kind=_discardable(text))
     if pins.upper().startswith(_MADE):
-        return _Shape(pins=pins, passes=True)
+        return _Shape(pins=pins, passes=True, kind=_discardable(text))
+    if released := _released(plain):
+        return _Shape(frees=released)
     if _NOTHING.match(plain):
         return _Shape()
     if name := _setting(plain):
@@ -160,12 +202,61 @@ def _shape(text: str) -> _Shape:
         if name in _IRREPRODUCIBLE:
             return _Shape(pins=words)
         return _Shape(setting=name, words=words)
+    return _calls(text, plain, pins)
+
+
+def _calls(text: str, plain: str, pins: str) -> _Shape:
+    """Of a statement that pins and is no SET: whether all it does is one thing that is known."""
     whole = bare(text, strings=True).strip().rstrip("; \t\r\n")
     if _CONFIGS.fullmatch(whole):
         found = _ITEM.finditer(whole)
         items = tuple((one["name"], one["value"], one["local"]) for one in found)
         return _Shape(pins=pins, configs=items)
-    return _Shape(pins=pins)
+    if one := _ONE_LOCK.fullmatch(plain):
+        lock = tuple(part.lower() for part in one.group("way", "shared", "first", "second") if part)
+        return _Shape(pins=pins, lock=lock)
+    return _Shape(pins=pins, kind=_kind(pins, plain, text))
+
+
+def _released(plain: str) -> str:
+    """The kind of all that a statement ends, or ""."""
+    if _UNLISTEN_ALL.fullmatch(plain):
+        return LISTENING
+    return LOCKED if _UNLOCK_ALL.fullmatch(plain) else ""
+
+
+def _kind(pins: str, plain: str, text: str) -> str:
+    """How what pins can end; only what is nothing else can end like a lock or a LISTEN."""
+    if _LISTEN.fullmatch(plain):
+        return LISTENING
+    if pins.lower().startswith("pg_") and not analyse(_ADVISORY.sub("", plain)).pins:
+        return LOCKED
+    return _discardable(text)
+
+
+def _discardable(text: str) -> str:
+    """Whether DISCARD ALL ends whatever this text may have left."""
+    return UNTIL_CLOSE if _LASTING.search(text) else UNTIL_DISCARD
+
+
+def _locked(shape: _Shape, params: Any) -> Effect:
+    """One session lock was taken, or let go of once: which one, is certain of numbers only."""
+    way, *rest = shape.lock
+    shared = "_shared" in rest
+    positional = iter(params if isinstance(params, (list, tuple)) else ())
+    numbers = [
+        int(text) if text.lstrip("-").isdigit() else _value(text, positional, params)
+        for text in rest
+        if text != "_shared"
+    ]
+    known = all(type(one) is int for one in numbers) and next(positional, _UNKNOWN) is _UNKNOWN
+    if way == "unlock":
+        return Effect(frees=_lock_kind(shared, numbers) if known else _NO_LOCK)
+    return Effect(pins=shape.pins, kind=_lock_kind(shared, numbers) if known else LOCKED)
+
+
+def _lock_kind(shared: bool, numbers: list[int]) -> str:
+    return f"{LOCKED} {'shared' if shared else 'exclusive'} {numbers}"
 
 
 def _setting(plain: str) -> str:

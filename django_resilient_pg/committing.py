@@ -48,6 +48,8 @@ def gone_before_commit(db: ResilientDatabaseMixin, link: Link) -> bool:
         return False
     if not known:
         note_idle_loss(db, link, monotonic() - db._heard_at)
+        if db._link is not link:
+            return False  # a receiver of connection_lost has written in a new transaction
     link.close()
     if not empty and not (db._lost is None and _only_read(db, link)):
         loss = _known(db, link)

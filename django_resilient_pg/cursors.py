@@ -98,7 +98,8 @@ class ResilientCursorMixin:
             db._note_effect(sql)
         # Texts that are known to leave the session as it was are the ordinary case.
         if sql.__class__ is not str or sql not in HARMLESS:
-            db._note_session(sql, params)
+            # A named cursor calls its functions when its rows are fetched, if they ever are.
+            db._note_session(sql, params, many=self.name is not None)
         if unit is not None:
             unit.end(self)
         return result

@@ -12,7 +12,7 @@ from .logins import Logins, own
 
 
 class Failure(NamedTuple):
-    """The pool's last attempt to connect, which failed."""
+    """The pool's last attempt to connect, or to set up what it connected, which failed."""
 
     at: float
     error: Exception
@@ -30,6 +30,25 @@ class Dialling:
         if self._credentials is None:
             return connect({})
         return self._logins.connect(self._alias, self._credentials, connect)
+
+    def failed(self, error: Exception) -> None:
+        """Remember why there is no connection."""
+        # A copy: the traceback of the error leads to the password.
+        self.failure = Failure(monotonic(), own(error))
+
+    def noting(self, configure: Callable[[Any], object]) -> Callable[[Any], None]:
+        """``configure``, whose error (a role that is refused) is the attempt's as well."""
+
+        def set_up(connection: Any) -> None:
+            try:
+                configure(connection)
+            except Exception as error:
+                self.failed(error)
+                connection.close()
+                raise
+            self.failure = None
+
+        return set_up
 
     def class_over(self, base: type[Any]) -> type[Any]:
         """A connection class that tells how its attempts went."""
@@ -50,10 +69,8 @@ class Dialling:
                 try:
                     made = dialling.attempt(lambda login: connect(*args, **{**kwargs, **login}))
                 except Exception as error:
-                    # A copy: the traceback of the error leads to the password.
-                    dialling.failure = Failure(monotonic(), own(error))
+                    dialling.failed(error)
                     raise
-                dialling.failure = None
                 made.made_at, made.luck = monotonic(), random.random()
                 link_to(made)
                 return made

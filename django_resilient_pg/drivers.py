@@ -86,6 +86,7 @@ class Link:
         identity: of the server and its process, once ``outcome`` has asked for them.
         inherited: whether it was made before a fork, by the parent of this process.
         dropped: whether the engine has given it up; else it was the application that closed it.
+        told: whether its loss has been counted and announced.
     """
 
     __slots__ = (
@@ -99,6 +100,7 @@ class Link:
         "last_word",
         "poll",
         "status",
+        "told",
     )
 
     connection: Any
@@ -110,7 +112,7 @@ class Link:
         self.connection = connection
         self.last_word: LastWord | None = None
         self.heard_at = time.monotonic()
-        self.inherited = self.dropped = False
+        self.inherited = self.dropped = self.told = False
         self.identity: tuple[Any, ...] = ()
         self.fd = self._fileno()
         self.poll: Callable[[int], object] = poll_for(self.fd)
@@ -267,6 +269,10 @@ class Psycopg3Link(Link):
                     return not self.lost()
         except self.connection.Error:
             return False
+        except BaseException:
+            # A signal handler's: the answer is still to come, and would be taken for another's.
+            self.close()
+            raise
 
     def _wait(self, deadline: float, events: int) -> bool:
         """Until the socket is ready or the deadline has passed, which is False."""

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
         def _cursor(self, name: str | None = None) -> Any: ...
         def _configure_connection(self, connection: Any) -> Any: ...
+        def _configure_role(self, connection: Any) -> bool: ...
         def _close(self) -> None: ...
         def _commit(self) -> None: ...
         def _rollback(self) -> None: ...
@@ -183,6 +184,21 @@ class ResilientDatabaseMixin(Base):
             from .restoring import refuse_if_pinned
 
             refuse_if_pinned(self)
+        try:
+            self._connect_as_django()
+            self._make_ready()
+        except BaseException:
+            # A signal handler's as well: nobody may use it before it is all that it is to be. The
+            # session stays due, so that the next connection gets what this one has not got.
+            if self.connection is not None:
+                from .replacing import drop_unfinished
+
+                drop_unfinished(self)
+            raise
+        self._goes_on = False
+
+    def _connect_as_django(self) -> None:
+        """What comes of Django, of other engines and of ``connection_created`` receivers."""
         self._connecting = True
         try:
             super().connect()
@@ -196,6 +212,9 @@ class ResilientDatabaseMixin(Base):
             raise
         finally:
             self._connecting = False
+
+    def _make_ready(self) -> None:
+        """What the engine adds to a new connection before anything is run on it."""
         self._bind()
         if not self._goes_on:
             self._split = False
@@ -206,7 +225,6 @@ class ResilientDatabaseMixin(Base):
             from .restoring import restore
 
             restore(self)
-        self._goes_on = False
 
     def ensure_connection(self) -> None:
         """Connect if need be; a passing failure is tried again until ``retry_deadline``."""
@@ -234,6 +252,20 @@ class ResilientDatabaseMixin(Base):
             self._link = self._bound_to = self._lost = None
             self._session = self._session_after_close()
             self._goes_on = False
+
+    def _configure_role(self, connection: Any) -> bool:
+        """As Django's, which asks this wrapper's connection how to quote the role.
+
+        There is none while a pool makes one: that would ask the pool for it, and wait for ever.
+        """
+        role = self.settings_dict["OPTIONS"].get("assume_role")
+        if not role:
+            return False
+        from django.db.backends.postgresql.psycopg_any import mogrify
+
+        with connection.cursor() as cursor:
+            cursor.execute(mogrify("SET ROLE %s", [role], connection))
+        return True
 
     def _session_after_close(self) -> Session:
         """A clean one, which knows what was held when the units of work under way began."""
@@ -438,6 +470,8 @@ class ResilientDatabaseMixin(Base):
             unit.ran_hooks(len(self.run_on_commit))
 
     def _note_lasting(self) -> None:
+        if self._connecting:
+            return  # what connection_created receivers commit is done again by each connection
         self._committed = True
         if (unit := UNIT.get()) is not None:
             for text in self._ran:
@@ -453,7 +487,8 @@ class ResilientDatabaseMixin(Base):
             self._note_end(sql, self._status())
         # Within transaction() of psycopg 3 its end is the driver's, and not known here.
         nested = getattr(self.connection, "_num_transactions", 0)
-        if many or nested or (self.autocommit and self._status() != IDLE):
+        status = self._status()  # ACTIVE: in a pipeline, whose results are still to come
+        if many or nested or status == ACTIVE or (self.autocommit and status != IDLE):
             where = Where.UNCLEAR
         else:
             where = Where.AUTOCOMMIT if self.autocommit else Where.TRANSACTION
@@ -601,6 +636,9 @@ class ResilientDatabaseMixin(Base):
             from .committing import lost_in_rollback
 
             lost_in_rollback(self, link, error)
+        except BaseException:
+            self._interrupted()
+            raise
         self._lost = None
         self._hooks_due = 0  # Django forgets them all
         self._transaction_over()

@@ -127,7 +127,7 @@ class ResilientPool(ConnectionPool[Any]):
         super().__init__(
             kwargs={**parameters, "autocommit": True},  # Django sets it later on
             open=False,
-            configure=db._configure_connection,
+            configure=self._dialling.noting(db._configure_connection),
             connection_class=self._dialling.class_over(base),
             **options,
         )
@@ -162,7 +162,8 @@ class ResilientPool(ConnectionPool[Any]):
             try:
                 fit = self._fit(db, connection, level)
             except BaseException:
-                super().putconn(connection)
+                # It may have been interrupted half-way through being cleaned, or in a ping.
+                self._put_away(connection)
                 raise
             if fit:
                 connection.lent = True

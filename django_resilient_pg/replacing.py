@@ -110,11 +110,20 @@ def drop(db: ResilientDatabaseMixin) -> None:
         db._link.dropped = True
         if db._link.lost():
             db._link.close()
-    with contextlib.suppress(Error):
-        db.close()
-    db.connection = db._link = db._bound_to = None
-    db._session = session.gone()  # close() is where the application starts clean; this is not
-    db._goes_on = True
+    try:
+        with contextlib.suppress(Error):
+            db.close()
+    finally:
+        db.connection = db._link = db._bound_to = None
+        db._session = session.gone()  # close() is where the application starts clean; this is not
+        db._goes_on = True
+
+
+def drop_unfinished(db: ResilientDatabaseMixin) -> None:
+    """Drop a connection that is not set up yet; a pool would else hand it on like that."""
+    if db._link is not None:
+        db._link.close()
+    drop(db)
 
 
 def restore_savepoints(db: ResilientDatabaseMixin, savepoints: list[str]) -> None:

@@ -46,18 +46,28 @@ class ServerSideMixin:
             with db.wrap_database_errors:
                 rows = getattr(self.cursor, method)(*args)
         except Error as error:
-            # Raises, unless no row has been delivered yet and the cursor is open again.
-            from .fetching import Fetching
-            from .recovery import Call
-
-            call = Call(cast(Any, self), self._send, *self._last, False, self._status)
-            Fetching(db, call).after_fetch(
-                error, self._delivered, held=self._held, moved=self._moved
-            )
+            self._open_again(error)
             return self._fetch(method, *args)
+        except BaseException:
+            db._interrupted()
+            raise
         if self._link is db._link:
             db._heard_at = db._seen_at = monotonic()
         return rows
+
+    def _open_again(self, error: Error) -> None:
+        """Raises, unless no row has been delivered yet and the cursor is open again."""
+        from .fetching import Fetching
+        from .recovery import Call
+
+        call = Call(cast(Any, self), self._send, *self._last, False, self._status)
+        try:
+            Fetching(self.db, call).after_fetch(
+                error, self._delivered, held=self._held, moved=self._moved
+            )
+        except BaseException:
+            self.db._interrupted()
+            raise
 
     def scroll(self, *args: Any, **kwargs: Any) -> Any:
         """As the driver's."""
@@ -95,4 +105,8 @@ class ServerSideMixin:
         self.db._open_cursors.discard(self)
         # CLOSE on a dead connection would only hide the error that tells what happened.
         if self._link is None or not self._link.lost():
-            self.cursor.close()
+            try:
+                self.cursor.close()
+            except BaseException:
+                self.db._interrupted()
+                raise

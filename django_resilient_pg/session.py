@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from .assignments import Assignment
 
+    # What pinned a session, and what was set in it.
+    _Held = tuple[dict[str, str], dict[str, Assignment]]
+
 #: Texts known to leave nothing behind in a session. Shared by all threads of the process;
 #: additions are atomic, and losing one costs a second look.
 HARMLESS: set[str] = set()
@@ -43,16 +46,18 @@ class Session:
     """The state one physical session has gathered.
 
     Attributes:
-        pinned_by: the words of the statement that first did what cannot be done again, or "".
         settings: what was set, by name, in the order in which it is to be set again.
         pending: what was set in the transaction under way, and what is to pin once it is committed.
         due: the session is gone; the next one has to be given all this before it is used.
     """
 
-    __slots__ = ("_before", "_marks", "_units", "due", "pending", "pinned_by", "settings")
+    __slots__ = ("_before", "_locks", "_marks", "_pins", "_units", "due", "pending", "settings")
 
     def __init__(self) -> None:
-        self.pinned_by = ""
+        # By kind (``assignments``), the words of the first statement that pinned.
+        self._pins: dict[str, str] = {}
+        # By kind, how often each lock may be held: no less often than it is.
+        self._locks: dict[str, int] = {}
         self.settings: dict[str, Assignment] = {}
         self.pending: list[Assignment] = []
         self.due = False
@@ -60,12 +65,17 @@ class Session:
         # The last units of work, one within the other, that ran anything of note here, and what was
         # held before each.
         self._units: tuple[object, ...] = ()
-        self._before: dict[object, tuple[str, dict[str, Assignment]]] = {}
+        self._before: dict[object, _Held] = {}
+
+    @property
+    def pinned_by(self) -> str:
+        """The words of the statement that first did what cannot be done again, or ""."""
+        return next(iter(self._pins.values()), "")
 
     @property
     def holds(self) -> bool:
         """Whether a new session would differ."""
-        return bool(self.pinned_by or self.settings or self.pending)
+        return bool(self._pins or self.settings or self.pending)
 
     def note(
         self,
@@ -110,7 +120,10 @@ class Session:
     def controlled(self, *, saving: bool = False) -> None:
         """The transaction was controlled by hand: which of its settings are left is not known."""
         if self.pending and not saving:
-            self.pin(f"{self.pending[0].words} in a transaction ended by hand")
+            from .assignments import UNTIL_DISCARD
+
+            words = f"{self.pending[0].words} in a transaction ended by hand"
+            self.pin(words, UNTIL_DISCARD)
 
     def _look_closely(
         self, text: str, sql: object, params: Any, where: Where, *, replays: bool
@@ -118,37 +131,80 @@ class Session:
         """Whether it controls transactions; such a text is never taken for harmless."""
         # Imported where it is first needed: its patterns take longer to compile than the engine
         # takes to import.
-        from .assignments import PIN, Assignment, effect_of
+        from .assignments import PIN, UNTIL_DISCARD, Assignment, effect_of
 
         effect = effect_of(text, sql, params)
+        if effect.frees:
+            self._unpin(effect.frees, where)
         if effect.passes and where is Where.TRANSACTION:
             self.pending.append(Assignment(PIN, None, None, effect.pins))
         elif effect.pins:
-            self.pin(effect.pins)
+            self.pin(effect.pins, self._counted(effect.kind, where))
         elif not effect.assignments:
             # What set_config does depends on its parameters.
-            if not effect.controls and "set_config" not in text.lower():
+            if not (effect.controls or effect.frees) and "set_config" not in text.lower():
                 _remember(text)
         elif where is Where.UNCLEAR or not replays:
-            self.pin(effect.assignments[0].words)
+            self.pin(effect.assignments[0].words, UNTIL_DISCARD)
         elif where is Where.TRANSACTION:
             self.pending += effect.assignments
         else:
             self._assign(effect.assignments)
         return effect.controls
 
-    def pin(self, words: str) -> None:
-        """From now on there is no other session like this one."""
-        self.pinned_by = self.pinned_by or words
+    def pin(self, words: str, kind: str = "") -> None:
+        """From now on there is no other session like this one, unless it ends (``kind``)."""
+        self._pins.setdefault(kind, words)
+
+    def _counted(self, kind: str, where: Where) -> str:
+        """Count a lock that is known by its numbers; the kind that it pins by."""
+        from .assignments import LOCKED
+
+        if not kind.startswith(LOCKED) or kind == LOCKED:
+            return kind
+        if where is Where.UNCLEAR or len(self._locks) >= _MOST_SETTINGS:
+            return LOCKED
+        self._locks[kind] = self._locks.get(kind, 0) + 1
+        return kind
+
+    def _unpin(self, kind: str, where: Where) -> None:
+        """What pins by this kind has ended; where that is not certain it stays."""
+        from .assignments import LISTENING, LOCKED, UNTIL_CLOSE, UNTIL_DISCARD
+
+        if where is Where.UNCLEAR:
+            return
+        if kind in self._locks:
+            # A try that got nothing was counted as well: it is never held more often than this.
+            self._locks[kind] -= 1
+            if not self._locks[kind]:
+                del self._locks[kind], self._pins[kind]
+        elif kind == LOCKED:
+            self._locks.clear()
+            self._pins = {k: w for k, w in self._pins.items() if not k.startswith(LOCKED)}
+        elif where is not Where.AUTOCOMMIT:
+            return  # UNLISTEN takes effect with COMMIT, if at all, and what follows it stays
+        elif kind == UNTIL_DISCARD:
+            self._locks.clear()
+            self._pins = {k: w for k, w in self._pins.items() if k == UNTIL_CLOSE}
+        elif kind == LISTENING:
+            self._pins.pop(kind, None)
 
     def _assign(self, assignments: Iterable[Assignment]) -> None:
         """Keep the last value of each name, in the order in which they were given."""
-        from .assignments import AUTHORIZATION, DISCARD_ALL, PIN, RESET_ALL, ROLE, SURVIVES_RESET
+        from .assignments import (
+            AUTHORIZATION,
+            DISCARD_ALL,
+            PIN,
+            RESET_ALL,
+            ROLE,
+            SURVIVES_RESET,
+            UNTIL_DISCARD,
+        )
 
         settings = self.settings
         for one in assignments:
             if one.name == PIN:
-                self.pin(one.words)
+                self.pin(one.words, UNTIL_DISCARD)
                 continue
             if one.name == DISCARD_ALL:
                 settings.clear()
@@ -160,7 +216,7 @@ class Session:
             settings.pop(one.name, None)
             settings[one.name] = one
         if len(settings) > _MOST_SETTINGS:
-            self.pin(f"more than {_MOST_SETTINGS} settings")
+            self.pin(f"more than {_MOST_SETTINGS} settings", UNTIL_DISCARD)
 
     # -- transactions -----------------------------------------------------------------------
 
@@ -187,19 +243,17 @@ class Session:
         after._units, after._before = units, self._held_before(units)
         return after
 
-    def _held_before(
-        self, units: tuple[object, ...]
-    ) -> dict[object, tuple[str, dict[str, Assignment]]]:
-        now = (self.pinned_by, dict(self.settings))
+    def _held_before(self, units: tuple[object, ...]) -> dict[object, _Held]:
+        now = (dict(self._pins), dict(self.settings))
         return {unit: self._before.get(unit, now) for unit in units}
 
     def before(self, unit: object) -> Session:
         """What was held when this unit of work began; the session itself if it changed nothing."""
         held = self._before.get(unit)
-        if held is None or held == (self.pinned_by, self.settings):
+        if held is None or held == (self._pins, self.settings):
             return self
         earlier = Session()
-        earlier.pinned_by, earlier.settings = held
+        earlier._pins, earlier.settings = held
         return earlier
 
     def gone(self) -> Session:

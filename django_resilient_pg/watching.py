@@ -44,6 +44,8 @@ def look_closer(db: ResilientDatabaseMixin, status: int, now: float) -> None:
     if vital is Vital.ALIVE:
         db._seen_at = now
         return
+    if db._link is not link:
+        return  # a receiver of connection_lost has used the connection, and so replaced it
     idle = now - db._heard_at
     reason = reason_of(link) if vital is Vital.LOST else None
     begun = not db.autocommit and status != IDLE and not db._untouched
@@ -87,13 +89,15 @@ def note_idle_loss(
     db: ResilientDatabaseMixin, link: Link, idle: float, level: int = logging.WARNING
 ) -> None:
     """Count, log and announce a loss found by looking; learn from it if nobody said why."""
+    if link.told:
+        return  # nor is it learned from twice
     word, reason = link.last_word, reason_of(link)
     if reason is Reason.FORK:
         level = min(level, logging.INFO)  # as it should be, in a server that forks its workers
     unannounced = word is None and not link.inherited and link.status() in {IDLE, UNKNOWN}
     text = word.text if word is not None else "the socket was closed without a word"
     sqlstate = word.sqlstate if word is not None else None
-    _announce_loss(db, reason, sqlstate, text, idle, "before sending", level)
+    _announce_loss(db, link, reason, sqlstate, text, idle, "before sending", level)
     # Last: the limit that this makes did not hold before.
     if (unannounced and idle >= _LEARN_FROM) or reason in _IDLE_TIMEOUTS:
         db.resilience.shared.learned.note(idle)
@@ -108,7 +112,8 @@ def note_loss(
     if reason is Reason.UNKNOWN and link is not None:
         reason = reason_of(link)
     idle = monotonic() - db._heard_at
-    _announce_loss(db, reason, sqlstate_of(error), str(error).partition("\n")[0], idle, noticed)
+    line = str(error).partition("\n")[0]
+    _announce_loss(db, link, reason, sqlstate_of(error), line, idle, noticed)
     return Loss(reason, idle)
 
 
@@ -131,6 +136,7 @@ def note_refused(
 
 def _announce_loss(
     db: ResilientDatabaseMixin,
+    link: Link | None,
     reason: Reason,
     sqlstate: str | None,
     text: str,
@@ -138,6 +144,11 @@ def _announce_loss(
     noticed: str,
     level: int = logging.WARNING,
 ) -> None:
+    """Once for each connection: a receiver that uses it meets with the same loss."""
+    if link is not None:
+        if link.told:
+            return
+        link.told = True
     db.resilience.shared.count("lost", reason.name)
     logger.log(level, "%s", notes.happened(db.alias, reason, idle, db.resilience.limits))
     record = signals.ConnectionLost(db.alias, reason, sqlstate, text, idle, noticed)

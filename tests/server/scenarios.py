@@ -22,6 +22,8 @@ Connection = BaseDatabaseWrapper
 
 DATABASE = "promise"
 TABLE = "promise"
+#: Whose rows a session shows, in a database whose rows belong to tenants.
+TENANT = "SELECT coalesce(current_setting('app.tenant', true), '')"
 SCHEMA = [
     """DROP SCHEMA IF EXISTS public CASCADE""",
     """CREATE SCHEMA public AUTHORIZATION app""",

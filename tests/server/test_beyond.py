@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -16,16 +14,16 @@ from typing import Any
 import pytest
 from django.db import Error, transaction
 
+from django_resilient_pg import signals
 from django_resilient_pg.errors import SessionLost
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
 from tests.engines import DRIVER, RESILIENT, Connections, backend_pid
-from tests.server.scenarios import TABLE, Stage
+from tests.server.scenarios import TABLE, TENANT, Stage
 
 Stages = Callable[..., Stage]
 PG3 = DRIVER == "psycopg"
 ANY_ERROR = Exception
-TENANT = "SELECT coalesce(current_setting('app.tenant', true), '')"
 
 
 def known_lost(stage: Stage) -> None:
@@ -179,42 +177,6 @@ def test_executemany_of_nothing_does_not_split(stage_of: Stages, server: Server)
 
     retry_atomic.run(work, using=stage.connection.alias)
     assert stage.rows() == ["x", "y"]
-
-
-class SoftTimeLimit(Exception):
-    pass
-
-
-@contextlib.contextmanager
-def alarm(seconds: float) -> Any:
-    def on_alarm(*_: Any) -> None:
-        raise SoftTimeLimit
-
-    before = signal.signal(signal.SIGALRM, on_alarm)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def test_interrupted_while_it_runs_again(stage_of: Stages) -> None:
-    stage = stage_of()
-    with pytest.raises(SoftTimeLimit), alarm(1.0), stage.killed_midway():
-        stage.run("SELECT 1, pg_sleep(1.5)")
-    assert stage.run("SELECT 5") == [(5,)]
-    stage.insert("x")
-    assert stage.rows() == ["x"]
-
-
-def test_interrupted_while_a_first_statement_runs_again(stage_of: Stages) -> None:
-    stage = stage_of()
-    with pytest.raises(SoftTimeLimit), alarm(1.0), stage.killed_midway(), stage.atomic():
-        stage.run("SELECT 1, pg_sleep(1.5)")
-    assert stage.run("SELECT 5") == [(5,)]
-    stage.insert("x")
-    assert stage.rows() == ["x"]
 
 
 def test_a_ping_does_not_begin_a_transaction(stage_of: Stages) -> None:
@@ -493,68 +455,6 @@ def test_executemany_of_nothing_is_no_sign_of_life(stage_of: Stages) -> None:
         assert connection._heard_at == before
 
 
-def test_interrupted_in_commit(stage_of: Stages, server: Server) -> None:
-    stage = stage_of()
-    for sql in (
-        "CREATE FUNCTION slow_check() RETURNS trigger LANGUAGE plpgsql"
-        " AS $$ BEGIN PERFORM pg_sleep(1.5); RETURN NULL; END $$",
-        f"CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON {TABLE} DEFERRABLE INITIALLY DEFERRED"
-        " FOR EACH ROW EXECUTE FUNCTION slow_check()",
-    ):
-        server.execute(sql, database=stage.database)
-    with pytest.raises(ANY_ERROR), alarm(0.5), stage.atomic():
-        stage.insert("a")
-    server.execute(f"DROP TRIGGER slow ON {TABLE}", database=stage.database)
-    assert stage.run("SELECT 5") == [(5,)]
-    with stage.atomic():
-        stage.insert("x")
-    assert "x" in stage.rows()
-    assert stage.connection.get_autocommit()
-
-
-@pytest.mark.parametrize("outcome", [True, False])
-@pytest.mark.parametrize("first", [True, False])
-def test_interrupted_before_commit(first: bool, outcome: bool, stage_of: Stages) -> None:
-    """While the engine asks for the transaction's id, of a server that is slow to answer."""
-    stage = stage_of(commit_outcome=outcome)
-
-    def work() -> None:
-        stage.insert("interrupted")
-        stopped.append(stage.pid())
-        os.kill(stopped[0], signal.SIGSTOP)
-        goes_on.start()
-
-    def insert_slowly() -> None:
-        if outcome:
-            with stage.atomic():
-                work()
-        else:
-            retry_atomic.run(work, using=stage.connection.alias)
-
-    stopped: list[int] = []
-    goes_on = threading.Timer(1.0, lambda: os.kill(stopped[0], signal.SIGCONT))
-    if not first:  # which asks for more than the others
-        with stage.atomic():
-            stage.insert("before")
-    with pytest.raises(SoftTimeLimit), alarm(0.5):
-        insert_slowly()
-    goes_on.join()
-    stage.insert("autocommit")
-    with stage.atomic():
-        stage.insert("atomic")
-    stage.connection.close()
-    assert stage.rows()[-2:] == ["autocommit", "atomic"]
-    assert "interrupted" not in stage.rows()
-
-
-@pytest.mark.psycopg3
-def test_interrupted_in_a_stream(stage_of: Stages) -> None:
-    stage = stage_of()
-    with pytest.raises(SoftTimeLimit), alarm(0.5), stage.connection.cursor() as cursor:
-        list(cursor.stream("SELECT pg_sleep(2)"))
-    assert stage.run("SELECT 5") == [(5,)]
-
-
 def test_doubled(own_server: Server, own_connections: Connections) -> None:
     """A session ended while it waits for a standby has committed."""
     own_server.create_database("doubled")
@@ -640,3 +540,65 @@ def test_a_lost_transaction_that_was_left_says_nothing_of_the_next(stage_of: Sta
     connection.commit()
     connection.set_autocommit(True)
     assert stage.rows() == ["a", "x"]
+
+
+def lost_while_idle(stage: Stage) -> None:
+    stage.kill()
+    stage.insert("own")
+
+
+def lost_in_a_read(stage: Stage) -> None:
+    with stage.killed_midway():
+        stage.run("SELECT 1, pg_sleep(1)")
+
+
+def lost_before_a_first_statement(stage: Stage) -> None:
+    with stage.atomic():
+        stage.kill()
+        stage.insert("own")
+
+
+def lost_before_a_later_statement(stage: Stage) -> None:
+    with pytest.raises(Error), stage.atomic():
+        stage.insert("own")
+        stage.kill()
+        stage.insert("own")
+
+
+def lost_before_commit(stage: Stage) -> None:
+    with stage.atomic():
+        stage.kill()
+
+
+@pytest.mark.parametrize(
+    ("lose", "rows"),
+    [
+        (lost_while_idle, ["log", "own"]),
+        (lost_in_a_read, ["log"]),
+        (lost_before_a_first_statement, ["log", "own"]),
+        (lost_before_a_later_statement, []),
+        (lost_before_commit, ["log"]),
+    ],
+)
+def test_a_receiver_of_connection_lost_that_writes_on_the_same_alias(
+    lose: Callable[[Stage], None], rows: list[str], stage_of: Stages
+) -> None:
+    """A loss is told once: the receiver's own statement meets with the same one."""
+    stage = stage_of()
+    connection: Any = stage.connection
+    told: list[str] = []
+
+    def log(connection: Any, record: Any, **_: Any) -> None:
+        if connection is stage.connection:
+            told.append(record.reason.name)
+            stage.insert("log")
+
+    signals.connection_lost.connect(log)
+    try:
+        lose(stage)
+    finally:
+        signals.connection_lost.disconnect(log)
+    assert len(told) == 1
+    assert connection.resilience.stats.lost == {told[0]: 1}
+    assert stage.rows() == rows
+    assert stage.run("SELECT 5") == [(5,)]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
-from django.db import Error, OperationalError, connections, transaction
+from django.db import DatabaseError, Error, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
@@ -357,6 +357,29 @@ def test_a_connection_that_could_not_be_set_up_goes_back_to_the_pool(
     assert run(connection, "SELECT 1") == [(1,)]
 
 
+def test_what_was_interrupted_while_it_was_cleaned_serves_nobody(
+    make_connection: Connections, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C between DISCARD ALL and what Django sets up."""
+    connection = filled(make_connection(options=sized(2), TIME_ZONE="Asia/Tokyo"))
+    both = [connection, connection.copy()]
+    for one in both:
+        one.ensure_connection()
+    both[1].close()
+
+    def interrupt(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    server.terminate(backend_pid(connection))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(connection, "_configure_connection", interrupt)
+        run(connection, "SELECT 1")
+    both[0] = connection.copy()
+    assert [run(one, "SHOW TimeZone") for one in both] == [[("Asia/Tokyo",)]] * 2
+    for one in both:
+        one.close()
+
+
 @pytest.mark.slow
 def test_a_load_on_a_pool_fails_no_read_and_loses_and_doubles_nothing(
     own_connections: Connections, own_server: Server
@@ -379,6 +402,33 @@ def test_a_load_on_a_pool_fails_no_read_and_loses_and_doubles_nothing(
     assert (result.lost, result.doubled, result.half_committed, result.hung) == (0, 0, 0, 0)
     connection.close()
     pool_of(connection).wait(PATIENCE)  # no place has leaked
+
+
+# -- assume_role ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def role(server: Server) -> Iterator[str]:
+    server.execute("CREATE ROLE pool_clerk")
+    yield "pool_clerk"
+    server.execute("DROP ROLE pool_clerk")
+
+
+def test_every_connection_of_a_pool_has_the_role(
+    role: str, make_connection: Connections, server: Server
+) -> None:
+    """On the stock engine the first one asks the pool for another one, and so on."""
+    server.execute(f"GRANT {role} TO app")
+    connection = filled(make_connection(options={**sized(2), "assume_role": role}))
+    for _ in range(3):
+        assert run(connection, "SELECT current_user") == [(role,)]
+        server.terminate(backend_pid(connection))
+
+
+def test_a_role_that_is_refused_is_named(role: str, make_connection: Connections) -> None:
+    connection = make_connection(options={**sized(2), "assume_role": role})
+    with pytest.raises(DatabaseError, match=f'^permission denied to set role "{role}"'):
+        run(connection, "SELECT 1")
 
 
 # -- waiting ------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from django.db import Error, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, override_settings
 from django.urls import path
@@ -284,6 +285,34 @@ def test_a_database_of_another_engine_counts_as_written(
         retry_atomic.run(work, using=db.alias)
     assert rows(server) == ["elsewhere"]
     assert '"second", whose engine does not count' in caught.value.__notes__[-1]
+
+
+# -- while connecting -----------------------------------------------------------------------------
+
+
+def test_what_a_receiver_commits_on_a_new_connection_is_not_the_functions(
+    db: BaseDatabaseWrapper, server: Server, kill: Kill
+) -> None:
+    runs: list[int] = []
+
+    def set_up(connection: BaseDatabaseWrapper, **_: object) -> None:
+        with transaction.atomic(using=connection.alias):
+            run(connection, "SET app.tenant = '7'")
+
+    def work() -> None:
+        runs.append(1)
+        insert(db, "a")
+        if len(runs) == 1:
+            kill(db)
+        insert(db, "b")
+
+    connection_created.connect(set_up)
+    try:
+        retry_atomic.run(work, using=db.alias)
+    finally:
+        connection_created.disconnect(set_up)
+    assert rows(server) == ["a", "b"]
+    assert len(runs) == 2
 
 
 # -- transactions ended as text --------------------------------------------------------------------

@@ -21,6 +21,7 @@ from django_resilient_pg.errors import SessionLost, TransactionLost
 from django_resilient_pg.session import HARMLESS
 from testproject.postgres import Server
 from tests.engines import STOCK, Connections, backend_pid, killed_midway
+from tests.server.scenarios import TENANT
 
 DATABASE = "tenants"
 RETRY = "django_resilient_pg.middleware.RequestRetryMiddleware"
@@ -327,6 +328,37 @@ def test_what_cannot_be_made_again_is_raised_and_named(
     assert run("SELECT tenant FROM thing") == [("public",)], "clean"
 
 
+LET_GO = [
+    ("SELECT pg_advisory_lock(7)", "SELECT pg_advisory_unlock(%s)", [7]),
+    ("SELECT pg_try_advisory_lock(7)", "SELECT pg_advisory_unlock_all()", None),
+    ("LISTEN news", "UNLISTEN *", None),
+    ("CREATE TEMP TABLE basket (x int)", "DISCARD ALL", None),
+]
+
+
+@pytest.mark.parametrize(("taken", "sql", "params"), LET_GO)
+def test_what_was_let_go_of_does_not_pin(
+    taken: str, sql: str, params: Any, run: Run, kill: Any
+) -> None:
+    for _ in range(2):
+        run(taken)
+        run(sql, params)
+        kill()
+        assert run("SELECT 5") == [(5,)]
+
+
+def test_a_named_cursor_lets_go_of_nothing_before_its_rows_are_fetched(
+    run: Run, kill: Any, connection: BaseDatabaseWrapper
+) -> None:
+    run("SELECT pg_advisory_lock(7)")
+    with transaction.atomic(using=connection.alias), connection.chunked_cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_unlock_all()")
+    assert run("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(1,)]
+    kill()
+    with pytest.raises(SessionLost, match="pg_advisory_lock"):
+        run("SELECT 5")
+
+
 def test_it_stays_raised_after_a_lost_transaction(
     run: Run, kill: Any, connection: BaseDatabaseWrapper
 ) -> None:
@@ -557,9 +589,6 @@ class Request(threading.Thread):
             if found not in expected:
                 self.wrong.append((tenant, start, found))
             expected = {found} if found == ("",) else expected
-
-
-TENANT = "SELECT coalesce(current_setting('app.tenant', true), '')"
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import uuid
+from typing import Any
 
 import pytest
 
@@ -267,6 +268,113 @@ def test_a_long_text_that_is_not_remembered_is_not_read_each_time(
 )
 def test_a_temporary_table_in_a_long_text_is_seen(words: str) -> None:
     assert noted(f"SELECT {'1, ' * 4000} 1 INTO {words}").pinned_by
+
+
+# -- what ends a pin ------------------------------------------------------------------------------
+
+LOCK, TRY = "SELECT pg_advisory_lock(%s)", "SELECT pg_try_advisory_lock(%s)"
+UNLOCK = "SELECT pg_advisory_unlock(%s)"
+ENDED: list[list[Any]] = [
+    ["LISTEN a", 'listen "B"', "UNLISTEN *"],
+    ["LISTEN a", "DISCARD ALL"],
+    ["CREATE TEMP TABLE upload (x int)", "DISCARD ALL"],
+    ["PREPARE p AS SELECT 1", "LISTEN a", (LOCK, [1]), "DISCARD ALL"],
+    ["SET a.b = 1; SET a.c = 2", "discard all;"],
+    [("SET a.b = %s", [object()]), "DISCARD ALL"],
+    ["SET search_path = pg_temp, public", "DISCARD ALL"],
+    ["SELECT pg_advisory_lock(id) FROM t", "SELECT pg_advisory_unlock_all()"],
+    [(LOCK, [1]), (TRY, [2]), "/* x */ SELECT pg_catalog.pg_advisory_unlock_all() AS x;"],
+    ["SELECT pg_advisory_lock(7)", "select pg_advisory_unlock ( 7 ) as done"],
+    [(LOCK, [7]), "SELECT pg_advisory_unlock(7)"],
+    [(LOCK, [-7]), "SELECT pg_advisory_unlock(-7::bigint)"],
+    [("SELECT pg_advisory_lock(%(a)s, 8)", {"a": 7}), ("SELECT pg_advisory_unlock(7, %s)", (8,))],
+    ["SELECT pg_advisory_lock_shared(7)", "SELECT pg_advisory_unlock_shared(7)"],
+    [(LOCK, [7]), (TRY, [7]), (UNLOCK, [7]), (UNLOCK, [7])],
+    [(LOCK, [7]), (LOCK, [8]), (UNLOCK, [7]), (UNLOCK, [8])],
+    [(UNLOCK, [7])],
+    ["SELECT pg_advisory_unlock_all()"],
+    ["UNLISTEN *"],
+]
+
+
+@pytest.mark.parametrize("statements", ENDED)
+def test_what_was_let_go_of_does_not_pin(statements: list[Any]) -> None:
+    for _ in range(2):  # nothing of it is taken for harmless the second time
+        assert not noted(*statements).pinned_by
+
+
+STAYS: list[list[Any]] = [
+    ["LISTEN a; LISTEN b", "UNLISTEN *"],
+    ["LISTEN a", "CREATE TEMP TABLE t ()", "UNLISTEN *"],
+    ["LISTEN a", "SELECT pg_advisory_unlock_all()"],
+    ["LISTEN a", "SELECT 1; DISCARD ALL"],
+    ["CREATE TEMP TABLE t ()", "DROP TABLE t"],
+    ["LOAD 'auto_explain'", "DISCARD ALL"],
+    ["SELECT setseed(0.5)", "DISCARD ALL"],
+    ["SELECT 1; SET seed = 0.5", "DISCARD ALL"],
+    ["DO $$ BEGIN LOAD 'x'; END $$", "DISCARD ALL"],
+    ["SELECT set_config(name, '0.5', false) FROM t", "DISCARD ALL"],
+    [(LOCK, [7]), (UNLOCK, [8])],
+    [(LOCK, [7]), (LOCK, [7]), (UNLOCK, [7])],
+    [(LOCK, [7]), "SELECT pg_advisory_unlock_shared(7)"],
+    [(LOCK, [7]), "SELECT pg_advisory_unlock(7, 7)"],
+    [(LOCK, ["7"]), (UNLOCK, ["7"])],
+    [(LOCK, [True]), (UNLOCK, [True])],
+    [(LOCK, [7]), ("/* %s */ SELECT pg_advisory_unlock(%s)", [7, 8])],
+    [(LOCK, [7]), (UNLOCK, iter([7]))],
+    [(LOCK, [7]), ("SELECT pg_advisory_unlock(%s) FROM t WHERE false", [7])],
+    [(LOCK, [7]), "SELECT 'SELECT pg_advisory_unlock_all()'"],
+    ["SELECT pg_advisory_lock(7) FROM t", (UNLOCK, [7])],
+    ["SELECT pg_advisory_lock(7), setseed(0.5)", "SELECT pg_advisory_unlock_all()"],
+    ["DO $$ SELECT pg_advisory_lock(7) $$", "SELECT pg_advisory_unlock_all()"],
+    ["CREATE TEMP TABLE t AS SELECT pg_advisory_lock(7)", "SELECT pg_advisory_unlock_all()"],
+]
+
+
+@pytest.mark.parametrize("statements", STAYS)
+def test_what_may_be_left_goes_on_pinning(statements: list[Any]) -> None:
+    assert noted(*statements).pinned_by
+
+
+@pytest.mark.parametrize(
+    ("taken", "left", "where", "stays"),
+    [
+        ("LISTEN a", "UNLISTEN *", Where.TRANSACTION, True),
+        ("LISTEN a", "UNLISTEN *", Where.UNCLEAR, True),
+        ("LISTEN a", "DISCARD ALL", Where.TRANSACTION, True),
+        ("SELECT pg_advisory_lock(7)", "SELECT pg_advisory_unlock(7)", Where.TRANSACTION, False),
+        ("SELECT pg_advisory_lock(7)", "SELECT pg_advisory_unlock(7)", Where.UNCLEAR, True),
+        ("SELECT pg_advisory_lock(7)", "SELECT pg_advisory_unlock_all()", Where.TRANSACTION, False),
+        ("SELECT pg_advisory_lock(7)", "SELECT pg_advisory_unlock_all()", Where.UNCLEAR, True),
+    ],
+)
+def test_where_it_is_let_go_of_counts(taken: str, left: str, where: Where, stays: bool) -> None:
+    """A LISTEN is over with COMMIT, a lock at once; what is to come yet is not certain."""
+    made = noted(taken)
+    made.note(left, None, where)
+    assert bool(made.pinned_by) is stays
+
+
+def test_locks_that_were_taken_unclearly_are_not_counted() -> None:
+    made = noted("SELECT pg_advisory_lock(7)", where=Where.UNCLEAR)
+    made.note("SELECT pg_advisory_unlock(7)")
+    assert made.pinned_by
+    made.note("SELECT pg_advisory_unlock_all()")
+    assert not made.pinned_by
+
+
+def test_locks_without_end_are_counted_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_MOST_SETTINGS", 3)
+    numbers = range(5)
+    made = noted(*[(LOCK, [number]) for number in numbers])
+    assert len(made._pins) == 4
+    for number in numbers:
+        made.note(UNLOCK, [number])
+    assert made.pinned_by
+
+
+def test_what_still_pins_is_named() -> None:
+    assert noted("LISTEN a", "PREPARE p AS SELECT 1", "UNLISTEN *").pinned_by == "PREPARE p"
 
 
 # -- transactions ---------------------------------------------------------------------------------
