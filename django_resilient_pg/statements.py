@@ -100,7 +100,12 @@ _CALL = re.compile(
     |[\w$\x80-\U0010ffff]{64,}+""",
     re.VERBOSE,
 )
-_CTE_COLUMNS = re.compile(r"\([^()]*\)\s*AS\s+(?:NOT\s+MATERIALIZED\s*|MATERIALIZED\s*)?\(", re.I)
+# A query follows, or it is the column list of a function that returns records: f(1) AS (a int).
+_CTE_COLUMNS = re.compile(
+    r"\([^()]*\)\s*AS\s+(?:NOT\s+MATERIALIZED\s*|MATERIALIZED\s*)?"
+    r"\(\s*(?:\(|(?:SELECT|WITH|TABLE)\b|VALUES\s*\()",
+    re.IGNORECASE,
+)
 _ADVISORY = re.compile(r"\bpg_(?:try_)?advisory_(?:lock|unlock)", re.IGNORECASE)
 _SET_CONFIG = re.compile(r"\bset_config\"?\s*\(", re.IGNORECASE)
 _LOCAL_CONFIG = re.compile(r"\bset_config\"?\s*\([^()]*,\s*true\s*\)", re.IGNORECASE)

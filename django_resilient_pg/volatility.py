@@ -31,15 +31,16 @@ _SYNTAX: Final = frozenset(
 _QUERY: Final = """
     SELECT name
     FROM unnest(%s::text[]) AS name
-    WHERE NOT EXISTS (
-            SELECT 1 FROM pg_catalog.pg_get_keywords() AS k
-            WHERE k.word = name AND k.catcode IN ('R', 'C')
+    WHERE EXISTS (
+            SELECT 1 FROM pg_catalog.pg_proc AS p
+            WHERE p.proname = name AND p.provolatile = 'v'
         )
-      AND (
-            NOT EXISTS (SELECT 1 FROM pg_catalog.pg_proc AS p WHERE p.proname = name)
+      OR NOT (
+            name = ANY (%s::text[])
+            OR EXISTS (SELECT 1 FROM pg_catalog.pg_proc AS p WHERE p.proname = name)
             OR EXISTS (
-                SELECT 1 FROM pg_catalog.pg_proc AS p
-                WHERE p.proname = name AND p.provolatile = 'v'
+                SELECT 1 FROM pg_catalog.pg_get_keywords() AS k
+                WHERE k.word = name AND k.catcode IN ('R', 'C')
             )
         )
     ORDER BY name
@@ -57,8 +58,8 @@ def why_volatile(link: Link, functions: Collection[str]) -> str:
     Raises:
         the driver's errors, when the new connection is lost in turn.
     """
-    names = sorted(set(functions) - HARMLESS_FUNCTIONS - _SYNTAX)
+    names = sorted(set(functions) - HARMLESS_FUNCTIONS)
     if not names:
         return ""
-    rows = link.ask(_QUERY, [names])
+    rows = link.ask(_QUERY, [names, list(_SYNTAX)])
     return f"it calls {rows[0][0]}(), which may do more than read" if rows else ""
