@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _PLAIN: set[object] = set()
 _MOST_REMEMBERED: Final = 4096
 _LONGEST_REMEMBERED: Final = 8192
+_FOREIGN: Final = "SELECT EXISTS (SELECT FROM pg_catalog.pg_foreign_table)"
 
 
 def gone_before_commit(db: ResilientDatabaseMixin, link: Link) -> bool:
@@ -49,6 +50,10 @@ def gone_before_commit(db: ResilientDatabaseMixin, link: Link) -> bool:
     if not known:
         note_idle_loss(db, link, monotonic() - db._heard_at)
     link.close()
+    if db.autocommit and db._by_hand:
+        # Seen before the loss: what it ran was not kept, nor whether a text has ended it since.
+        empty, db._split = False, True
+        db._ran.add(object())
     if not empty and not (db._lost is None and _only_read(db, link)):
         loss = _known(db, link)
         error = transaction_lost(db, loss)
@@ -182,14 +187,26 @@ def _ask(
 
 
 def _answer(fresh: Link, marked: Mark | None, texts: frozenset[object], budget: Budget) -> Outcome:
-    if marked is not None:
+    if marked is not None and marked.xid is not None:
         found = outcome(fresh, marked, seconds=budget.remaining())
-        if marked.xid is None and (_may_notify(texts) or why_volatile(fresh, _calls(texts))):
-            found = Outcome.UNKNOWN
+    elif _may_act_unmarked(fresh, marked, texts):
+        found = Outcome.UNKNOWN
     else:
-        found = Outcome.UNKNOWN if why_volatile(fresh, _calls(texts)) else Outcome.COMMITTED
+        found = Outcome.COMMITTED
     fresh.connection.rollback()  # the questions have begun a transaction
     return found
+
+
+def _may_act_unmarked(fresh: Link, marked: Mark | None, texts: frozenset[object]) -> bool:
+    """Whether COMMIT may have done something although no id of the transaction is known.
+
+    What was written through a foreign table is another server's to commit.
+    """
+    if marked is not None and _may_notify(texts):
+        return True
+    if not only_reads(texts) and fresh.ask(_FOREIGN)[0][0]:
+        return True
+    return bool(why_volatile(fresh, _calls(texts)))
 
 
 def _may_notify(texts: frozenset[object]) -> bool:

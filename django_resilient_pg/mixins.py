@@ -501,6 +501,8 @@ class ResilientDatabaseMixin(Base):
         status = self._status()
         if status != IN_TRANSACTION:
             self._note_if_ended(status)
+        elif self.autocommit:
+            self._ran.add(_RAW)  # begun past set_autocommit(): what it ran was not kept
         elif self._untouched and not self._opened:
             self._note_raw()
         # A loss seen before COMMIT is sent is certain, not "outcome unknown".
