@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -42,7 +43,18 @@ class Statement:
     pins: str
     controls: bool = False
 
+    @property
+    def passes(self) -> bool:
+        """Whether nothing of it outlives its transaction: a read, SET LOCAL, SET TRANSACTION.
 
+        Else than by the functions that it calls.
+        """
+        local = self.kind is Kind.OTHER and self.keyword == "SET" and not self.pins
+        return local or self.kind is Kind.READ
+
+
+#: The setting that says whether a backslash in a plain string is nothing but that.
+STANDARD_STRINGS = "standard_conforming_strings"
 _READS = frozenset({"SELECT", "VALUES", "TABLE", "SHOW"})
 _WRITES = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
 _UNREPEATABLE = frozenset(
@@ -180,6 +192,19 @@ def analyse(sql: str, *, standard_strings: bool = True) -> Statement:
     kind = Kind.UNREPEATABLE if uncertain else _kind(keyword, _QUOTED.sub(" x ", text))
     controls = keyword in _CONTROL or any(_keyword(part) in _CONTROL for part in text.split(";"))
     return Statement(kind, keyword, _functions(text), _all_pins(text, sql), controls)
+
+
+def read_well(texts: Iterable[str], standard_strings: str | None) -> bool:
+    """Whether no backslash may have hidden a part of these texts, or shown what is none.
+
+    Args:
+        texts: all that a session or transaction has run.
+        standard_strings: the setting's value now; ``None``: not known.
+    """
+    lowered = [text.lower() for text in texts]
+    if not any("\\" in text for text in lowered):
+        return True
+    return standard_strings == "on" and not any(STANDARD_STRINGS in text for text in lowered)
 
 
 def _keyword(text: str) -> str:

@@ -34,6 +34,7 @@ _QUERY: Final = """
     WHERE EXISTS (
             SELECT 1 FROM pg_catalog.pg_proc AS p
             WHERE p.proname = name AND p.provolatile = 'v'
+              AND NOT (name = ANY (%s::text[]) AND p.pronamespace = 'pg_catalog'::regnamespace)
         )
       OR NOT (
             name = ANY (%s::text[])
@@ -48,12 +49,19 @@ _QUERY: Final = """
 """
 
 
-def why_volatile(link: Link, functions: Collection[str]) -> str:
+def why_volatile(
+    link: Link, functions: Collection[str], harmless: Collection[str] = frozenset()
+) -> str:
     """Why a read that calls these functions must not run again, or "" if it may.
 
     One round trip if any name is left to ask for. A name counts as volatile when any function
     of that name is, in any schema, and when there is none (an operator's or a rule's function
     cannot be seen from here; ``BEGIN READ ONLY`` stands behind this).
+
+    Args:
+        link: a connection to the database.
+        functions: by name.
+        harmless: those of them that are, as they were called here, if they are PostgreSQL's own.
 
     Raises:
         the driver's errors, when the new connection is lost in turn.
@@ -61,5 +69,5 @@ def why_volatile(link: Link, functions: Collection[str]) -> str:
     names = sorted(set(functions) - HARMLESS_FUNCTIONS)
     if not names:
         return ""
-    rows = link.ask(_QUERY, [names, list(_SYNTAX)])
+    rows = link.ask(_QUERY, [names, list(harmless), list(_SYNTAX)])
     return f"it calls {rows[0][0]}(), which may do more than read" if rows else ""

@@ -105,6 +105,69 @@ def test_a_function_named_like_a_keyword(
     assert_not_lost_silently(stage_of(), f"SELECT {name}('x')")
 
 
+def test_a_function_named_like_one_that_sets(
+    stage_of: Stages, function: Callable[..., None]
+) -> None:
+    rest = WRITES.replace("(v text)", "(v text, number int, fast bool)")
+    function("set_config", f"{rest} RETURNING 1 $$")
+    assert_not_lost_silently(stage_of(), "SELECT set_config('x', 7, true)")
+
+
+OFF = ("SET escape_string_warning = off", "SET standard_conforming_strings = off")
+ESCAPED = r"SELECT 'it\'s', writes('x')"
+
+
+@pytest.mark.parametrize("by", ["session", "transaction", "options"])
+def test_a_call_behind_a_backslash_is_not_lost_silently(
+    by: str, stage_of: Stages, function: Callable[..., None]
+) -> None:
+    function("writes")
+    off = " ".join(f"-c {setting[4:].replace(' ', '')}" for setting in OFF)
+    stage = stage_of(options={"options": off} if by == "options" else {})
+    for setting in OFF if by == "session" else ():
+        stage.run(setting)
+    with pytest.raises(TransactionLost), stage.atomic():
+        for setting in OFF if by == "transaction" else ():
+            stage.run(setting.replace("SET", "SET LOCAL"))
+        stage.run(ESCAPED)
+        stage.kill()
+    assert stage.rows() == []
+
+
+def test_a_call_behind_a_backslash_is_not_taken_for_committed(
+    stage_of: Stages, function: Callable[..., None], proxy: Proxy
+) -> None:
+    """A notification leaves a transaction without an id."""
+    function("tell", TELLS)
+    stage = stage_of(PORT=proxy.port)
+    for setting in OFF:
+        stage.run(setting)
+
+    def work() -> None:
+        stage.run(r"SELECT 'it\'s', tell('x')")
+        proxy.cut_at(2, "before")  # 1 asks for the transaction's id, 2 is COMMIT
+
+    with pytest.raises(CommitOutcomeUnknown):
+        retry_atomic.run(work, using=stage.connection.alias)
+
+
+def test_a_call_behind_a_backslash_is_not_done_twice(
+    stage_of: Stages, function: Callable[..., None]
+) -> None:
+    function("writes")
+    first, second = stage_of(), stage_of()
+    for setting in OFF:
+        second.run(setting)
+    assert_not_done_twice(first, second, ESCAPED)
+
+
+def test_a_backslash_that_is_one_is_read(stage_of: Stages) -> None:
+    stage = stage_of()
+    with stage.atomic():
+        assert stage.run(r"SELECT 'it\', 1") == [("it\\", 1)]
+        stage.kill()
+
+
 # -- transactions that set_autocommit() has not begun ----------------------------------------------
 
 
