@@ -15,7 +15,7 @@ from .losses import Loss, judge_error, reason_of
 from .outcome import Mark, Outcome, mark, outcome
 from .replacing import Lost, give_up, replace, transaction_lost
 from .statements import STANDARD_STRINGS, Kind, analyse, read_well
-from .units import MOST_TEXTS
+from .units import MOST_TEXTS, NO_TEXT
 from .verdicts import Phase
 from .volatility import why_volatile
 from .watching import note_idle_loss, note_loss
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 _PLAIN: set[object] = set()
 _MOST_REMEMBERED: Final = 4096
 _LONGEST_REMEMBERED: Final = 8192
-# Stands for what nobody has read.
-_NO_TEXT: Final = object()
 _FOREIGN: Final = "SELECT EXISTS (SELECT FROM pg_catalog.pg_foreign_table)"
 
 
@@ -56,7 +54,7 @@ def gone_before_commit(db: ResilientDatabaseMixin, link: Link) -> bool:
     if db.autocommit and db._by_hand:
         # Seen before the loss: what it ran was not kept, nor whether a text has ended it since.
         empty, db._split = False, True
-        texts |= {_NO_TEXT}
+        texts |= {NO_TEXT}
     if not empty and not (db._lost is None and _only_read(db, link, texts)):
         loss = _known(db, link)
         error = transaction_lost(db, loss)
@@ -86,7 +84,7 @@ def _texts(db: ResilientDatabaseMixin, link: Link) -> frozenset[object]:
     texts = [text for text in db._ran if isinstance(text, str)]
     if read_well(texts, link.parameter(STANDARD_STRINGS)):
         return frozenset(db._ran)
-    return frozenset({_NO_TEXT})
+    return frozenset({NO_TEXT})
 
 
 def mark_transaction(db: ResilientDatabaseMixin, link: Link) -> Mark | None:

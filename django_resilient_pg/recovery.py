@@ -6,7 +6,7 @@ Off the healthy path by construction: nothing here runs unless an error came out
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, ValuesView
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from time import monotonic
@@ -17,7 +17,7 @@ from django.db.utils import Error
 from . import notes, roles, signals
 from .bucket import BUCKET
 from .connecting import deadline, pause, spending
-from .drivers import FAILED, IN_TRANSACTION, Link
+from .drivers import FAILED, IN_TRANSACTION, Link, has_text
 from .errors import ServerDown, SessionLost
 from .losses import Loss, judge_error, sqlstate_of
 from .replacing import drop, replace, restore_savepoints
@@ -67,14 +67,9 @@ class Call:
         """What its text says, read by the rules of the server it is sent to."""
         standard = link.parameter("standard_conforming_strings") != "off"
         found = analyse(text_of(self.sql), standard_strings=standard)
-        return dataclasses.replace(found, kind=Kind.UNREPEATABLE) if self._has_text() else found
-
-    def _has_text(self) -> bool:
-        """Whether a parameter is itself text of the statement: psycopg2's ``AsIs``."""
-        values = self.params.values() if isinstance(self.params, Mapping) else self.params
-        if not isinstance(values, (list, tuple, ValuesView)):
-            return False  # rows that may be made as they are asked for
-        return any(type(value).__name__ == "AsIs" for value in values)
+        return (
+            dataclasses.replace(found, kind=Kind.UNREPEATABLE) if has_text(self.params) else found
+        )
 
 
 class NotAgain(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -166,6 +167,53 @@ def test_a_backslash_that_is_one_is_read(stage_of: Stages) -> None:
     with stage.atomic():
         assert stage.run(r"SELECT 'it\', 1") == [("it\\", 1)]
         stage.kill()
+
+
+@pytest.mark.psycopg2
+@pytest.mark.parametrize("shape", ["list", "dict", "rows", "array"])
+def test_a_parameter_that_is_text_is_not_lost_silently(
+    shape: str, stage_of: Stages, function: Callable[..., None]
+) -> None:
+    function("writes")
+    stage, text = stage_of(), as_is("writes('x')")
+    with pytest.raises(TransactionLost), stage.atomic(), stage.connection.cursor() as cursor:
+        if shape == "rows":
+            cursor.executemany("SELECT * FROM %s", [[text]])
+        elif shape == "dict":
+            cursor.execute("SELECT * FROM %(what)s", {"what": text})
+        else:
+            cursor.execute("SELECT %s", [text if shape == "list" else [text]])
+        stage.kill()
+    assert stage.rows() == []
+
+
+@pytest.mark.psycopg2
+def test_a_parameter_that_is_text_is_not_done_twice(
+    stage_of: Stages, function: Callable[..., None]
+) -> None:
+    function("writes")
+    params = [as_is("writes('x')")]
+    assert_not_done_twice(stage_of(), stage_of(), "SELECT * FROM %s", params)
+
+
+@pytest.mark.psycopg2
+def test_a_transaction_with_a_parameter_that_is_text_runs_again(stage_of: Stages) -> None:
+    stage = stage_of()
+    runs: list[int] = []
+
+    def work() -> None:
+        runs.append(1)
+        stage.run("INSERT INTO %s (value) VALUES (%s)", [as_is(TABLE), "x"])
+        if len(runs) == 1:
+            stage.kill()
+        stage.run("SELECT 1")
+
+    retry_atomic.run(work, using=stage.connection.alias)
+    assert (len(runs), stage.rows()) == (2, ["x"])
+
+
+def as_is(text: str) -> Any:
+    return importlib.import_module("psycopg2.extensions").AsIs(text)
 
 
 # -- transactions that set_autocommit() has not begun ----------------------------------------------
