@@ -6,7 +6,7 @@ Off the healthy path by construction: nothing here runs unless an error came out
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, ValuesView
 from contextlib import nullcontext
 from dataclasses import dataclass
 from time import monotonic
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 # SQLSTATE of a write refused inside READ ONLY (PostgreSQL manual, appendix A).
 _READ_ONLY = "25006"
+# What BEGIN READ ONLY changes.
+_READ_ONLY_SETTING = "transaction_read_only"
 # PQtransactionStatus of a transaction under way, a failed one too.
 _OPEN = frozenset({IN_TRANSACTION, FAILED})
 # The verdict's rule for a read that a standby cancelled (see reasons.TABLE).
@@ -70,6 +72,14 @@ class Call:
         return (
             dataclasses.replace(found, kind=Kind.UNREPEATABLE) if has_text(self.params) else found
         )
+
+    def asks_if_read_only(self) -> bool:
+        """Whether its answer depends on the transaction that it is run again in."""
+        values = self.params.values() if isinstance(self.params, Mapping) else self.params
+        texts = [text_of(self.sql)]
+        if isinstance(values, (list, tuple, ValuesView)):
+            texts += [one for one in values if isinstance(one, str)]
+        return any(_READ_ONLY_SETTING in one.lower() for one in texts)
 
 
 class NotAgain(Exception):
@@ -235,6 +245,8 @@ class Recovery:
         db, call = self._db, self._call
         link = db._link
         assert link is not None
+        if call.asks_if_read_only():
+            raise NotAgain("it asks whether its transaction is read-only; run again, it would be")
         with db.wrap_database_errors:
             if why := why_volatile(link, call.statement(link).functions):
                 raise NotAgain(why)
