@@ -143,7 +143,15 @@ class Session:
 
     def _assign(self, assignments: Iterable[Assignment]) -> None:
         """Keep the last value of each name, in the order in which they were given."""
-        from .assignments import AUTHORIZATION, DISCARD_ALL, PIN, RESET_ALL, ROLE, SURVIVES_RESET
+        from .assignments import (
+            AUTHORIZATION,
+            DISCARD_ALL,
+            IN_PARTS,
+            PIN,
+            RESET_ALL,
+            ROLE,
+            SURVIVES_RESET,
+        )
 
         settings = self.settings
         for one in assignments:
@@ -157,8 +165,9 @@ class Session:
                     del settings[name]
             elif one.name == AUTHORIZATION:
                 settings.pop(ROLE, None)  # the server takes it away as well
-            settings.pop(one.name, None)
-            settings[one.name] = one
+            name = f"{one.name} {one.sql!r} {one.params!r}" if one.name in IN_PARTS else one.name
+            settings.pop(name, None)
+            settings[name] = one
         if len(settings) > _MOST_SETTINGS:
             self.pin(f"more than {_MOST_SETTINGS} settings")
 

@@ -137,9 +137,10 @@ _INTO_TEMPORARY = re.compile(
     r"\bINTO\s+(?:LOCAL\s+|GLOBAL\s+)?\"?(?:TEMP|TEMPORARY|pg_temp(?:_\d+)?)\b", re.IGNORECASE
 )
 _DROPPED = re.compile(r"\bON\s+COMMIT\s+DROP\b", re.IGNORECASE)
-# The third word position is enough: SET LOCAL, SET TRANSACTION and SET CONSTRAINTS end with
-# the transaction.
-_LOCAL_SET = re.compile(r"SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b", re.IGNORECASE)
+# These end with the transaction. The third word position is enough.
+_LOCAL = re.compile(
+    r"SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b|DECLARE\b(?!.*\bHOLD\b)", re.IGNORECASE | re.DOTALL
+)
 
 
 def bare(sql: str, *, strings: bool = False) -> str:
@@ -263,7 +264,7 @@ def _all_pins(text: str, sql: str) -> str:
 def _pins(keyword: str, text: str) -> str:
     """The words that leave something behind in the session, or ""."""
     words = text.split(None, 3)[:3]
-    if keyword in _SESSION_WORDS and not _LOCAL_SET.match(text):
+    if keyword in _SESSION_WORDS and not _LOCAL.match(text):
         # Never the value: it may be a secret.
         return " ".join(words[:2]).partition("=")[0].rstrip()
     if keyword == "UPDATE" and "pg_settings" in text.lower():
