@@ -24,6 +24,9 @@ AUTHORIZATION: Final = "session_authorization"
 #: What RESET ALL leaves as it was (PostgreSQL manual, RESET).
 SURVIVES_RESET: Final = frozenset({ROLE, AUTHORIZATION, DISCARD_ALL})
 
+#: A value may be a part of what it says ('German', 'DMY'): those before count as well.
+IN_PARTS: Final = frozenset({"datestyle"})
+
 #: Not the name of a setting: words that pin, if the transaction they came in is committed.
 PIN: Final = "pin"
 
@@ -59,7 +62,9 @@ _SET = re.compile(rf"SET\s+(?:SESSION\s+(?!TO\b|=))?{_NAME}\s*(?:=|\bTO\b)", re.
 _RESET = re.compile(rf"RESET\s+{_NAME}\s*\Z", re.I)
 _CHARACTERISTICS = re.compile(r"SET\s+SESSION\s+CHARACTERISTICS\s+AS\s+TRANSACTION\b", re.I)
 # They take from a session what a new one has not got.
-_NOTHING = re.compile(r"DISCARD\s+(?:PLANS|SEQUENCES|TEMP|TEMPORARY)\Z", re.I)
+_NOTHING = re.compile(
+    r"DISCARD\s+(?:PLANS|SEQUENCES|TEMP|TEMPORARY)\Z|(?:CLOSE|UNLISTEN|DEALLOCATE)\b", re.I
+)
 _LISTEN = re.compile(rf"LISTEN\s+{_IDENT}", re.I)
 _UNLISTEN_ALL = re.compile(r"UNLISTEN\s*\*", re.I)
 # DISCARD ALL leaves them as they are, or may.

@@ -14,8 +14,8 @@ from .errors import CommitOutcomeUnknown
 from .losses import Loss, judge_error, reason_of
 from .outcome import Mark, Outcome, mark, outcome
 from .replacing import Lost, give_up, replace, transaction_lost
-from .statements import Kind, analyse
-from .units import MOST_TEXTS
+from .statements import STANDARD_STRINGS, Kind, analyse, read_well
+from .units import MOST_TEXTS, NO_TEXT
 from .verdicts import Phase
 from .volatility import why_volatile
 from .watching import note_idle_loss, note_loss
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _PLAIN: set[object] = set()
 _MOST_REMEMBERED: Final = 4096
 _LONGEST_REMEMBERED: Final = 8192
+_FOREIGN: Final = "SELECT EXISTS (SELECT FROM pg_catalog.pg_foreign_table)"
 
 
 def gone_before_commit(db: ResilientDatabaseMixin, link: Link) -> bool:
@@ -50,8 +51,13 @@ def gone_before_commit(db: ResilientDatabaseMixin, link: Link) -> bool:
         note_idle_loss(db, link, monotonic() - db._heard_at)
         if db._link is not link:
             return False  # a receiver of connection_lost has written in a new transaction
+    texts = _texts(db, link)
     link.close()
-    if not empty and not (db._lost is None and _only_read(db, link)):
+    if db.autocommit and db._by_hand:
+        # Seen before the loss: what it ran was not kept, nor whether a text has ended it since.
+        empty, db._split = False, True
+        texts |= {NO_TEXT}
+    if not empty and not (db._lost is None and _only_read(db, link, texts)):
         loss = _known(db, link)
         error = transaction_lost(db, loss)
         db._transaction_over()
@@ -69,10 +75,18 @@ def _known(db: ResilientDatabaseMixin, link: Link) -> Loss | None:
     return Loss(reason_of(link), monotonic() - db._heard_at)
 
 
-def _only_read(db: ResilientDatabaseMixin, link: Link) -> bool:
+def _only_read(db: ResilientDatabaseMixin, link: Link, texts: frozenset[object]) -> bool:
     """Whether a lost transaction can only have read, so that nothing of it is missing."""
     loss = Loss(reason_of(link), monotonic() - db._heard_at)
-    return _ask(db, loss, None, frozenset(db._ran)) is Outcome.COMMITTED
+    return _ask(db, loss, None, texts) is Outcome.COMMITTED
+
+
+def _texts(db: ResilientDatabaseMixin, link: Link) -> frozenset[object]:
+    """What a transaction ran; asked before its connection is closed, which knows how to read it."""
+    texts = [text for text in db._ran if isinstance(text, str)]
+    if read_well(texts, link.parameter(STANDARD_STRINGS)):
+        return frozenset(db._ran)
+    return frozenset({NO_TEXT})
 
 
 def mark_transaction(db: ResilientDatabaseMixin, link: Link) -> Mark | None:
@@ -101,7 +115,7 @@ def mark_transaction(db: ResilientDatabaseMixin, link: Link) -> Mark | None:
 
 def _is_plain(text: object) -> bool:
     """Whether a statement reads without calling anything, so that it cannot have written."""
-    if not isinstance(text, str):
+    if not isinstance(text, str) or "\\" in text:
         return False
     statement = analyse(text)
     plain = statement.kind is Kind.READ and not statement.functions
@@ -128,7 +142,7 @@ def has_committed(
     verdict = judge_error(link, error, Phase.COMMIT)
     if not (link.lost() or verdict.lost):
         return False
-    texts = frozenset(db._ran)
+    texts = _texts(db, link)
     ran, pending = db._ran, db._session.pending
     loss = note_loss(db, verdict, error, "commit")
     link.close()
@@ -163,8 +177,11 @@ def _ask(
 
     If that one dies as well the question is asked again: it is a read like any other.
     """
-    if marked is None and not only_reads(texts):
-        return Outcome.UNKNOWN
+    if marked is None:
+        if not only_reads(texts):
+            return Outcome.UNKNOWN
+        if not _calls(texts):
+            return Outcome.COMMITTED  # whether there still is a server does not matter
     with spending(db) as budget:
         for _ in range(1 + db.resilience.options.read_retries):
             try:
@@ -184,14 +201,26 @@ def _ask(
 
 
 def _answer(fresh: Link, marked: Mark | None, texts: frozenset[object], budget: Budget) -> Outcome:
-    if marked is not None:
+    if marked is not None and marked.xid is not None:
         found = outcome(fresh, marked, seconds=budget.remaining())
-        if marked.xid is None and (_may_notify(texts) or why_volatile(fresh, _calls(texts))):
-            found = Outcome.UNKNOWN
+    elif _may_act_unmarked(fresh, marked, texts):
+        found = Outcome.UNKNOWN
     else:
-        found = Outcome.UNKNOWN if why_volatile(fresh, _calls(texts)) else Outcome.COMMITTED
+        found = Outcome.COMMITTED
     fresh.connection.rollback()  # the questions have begun a transaction
     return found
+
+
+def _may_act_unmarked(fresh: Link, marked: Mark | None, texts: frozenset[object]) -> bool:
+    """Whether COMMIT may have done something although no id of the transaction is known.
+
+    What was written through a foreign table is another server's to commit.
+    """
+    if marked is not None and _may_notify(texts):
+        return True
+    if not only_reads(texts) and fresh.ask(_FOREIGN)[0][0]:
+        return True
+    return bool(why_volatile(fresh, _calls(texts), _local_calls(texts)))
 
 
 def _may_notify(texts: frozenset[object]) -> bool:
@@ -211,11 +240,18 @@ def _calls(texts: frozenset[object]) -> frozenset[str]:
     return frozenset().union(*(analyse(str(text)).functions for text in texts))
 
 
+def _local_calls(texts: frozenset[object]) -> frozenset[str]:
+    """``set_config``, where all that it set has ended with the transaction."""
+    calls = (analyse(str(text)) for text in texts)
+    lasting = any("set_config" in one.functions and one.pins for one in calls)
+    return frozenset() if lasting else frozenset({"set_config"})
+
+
 def only_reads(texts: frozenset[object]) -> bool:
-    """Whether every statement of a transaction was a read, by its text."""
+    """Whether every statement of a transaction was a read or local to it, by its text."""
     if len(texts) >= MOST_TEXTS:
         return False
-    return all(isinstance(text, str) and analyse(text).kind is Kind.READ for text in texts)
+    return all(isinstance(text, str) and analyse(text).passes for text in texts)
 
 
 def lost_in_rollback(db: ResilientDatabaseMixin, link: Link, error: Error) -> None:

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterator, Sized
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from django.apps import apps
 from django.db.backends.postgresql.base import CursorDebugWrapper
+from django.db.backends.postgresql.psycopg_any import is_psycopg3
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error, OperationalError
 
 from .bucket import BUCKET
-from .drivers import IDLE, IN_TRANSACTION
+from .drivers import IDLE, IN_TRANSACTION, QUOTED, has_text
 from .server_side import ServerSideMixin
 from .session import HARMLESS
-from .units import MOST_TEXTS, UNDER_WAY, UNIT
+from .units import MOST_TEXTS, NO_TEXT, UNDER_WAY, UNIT
 
 if TYPE_CHECKING:
     from .mixins import ResilientDatabaseMixin
@@ -34,6 +35,7 @@ FRESH: Final = 0.0005
 _RENEWALS: Final = 3  # cursors asked of an engine that passes over the loss of its session
 _COPIES: Final = frozenset({"copy", "copy_expert", "copy_from", "copy_to", "stream"})
 _GIVEN: Final = ("arraysize", "row_factory")  # to a driver's cursor, by who wants its rows so
+_ROWS: Final[frozenset[object]] = frozenset({tuple, list})
 _WRAPPED: Final = CursorWrapper.WRAP_ERROR_ATTRS
 
 
@@ -266,6 +268,44 @@ class ResilientCursorMixin:
             unit.check(self.db.alias)
 
 
+class _Psycopg2Cursor(ResilientCursorMixin):
+    """A parameter may be text of its statement (``AsIs``), of which nobody has kept a copy."""
+
+    def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
+        if not params or self._are_quoted(params):
+            return super()._execute(sql, params)
+        with self._unread():
+            return super()._execute(sql, params)
+
+    @staticmethod
+    def _are_quoted(params: Any) -> bool:
+        if params.__class__ in _ROWS:
+            for value in params:
+                if value.__class__ not in QUOTED:
+                    break
+            else:
+                return True  # the ordinary case
+        return not has_text(params)
+
+    def _call_through(
+        self, send: Callable[[Any, Any], Any], sql: Any, params: Any, *, many: bool = False
+    ) -> Any:
+        with self._unread() if many or has_text(params) else contextlib.nullcontext():
+            return super()._call_through(send, sql, params, many=many)
+
+    @contextlib.contextmanager
+    def _unread(self) -> Iterator[None]:
+        """Within it something runs that is not known by its text."""
+        db = self.db
+        if db.autocommit and (unit := UNIT.get()) is not None:
+            unit.cannot_tell(db.alias)  # now: another thread may judge the unit meanwhile
+        try:
+            yield
+        finally:
+            if not db.autocommit:
+                db._ran.add(NO_TEXT)  # of the present connection
+
+
 class DebugCopies:
     """Over Django's debug cursor, which has methods to copy that no ``__getattr__`` sees."""
 
@@ -284,19 +324,23 @@ for _name in _COPIES.intersection(vars(CursorDebugWrapper)):
     setattr(DebugCopies, _name, _copies_first(_name))
 
 
-class ResilientCursor(ResilientCursorMixin, CursorWrapper):
+if TYPE_CHECKING or is_psycopg3:  # noqa: SIM108  a type, for mypy
+    _Base = ResilientCursorMixin
+else:
+    _Base = _Psycopg2Cursor
+
+
+class ResilientCursor(_Base, CursorWrapper):
     """Django's cursor wrapper."""
 
 
-class ResilientDebugCursor(DebugCopies, ResilientCursorMixin, CursorDebugWrapper):
+class ResilientDebugCursor(DebugCopies, _Base, CursorDebugWrapper):
     """Django's debug cursor wrapper."""
 
 
-class ResilientServerCursor(ServerSideMixin, ResilientCursorMixin, CursorWrapper):
+class ResilientServerCursor(ServerSideMixin, _Base, CursorWrapper):
     """A server-side cursor."""
 
 
-class ResilientServerDebugCursor(
-    ServerSideMixin, DebugCopies, ResilientCursorMixin, CursorDebugWrapper
-):
+class ResilientServerDebugCursor(ServerSideMixin, DebugCopies, _Base, CursorDebugWrapper):
     """A server-side cursor with the debug log."""

@@ -16,9 +16,13 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, ValuesView
+from datetime import date, datetime
+from datetime import time as time_of_day
+from decimal import Decimal
 from functools import partial
 from typing import Any, ClassVar, Final, cast
+from uuid import UUID
 
 # PQtransactionStatus (libpq manual, section 32.2).
 IDLE: Final = 0
@@ -33,6 +37,11 @@ _MAX_ROUNDS: Final = 16
 # What a session's end is announced with: FATAL, PANIC, or the WARNING of an immediate shutdown.
 _LAST_WORDS: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04", "08P01"})
 
+#: Types of parameters that the drivers quote.
+QUOTED: Final[frozenset[object]] = frozenset(
+    {str, int, float, bool, type(None), bytes, Decimal, UUID, datetime, date, time_of_day}
+)
+
 
 def _kernels_poll() -> Callable[[], Any]:
     """``select.poll`` as it was before gevent put its own in the place.
@@ -43,6 +52,20 @@ def _kernels_poll() -> Callable[[], Any]:
     monkey = sys.modules.get("gevent.monkey")
     poll = select.poll if monkey is None else monkey.get_original("select", "poll")
     return cast(Callable[[], Any], poll)
+
+
+def has_text(parameters: object) -> bool:
+    """Whether a parameter is itself text of its statement: psycopg2's ``AsIs``."""
+    values = parameters.values() if isinstance(parameters, Mapping) else parameters
+    if not isinstance(values, (list, tuple, ValuesView)):
+        return False  # rows that may be made as they are asked for
+    return any(map(_is_text, values))
+
+
+def _is_text(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return has_text(value)
+    return any(kind.__name__ == "AsIs" for kind in type(value).__mro__)
 
 
 class LastWord:

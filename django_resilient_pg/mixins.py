@@ -27,7 +27,7 @@ from .cursors import (
 )
 from .drivers import ACTIVE, IDLE, IN_TRANSACTION, UNKNOWN, Link, link_to
 from .session import Session, Where
-from .units import MOST_TEXTS, UNDER_WAY, UNIT
+from .units import MOST_TEXTS, NO_TEXT, UNDER_WAY, UNIT
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.base import DatabaseWrapper
@@ -64,8 +64,6 @@ else:
 
 
 _TRACES = ("set", "listen", "temp", "prepare", "declare")
-# Among the texts of a transaction: something of which there is no text.
-_RAW = object()
 
 
 def _last(savepoints: list[str], sid: str) -> int:
@@ -461,7 +459,7 @@ class ResilientDatabaseMixin(Base):
         """Remember that the open transaction was begun past Django's cursors."""
         if not self.autocommit:
             self._untouched = False
-            self._ran.add(_RAW)
+            self._ran.add(NO_TEXT)
 
     def _note_committed(self) -> None:
         """What the transaction ran has taken effect, or may have; its hooks are about to run."""
@@ -537,6 +535,8 @@ class ResilientDatabaseMixin(Base):
         status = self._status()
         if status != IN_TRANSACTION:
             self._note_if_ended(status)
+        elif self.autocommit:
+            self._ran.add(NO_TEXT)  # begun past set_autocommit(): what it ran was not kept
         elif self._untouched and not self._opened:
             self._note_raw()
         # A loss seen before COMMIT is sent is certain, not "outcome unknown".

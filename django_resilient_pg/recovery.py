@@ -17,7 +17,7 @@ from django.db.utils import Error
 from . import notes, roles, signals
 from .bucket import BUCKET
 from .connecting import deadline, pause, spending
-from .drivers import FAILED, IN_TRANSACTION, Link
+from .drivers import FAILED, IN_TRANSACTION, Link, has_text
 from .errors import ServerDown, SessionLost
 from .losses import Loss, judge_error, sqlstate_of
 from .replacing import drop, replace, restore_savepoints
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 # SQLSTATE of a write refused inside READ ONLY (PostgreSQL manual, appendix A).
 _READ_ONLY = "25006"
+# What BEGIN READ ONLY changes.
+_READ_ONLY_SETTING = "transaction_read_only"
 # PQtransactionStatus of a transaction under way, a failed one too.
 _OPEN = frozenset({IN_TRANSACTION, FAILED})
 # The verdict's rule for a read that a standby cancelled (see reasons.TABLE).
@@ -67,14 +69,17 @@ class Call:
         """What its text says, read by the rules of the server it is sent to."""
         standard = link.parameter("standard_conforming_strings") != "off"
         found = analyse(text_of(self.sql), standard_strings=standard)
-        return dataclasses.replace(found, kind=Kind.UNREPEATABLE) if self._has_text() else found
+        return (
+            dataclasses.replace(found, kind=Kind.UNREPEATABLE) if has_text(self.params) else found
+        )
 
-    def _has_text(self) -> bool:
-        """Whether a parameter is itself text of the statement: psycopg2's ``AsIs``."""
+    def asks_if_read_only(self) -> bool:
+        """Whether its answer depends on the transaction that it is run again in."""
         values = self.params.values() if isinstance(self.params, Mapping) else self.params
-        if not isinstance(values, (list, tuple, ValuesView)):
-            return False  # rows that may be made as they are asked for
-        return any(type(value).__name__ == "AsIs" for value in values)
+        texts = [text_of(self.sql)]
+        if isinstance(values, (list, tuple, ValuesView)):
+            texts += [one for one in values if isinstance(one, str)]
+        return any(_READ_ONLY_SETTING in one.lower() for one in texts)
 
 
 class NotAgain(Exception):
@@ -240,6 +245,8 @@ class Recovery:
         db, call = self._db, self._call
         link = db._link
         assert link is not None
+        if call.asks_if_read_only():
+            raise NotAgain("it asks whether its transaction is read-only; run again, it would be")
         with db.wrap_database_errors:
             if why := why_volatile(link, call.statement(link).functions):
                 raise NotAgain(why)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.utils import Error
 
 from . import notes, signals
@@ -68,6 +69,8 @@ def replace(db: ResilientDatabaseMixin, reason: Reason | None, idle: float) -> N
     characteristics = _characteristics(old_link)
     db.in_atomic_block = False
     try:
+        if reason is None:
+            _leave_to_its_cursors(db)
         drop(db)
         db.ensure_connection()
     except BaseException:
@@ -124,6 +127,17 @@ def drop_unfinished(db: ResilientDatabaseMixin) -> None:
     if db._link is not None:
         db._link.close()
     drop(db)
+
+
+def _leave_to_its_cursors(db: ResilientDatabaseMixin) -> None:
+    """Have a connection that lives closed with the last of its cursors; those may have rows left.
+
+    psycopg2 only: it gives none of a closed connection, and closes one that nobody refers to. An
+    engine that takes its connections back (to a pool) gets this one too.
+    """
+    closes = type(db)._close is DatabaseWrapper._close  # type: ignore[attr-defined]
+    if closes and db._link is not None and not db._link.keeps_rows:
+        db.connection = None
 
 
 def restore_savepoints(db: ResilientDatabaseMixin, savepoints: list[str]) -> None:

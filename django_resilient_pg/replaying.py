@@ -11,13 +11,12 @@ from django.http import HttpRequest
 from django.utils.connection import ConnectionDoesNotExist
 
 from .decorators import marked
-from .drivers import Link
 from .errors import CommitOutcomeUnknown, ServerDown
 from .foreign import used
 from .loading import is_ours
 from .losses import chain_of, judge_error
 from .snapshots import Snapshot
-from .statements import Kind, Statement, analyse
+from .statements import STANDARD_STRINGS, Kind, Statement, analyse, read_well
 from .units import Unit
 from .verdicts import Phase
 from .volatility import why_volatile
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 # They change the session only: on a new one they have to be run again.
 _SESSION_WORDS = frozenset({"SET", "RESET"})
-_STANDARD_STRINGS = "standard_conforming_strings"
 
 
 def unreachable(error: BaseException | None, *, but: BaseException | None = None) -> bool:
@@ -158,7 +156,7 @@ def _why_texts(alias: str, texts: Set[str], *, ask: bool) -> str:
             with connection.cursor():
                 pass  # makes sure that it lives
         assert connection._link is not None
-        if escapes and not _plain_backslashes(connection._link, texts):
+        if not read_well(texts, connection._link.parameter(STANDARD_STRINGS)):
             return wrote
         with connection.wrap_database_errors:
             return why_volatile(connection._link, functions)
@@ -170,13 +168,6 @@ def _harmless(statement: Statement) -> bool:
     return statement.kind is Kind.READ or (
         statement.kind is Kind.OTHER and statement.keyword in _SESSION_WORDS
     )
-
-
-def _plain_backslashes(link: Link, texts: Set[str]) -> bool:
-    """Whether a backslash in a plain string was nothing but that, so that texts were read well."""
-    if link.parameter(_STANDARD_STRINGS) != "on":
-        return False
-    return not any(_STANDARD_STRINGS in text.lower() for text in texts)
 
 
 def start_clean(unit: Unit) -> None:

@@ -18,6 +18,9 @@ from typing import Final
 from .statements import Kind
 from .verdicts import Verdict
 
+# Rules of ``reasons.TABLE``: a statement that they have ended took too long.
+_LIMITS: Final = frozenset({"transaction_timeout", "query_timeout"})
+
 Clock = Callable[[], float]
 
 
@@ -82,7 +85,7 @@ def decide(verdict: Verdict, kind: Kind, at: Circumstances) -> Decision:
 
 def _decide_many(verdict: Verdict, kind: Kind) -> Decision:
     """Rows that were sent one by one: what is said of the last one says nothing of the others."""
-    if kind is Kind.READ and not verdict.read_only:
+    if kind is Kind.READ and not verdict.read_only and not _would_end_again(verdict):
         return Decision(Row.READ, "")
     return _refused(
         "its outcome is unknown: it may have taken effect for some of its rows; check before"
@@ -102,6 +105,8 @@ def _decide_one(verdict: Verdict, kind: Kind, at: Circumstances) -> Decision:
             "its outcome is unknown: it may have committed inside (several statements, CALL, DO,"
             " COPY, transaction control); check before running it again"
         )
+    if _would_end_again(verdict) and (kind is Kind.READ or not at.autocommit):
+        return _refused("it would run into the same limit again")
     if not at.autocommit:
         return Decision(Row.FIRST, "")
     if kind is Kind.READ:
@@ -110,6 +115,11 @@ def _decide_one(verdict: Verdict, kind: Kind, at: Circumstances) -> Decision:
         "its outcome is unknown: it writes and may have taken effect before the connection was"
         " lost; check before running it again"
     )
+
+
+def _would_end_again(verdict: Verdict) -> bool:
+    """Whether it was a limit on its time that ended it."""
+    return verdict.lost and verdict.rule in _LIMITS
 
 
 def _refused(why: str) -> Decision:

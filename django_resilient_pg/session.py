@@ -194,6 +194,7 @@ class Session:
         from .assignments import (
             AUTHORIZATION,
             DISCARD_ALL,
+            IN_PARTS,
             PIN,
             RESET_ALL,
             ROLE,
@@ -213,8 +214,9 @@ class Session:
                     del settings[name]
             elif one.name == AUTHORIZATION:
                 settings.pop(ROLE, None)  # the server takes it away as well
-            settings.pop(one.name, None)
-            settings[one.name] = one
+            name = f"{one.name} {one.sql!r} {one.params!r}" if one.name in IN_PARTS else one.name
+            settings.pop(name, None)
+            settings[name] = one
         if len(settings) > _MOST_SETTINGS:
             self.pin(f"more than {_MOST_SETTINGS} settings", UNTIL_DISCARD)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -42,7 +43,18 @@ class Statement:
     pins: str
     controls: bool = False
 
+    @property
+    def passes(self) -> bool:
+        """Whether nothing of it outlives its transaction: a read, SET LOCAL, SET TRANSACTION.
 
+        Else than by the functions that it calls.
+        """
+        local = self.kind is Kind.OTHER and self.keyword == "SET" and not self.pins
+        return local or self.kind is Kind.READ
+
+
+#: The setting that says whether a backslash in a plain string is nothing but that.
+STANDARD_STRINGS = "standard_conforming_strings"
 _READS = frozenset({"SELECT", "VALUES", "TABLE", "SHOW"})
 _WRITES = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
 _UNREPEATABLE = frozenset(
@@ -100,7 +112,12 @@ _CALL = re.compile(
     |[\w$\x80-\U0010ffff]{64,}+""",
     re.VERBOSE,
 )
-_CTE_COLUMNS = re.compile(r"\([^()]*\)\s*AS\s+(?:NOT\s+MATERIALIZED\s*|MATERIALIZED\s*)?\(", re.I)
+# A query follows, or it is the column list of a function that returns records: f(1) AS (a int).
+_CTE_COLUMNS = re.compile(
+    r"\([^()]*\)\s*AS\s+(?:NOT\s+MATERIALIZED\s*|MATERIALIZED\s*)?"
+    r"\(\s*(?:\(|(?:SELECT|WITH|TABLE)\b|VALUES\s*\()",
+    re.IGNORECASE,
+)
 _ADVISORY = re.compile(r"\bpg_(?:try_)?advisory_(?:lock|unlock)", re.IGNORECASE)
 _SET_CONFIG = re.compile(r"\bset_config\"?\s*\(", re.IGNORECASE)
 _LOCAL_CONFIG = re.compile(r"\bset_config\"?\s*\([^()]*,\s*true\s*\)", re.IGNORECASE)
@@ -120,9 +137,10 @@ _INTO_TEMPORARY = re.compile(
     r"\bINTO\s+(?:LOCAL\s+|GLOBAL\s+)?\"?(?:TEMP|TEMPORARY|pg_temp(?:_\d+)?)\b", re.IGNORECASE
 )
 _DROPPED = re.compile(r"\bON\s+COMMIT\s+DROP\b", re.IGNORECASE)
-# The third word position is enough: SET LOCAL, SET TRANSACTION and SET CONSTRAINTS end with
-# the transaction.
-_LOCAL_SET = re.compile(r"SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b", re.IGNORECASE)
+# These end with the transaction. The third word position is enough.
+_LOCAL = re.compile(
+    r"SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b|DECLARE\b(?!.*\bHOLD\b)", re.IGNORECASE | re.DOTALL
+)
 
 
 def bare(sql: str, *, strings: bool = False) -> str:
@@ -175,6 +193,19 @@ def analyse(sql: str, *, standard_strings: bool = True) -> Statement:
     kind = Kind.UNREPEATABLE if uncertain else _kind(keyword, _QUOTED.sub(" x ", text))
     controls = keyword in _CONTROL or any(_keyword(part) in _CONTROL for part in text.split(";"))
     return Statement(kind, keyword, _functions(text), _all_pins(text, sql), controls)
+
+
+def read_well(texts: Iterable[str], standard_strings: str | None) -> bool:
+    """Whether no backslash may have hidden a part of these texts, or shown what is none.
+
+    Args:
+        texts: all that a session or transaction has run.
+        standard_strings: the setting's value now; ``None``: not known.
+    """
+    lowered = [text.lower() for text in texts]
+    if not any("\\" in text for text in lowered):
+        return True
+    return standard_strings == "on" and not any(STANDARD_STRINGS in text for text in lowered)
 
 
 def _keyword(text: str) -> str:
@@ -233,7 +264,7 @@ def _all_pins(text: str, sql: str) -> str:
 def _pins(keyword: str, text: str) -> str:
     """The words that leave something behind in the session, or ""."""
     words = text.split(None, 3)[:3]
-    if keyword in _SESSION_WORDS and not _LOCAL_SET.match(text):
+    if keyword in _SESSION_WORDS and not _LOCAL.match(text):
         # Never the value: it may be a secret.
         return " ".join(words[:2]).partition("=")[0].rstrip()
     if keyword == "UPDATE" and "pg_settings" in text.lower():

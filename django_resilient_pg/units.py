@@ -27,6 +27,8 @@ logger: Final = logging.getLogger("django_resilient_pg")
 #: More different texts than this are not kept: such a unit or transaction counts as one that has
 #: written.
 MOST_TEXTS: Final = 500
+#: Among the texts of a transaction: something of which there is no text, or not all of it.
+NO_TEXT: Final = object()
 
 
 class Unit:

@@ -31,15 +31,17 @@ _SYNTAX: Final = frozenset(
 _QUERY: Final = """
     SELECT name
     FROM unnest(%s::text[]) AS name
-    WHERE NOT EXISTS (
-            SELECT 1 FROM pg_catalog.pg_get_keywords() AS k
-            WHERE k.word = name AND k.catcode IN ('R', 'C')
+    WHERE EXISTS (
+            SELECT 1 FROM pg_catalog.pg_proc AS p
+            WHERE p.proname = name AND p.provolatile = 'v'
+              AND NOT (name = ANY (%s::text[]) AND p.pronamespace = 'pg_catalog'::regnamespace)
         )
-      AND (
-            NOT EXISTS (SELECT 1 FROM pg_catalog.pg_proc AS p WHERE p.proname = name)
+      OR NOT (
+            name = ANY (%s::text[])
+            OR EXISTS (SELECT 1 FROM pg_catalog.pg_proc AS p WHERE p.proname = name)
             OR EXISTS (
-                SELECT 1 FROM pg_catalog.pg_proc AS p
-                WHERE p.proname = name AND p.provolatile = 'v'
+                SELECT 1 FROM pg_catalog.pg_get_keywords() AS k
+                WHERE k.word = name AND k.catcode IN ('R', 'C')
             )
         )
     ORDER BY name
@@ -47,18 +49,25 @@ _QUERY: Final = """
 """
 
 
-def why_volatile(link: Link, functions: Collection[str]) -> str:
+def why_volatile(
+    link: Link, functions: Collection[str], harmless: Collection[str] = frozenset()
+) -> str:
     """Why a read that calls these functions must not run again, or "" if it may.
 
     One round trip if any name is left to ask for. A name counts as volatile when any function
     of that name is, in any schema, and when there is none (an operator's or a rule's function
     cannot be seen from here; ``BEGIN READ ONLY`` stands behind this).
 
+    Args:
+        link: a connection to the database.
+        functions: by name.
+        harmless: those of them that are, as they were called here, if they are PostgreSQL's own.
+
     Raises:
         the driver's errors, when the new connection is lost in turn.
     """
-    names = sorted(set(functions) - HARMLESS_FUNCTIONS - _SYNTAX)
+    names = sorted(set(functions) - HARMLESS_FUNCTIONS)
     if not names:
         return ""
-    rows = link.ask(_QUERY, [names])
+    rows = link.ask(_QUERY, [names, list(harmless), list(_SYNTAX)])
     return f"it calls {rows[0][0]}(), which may do more than read" if rows else ""

@@ -271,19 +271,77 @@ def test_it_refuses_to_nest(make_connection: Connections) -> None:
         retry_atomic.run(lambda: None, using=connection.alias)
 
 
+LOCAL = [
+    "SET LOCAL app.tenant = '7'",
+    "SELECT set_config('app.tenant', '7', true)",
+    "SELECT pg_catalog.set_config('app.tenant', '7', true)",
+    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+]
+
+
+@pytest.mark.parametrize("first", ["SELECT count(*) FROM pg_class", *LOCAL])
+@pytest.mark.parametrize("given", [{}, {"commit_outcome": True}])
 def test_a_transaction_that_only_read_is_not_reported_as_unknown(
-    make_connection: Connections,
-    server: Server,
-    kill: Callable[[BaseDatabaseWrapper], int],
+    first: str, given: dict[str, Any], make_connection: Connections, proxy: Proxy
+) -> None:
+    connection = make_connection(RESILIENT, PORT=proxy.port, **given)
+    hooks: list[int] = []
+    with transaction.atomic(using=connection.alias):
+        transaction.on_commit(lambda: hooks.append(1), using=connection.alias)
+        with connection.cursor() as cursor:
+            cursor.execute(first)
+            cursor.execute("SELECT 1")
+        proxy.cut_at(2 if given else 1, "before")  # the id is asked for before
+    assert hooks == [1]
+    assert sum(connection.resilience.stats.lost.values()) == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("first", ["SELECT count(*) FROM pg_class", *LOCAL])
+def test_a_transaction_that_only_read_has_nothing_to_lose(
+    first: str, make_connection: Connections, kill: Callable[[BaseDatabaseWrapper], int]
 ) -> None:
     connection = make_connection(RESILIENT)
     hooks: list[int] = []
     with transaction.atomic(using=connection.alias):
         transaction.on_commit(lambda: hooks.append(1), using=connection.alias)
         with connection.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM pg_class")
+            cursor.execute(first)
+            cursor.execute("SELECT 1")
         kill(connection)
     assert hooks == [1]
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("known", [False, True])
+def test_what_only_read_needs_no_server_any_more(
+    by_hand: bool, known: bool, own_server: Server, own_connections: Connections
+) -> None:
+    connection = own_connections(RESILIENT)
+    hooks: list[int] = []
+
+    def work() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        if not by_hand:
+            transaction.on_commit(lambda: hooks.append(1), using=connection.alias)
+        own_server.stop()
+        assert not (known and connection.is_usable())
+
+    began = time.monotonic()
+    if by_hand:
+        connection.set_autocommit(False)
+        work()
+        connection.commit()
+    else:
+        with transaction.atomic(using=connection.alias):
+            work()
+    took = time.monotonic() - began
+    own_server.start()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    assert took < 8, "it has waited for the server"
+    assert hooks == ([] if by_hand else [1])
+    assert connection.autocommit is not by_hand
 
 
 @pytest.mark.parametrize(

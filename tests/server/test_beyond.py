@@ -19,6 +19,7 @@ from django_resilient_pg.errors import SessionLost
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
 from tests.engines import DRIVER, RESILIENT, Connections, backend_pid
+from tests.faults.proxy import Proxy
 from tests.server.scenarios import TABLE, TENANT, Stage
 
 Stages = Callable[..., Stage]
@@ -602,3 +603,24 @@ def test_a_receiver_of_connection_lost_that_writes_on_the_same_alias(
     assert connection.resilience.stats.lost == {told[0]: 1}
     assert stage.rows() == rows
     assert stage.run("SELECT 5") == [(5,)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "params"),
+    [
+        ("SHOW transaction_read_only", None),
+        ("SELECT current_setting('Transaction_Read_Only')", None),
+        ("SELECT current_setting(%s)", ["transaction_read_only"]),
+        ("SELECT current_setting(%(name)s)", {"name": "transaction_read_only"}),
+    ],
+)
+def test_a_read_that_asks_whether_it_may_write(
+    sql: str, params: Any, stage_of: Stages, server: Server
+) -> None:
+    """It would be told of the transaction that it is run again in."""
+    with Proxy(server.port) as proxy:
+        stage = stage_of(PORT=proxy.port)
+        proxy.cut_at(1, "answer")
+        with pytest.raises(Error) as caught:
+            stage.run(sql, params)
+    assert "whether its transaction is read-only" in caught.value.__notes__[-1]

@@ -14,7 +14,7 @@ from django.db import Error, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from testproject.postgres import Server
-from tests.engines import STOCK, Connections, backend_pid
+from tests.engines import STOCK, Connections, backend_pid, until
 
 ROWS = "SELECT g FROM generate_series(1, 5000) AS g"
 
@@ -45,6 +45,27 @@ LOOPS: dict[str, Read] = {
 
 
 # -- a connection that lives ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("engine", ["", STOCK])
+def test_rows_that_have_arrived_outlive_an_idle_limit(
+    batch: int, engine: str, make_connection: Connections, server: Server
+) -> None:
+    """Their connection is replaced for its limit, but lives."""
+    connection = make_connection(*([engine] if engine else []), CONN_MAX_AGE=None, idle_timeout=0.5)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT g FROM generate_series(1, 4) AS g")
+        before, rows = backend_pid(connection), 0
+        while found := cursor.fetchmany(batch):
+            rows += len(found)
+            time.sleep(0.55)
+            ask(connection)
+    assert rows == 4
+    assert (backend_pid(connection) == before) is bool(engine)
+    del cursor
+    count = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {before}"
+    until(lambda: bool(engine) or server.execute(count) == [(0,)], "it was left open")
 
 
 @pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)

@@ -5,17 +5,16 @@ Needs GDAL and GEOS, and the programs of a PostgreSQL that has the extension: no
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from testproject.postgres import Server
+from tests.engines import POSTGIS_BIN
 from tests.server.other_engines import ask, create
 
 DATABASE = "places"
-POSTGIS_BIN = os.environ.get("POSTGIS_BIN") or "/usr/lib/postgresql/15/bin"
 OURS = "django_resilient_pg.postgis"
 BARE = "django.contrib.gis.db.backends.postgis"
 SETTINGS = {"INSTALLED_APPS": ["django.contrib.contenttypes", "django.contrib.gis", "places"]}

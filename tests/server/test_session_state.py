@@ -282,6 +282,14 @@ def test_replay_comes_after_djangos_own_settings_and_receivers(
         connection_created.disconnect(receive)
 
 
+@pytest.mark.parametrize("how", ["SET datestyle = %s", "SELECT set_config('datestyle', %s, false)"])
+def test_a_setting_that_is_given_in_parts(how: str, run: Run, kill: Any) -> None:
+    for part in ["DMY", "German", "ISO", "German"]:
+        run(how, [part])
+    kill()
+    assert run("SHOW datestyle") == [("German, DMY",)]
+
+
 def test_session_authorization_is_made_again(
     database: str, make_connection: Connections, server: Server
 ) -> None:
@@ -357,6 +365,18 @@ def test_a_named_cursor_lets_go_of_nothing_before_its_rows_are_fetched(
     kill()
     with pytest.raises(SessionLost, match="pg_advisory_lock"):
         run("SELECT 5")
+
+
+def test_what_ends_with_its_transaction_or_takes_something_away_leaves_nothing(
+    run: Run, kill: Any, connection: BaseDatabaseWrapper
+) -> None:
+    with transaction.atomic(using=connection.alias):
+        for sql in ["DECLARE c CURSOR FOR SELECT 1", "FETCH ALL FROM c", "CLOSE c"]:
+            run(sql)
+    for sql in ["CLOSE ALL", "UNLISTEN *", "DEALLOCATE ALL"]:
+        run(sql)
+    kill()
+    assert run("SELECT 5") == [(5,)]
 
 
 def test_it_stays_raised_after_a_lost_transaction(

@@ -29,6 +29,15 @@ LOST = judge(
 NOT_SENT = judge(
     Failure(Phase.STATEMENT, True, "OperationalError", None, None, "the connection is closed")
 )
+
+
+def told(sqlstate: str | None, text: str) -> Verdict:
+    return judge(Failure(Phase.STATEMENT, True, "OperationalError", sqlstate, "FATAL", text))
+
+
+LIMIT = told("25P04", "terminating connection due to transaction timeout")
+LIMITS = [LIMIT, told("08P01", "query_timeout")]
+IDLE = told("25P03", "terminating connection due to idle-in-transaction timeout")
 AUTOCOMMIT = Circumstances(autocommit=True, untouched=True)
 FIRST = Circumstances(autocommit=False, untouched=True)
 LATER = Circumstances(autocommit=False, untouched=False)
@@ -51,6 +60,7 @@ LATER = Circumstances(autocommit=False, untouched=False)
         (NOT_SENT, Kind.UNREPEATABLE, AUTOCOMMIT, Row.NOTHING_SENT),
         (NOT_SENT, Kind.UNREPEATABLE, FIRST, Row.NOTHING_SENT),
         (NOT_SENT, Kind.READ, LATER, None),
+        (IDLE, Kind.WRITE, FIRST, Row.FIRST),
     ],
 )
 def test_each_row_of_the_promise(
@@ -59,6 +69,14 @@ def test_each_row_of_the_promise(
     decision = decide(verdict, kind, at)
     assert decision.row is row
     assert bool(decision.why) == (row is None), "a refusal says why"
+
+
+@pytest.mark.parametrize("verdict", LIMITS)
+@pytest.mark.parametrize("at", [AUTOCOMMIT, FIRST, replace(AUTOCOMMIT, many=True)])
+def test_what_a_limit_has_ended_is_not_run_again(verdict: Verdict, at: Circumstances) -> None:
+    assert decide(verdict, Kind.READ, at).row is None
+    assert "same limit" in decide(verdict, Kind.READ, replace(at, many=False)).why
+    assert "outcome is unknown" in decide(verdict, Kind.WRITE, AUTOCOMMIT).why
 
 
 @pytest.mark.parametrize(
