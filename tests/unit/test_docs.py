@@ -376,8 +376,8 @@ def test_figures_come_from_a_command(name: str) -> None:
     text = (ROOT / README).read_text(encoding="utf-8")
     ((block),) = re.findall(rf"^\.\. figures: {name}\n(.*?)^\.\. figures end$", text, re.M | re.S)
     assert COMMANDS[name] in block
-    prose = [line for line in block.splitlines() if not line.startswith(" ")]
-    assert not re.search(r"\d", " ".join(prose))
+    prose = " ".join(line for line in block.splitlines() if not line.startswith(" "))
+    assert not re.search(r"\d", re.sub("``.*?``", "", prose))
 
 
 def test_the_bounds_of_the_benchmark_are_those_it_holds() -> None:
