@@ -218,8 +218,8 @@ def _calls(text: str, plain: str, pins: str) -> _Shape:
         items = tuple((one["name"], one["value"], one["local"]) for one in found)
         return _Shape(pins=pins, configs=items)
     if one := _ONE_LOCK.fullmatch(plain):
-        lock = tuple(part.lower() for part in one.group("way", "shared", "first", "second") if part)
-        return _Shape(pins=pins, lock=lock)
+        numbers = filter(None, one.group("first", "second"))
+        return _Shape(pins=pins, lock=(one["way"].lower(), one["shared"] or "", *numbers))
     return _Shape(pins=pins, kind=_kind(pins, plain, text))
 
 
@@ -246,13 +246,11 @@ def _discardable(text: str) -> str:
 
 def _locked(shape: _Shape, params: Any) -> Effect:
     """One session lock was taken, or let go of once: which one, is certain of numbers only."""
-    way, *rest = shape.lock
-    shared = "_shared" in rest
+    way, shared, *texts = shape.lock
     positional = iter(params if isinstance(params, (list, tuple)) else ())
     numbers = [
         int(text) if text.lstrip("-").isdigit() else _value(text, positional, params)
-        for text in rest
-        if text != "_shared"
+        for text in texts
     ]
     known = all(type(one) is int for one in numbers) and next(positional, _UNKNOWN) is _UNKNOWN
     if way == "unlock":
@@ -260,7 +258,7 @@ def _locked(shape: _Shape, params: Any) -> Effect:
     return Effect(pins=shape.pins, kind=_lock_kind(shared, numbers) if known else LOCKED)
 
 
-def _lock_kind(shared: bool, numbers: list[int]) -> str:
+def _lock_kind(shared: str, numbers: list[int]) -> str:
     return f"{LOCKED} {'shared' if shared else 'exclusive'} {numbers}"
 
 

@@ -328,6 +328,7 @@ STAYS: list[list[Any]] = [
     [(LOCK, [True]), (UNLOCK, [True])],
     [(LOCK, [7]), ("/* %s */ SELECT pg_advisory_unlock(%s)", [7, 8])],
     [(LOCK, [7]), (UNLOCK, iter([7]))],
+    [(LOCK, [7]), ("SELECT pg_advisory_unlock(%(A)s)", {"A": 8, "a": 7})],
     [(LOCK, [7]), ("SELECT pg_advisory_unlock(%s) FROM t WHERE false", [7])],
     [(LOCK, [7]), "SELECT 'SELECT pg_advisory_unlock_all()'"],
     ["SELECT pg_advisory_lock(7) FROM t", (UNLOCK, [7])],
