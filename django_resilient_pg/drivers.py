@@ -59,7 +59,7 @@ def has_text(parameters: object) -> bool:
     values = parameters.values() if isinstance(parameters, Mapping) else parameters
     if not isinstance(values, (list, tuple, ValuesView)):
         return False  # rows that may be made as they are asked for
-    return any(map(_is_text, values))
+    return any(value.__class__ not in QUOTED and _is_text(value) for value in values)
 
 
 def _is_text(value: object) -> bool:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.utils import Error
 
 from . import notes, signals
@@ -135,6 +134,8 @@ def _leave_to_its_cursors(db: ResilientDatabaseMixin) -> None:
     psycopg2 only: it gives none of a closed connection, and closes one that nobody refers to. An
     engine that takes its connections back (to a pool) gets this one too.
     """
+    from django.db.backends.postgresql.base import DatabaseWrapper  # imports a driver
+
     closes = type(db)._close is DatabaseWrapper._close  # type: ignore[attr-defined]
     if closes and db._link is not None and not db._link.keeps_rows:
         db.connection = None
