@@ -53,7 +53,7 @@ def gone_before_commit(db: ResilientDatabaseMixin, link: Link) -> bool:
             return False  # a receiver of connection_lost has written in a new transaction
     texts = _texts(db, link)
     link.close()
-    if db.autocommit and db._by_hand:
+    if db._lost is None and db.autocommit and db._by_hand:
         # Seen before the loss: what it ran was not kept, nor whether a text has ended it since.
         empty, db._split = False, True
         texts |= {NO_TEXT}
