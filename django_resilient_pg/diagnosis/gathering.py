@@ -110,7 +110,8 @@ def survey(alias: str, timeout: float = TIMEOUT) -> Survey:
     )
     found = replace(known, walk=way, target=way.target, server=seen.get("server"))
     behind = way.facts is not None and way.facts.path is Path.POOLER
-    pooler = seen.get("pooler", _NOT_LOOKED_AT) if behind else None
+    # Where the facts are not known, the look may still have found one.
+    pooler = seen.get("pooler", _NOT_LOOKED_AT if behind else None)
     return replace(found, pooler=pooler, limits=_limits(wrapper, found))
 
 

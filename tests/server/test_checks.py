@@ -19,6 +19,7 @@ from django.test import override_settings
 from django_resilient_pg.checks import TAG, check_databases, check_settings, register
 from django_resilient_pg.diagnosis.findings import PREFIX, Level, findings
 from django_resilient_pg.diagnosis.gathering import survey
+from django_resilient_pg.diagnosis.stages import Stage
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections
 from tests.faults.proxy import Mode, Proxy
@@ -42,6 +43,11 @@ def own(messages: list[checks.CheckMessage], alias: str) -> list[str]:
 
 def run(databases: list[str] | None = None, **given: Any) -> list[checks.CheckMessage]:
     return checks.run_checks(databases=databases, **given)
+
+
+def stages(alias: str) -> tuple[Stage, ...]:
+    walk = survey(alias).walk
+    return walk.stages if walk is not None else ()
 
 
 def serious(messages: list[checks.CheckMessage]) -> list[checks.CheckMessage]:
@@ -84,6 +90,23 @@ def test_a_healthy_set_up_has_no_warnings(make_connection: Connections, engine: 
     options = SOUND if engine == STOCK else {}
     alias = make_connection(engine, options=options, **KEPT).alias
     assert serious(run([alias])) == []
+
+
+@pytest.mark.parametrize("engine", [RESILIENT, STOCK])
+def test_rights_that_only_the_diagnosis_lacks_are_no_errors(
+    make_connection: Connections, server: Server, engine: str
+) -> None:
+    """Else ``migrate`` would stop at its check where it works without."""
+    server.create_database("guarded")
+    for name in ("TABLE pg_settings", "TABLE pg_proc", "FUNCTION pg_is_in_recovery()"):
+        server.execute(f"REVOKE ALL ON {name} FROM PUBLIC", database="guarded")
+    try:
+        alias = make_connection(engine, database="guarded", **KEPT).alias
+        assert not [each for each in run([alias]) if each.level >= checks.ERROR]
+        assert any("They are not known" in one.detail for one in stages(alias))
+    finally:
+        connections[alias].close()
+        server.drop_database("guarded")
 
 
 @pytest.mark.psycopg3

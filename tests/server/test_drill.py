@@ -80,6 +80,16 @@ def test_what_the_role_may_not_do_is_not_counted_as_a_loss(
     assert "permission denied" in result.sentences[2]
 
 
+def test_nothing_is_ended_where_a_pooler_may_be_in_between(
+    make_connection: Connections, server: Server, database: str
+) -> None:
+    server.execute(
+        "REVOKE EXECUTE ON FUNCTION pg_catalog.inet_client_addr() FROM PUBLIC", database=database
+    )
+    result = drilled(make_connection(database=database).alias)
+    assert result.refusal.startswith("Not tried: whether a pooler is in between is not known (perm")
+
+
 @pytest.fixture
 def drilled_role(server: Server, database: str) -> Iterator[str]:
     server.execute(f"CREATE ROLE drilled LOGIN PASSWORD '{server.password}'")

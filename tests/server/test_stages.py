@@ -418,10 +418,10 @@ def test_a_server_that_refuses_to_write(
 
 
 @contextmanager
-def held_up(server: TlsServer) -> Iterator[None]:
+def held_up(server: TlsServer, database: str = "app") -> Iterator[None]:
     """Nobody gets an answer about functions, which the question for the facts asks for."""
     link = importlib.import_module(DRIVER).connect(
-        host=server.socket_dir, port=server.port, dbname="app", user=server.superuser
+        host=server.socket_dir, port=server.port, dbname=database, user=server.superuser
     )
     try:
         link.cursor().execute("LOCK TABLE pg_catalog.pg_proc IN ACCESS EXCLUSIVE MODE")
@@ -440,12 +440,43 @@ def test_a_first_statement_that_gets_no_answer(
     check(result, "settings of the server", 1, "first statement got no answer within 2 s")
 
 
-def test_a_first_statement_that_is_refused(
-    tls_server: TlsServer, tls_connections: Connections
+@pytest.fixture
+def guarded(tls_server: TlsServer) -> Iterator[str]:
+    """A database whose catalogues are closed to ordinary roles."""
+    tls_server.create_database("guarded")
+    tls_server.execute("REVOKE ALL ON pg_settings, pg_proc FROM PUBLIC", database="guarded")
+    yield "guarded"
+    tls_server.terminate_all("guarded")
+    tls_server.drop_database("guarded")
+
+
+REFUSALS = {
+    "permission denied": "REVOKE EXECUTE ON FUNCTION pg_is_in_recovery() FROM PUBLIC",
+    "statement timeout": "ALTER DATABASE guarded SET statement_timeout = '100ms'",
+}
+
+
+@pytest.mark.parametrize("engine", [RESILIENT, STOCK])
+@pytest.mark.parametrize("why", REFUSALS)
+def test_facts_that_are_refused_leave_the_way_open(
+    tls_server: TlsServer, tls_connections: Connections, guarded: str, engine: str, why: str
 ) -> None:
-    with held_up(tls_server):
-        result = walked(tls_connections, options={"options": "-c statement_timeout=100"})
-    check(result, "settings of the server", 3, "statement timeout")
+    """The application asks for none of them."""
+    tls_server.execute(REFUSALS[why], database=guarded)
+    with held_up(tls_server, guarded) if "timeout" in why else ExitStack():
+        result = walked(tls_connections, engine=engine, database=guarded)
+    assert (result.exit_status, result.failed) == (0, None)
+    assert result.stages[-1].detail.startswith("They are not known: the server refuses to answer (")
+    assert why in result.stages[-1].detail
+
+
+@pytest.mark.parametrize("engine", [RESILIENT, STOCK])
+def test_closed_catalogues_hide_no_facts(
+    tls_connections: Connections, guarded: str, engine: str
+) -> None:
+    result = walked(tls_connections, engine=engine, database=guarded)
+    assert result.exit_status == 0
+    assert result.stages[-1].detail.endswith("reached through: direct.")
 
 
 def test_a_server_that_is_down_and_comes_back(
