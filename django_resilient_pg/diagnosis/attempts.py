@@ -29,6 +29,8 @@ _ATTEMPT: Final = re.compile(
 )
 # libpq puts a server's severity, which is translated too, before two spaces.
 _ANSWER: Final = re.compile(r" failed: [^\s:]+ ?:  ")
+# Of a number that libpq cannot read, which it notices only once it has begun with an address.
+_OPTION: Final = "for connection option"
 _WORDS: Final = frozenset(
     re.findall(r"\w+", " ".join(text for entry in TABLE for text in entry.texts))
 ) | {"for", "user", "fatal", "at", "port", "host", "connection"}
@@ -62,6 +64,7 @@ class Connector:
         params = self._parameters()
         self._secrets.update(str(params[name]) for name in _SECRETS if params.get(name))
         self._secrets.update(secrets([*params, *params.values()]))
+        self._secrets.add(str(params.get("user") or "").partition(":")[2])
         self._known.update(str(params.get(name)) for name in ("user", "dbname", "host"))
         merged = {**params, **changes}
         given = {name: value for name, value in merged.items() if value is not None}
@@ -160,8 +163,8 @@ def _refusal(error: Exception, hide: Callable[[str], str], seconds: float) -> Re
         return Refusal("settings", False, f"{type(error).__name__} was raised", True, seconds)
     text = str(error)
     verdict = judge(failure(error, Phase.CONNECT, connection_lost=None))
-    local = verdict.rule in {"unknown connection error", "wrong option"} and not _ATTEMPT.search(
-        text
+    local = verdict.rule in {"unknown connection error", "wrong option"} and (
+        _OPTION in text or not _ATTEMPT.search(text)
     )
     answered = bool(_ANSWER.search(text))
     return Refusal(verdict.rule, verdict.transient, hide(said(text)), local, seconds, answered)

@@ -98,6 +98,8 @@ def _stopped(trip: Trip, refusal: Refusal) -> Stopped:
         advice, passing = _UNKNOWN_WORDS, True
     if refusal.local:
         stage, advice = _RULES["settings"]
+        file = re.search(r'service file "([^"]*)"', text)
+        advice = f'Correct the service file "{file[1]}".' if file else advice
         text += _meant(text)
     elif stage == "database" and text.startswith("role "):
         stage, advice = _RULES["login refused"]
