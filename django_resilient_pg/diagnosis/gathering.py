@@ -56,7 +56,7 @@ def from_settings(alias: str) -> Survey:
     return Survey(
         alias=alias,
         project=project(wrapper.settings_dict, resilient=hasattr(wrapper, "resilience")),
-        target=target(alias, params, os.environ) if not refused else Target(alias, (), "", ""),
+        target=Target(alias, (), "", "") if refused else _target(wrapper, params),
         asked=keepalives_asked(params),
         kernel=kernel_keepalives(),
         options=Options() if refused else _options(wrapper),
@@ -64,6 +64,11 @@ def from_settings(alias: str) -> Survey:
         driver=_driver(wrapper),
         libpq=_libpq(wrapper),
     )
+
+
+def _target(wrapper: BaseDatabaseWrapper, params: dict[str, Any]) -> Target:
+    psycopg3 = hasattr(wrapper.Database, "pq")  # type: ignore[attr-defined]
+    return target(wrapper.alias, params, os.environ, psycopg3=psycopg3)
 
 
 def _unusable(alias: str, error: Exception) -> Survey:

@@ -420,6 +420,22 @@ def test_a_wait_ends_with_what_the_server_never_takes(
     assert "not yet" not in complaints
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"HOST": "[::1]"}, {"HOST": f"/cloudsql/{'a-long-project:europe-west1:db' * 4}"}]
+)
+def test_a_wait_ends_with_what_is_no_address(
+    make_connection: Connections, wrong: dict[str, Any]
+) -> None:
+    alias = make_connection(**wrong).alias
+    began = time.monotonic()
+    said, complaints, status = run(alias, wait=20.0)
+    assert time.monotonic() - began < 10
+    assert (status, "not yet" in complaints) == (3, False)
+    assert "the stage settings fails." in words(said)
+    own = [each for each in checks.run_checks(databases=[alias]) if alias in str(each.obj)]
+    assert "resilient_pg.E002" in {each.id for each in own}
+
+
 def test_a_wait_is_for_all_aliases_together(make_connection: Connections) -> None:
     dead = [make_connection(**UNREACHABLE).alias for _ in range(3)]
     began = time.monotonic()
@@ -621,6 +637,7 @@ def test_no_password_is_ever_shown(make_connection: Connections, engine: str) ->
             assert "password=" not in said + complaints
 
 
+PEM = f"-----BEGIN PRIVATE KEY-----\n{PASSWORD}\n-----END PRIVATE KEY-----\n"
 PASTED: dict[str, dict[str, Any]] = {
     "URL as HOST": {"HOST": f"postgres://app:{PASSWORD}@localhost:5432/app"},
     "login in HOST": {"HOST": f"app:{PASSWORD}@localhost"},
@@ -637,6 +654,11 @@ PASTED: dict[str, dict[str, Any]] = {
     "URL as sslmode": {"OPTIONS": {"sslmode": f"postgres://app:{PASSWORD}@localhost/app"}},
     "parameters as timeout": {"OPTIONS": {"connect_timeout": f"5 password={PASSWORD}"}},
     "URL as sslrootcert": {"OPTIONS": {"sslrootcert": f"postgres://app:{PASSWORD}@db/app"}},
+    "key as sslkey": {"OPTIONS": {"sslkey": PEM}},
+    "certificate as sslcert": {"OPTIONS": {"sslcert": PEM.replace("PRIVATE KEY", "CERTIFICATE")}},
+    "key in one line": {"OPTIONS": {"sslrootcert": PEM.replace("\n", "\\n")}},
+    "parameters behind NAME": {"NAME": f"app;Pwd={PASSWORD}"},
+    "parameters as assumed role": {"OPTIONS": {"assume_role": f"password={PASSWORD}"}},
     "parameters as role": {"OPTIONS": {"target_session_attrs": f"any password={PASSWORD}"}},
 }
 
@@ -660,6 +682,26 @@ def test_what_was_pasted_into_the_wrong_place_is_not_shown(
         assert PASSWORD not in str([(each.msg, each.hint) for each in messages])
         own = [each for each in messages if alias in str(each.obj)]
         assert {"resilient_pg.E001", "resilient_pg.E002"} & {str(each.id) for each in own}
+
+
+@pytest.mark.parametrize("engine", [STOCK, RESILIENT])
+def test_what_stands_behind_the_user_is_not_shown(
+    make_connection: Connections, server: Server, engine: str
+) -> None:
+    """It is no error: the name of a role may have a ":" in it."""
+    wrong = make_connection(engine, USER=f"app:{PASSWORD}").alias
+    for shape in ("text", "json"):
+        said, complaints, status = run(wrong, format=shape, sslmodes=True, verbosity=3)
+        assert PASSWORD not in said + complaints
+        assert ("app:***" in said, status) == (True, 3)
+    server.execute(f"CREATE ROLE \"app:read\" LOGIN PASSWORD '{server.password}'")
+    try:
+        alias = make_connection(engine, USER="app:read").alias
+        said, _, status = run(alias)
+        assert status == 0
+        assert "credentials" not in said
+    finally:
+        server.execute('DROP ROLE "app:read"')
 
 
 def test_a_port_that_stays_silent_takes_a_bounded_time(make_connection: Connections) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,6 +91,38 @@ def test_a_healthy_set_up_has_no_warnings(make_connection: Connections, engine: 
     options = SOUND if engine == STOCK else {}
     alias = make_connection(engine, options=options, **KEPT).alias
     assert serious(run([alias])) == []
+
+
+TAKEN = [
+    *(
+        pytest.param({"options": {"connect_timeout": value}}, marks=pytest.mark.psycopg3)
+        for value in (5.0, "5.0", 2.5)
+    ),
+    {"options": {"service": "empty"}},
+    {"PORT": " {}"},
+    pytest.param({"PORT": "{} "}, marks=pytest.mark.psycopg2),
+    {"HOST": "127.0.0.1", "PORT": "{}\n", "options": {"sslmode": "verify-ca"}},
+]
+
+
+@pytest.mark.parametrize("engine", [RESILIENT, STOCK])
+@pytest.mark.parametrize("given", TAKEN)
+def test_what_the_driver_takes_is_no_error(
+    make_connection: Connections,
+    engine: str,
+    given: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "services").write_text("[empty]\n# all of it comes from DATABASES\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    if "PORT" in given:
+        given = {**given, "PORT": given["PORT"].format(make_connection.server.port)}
+    connection = make_connection(engine, **given)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    about = [each for each in run([connection.alias]) if connection.alias in str(each.obj)]
+    assert not [each for each in about if each.level >= checks.ERROR]
 
 
 @pytest.mark.parametrize("engine", [RESILIENT, STOCK])

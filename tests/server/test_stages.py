@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from django_resilient_pg.diagnosis.attempts import said
-from django_resilient_pg.diagnosis.network import limited
+from django_resilient_pg.diagnosis.hosts import Host
+from django_resilient_pg.diagnosis.network import Place, knock, limited
 from django_resilient_pg.diagnosis.stages import NAMES, Outcome, Walk, refused_settings, walk
 from django_resilient_pg.drivers import Link
 from django_resilient_pg.facts import Path as PathKind
@@ -152,12 +153,41 @@ def test_a_host_that_does_not_resolve_beside_one_that_does(
         ({"options": {"keepalive": 1}}, 'nvalid connection option "keepalive"'),
         ({"options": {"sslmode": "allow", "sslrootcert": "system"}}, "Weak sslmode"),
         ({"options": {"connect_timeout": "soon"}}, 'connect_timeout is "soon"'),
+        ({"options": {"tcp_user_timeout": 10**10}}, 'tcp_user_timeout is "10000000000"'),
+        ({"options": {"keepalives": ""}}, 'keepalives is "": libpq takes 1 (on) or 0 (off).'),
+        ({"HOST": "/run/" + 100 * "a"}, "a Unix socket's path may have 107."),
+        ({"HOST": "[::1]"}, "HOST has brackets in it"),
     ],
 )
 def test_settings_that_make_no_sense(
     tls_connections: Connections, changes: dict[str, Any], part: str
 ) -> None:
     check(walked(tls_connections, engine=STOCK, **changes), "settings", 3, part)
+
+
+def test_a_number_that_only_libpq_looks_at(tls_connections: Connections) -> None:
+    """It notices it once it has begun with an address, which is no refusal of the login."""
+    found, _ = target_of(tls_connections())
+    _, connect = target_of(tls_connections(options={"keepalives_count": "many"}))
+    check(walk(found, connect, TIMEOUT), "settings", 3, 'for connection option "keepalives_count"')
+
+
+def test_an_error_in_a_service_file_is_corrected_there(
+    tls_connections: Connections, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "services"
+    file.write_text("[shop]\nhost localhost\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(file))
+    result = walked(tls_connections, options={"service": "shop"})
+    check(result, "settings", 3, "Syntax error in service file")
+    assert result.failed is not None
+    assert result.failed.advice == f'Correct the service file "{file}".'
+
+
+def test_a_path_that_python_refuses_is_an_answer_too() -> None:
+    host = Host("/run", "", 5432)
+    places = [Place(host, socket.AF_UNIX, path) for path in (f"/{200 * 'a'}", "/run/\0x\udfff")]
+    assert [each.error for each in knock(places, TIMEOUT)] == ["Invalid argument"] * 2
 
 
 def test_settings_that_django_or_the_engine_refuse(tls_connections: Connections) -> None:

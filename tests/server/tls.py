@@ -16,6 +16,7 @@ from django_resilient_pg.diagnosis.target import Target, target
 from testproject import binaries, certificates
 from testproject.certificates import Certificates
 from testproject.postgres import Server
+from tests.engines import DRIVER
 
 _FILES = ("ca.pem", "server.pem", "server.key")
 
@@ -23,7 +24,9 @@ _FILES = ("ca.pem", "server.pem", "server.key")
 def target_of(connection: BaseDatabaseWrapper) -> tuple[Target, Connector]:
     """What the diagnosis needs of a connection, which stays closed."""
     params = connection.get_connection_params()
-    return target(connection.alias, params, os.environ), Connector.of(connection)
+    psycopg3 = DRIVER == "psycopg"
+    found = target(connection.alias, params, os.environ, psycopg3=psycopg3)
+    return found, Connector.of(connection)
 
 
 class TlsServer(Server):
