@@ -80,6 +80,32 @@ def test_what_the_role_may_not_do_is_not_counted_as_a_loss(
     assert "permission denied" in result.sentences[2]
 
 
+RIGHTS = ("FUNCTION pg_terminate_backend(int, bigint)", "TABLE pg_stat_activity")
+
+
+@pytest.mark.parametrize("engine", [RESILIENT, STOCK])
+@pytest.mark.parametrize("right", RIGHTS)
+def test_a_right_that_the_second_session_lacks_is_named(
+    make_connection: Connections, server: Server, database: str, right: str, engine: str
+) -> None:
+    server.execute(f"REVOKE ALL ON {right} FROM PUBLIC", database=database)
+    result = drilled(make_connection(engine, database=database).alias)
+    told = " ".join(result.sentences)
+    assert not result.survived
+    assert "session is lost" not in told
+    assert "was refused. InsufficientPrivilege: permission denied for " in told
+    assert "The role needs EXECUTE on pg_terminate_backend and SELECT" in told
+
+
+def test_an_answer_that_was_cancelled_is_no_loss(make_connection: Connections) -> None:
+    made = make_connection(STOCK, options={"options": "-c statement_timeout=100"})
+    link, _ = attempt(Connector.of(made), {}, 5.0)
+    with closing(link):
+        ender = Ender(made, link, str)
+        with pytest.raises(Impossible, match=r"was refused\. QueryCanceled: .* timeout\.$"):
+            ender._ask("SELECT pg_sleep(5)")
+
+
 def test_nothing_is_ended_where_a_pooler_may_be_in_between(
     make_connection: Connections, server: Server, database: str
 ) -> None:
