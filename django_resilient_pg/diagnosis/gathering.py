@@ -23,7 +23,7 @@ from ..facts import Path
 from ..loading import load
 from ..options import Options, parse
 from . import poolers, serverside
-from .attempts import Connector
+from .attempts import Connector, libpq_version
 from .entries import cause, parameters
 from .network import hang_up, limited
 from .pasted import slip
@@ -62,7 +62,7 @@ def from_settings(alias: str) -> Survey:
         options=Options() if refused else _options(wrapper),
         refused=refused,
         driver=_driver(wrapper),
-        libpq=_libpq(wrapper),
+        libpq=libpq_version(wrapper),
     )
 
 
@@ -154,10 +154,3 @@ def _driver(wrapper: BaseDatabaseWrapper) -> str:
     module = wrapper.Database  # type: ignore[attr-defined]
     version = str(module.__version__).partition(" ")[0]
     return f"{module.__name__} {version}, Django {django.get_version()}"
-
-
-def _libpq(wrapper: BaseDatabaseWrapper) -> int:
-    module = wrapper.Database  # type: ignore[attr-defined]
-    if hasattr(module, "pq"):
-        return int(module.pq.version())
-    return int(module.extensions.libpq_version())

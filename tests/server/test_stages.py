@@ -22,7 +22,7 @@ from django_resilient_pg.drivers import Link
 from django_resilient_pg.facts import Path as PathKind
 from tests.engines import DRIVER, RESILIENT, STOCK, Connections, until
 from tests.server.impostors import Impostor
-from tests.server.tls import TlsServer, client_certificate, target_of
+from tests.server.tls import TlsServer, client_certificate, encrypt, target_of
 
 TIMEOUT = 2.0
 
@@ -322,6 +322,33 @@ def test_a_client_certificate_that_is_required(
     check(walked(tls_connections), "TLS", 3, "demands a client certificate, and none is set")
     given = {"sslcert": str(mine.cert_file), "sslkey": str(mine.key_file)}
     assert walked(tls_connections, options=given).exit_status == 0
+
+
+@pytest.mark.parametrize("given", [{}, {"sslpassword": "not-this-one"}])
+@pytest.mark.parametrize("engine", [RESILIENT, STOCK])
+def test_a_key_whose_passphrase_is_not_set(
+    tls_connections: Connections, tmp_path: Path, engine: str, given: dict[str, str]
+) -> None:
+    mine = client_certificate(tmp_path)
+    encrypt(mine.key_file, "opened")
+    files = {"sslcert": str(mine.cert_file), "sslkey": str(mine.key_file)}
+    result = walked(tls_connections, engine=engine, options={**files, **given})
+    check(result, "TLS", 3, "ould not load private key file")
+    assert result.failed is not None
+    assert 'set OPTIONS["sslpassword"] to its passphrase' in result.failed.advice
+    opened = {**files, "sslpassword": "opened"}
+    assert walked(tls_connections, engine=engine, options=opened).exit_status == 0
+
+
+def test_a_passphrase_in_the_service_file(
+    tls_connections: Connections, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = client_certificate(tmp_path)
+    (tmp_path / "services").write_text("[shop]\nsslpassword=opened\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    encrypt(mine.key_file, "opened")
+    files = {"sslcert": str(mine.cert_file), "sslkey": str(mine.key_file)}
+    assert walked(tls_connections, options={**files, "service": "shop"}).exit_status == 0
 
 
 def test_a_server_that_wants_tls(tls_server: TlsServer, tls_connections: Connections) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from cryptography.hazmat.primitives import serialization
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_resilient_pg.diagnosis.attempts import Connector
@@ -71,3 +72,15 @@ class TlsServer(Server):
 def client_certificate(folder: Path) -> Certificates:
     """A client's certificate of an authority of its own."""
     return certificates.issue(folder, "app")
+
+
+def encrypt(key_file: Path, passphrase: str) -> None:
+    """Have a private key that is read with this passphrase only."""
+    key = serialization.load_pem_private_key(key_file.read_bytes(), None)
+    key_file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(passphrase.encode()),
+        )
+    )
