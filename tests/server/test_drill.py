@@ -183,6 +183,20 @@ def test_a_shared_session_is_not_ended(
     until(lambda: server.backends(database) == [pid], "others are left, or none")
 
 
+def test_an_interruption_leaves_nothing_open(
+    make_connection: Connections, server: Server, database: str
+) -> None:
+    def report(told: str) -> None:
+        if told.startswith("Drill, 2"):
+            raise KeyboardInterrupt
+
+    made = make_connection(database=database)
+    with pytest.raises(KeyboardInterrupt):
+        drill(survey(made.alias), report)
+    assert connections[made.alias] is made
+    until(lambda: not server.backends(database), "sessions of the drill are left")
+
+
 def test_without_the_second_session_nothing_is_said_to_survive(
     make_connection: Connections, server: Server, database: str
 ) -> None:
