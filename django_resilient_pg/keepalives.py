@@ -63,7 +63,7 @@ def _service(conn_params: Mapping[str, object], environ: Mapping[str, str]) -> d
     file = _text(conn_params, "servicefile")  # libpq 18
     if file:
         environ = {**environ, "PGSERVICEFILE": file}
-    return service_section(name, environ) if name else {}
+    return (service_section(name, environ) if name else None) or {}
 
 
 def libpq_parameters(
@@ -98,17 +98,17 @@ def connect_timeout(
 ) -> float:
     """Return the seconds to allow one attempt: more where a sleeping server must wake first."""
     hosts = _setting("host", "PGHOST", conn_params, environ, service).split(",")
-    port = _setting("port", "PGPORT", conn_params, environ, service).partition(",")[0]
+    port = _setting("port", "PGPORT", conn_params, environ, service).partition(",")[0].strip()
     found = (recognise_host(host, int(port) if port.isdecimal() else None) for host in hosts)
     return max((one.connect_timeout for one in found if one), default=CONNECT_TIMEOUT)
 
 
-def service_section(name: str, environ: Mapping[str, str]) -> dict[str, str]:
+def service_section(name: str, environ: Mapping[str, str]) -> dict[str, str] | None:
     """Return the parameters of one section of the service file that libpq would use.
 
     As libpq does: the user's file (``PGSERVICEFILE``, else ``~/.pg_service.conf``), and if the
     section is not there the system's (in ``PGSYSCONFDIR``). No file, no section, or a file that
-    cannot be read: ``{}``; libpq itself will complain. LDAP lines are not followed.
+    cannot be read: ``None``; libpq itself will complain. LDAP lines are not followed.
     """
     for path in _service_files(environ):
         try:
@@ -118,7 +118,7 @@ def service_section(name: str, environ: Mapping[str, str]) -> dict[str, str]:
         section = _section(text, name)
         if section is not None:
             return section
-    return {}
+    return None
 
 
 def _service_files(environ: Mapping[str, str]) -> list[Path]:

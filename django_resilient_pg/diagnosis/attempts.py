@@ -19,6 +19,7 @@ from ..errors import CredentialsUnavailable
 from ..losses import failure
 from ..reasons import TABLE
 from ..verdicts import Phase, judge
+from .lookup import Lookup
 from .network import limited
 from .pasted import secrets
 
@@ -29,12 +30,19 @@ _ATTEMPT: Final = re.compile(
 )
 # libpq puts a server's severity, which is translated too, before two spaces.
 _ANSWER: Final = re.compile(r" failed: [^\s:]+ ?:  ")
+# Of a number that libpq cannot read, which it notices only once it has begun with an address.
+_OPTION: Final = "for connection option"
 _WORDS: Final = frozenset(
     re.findall(r"\w+", " ".join(text for entry in TABLE for text in entry.texts))
 ) | {"for", "user", "fatal", "at", "port", "host", "connection"}
 _VALUE: Final = r"""(?<=["'=:])"""
 _URL: Final = re.compile(r"://[^\s/]*@")
 _PREFIXES: Final = ("connection failed: ", "connection is bad: ", "invalid dsn: ", "FATAL:  ")
+# libpq 13 and later take sslpassword. Without one OpenSSL asks the terminal for the passphrase of
+# an encrypted key, in a thread that would be given up with the terminal's echo off. What is no
+# passphrase is refused instead; a key that needs none is read without it.
+_SSLPASSWORD_SINCE: Final = 130_000
+_NO_PASSPHRASE: Final = "none is set"
 #: Seconds more than libpq's own limit, so that its words are heard.
 GRACE: Final = 0.5
 
@@ -43,28 +51,37 @@ class Connector:
     """Opens raw connections with the parameters of an alias, some of them changed.
 
     ``parameters`` is asked before each attempt, so that credentials that expire are fresh.
+    ``libpq`` is its version, as 180000; 0: not known.
     """
 
     def __init__(
-        self, connect: Callable[..., Any], parameters: Callable[[], Mapping[str, Any]]
+        self,
+        connect: Callable[..., Any],
+        parameters: Callable[[], Mapping[str, Any]],
+        libpq: int = 0,
     ) -> None:
-        self._connect, self._parameters = connect, parameters
+        self._connect, self._parameters, self._libpq = connect, parameters, libpq
         self._secrets: set[str] = {os.environ.get("PGPASSWORD", "")}
         self._known: set[str] = set()
 
     @classmethod
     def of(cls, wrapper: BaseDatabaseWrapper) -> Connector:
         """For a Django connection, which itself is not opened; past its pool if it has one."""
-        return cls(wrapper.Database.connect, lambda: _parameters(wrapper))  # type: ignore[attr-defined]
+        connect = wrapper.Database.connect  # type: ignore[attr-defined]
+        return cls(connect, lambda: _parameters(wrapper), libpq_version(wrapper))
 
     def __call__(self, changes: Mapping[str, object]) -> Any:
         """Connect, with these parameters changed (None: taken out), in autocommit."""
         params = self._parameters()
         self._secrets.update(str(params[name]) for name in _SECRETS if params.get(name))
         self._secrets.update(secrets([*params, *params.values()]))
+        self._secrets.add(str(params.get("user") or "").partition(":")[2])
         self._known.update(str(params.get(name)) for name in ("user", "dbname", "host"))
         merged = {**params, **changes}
         given = {name: value for name, value in merged.items() if value is not None}
+        takes_one = self._libpq >= _SSLPASSWORD_SINCE
+        if takes_one and not Lookup(given, os.environ).text("sslpassword"):
+            given["sslpassword"] = _NO_PASSPHRASE
         connection = self._connect(**given)
         connection.autocommit = True
         return connection
@@ -77,6 +94,14 @@ class Connector:
             before = _VALUE if secret.lower() in _WORDS else r"(?<!\w)"
             text = re.sub(rf"{before}{re.escape(secret)}(?!\w)", "***", text)
         return _URL.sub("://***@", text)
+
+
+def libpq_version(wrapper: BaseDatabaseWrapper) -> int:
+    """That of the driver, as 180000."""
+    module = wrapper.Database  # type: ignore[attr-defined]
+    if hasattr(module, "pq"):
+        return int(module.pq.version())
+    return int(module.extensions.libpq_version())
 
 
 def _parameters(wrapper: BaseDatabaseWrapper) -> dict[str, Any]:
@@ -160,8 +185,8 @@ def _refusal(error: Exception, hide: Callable[[str], str], seconds: float) -> Re
         return Refusal("settings", False, f"{type(error).__name__} was raised", True, seconds)
     text = str(error)
     verdict = judge(failure(error, Phase.CONNECT, connection_lost=None))
-    local = verdict.rule in {"unknown connection error", "wrong option"} and not _ATTEMPT.search(
-        text
+    local = verdict.rule in {"unknown connection error", "wrong option"} and (
+        _OPTION in text or not _ATTEMPT.search(text)
     )
     answered = bool(_ANSWER.search(text))
     return Refusal(verdict.rule, verdict.transient, hide(said(text)), local, seconds, answered)

@@ -119,6 +119,8 @@ def drill(survey: Survey, report: Callable[[str], object] = lambda told: None) -
 def _unsafe(survey: Survey) -> str:
     """Why ending a session could hit somebody else's, "" if it cannot."""
     facts, pooler = survey.facts, survey.pooler
+    if pooler is None and facts is not None and facts.refusal:
+        return f"whether a pooler is in between is not known ({facts.refusal})."
     if pooler is None and (facts is None or facts.path is not Path.POOLER):
         return ""
     mode = pooler.mode if pooler is not None else None

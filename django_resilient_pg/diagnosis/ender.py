@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..drivers import Link
+from ..losses import sqlstate_of
 from .network import hang_up, limited
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ _BUSY: Final = (
     f" AND query LIKE %s AND {_STARTED} = %s"
 )
 _SHARED: Final = "The sessions seem to be shared by a pooler: ending one could hit somebody else's."
+_NO_RIGHT: Final = "42501"
+# PostgreSQL gives both to every role; hardened servers take them away.
+_RIGHTS: Final = "The role needs EXECUTE on pg_terminate_backend and SELECT on pg_stat_activity."
 
 
 class Impossible(Exception):
@@ -149,8 +153,14 @@ class Ender:
         except TimeoutError:
             why = f"The second session got no answer within {seconds:g} s."
         except Exception as error:  # the raw driver's, whichever it is
-            why = f"The second session is lost. {self.line(error)}"
+            why = self._refused(error)
         raise Impossible(why)
+
+    def _refused(self, error: Exception) -> str:
+        if self._second.lost():
+            return f"The second session is lost. {self.line(error)}"
+        right = f" {_RIGHTS}" if sqlstate_of(error) == _NO_RIGHT else ""
+        return f"What the second session asked was refused. {self.line(error)}{right}"
 
     def line(self, error: Exception) -> str:
         """The first line of what was said."""

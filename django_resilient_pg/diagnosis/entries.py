@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..options import of_entry
-from .pasted import scrubbed
+from .pasted import scrubbed, slip
 from .refusals import sentence
 
 _FACTORIES: Final = ("connection_factory", "cursor_factory", "row_factory")
@@ -82,6 +82,8 @@ def _role(wrapper: BaseDatabaseWrapper) -> None:
     role = _options(wrapper).get("assume_role")
     if role and not isinstance(role, str):
         raise TypeError(f"it is of the type {type(role).__name__}, not a text")
+    if role and (wrong := slip('OPTIONS["assume_role"]', role)):
+        raise ImproperlyConfigured(wrong)
 
 
 def _factory(name: str) -> Callable[[BaseDatabaseWrapper], None]:

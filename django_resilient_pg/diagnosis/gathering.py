@@ -1,8 +1,8 @@
 """Gathering a survey: once, and everything in it.
 
 A default survey makes three connections (one that sends nothing, one for TLS, one that logs in)
-and five round trips after the login (six with ``assume_role``); behind a pooler it logs in once or
-twice more and asks at most seven questions more.
+and five round trips after the login (six with ``assume_role``, one more where the server refuses
+the first); behind a pooler it logs in once or twice more and asks at most seven questions more.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..facts import Path
 from ..loading import load
 from ..options import Options, parse
 from . import poolers, serverside
-from .attempts import Connector
+from .attempts import Connector, libpq_version
 from .entries import cause, parameters
 from .network import hang_up, limited
 from .pasted import slip
@@ -56,14 +56,19 @@ def from_settings(alias: str) -> Survey:
     return Survey(
         alias=alias,
         project=project(wrapper.settings_dict, resilient=hasattr(wrapper, "resilience")),
-        target=target(alias, params, os.environ) if not refused else Target(alias, (), "", ""),
+        target=Target(alias, (), "", "") if refused else _target(wrapper, params),
         asked=keepalives_asked(params),
         kernel=kernel_keepalives(),
         options=Options() if refused else _options(wrapper),
         refused=refused,
         driver=_driver(wrapper),
-        libpq=_libpq(wrapper),
+        libpq=libpq_version(wrapper),
     )
+
+
+def _target(wrapper: BaseDatabaseWrapper, params: dict[str, Any]) -> Target:
+    psycopg3 = hasattr(wrapper.Database, "pq")  # type: ignore[attr-defined]
+    return target(wrapper.alias, params, os.environ, psycopg3=psycopg3)
 
 
 def _unusable(alias: str, error: Exception) -> Survey:
@@ -110,7 +115,8 @@ def survey(alias: str, timeout: float = TIMEOUT) -> Survey:
     )
     found = replace(known, walk=way, target=way.target, server=seen.get("server"))
     behind = way.facts is not None and way.facts.path is Path.POOLER
-    pooler = seen.get("pooler", _NOT_LOOKED_AT) if behind else None
+    # Where the facts are not known, the look may still have found one.
+    pooler = seen.get("pooler", _NOT_LOOKED_AT if behind else None)
     return replace(found, pooler=pooler, limits=_limits(wrapper, found))
 
 
@@ -148,10 +154,3 @@ def _driver(wrapper: BaseDatabaseWrapper) -> str:
     module = wrapper.Database  # type: ignore[attr-defined]
     version = str(module.__version__).partition(" ")[0]
     return f"{module.__name__} {version}, Django {django.get_version()}"
-
-
-def _libpq(wrapper: BaseDatabaseWrapper) -> int:
-    module = wrapper.Database  # type: ignore[attr-defined]
-    if hasattr(module, "pq"):
-        return int(module.pq.version())
-    return int(module.extensions.libpq_version())

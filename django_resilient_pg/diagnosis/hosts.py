@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from .lookup import Lookup
+from .numbers import whole
 
 _PORT: Final = 5432
+# Bytes, on Linux (unix(7)) and in libpq: 108 with the one that ends it.
+_LONGEST_PATH: Final = 107
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +35,36 @@ class Host:
         """Whether it is reached over a Unix socket."""
         return not self.address and self.name[:1] in {"", "/", "@"}
 
+    @property
+    def named(self) -> bool:
+        """Whether it has to be looked up."""
+        return not self.unix and not self.address and not _is_address(self.name)
+
+    @property
+    def path(self) -> str:
+        """Of the Unix socket, if it is one in a folder that is named."""
+        return socket_path(self.name, self.port) if self.unix and self.name else ""
+
     def __str__(self) -> str:
         name = self.name or self.address or "the default Unix socket"
         return f"[{name}]:{self.port}" if ":" in name else f"{name}:{self.port}"
 
 
-def pair(given: Lookup, problems: list[str]) -> tuple[Host, ...]:
-    """Pair names, addresses and ports as libpq does."""
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def socket_path(folder: str, port: int) -> str:
+    """The Unix socket of a server that listens in this folder."""
+    return f"{folder}/.s.PGSQL.{port}"
+
+
+def pair(given: Lookup, problems: list[str], *, psycopg3: bool = False) -> tuple[Host, ...]:
+    """Pair names, addresses and ports as libpq does; psycopg 3 looks names up itself."""
     names, addresses, ports = (given.text(key).split(",") for key in ("host", "hostaddr", "port"))
     if problems:  # of one of them, or of the service
         return ()
@@ -52,7 +80,7 @@ def pair(given: Lookup, problems: list[str]) -> tuple[Host, ...]:
     problems.extend(_port_problem(port, place) for port in wrong_ports[:1])
     if problems:
         return ()
-    return tuple(
+    hosts = tuple(
         Host(
             name=names[number] if names != [""] else "",
             address=addresses[number] if addresses != [""] else "",
@@ -60,6 +88,21 @@ def pair(given: Lookup, problems: list[str]) -> tuple[Host, ...]:
         )
         for number in range(count)
     )
+    problems.extend(_too_long(hosts, given.place("host")))
+    # getaddrinfo() takes white space before a port, and none behind it.
+    if psycopg3 and any(host.named for host in hosts) and any(p != p.rstrip() for p in ports):
+        problems.append(f"PORT{place} ends in white space, which psycopg 3 does not take.")
+    return hosts
+
+
+def _too_long(hosts: tuple[Host, ...], place: str) -> Iterator[str]:
+    for host in hosts:
+        length = len(host.path.encode(errors="surrogatepass"))
+        if length > _LONGEST_PATH:
+            yield (
+                f'"{host.path}" (in the folder HOST{place}) is {length} bytes long, a Unix'
+                f" socket's path may have {_LONGEST_PATH}."
+            )
 
 
 def _port_problem(port: str, place: str) -> str:
@@ -69,4 +112,4 @@ def _port_problem(port: str, place: str) -> str:
 
 
 def _is_port(text: str) -> bool:
-    return text.isdecimal() and 0 < int(text) < 65536
+    return 0 < (whole(text) or 0) < 65536

@@ -56,6 +56,9 @@ _SAID: Final = {
         "Allow connections to it (ALTER DATABASE ... ALLOW_CONNECTIONS true), or correct NAME.",
     ),
 }
+# insufficient_privilege and query_canceled (statement_timeout): one question is refused, and others
+# are not. Applications work with such a session.
+_ONE_QUESTION: Final = {"42501", "57014"}
 _UNKNOWN: Final = "unknown connection error"
 _UNKNOWN_WORDS: Final = (
     "Look at the server's log. Messages are understood in English only (lc_messages = 'C'): what "
@@ -95,6 +98,8 @@ def _stopped(trip: Trip, refusal: Refusal) -> Stopped:
         advice, passing = _UNKNOWN_WORDS, True
     if refusal.local:
         stage, advice = _RULES["settings"]
+        file = re.search(r'service file "([^"]*)"', text)
+        advice = f'Correct the service file "{file[1]}".' if file else advice
         text += _meant(text)
     elif stage == "database" and text.startswith("role "):
         stage, advice = _RULES["login refused"]
@@ -147,6 +152,8 @@ def role(trip: Trip) -> str:
     told = trip.link.parameter("in_hot_standby")
     if told is None:
         facts = _facts(trip)
+        if facts.refusal:
+            return f"Whether the server is a primary is not known: {_why(trip, facts)}"
         standby, read_only = bool(facts.in_recovery), bool(facts.read_only)
     else:
         trip.seconds["role"] = None
@@ -165,9 +172,15 @@ def role(trip: Trip) -> str:
 
 
 def server_settings(trip: Trip) -> str:
-    """One statement, one round trip."""
+    """One statement, one round trip; one more where it is refused."""
     facts = _facts(trip)
+    if facts.refusal:
+        return f"They are not known: {_why(trip, facts)}"
     return f"PostgreSQL {version(facts.server_version)}, reached through: {facts.path.value}."
+
+
+def _why(trip: Trip, facts: Facts) -> str:
+    return f"the server refuses to answer ({trip.connect.hide(facts.refusal)})."
 
 
 def _facts(trip: Trip) -> Facts:
@@ -181,7 +194,7 @@ def _facts(trip: Trip) -> Facts:
         raise Stopped(
             "The connection was lost with the first statement.", "Look at the server's log.", True
         )
-    if found.refusal:
+    if found.refusal and found.refusal_code not in _ONE_QUESTION:
         raise Stopped(
             f"The server refuses to answer: {trip.connect.hide(found.refusal)}.",
             "Look at the server's log; a pooler's admin console is no database.",

@@ -86,7 +86,9 @@ class Lookup:
             self.sources["service"] = "the environment variable PGSERVICE"
         file = str(params.get("servicefile") or "")  # libpq 18
         place = {**environ, "PGSERVICEFILE": file} if file else environ
-        self.section = keepalives.service_section(self.service, place) if self.service else {}
+        found = keepalives.service_section(self.service, place) if self.service else None
+        self.missing = bool(self.service) and found is None
+        self.section = found or {}
 
     def text(self, name: str, default: str = "") -> str:
         """The value of one parameter; what is set to nothing hides what comes after it."""

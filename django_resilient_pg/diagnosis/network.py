@@ -14,7 +14,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from .hosts import Host
+from .hosts import Host, socket_path
 
 T = TypeVar("T")
 
@@ -146,7 +146,7 @@ def resolve(host: Host, seconds: float) -> tuple[Place, ...]:
 def _unix_paths(host: Host) -> Iterable[str]:
     folders = (host.name,) if host.name else _FOLDERS
     for folder in folders:
-        path = f"{folder}/.s.PGSQL.{host.port}"
+        path = socket_path(folder, host.port)
         if host.name or os.path.exists(path):
             yield "\0" + path[1:] if path[0] == "@" else path
 
@@ -183,7 +183,10 @@ class _Round:
             return
         self._open.append(own)
         own.setblocking(False)
-        code = own.connect_ex(place.address)
+        try:
+            code = own.connect_ex(place.address)
+        except (OSError, ValueError):  # no address to Python, such as a path that is too long
+            code = errno.EINVAL
         if code == errno.EINPROGRESS:
             self._selector.register(own, selectors.EVENT_WRITE, number)
         else:

@@ -32,6 +32,7 @@ class Cause(enum.Enum):
     VERIFY = "the certificate is refused"
     HOST_NAME = "the certificate is for another host name"
     CLIENT_CERTIFICATE = "a client certificate is required"
+    PRIVATE_KEY = "the client's private key cannot be read"
     ENCRYPTION_REQUIRED = "the server refuses this user without TLS"
     ENCRYPTION_REFUSED = "the server refuses this user over TLS"
     CLEAR_TEXT = "the password would go out in clear text"
@@ -55,6 +56,7 @@ _TEXTS: Final = (
     (Cause.NO_ROOT, ("does not exist either provide the file", "locate root certificate file")),
     (Cause.HOST_NAME, ("server certificate for", "host name must be specified")),
     (Cause.CLIENT_CERTIFICATE, ("valid client certificate", "alert certificate required")),
+    (Cause.PRIVATE_KEY, ("load private key file",)),
     (Cause.NO_TLS, ("does not support ssl",)),
     (Cause.OPTION, ("weak sslmode", "invalid when ssl support is not compiled in")),
     (Cause.CLEAR_TEXT, ("cleartext password",)),
@@ -193,6 +195,8 @@ def _clear_text(target: Target, tls: TlsFacts) -> tuple[str, str]:
 
 _ADVICE: Final = {
     Cause.OPTION: "Use sslmode verify-full, or take the other option out.",
+    Cause.PRIVATE_KEY: "Name a private key in sslkey; if it is encrypted, set"
+    ' OPTIONS["sslpassword"] to its passphrase.',
     Cause.OTHER: "Look at the server's log, and at the files that the ssl options name.",
 }
 # Missing: what libpq's own words say best.

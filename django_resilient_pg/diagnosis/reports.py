@@ -30,15 +30,22 @@ class Line(NamedTuple):
     style: str = ""
 
 
-def report(inspection: Inspection, *, verbosity: int = 1, fix: bool = False) -> list[Line]:
+def report(
+    inspection: Inspection,
+    *,
+    verbosity: int = 1,
+    fix: bool = False,
+    fail_level: Level = Level.ERROR,
+) -> list[Line]:
     """The report on one alias.
 
     Args:
         inspection: what was found.
         verbosity: 0: the verdict and what failed; 1: all; 2: with the evidence of every finding.
         fix: with the settings to paste.
+        fail_level: findings of this level or worse are told in any case.
     """
-    lines = [*_verdict(inspection), *_findings(inspection, verbosity)]
+    lines = [*_verdict(inspection), *_findings(inspection, verbosity, fail_level)]
     if fix:
         lines += _fix(inspection)
     if verbosity > 0:
@@ -52,10 +59,10 @@ def _verdict(inspection: Inspection) -> Iterator[Line]:
     yield from _wrapped(f'"{inspection.survey.alias}": {inspection.verdict}', style)
 
 
-def _findings(inspection: Inspection, verbosity: int) -> Iterator[Line]:
+def _findings(inspection: Inspection, verbosity: int, fail_level: Level) -> Iterator[Line]:
     for level in sorted(Level, reverse=True):
         own = [one for one in inspection.findings if one.level is level]
-        if own and (verbosity > 0 or level is not Level.INFO):
+        if own and (verbosity > 0 or level >= min(Level.WARNING, fail_level)):
             yield from _heading(_HEADINGS[level])
             for one in own:
                 yield from _finding(one, verbosity)

@@ -98,7 +98,7 @@ _SOCKET: Final = fixed(
 _PROVIDER: Final = {"type": "object", "required": ["name"], "properties": {"name": TEXT}}
 _FACTS: Final = fixed(
     {
-        **_all(TEXT, "path path_evidence refusal"),
+        **_all(TEXT, "path path_evidence refusal refusal_code"),
         "server_version": {"type": "integer"},
         "provider": nullable(
             {"type": "object", "required": ["name"], "properties": {"name": TEXT}}

@@ -13,15 +13,14 @@ from typing import Final
 
 from .hosts import Host, pair
 from .lookup import Lookup, system_user
-from .numbers import NAMES, Value, whole, wrong
-from .pasted import NOT_SHOWN, host_slip, slip
+from .numbers import NAMES, Value, timeout, wrong
+from .pasted import NOT_SHOWN, host_slip, slip, without_password
 
 #: From no protection to full protection.
 MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 #: The value of ``sslrootcert`` that means the authorities which the system trusts (libpq 16).
 SYSTEM: Final = "system"
 
-_NOTHING: Final = ("", NOT_SHOWN)  # the latter is told of already
 # As the settings call them; the others are called as libpq does.
 _KEYS: Final = {"host": "HOST", "port": "PORT", "user": "USER", "dbname": "NAME"}
 
@@ -101,6 +100,9 @@ class Target:
 
     def logged_in(self, user: str, database: str) -> Target:
         """As it turned out at the login: the option ``credentials`` may give another user."""
+        # As in :class:`_Safe`; libpq's default for the database is the user.
+        database = without_password(user) if database == user else database
+        user = without_password(user)
         if (user, database) == (self.user, self.database):
             return self
         sources = {**dict(self.sources), "user": "the option credentials"}
@@ -111,13 +113,20 @@ class Target:
         return dict(self.sources).get(name, "libpq's default")
 
 
-def target(alias: str, params: Mapping[str, object], environ: Mapping[str, str]) -> Target:
+def target(
+    alias: str,
+    params: Mapping[str, object],
+    environ: Mapping[str, str],
+    *,
+    psycopg3: bool = False,
+) -> Target:
     """Return where an alias connects.
 
     Args:
         alias: its name in DATABASES.
         params: what goes to the driver's ``connect``: ``wrapper.get_connection_params()``.
         environ: the environment that libpq sees.
+        psycopg3: whether that is the driver, which reads ``connect_timeout`` itself.
 
     Never raises: what makes no sense is told in ``problems``.
     """
@@ -125,10 +134,10 @@ def target(alias: str, params: Mapping[str, object], environ: Mapping[str, str])
     given = _Safe(params, environ, problems)
     problems.extend(_service_problems(given))
     user = given.text("user", system_user())
-    hosts = pair(given, problems)
+    hosts = pair(given, problems, psycopg3=psycopg3)
     numbers = _numbers(given)
     unix = bool(hosts) and all(host.unix for host in hosts)
-    garbled = dict(wrong(numbers, unix=unix))
+    garbled = dict(wrong(numbers, unix=unix, psycopg3=psycopg3))
     problems.extend(garbled.values())
     sslrootcert = given.text("sslrootcert")
     usual = "verify-full" if sslrootcert == SYSTEM else "prefer"
@@ -145,7 +154,7 @@ def target(alias: str, params: Mapping[str, object], environ: Mapping[str, str])
             given, "sslnegotiation", "postgres", ("postgres", "direct"), problems
         ),
         require_auth=given.text("require_auth"),
-        connect_timeout=_seconds(numbers),
+        connect_timeout=_seconds(numbers, psycopg3=psycopg3),
         target_session_attrs=given.text("target_session_attrs", "any"),
         service=given.service,
         home=environ.get("HOME") or os.path.expanduser("~"),
@@ -172,13 +181,13 @@ class _Safe(Lookup):
         key = _KEYS.get(name, name) + self.place(name)
         told = (host_slip if name in {"host", "hostaddr"} else slip)(key, value)
         if not told:
-            return value
+            return without_password(value) if name == "user" else value
         self._problems.append(told)
         return NOT_SHOWN
 
 
 def _service_problems(given: Lookup) -> list[str]:
-    if given.service in {"", NOT_SHOWN} or given.section:
+    if given.service == NOT_SHOWN or not given.missing:
         return []
     return [
         f'The service "{given.service}"{given.place("service")} is in no service file: add it to '
@@ -205,11 +214,18 @@ def _choice(
 
 def _numbers(given: Lookup) -> dict[str, Value]:
     """What is set of the parameters that are whole numbers."""
-    told = ((name, given.text(name)) for name in NAMES)
-    return {name: Value(text, given.place(name)) for name, text in told if text not in _NOTHING}
+    told = [(name, given.text(name)) for name in NAMES]
+    return {
+        name: Value(text, given.place(name))
+        for name, text in told
+        # What is set to nothing is refused, what is not shown is told of already.
+        if name in given.sources and text != NOT_SHOWN
+    }
 
 
-def _seconds(numbers: Mapping[str, Value]) -> float | None:
-    """``connect_timeout``; libpq takes 0 and less for no limit."""
-    seconds = whole(numbers["connect_timeout"].text) if "connect_timeout" in numbers else None
-    return float(seconds) if seconds is not None and seconds > 0 else None
+def _seconds(numbers: Mapping[str, Value], *, psycopg3: bool) -> float | None:
+    """``connect_timeout``; both drivers take 0 and less for no limit, psycopg 3 whatever is < 1."""
+    if "connect_timeout" not in numbers:
+        return None
+    seconds = timeout(numbers["connect_timeout"].text, psycopg3=psycopg3)
+    return float(seconds) if seconds is not None and seconds >= 1 else None

@@ -1,7 +1,8 @@
 """What the server and the socket say of a connection; the only place that asks them.
 
 One statement (:data:`QUERY`, one round trip, no privileges, PostgreSQL 14 to 18) and a few system
-calls. Whatever the server refuses or does not know becomes ``None`` or UNKNOWN, never an error.
+calls; where it is refused a second one, without what only tells whose server it is. Whatever the
+server refuses or does not know becomes ``None`` or UNKNOWN, never an error.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ _SETTINGS: Final = (
     *_TIMES,
 )
 _NAMES: Final = ", ".join(f"'{name}'" for name in MARKERS)
-_COLUMNS: Final = {
+_ESSENTIALS: Final = {
     **{name: f"current_setting('{name}', true)" for name in _SETTINGS},
     "backend_pid": "pg_backend_pid()",
     # host(): as text without the prefix length, whatever loaders the driver has.
@@ -60,13 +61,18 @@ _COLUMNS: Final = {
     "server_address": "host(inet_server_addr())",
     "server_port": "inet_server_port()",
     "in_recovery": "pg_is_in_recovery()",
+}
+_MARKERS: Final = {
     # By way of the catalogues: current_setting() and to_regproc() are errors where the role may
     # not look, and one error would cost us everything.
     "settings": f"(SELECT string_agg(name, ',') FROM pg_settings WHERE name IN ({_NAMES}))",
     "functions": f"(SELECT string_agg(proname, ',') FROM pg_proc WHERE proname IN ({_NAMES}))",
 }
+_COLUMNS: Final = _ESSENTIALS | _MARKERS
 #: One row, unprivileged, valid on PostgreSQL 14 to 18; a setting that a server lacks is NULL.
 QUERY: Final = "SELECT " + ", ".join(_COLUMNS.values())
+# Hardened servers close the catalogues to ordinary roles, and large ones are slow to read.
+_WITHOUT_CATALOGUES: Final = "SELECT " + ", ".join(_ESSENTIALS.values())
 
 _UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 _TIME: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
@@ -89,6 +95,7 @@ class Facts(NamedTuple):
         socket: the connection as this process sees it.
         client, server: its ends as the server sees them.
         refusal: the first line of what the server answered instead, "" if all went well.
+        refusal_code: its SQLSTATE, "" if there was none.
     """
 
     server_version: int
@@ -109,6 +116,7 @@ class Facts(NamedTuple):
     client: Endpoint | None = None
     server: Endpoint | None = None
     refusal: str = ""
+    refusal_code: str = ""
 
 
 class Asked(Protocol):
@@ -134,8 +142,18 @@ def gather_from(link: Asked, settings: Mapping[str, Any]) -> Facts | None:
         None if the connection was lost meanwhile: ask the next one.
     """
     view = socket_view(link, str(settings.get("HOST") or ""))
-    facts = gather(lambda sql: link.ask(sql)[0], view, errors=(link.connection.Error,))
+    facts = gather(lambda sql: _ask(link, sql), view, errors=(link.connection.Error,))
     return None if facts.refusal and link.lost() else facts
+
+
+def _ask(link: Asked, sql: str) -> tuple[Any, ...]:
+    try:
+        return link.ask(sql)[0]
+    except link.connection.Error:
+        # With AUTOCOMMIT=False the question began a transaction, in which none is answered now.
+        if not link.lost() and not link.connection.autocommit:
+            link.connection.rollback()
+        raise
 
 
 def socket_view(link: Asked, host: str = "") -> SocketView:
@@ -169,27 +187,39 @@ def gather(
     """Return the facts.
 
     Args:
-        ask: runs one statement and returns its one row.
+        ask: runs one statement and returns its one row; called again where it is refused.
         link: what is known without asking.
         errors: how a refusal shows. Anything else (a signal handler's exception) passes.
     """
     # The last two: an answer that cannot be read.
     refusals: tuple[type[Exception], ...] = (*errors, ValueError, LookupError)
-    try:
-        row = ask(QUERY)
-        if len(row) != len(_COLUMNS):
-            raise ValueError(f"{len(row)} columns instead of {len(_COLUMNS)}")
-    except refusals as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return Facts(
-            server_version=0,
-            path=Path.UNKNOWN,
-            path_evidence=f"The server did not answer the question: {said}",
-            provider=_provider(link, ""),
-            socket=link,
-            refusal=said,
-        )
-    return _facts(dict(zip(_COLUMNS, row, strict=True)), link)
+    first: Exception | None = None
+    for question, columns in ((QUERY, _COLUMNS), (_WITHOUT_CATALOGUES, _ESSENTIALS)):
+        try:
+            row = ask(question)
+            if len(row) != len(columns):
+                raise ValueError(f"{len(row)} columns instead of {len(columns)}")
+        except refusals as error:
+            first = first or error
+        else:
+            return _facts(dict.fromkeys(_COLUMNS) | dict(zip(columns, row, strict=True)), link)
+    assert first is not None
+    return _unknown(link, first)
+
+
+def _unknown(link: SocketView, error: Exception) -> Facts:
+    """What is known without an answer."""
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return Facts(
+        server_version=0,
+        path=Path.UNKNOWN,
+        path_evidence=f"The server did not answer the question: {said}",
+        provider=_provider(link, ""),
+        socket=link,
+        refusal=said,
+        # psycopg 3, psycopg2
+        refusal_code=getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or "",
+    )
 
 
 def _facts(row: Mapping[str, Any], link: SocketView) -> Facts:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pty
 import re
+import select
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -27,8 +31,11 @@ from django_resilient_pg.diagnosis import reports
 from django_resilient_pg.diagnosis.findings import Level
 from django_resilient_pg.diagnosis.gathering import survey
 from django_resilient_pg.diagnosis.inspection import Inspection
+from testproject import environment
 from testproject.postgres import Server
-from tests.engines import RESILIENT, STOCK, Connections
+from tests.engines import RESILIENT, STOCK, Connections, until
+from tests.server.impostors import Impostor
+from tests.server.tls import TlsServer, client_certificate, encrypt
 
 ROOT = Path(__file__).resolve().parents[2]
 UNREACHABLE: dict[str, Any] = {"HOST": "localhost", "PORT": "1"}
@@ -118,6 +125,14 @@ def test_no_verbosity_leaves_the_verdict_and_what_is_wrong(make_connection: Conn
     assert "Warnings" in quiet
     assert "Facts" not in quiet
     assert len(quiet) < len(ordinary) < len(loud)
+
+
+def test_what_reaches_the_fail_level_is_named_in_any_case(make_connection: Connections) -> None:
+    alias = make_connection(CONN_MAX_AGE=0).alias
+    said, complaints, status = run(alias, verbosity=0, fail_level="info")
+    assert (status, complaints) == (1, f'Not in order: "{alias}".')
+    assert re.search(r"Worth knowing\n  I\d{3}  ", said)
+    assert "Worth knowing" not in run(alias, verbosity=0, fail_level="warning")[0]
 
 
 def test_it_finds_the_servers_idle_timeout(
@@ -388,6 +403,44 @@ def test_the_user_is_the_one_that_the_credentials_name(make_connection: Connecti
     assert 'as "app"' in database["facts"]["target"]
 
 
+AT_A_TERMINAL = """
+import fcntl, json, sys, termios
+from django.conf import settings
+from django.core.management import execute_from_command_line
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+settings.configure(
+    DATABASES={"default": json.loads(sys.argv[1])}, INSTALLED_APPS=["django_resilient_pg"]
+)
+execute_from_command_line(["manage.py", "checkdbconn"])
+"""
+
+
+@pytest.mark.parametrize("engine", [RESILIENT, STOCK])
+def test_nobody_is_asked_for_the_passphrase_of_a_key(
+    tls_server: TlsServer, tmp_path: Path, engine: str
+) -> None:
+    """OpenSSL would ask the terminal, which would be left without an echo."""
+    mine = client_certificate(tmp_path)
+    encrypt(mine.key_file, "opened")
+    files = {"sslcert": str(mine.cert_file), "sslkey": str(mine.key_file)}
+    entry = json.dumps(tls_server.database(engine=engine, options=files))
+    master, terminal = pty.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", AT_A_TERMINAL, entry],
+            cwd=ROOT, stdin=terminal, capture_output=True, text=True, timeout=60,
+            start_new_session=True,
+        )  # fmt: skip
+        assert done.returncode == 3, done.stderr
+        assert 'set OPTIONS["sslpassword"] to its passphrase' in words(done.stdout)
+        assert "the stage TLS fails" in words(done.stdout)
+        assert select.select([master], [], [], 0)[0] == []
+        assert termios.tcgetattr(terminal)[3] & termios.ECHO
+    finally:
+        os.close(master)
+        os.close(terminal)
+
+
 # -- waiting ----------------------------------------------------------------------------------
 
 
@@ -420,6 +473,22 @@ def test_a_wait_ends_with_what_the_server_never_takes(
     assert "not yet" not in complaints
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"HOST": "[::1]"}, {"HOST": f"/cloudsql/{'a-long-project:europe-west1:db' * 4}"}]
+)
+def test_a_wait_ends_with_what_is_no_address(
+    make_connection: Connections, wrong: dict[str, Any]
+) -> None:
+    alias = make_connection(**wrong).alias
+    began = time.monotonic()
+    said, complaints, status = run(alias, wait=20.0)
+    assert time.monotonic() - began < 10
+    assert (status, "not yet" in complaints) == (3, False)
+    assert "the stage settings fails." in words(said)
+    own = [each for each in checks.run_checks(databases=[alias]) if alias in str(each.obj)]
+    assert "resilient_pg.E002" in {each.id for each in own}
+
+
 def test_a_wait_is_for_all_aliases_together(make_connection: Connections) -> None:
     dead = [make_connection(**UNREACHABLE).alias for _ in range(3)]
     began = time.monotonic()
@@ -440,22 +509,51 @@ def test_a_password_that_is_a_word_hides_no_reason(
     assert 'Password authentication failed for user "app".' in words(said)
 
 
-def test_ctrl_c_ends_a_wait_with_what_is_known() -> None:
-    process = subprocess.Popen(
-        [sys.executable, "manage.py", "checkdbconn", "--wait", "60"],
+def started(*arguments: str, entry: dict[str, Any] | None = None) -> subprocess.Popen[str]:
+    """The command, for this entry of DATABASES, in a process that may be interrupted."""
+    return subprocess.Popen(
+        [sys.executable, "manage.py", "checkdbconn", *arguments],
         cwd=ROOT,
+        env={**os.environ, **environment.variables(entry or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         # Where the tests run in the background it would be ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+def test_ctrl_c_ends_a_wait_with_what_is_known() -> None:
+    process = started("--wait", "60")
     assert process.stderr is not None
     assert "not yet (stage" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     said, complaints = process.communicate(timeout=20)
     assert process.returncode == 1
     assert '"default": Not reachable for now' in said
+    assert "Traceback" not in complaints
+
+
+ENDED = 'CommandError: Ended by Ctrl-C: "default" was not checked to the end.\n'
+
+
+def test_ctrl_c_ends_a_survey_with_a_sentence() -> None:
+    with Impostor() as silent:
+        process = started(entry={"HOST": "127.0.0.1", "PORT": silent.port})
+        until(lambda: silent.accepted > 1, "TCP and TLS have not been looked at")
+        process.send_signal(signal.SIGINT)
+        said, complaints = process.communicate(timeout=20)
+    assert (process.returncode, said, complaints) == (130, "", ENDED)
+
+
+def test_ctrl_c_ends_a_drill_with_a_sentence(make_connection: Connections) -> None:
+    process = started("--drill", entry=make_connection.server.database(engine=RESILIENT))
+    assert process.stderr is not None
+    assert "Drill, 1 of 4" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    said, complaints = process.communicate(timeout=20)
+    assert (process.returncode, said) == (130, "")
+    assert complaints.endswith(ENDED)
     assert "Traceback" not in complaints
 
 
@@ -621,6 +719,7 @@ def test_no_password_is_ever_shown(make_connection: Connections, engine: str) ->
             assert "password=" not in said + complaints
 
 
+PEM = f"-----BEGIN PRIVATE KEY-----\n{PASSWORD}\n-----END PRIVATE KEY-----\n"
 PASTED: dict[str, dict[str, Any]] = {
     "URL as HOST": {"HOST": f"postgres://app:{PASSWORD}@localhost:5432/app"},
     "login in HOST": {"HOST": f"app:{PASSWORD}@localhost"},
@@ -637,6 +736,11 @@ PASTED: dict[str, dict[str, Any]] = {
     "URL as sslmode": {"OPTIONS": {"sslmode": f"postgres://app:{PASSWORD}@localhost/app"}},
     "parameters as timeout": {"OPTIONS": {"connect_timeout": f"5 password={PASSWORD}"}},
     "URL as sslrootcert": {"OPTIONS": {"sslrootcert": f"postgres://app:{PASSWORD}@db/app"}},
+    "key as sslkey": {"OPTIONS": {"sslkey": PEM}},
+    "certificate as sslcert": {"OPTIONS": {"sslcert": PEM.replace("PRIVATE KEY", "CERTIFICATE")}},
+    "key in one line": {"OPTIONS": {"sslrootcert": PEM.replace("\n", "\\n")}},
+    "parameters behind NAME": {"NAME": f"app;Pwd={PASSWORD}"},
+    "parameters as assumed role": {"OPTIONS": {"assume_role": f"password={PASSWORD}"}},
     "parameters as role": {"OPTIONS": {"target_session_attrs": f"any password={PASSWORD}"}},
 }
 
@@ -660,6 +764,26 @@ def test_what_was_pasted_into_the_wrong_place_is_not_shown(
         assert PASSWORD not in str([(each.msg, each.hint) for each in messages])
         own = [each for each in messages if alias in str(each.obj)]
         assert {"resilient_pg.E001", "resilient_pg.E002"} & {str(each.id) for each in own}
+
+
+@pytest.mark.parametrize("engine", [STOCK, RESILIENT])
+def test_what_stands_behind_the_user_is_not_shown(
+    make_connection: Connections, server: Server, engine: str
+) -> None:
+    """It is no error: the name of a role may have a ":" in it."""
+    wrong = make_connection(engine, USER=f"app:{PASSWORD}").alias
+    for shape in ("text", "json"):
+        said, complaints, status = run(wrong, format=shape, sslmodes=True, verbosity=3)
+        assert PASSWORD not in said + complaints
+        assert ("app:***" in said, status) == (True, 3)
+    server.execute(f"CREATE ROLE \"app:read\" LOGIN PASSWORD '{server.password}'")
+    try:
+        alias = make_connection(engine, USER="app:read").alias
+        said, _, status = run(alias)
+        assert status == 0
+        assert "credentials" not in said
+    finally:
+        server.execute('DROP ROLE "app:read"')
 
 
 def test_a_port_that_stays_silent_takes_a_bounded_time(make_connection: Connections) -> None:

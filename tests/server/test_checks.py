@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from django.test import override_settings
 from django_resilient_pg.checks import TAG, check_databases, check_settings, register
 from django_resilient_pg.diagnosis.findings import PREFIX, Level, findings
 from django_resilient_pg.diagnosis.gathering import survey
+from django_resilient_pg.diagnosis.stages import Stage
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections
 from tests.faults.proxy import Mode, Proxy
@@ -42,6 +44,11 @@ def own(messages: list[checks.CheckMessage], alias: str) -> list[str]:
 
 def run(databases: list[str] | None = None, **given: Any) -> list[checks.CheckMessage]:
     return checks.run_checks(databases=databases, **given)
+
+
+def stages(alias: str) -> tuple[Stage, ...]:
+    walk = survey(alias).walk
+    return walk.stages if walk is not None else ()
 
 
 def serious(messages: list[checks.CheckMessage]) -> list[checks.CheckMessage]:
@@ -84,6 +91,55 @@ def test_a_healthy_set_up_has_no_warnings(make_connection: Connections, engine: 
     options = SOUND if engine == STOCK else {}
     alias = make_connection(engine, options=options, **KEPT).alias
     assert serious(run([alias])) == []
+
+
+TAKEN = [
+    *(
+        pytest.param({"options": {"connect_timeout": value}}, marks=pytest.mark.psycopg3)
+        for value in (5.0, "5.0", 2.5)
+    ),
+    {"options": {"service": "empty"}},
+    {"PORT": " {}"},
+    pytest.param({"PORT": "{} "}, marks=pytest.mark.psycopg2),
+    {"HOST": "127.0.0.1", "PORT": "{}\n", "options": {"sslmode": "verify-ca"}},
+]
+
+
+@pytest.mark.parametrize("engine", [RESILIENT, STOCK])
+@pytest.mark.parametrize("given", TAKEN)
+def test_what_the_driver_takes_is_no_error(
+    make_connection: Connections,
+    engine: str,
+    given: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "services").write_text("[empty]\n# all of it comes from DATABASES\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    if "PORT" in given:
+        given = {**given, "PORT": given["PORT"].format(make_connection.server.port)}
+    connection = make_connection(engine, **given)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    about = [each for each in run([connection.alias]) if connection.alias in str(each.obj)]
+    assert not [each for each in about if each.level >= checks.ERROR]
+
+
+@pytest.mark.parametrize("engine", [RESILIENT, STOCK])
+def test_rights_that_only_the_diagnosis_lacks_are_no_errors(
+    make_connection: Connections, server: Server, engine: str
+) -> None:
+    """Else ``migrate`` would stop at its check where it works without."""
+    server.create_database("guarded")
+    for name in ("TABLE pg_settings", "TABLE pg_proc", "FUNCTION pg_is_in_recovery()"):
+        server.execute(f"REVOKE ALL ON {name} FROM PUBLIC", database="guarded")
+    try:
+        alias = make_connection(engine, database="guarded", **KEPT).alias
+        assert not [each for each in run([alias]) if each.level >= checks.ERROR]
+        assert any("They are not known" in one.detail for one in stages(alias))
+    finally:
+        connections[alias].close()
+        server.drop_database("guarded")
 
 
 @pytest.mark.psycopg3

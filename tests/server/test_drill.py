@@ -80,6 +80,42 @@ def test_what_the_role_may_not_do_is_not_counted_as_a_loss(
     assert "permission denied" in result.sentences[2]
 
 
+RIGHTS = ("FUNCTION pg_terminate_backend(int, bigint)", "TABLE pg_stat_activity")
+
+
+@pytest.mark.parametrize("engine", [RESILIENT, STOCK])
+@pytest.mark.parametrize("right", RIGHTS)
+def test_a_right_that_the_second_session_lacks_is_named(
+    make_connection: Connections, server: Server, database: str, right: str, engine: str
+) -> None:
+    server.execute(f"REVOKE ALL ON {right} FROM PUBLIC", database=database)
+    result = drilled(make_connection(engine, database=database).alias)
+    told = " ".join(result.sentences)
+    assert not result.survived
+    assert "session is lost" not in told
+    assert "was refused. InsufficientPrivilege: permission denied for " in told
+    assert "The role needs EXECUTE on pg_terminate_backend and SELECT" in told
+
+
+def test_an_answer_that_was_cancelled_is_no_loss(make_connection: Connections) -> None:
+    made = make_connection(STOCK, options={"options": "-c statement_timeout=100"})
+    link, _ = attempt(Connector.of(made), {}, 5.0)
+    with closing(link):
+        ender = Ender(made, link, str)
+        with pytest.raises(Impossible, match=r"was refused\. QueryCanceled: .* timeout\.$"):
+            ender._ask("SELECT pg_sleep(5)")
+
+
+def test_nothing_is_ended_where_a_pooler_may_be_in_between(
+    make_connection: Connections, server: Server, database: str
+) -> None:
+    server.execute(
+        "REVOKE EXECUTE ON FUNCTION pg_catalog.inet_client_addr() FROM PUBLIC", database=database
+    )
+    result = drilled(make_connection(database=database).alias)
+    assert result.refusal.startswith("Not tried: whether a pooler is in between is not known (perm")
+
+
 @pytest.fixture
 def drilled_role(server: Server, database: str) -> Iterator[str]:
     server.execute(f"CREATE ROLE drilled LOGIN PASSWORD '{server.password}'")
@@ -145,6 +181,20 @@ def test_a_shared_session_is_not_ended(
         ender.end(Victim(pid, started))
     assert not ender.ended
     until(lambda: server.backends(database) == [pid], "others are left, or none")
+
+
+def test_an_interruption_leaves_nothing_open(
+    make_connection: Connections, server: Server, database: str
+) -> None:
+    def report(told: str) -> None:
+        if told.startswith("Drill, 2"):
+            raise KeyboardInterrupt
+
+    made = make_connection(database=database)
+    with pytest.raises(KeyboardInterrupt):
+        drill(survey(made.alias), report)
+    assert connections[made.alias] is made
+    until(lambda: not server.backends(database), "sessions of the drill are left")
 
 
 def test_without_the_second_session_nothing_is_said_to_survive(

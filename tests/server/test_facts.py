@@ -205,6 +205,22 @@ def test_a_refused_question_costs_nothing(
     found: Facts = connection.resilience.facts
     assert found.path is Path.UNKNOWN
     assert found.refusal == "permission denied for function inet_client_addr"
+    assert found.refusal_code == "42501"
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        assert cursor.fetchone() == (1,)
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_closed_catalogues_cost_the_provider_only(
+    server: Server, database: str, make_connection: Connections, autocommit: bool
+) -> None:
+    server.execute("REVOKE ALL ON pg_settings, pg_proc FROM PUBLIC", database=database)
+    connection: Any = make_connection(database=database, AUTOCOMMIT=autocommit)
+    connection.ensure_connection()
+    found: Facts = connection.resilience.facts
+    assert (found.path, found.refusal) == (Path.DIRECT, "")
+    assert found.server_version // 10_000 == int(server.version)
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
         assert cursor.fetchone() == (1,)

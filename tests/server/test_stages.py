@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 
 from django_resilient_pg.diagnosis.attempts import said
-from django_resilient_pg.diagnosis.network import limited
+from django_resilient_pg.diagnosis.hosts import Host
+from django_resilient_pg.diagnosis.network import Place, knock, limited
 from django_resilient_pg.diagnosis.stages import NAMES, Outcome, Walk, refused_settings, walk
 from django_resilient_pg.drivers import Link
 from django_resilient_pg.facts import Path as PathKind
 from tests.engines import DRIVER, RESILIENT, STOCK, Connections, until
 from tests.server.impostors import Impostor
-from tests.server.tls import TlsServer, client_certificate, target_of
+from tests.server.tls import TlsServer, client_certificate, encrypt, target_of
 
 TIMEOUT = 2.0
 
@@ -152,12 +153,41 @@ def test_a_host_that_does_not_resolve_beside_one_that_does(
         ({"options": {"keepalive": 1}}, 'nvalid connection option "keepalive"'),
         ({"options": {"sslmode": "allow", "sslrootcert": "system"}}, "Weak sslmode"),
         ({"options": {"connect_timeout": "soon"}}, 'connect_timeout is "soon"'),
+        ({"options": {"tcp_user_timeout": 10**10}}, 'tcp_user_timeout is "10000000000"'),
+        ({"options": {"keepalives": ""}}, 'keepalives is "": libpq takes 1 (on) or 0 (off).'),
+        ({"HOST": "/run/" + 100 * "a"}, "a Unix socket's path may have 107."),
+        ({"HOST": "[::1]"}, "HOST has brackets in it"),
     ],
 )
 def test_settings_that_make_no_sense(
     tls_connections: Connections, changes: dict[str, Any], part: str
 ) -> None:
     check(walked(tls_connections, engine=STOCK, **changes), "settings", 3, part)
+
+
+def test_a_number_that_only_libpq_looks_at(tls_connections: Connections) -> None:
+    """It notices it once it has begun with an address, which is no refusal of the login."""
+    found, _ = target_of(tls_connections())
+    _, connect = target_of(tls_connections(options={"keepalives_count": "many"}))
+    check(walk(found, connect, TIMEOUT), "settings", 3, 'for connection option "keepalives_count"')
+
+
+def test_an_error_in_a_service_file_is_corrected_there(
+    tls_connections: Connections, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "services"
+    file.write_text("[shop]\nhost localhost\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(file))
+    result = walked(tls_connections, options={"service": "shop"})
+    check(result, "settings", 3, "Syntax error in service file")
+    assert result.failed is not None
+    assert result.failed.advice == f'Correct the service file "{file}".'
+
+
+def test_a_path_that_python_refuses_is_an_answer_too() -> None:
+    host = Host("/run", "", 5432)
+    places = [Place(host, socket.AF_UNIX, path) for path in (f"/{200 * 'a'}", "/run/\0x\udfff")]
+    assert [each.error for each in knock(places, TIMEOUT)] == ["Invalid argument"] * 2
 
 
 def test_settings_that_django_or_the_engine_refuse(tls_connections: Connections) -> None:
@@ -294,6 +324,33 @@ def test_a_client_certificate_that_is_required(
     assert walked(tls_connections, options=given).exit_status == 0
 
 
+@pytest.mark.parametrize("given", [{}, {"sslpassword": "not-this-one"}])
+@pytest.mark.parametrize("engine", [RESILIENT, STOCK])
+def test_a_key_whose_passphrase_is_not_set(
+    tls_connections: Connections, tmp_path: Path, engine: str, given: dict[str, str]
+) -> None:
+    mine = client_certificate(tmp_path)
+    encrypt(mine.key_file, "opened")
+    files = {"sslcert": str(mine.cert_file), "sslkey": str(mine.key_file)}
+    result = walked(tls_connections, engine=engine, options={**files, **given})
+    check(result, "TLS", 3, "ould not load private key file")
+    assert result.failed is not None
+    assert 'set OPTIONS["sslpassword"] to its passphrase' in result.failed.advice
+    opened = {**files, "sslpassword": "opened"}
+    assert walked(tls_connections, engine=engine, options=opened).exit_status == 0
+
+
+def test_a_passphrase_in_the_service_file(
+    tls_connections: Connections, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = client_certificate(tmp_path)
+    (tmp_path / "services").write_text("[shop]\nsslpassword=opened\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    encrypt(mine.key_file, "opened")
+    files = {"sslcert": str(mine.cert_file), "sslkey": str(mine.key_file)}
+    assert walked(tls_connections, options={**files, "service": "shop"}).exit_status == 0
+
+
 def test_a_server_that_wants_tls(tls_server: TlsServer, tls_connections: Connections) -> None:
     tls_server.admit("hostssl all all all scram-sha-256")
     result = walked(tls_connections, options={"sslmode": "disable"})
@@ -418,10 +475,10 @@ def test_a_server_that_refuses_to_write(
 
 
 @contextmanager
-def held_up(server: TlsServer) -> Iterator[None]:
+def held_up(server: TlsServer, database: str = "app") -> Iterator[None]:
     """Nobody gets an answer about functions, which the question for the facts asks for."""
     link = importlib.import_module(DRIVER).connect(
-        host=server.socket_dir, port=server.port, dbname="app", user=server.superuser
+        host=server.socket_dir, port=server.port, dbname=database, user=server.superuser
     )
     try:
         link.cursor().execute("LOCK TABLE pg_catalog.pg_proc IN ACCESS EXCLUSIVE MODE")
@@ -440,12 +497,43 @@ def test_a_first_statement_that_gets_no_answer(
     check(result, "settings of the server", 1, "first statement got no answer within 2 s")
 
 
-def test_a_first_statement_that_is_refused(
-    tls_server: TlsServer, tls_connections: Connections
+@pytest.fixture
+def guarded(tls_server: TlsServer) -> Iterator[str]:
+    """A database whose catalogues are closed to ordinary roles."""
+    tls_server.create_database("guarded")
+    tls_server.execute("REVOKE ALL ON pg_settings, pg_proc FROM PUBLIC", database="guarded")
+    yield "guarded"
+    tls_server.terminate_all("guarded")
+    tls_server.drop_database("guarded")
+
+
+REFUSALS = {
+    "permission denied": "REVOKE EXECUTE ON FUNCTION pg_is_in_recovery() FROM PUBLIC",
+    "statement timeout": "ALTER DATABASE guarded SET statement_timeout = '100ms'",
+}
+
+
+@pytest.mark.parametrize("engine", [RESILIENT, STOCK])
+@pytest.mark.parametrize("why", REFUSALS)
+def test_facts_that_are_refused_leave_the_way_open(
+    tls_server: TlsServer, tls_connections: Connections, guarded: str, engine: str, why: str
 ) -> None:
-    with held_up(tls_server):
-        result = walked(tls_connections, options={"options": "-c statement_timeout=100"})
-    check(result, "settings of the server", 3, "statement timeout")
+    """The application asks for none of them."""
+    tls_server.execute(REFUSALS[why], database=guarded)
+    with held_up(tls_server, guarded) if "timeout" in why else ExitStack():
+        result = walked(tls_connections, engine=engine, database=guarded)
+    assert (result.exit_status, result.failed) == (0, None)
+    assert result.stages[-1].detail.startswith("They are not known: the server refuses to answer (")
+    assert why in result.stages[-1].detail
+
+
+@pytest.mark.parametrize("engine", [RESILIENT, STOCK])
+def test_closed_catalogues_hide_no_facts(
+    tls_connections: Connections, guarded: str, engine: str
+) -> None:
+    result = walked(tls_connections, engine=engine, database=guarded)
+    assert result.exit_status == 0
+    assert result.stages[-1].detail.endswith("reached through: direct.")
 
 
 def test_a_server_that_is_down_and_comes_back(

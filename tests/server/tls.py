@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from cryptography.hazmat.primitives import serialization
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_resilient_pg.diagnosis.attempts import Connector
@@ -16,6 +17,7 @@ from django_resilient_pg.diagnosis.target import Target, target
 from testproject import binaries, certificates
 from testproject.certificates import Certificates
 from testproject.postgres import Server
+from tests.engines import DRIVER
 
 _FILES = ("ca.pem", "server.pem", "server.key")
 
@@ -23,7 +25,9 @@ _FILES = ("ca.pem", "server.pem", "server.key")
 def target_of(connection: BaseDatabaseWrapper) -> tuple[Target, Connector]:
     """What the diagnosis needs of a connection, which stays closed."""
     params = connection.get_connection_params()
-    return target(connection.alias, params, os.environ), Connector.of(connection)
+    psycopg3 = DRIVER == "psycopg"
+    found = target(connection.alias, params, os.environ, psycopg3=psycopg3)
+    return found, Connector.of(connection)
 
 
 class TlsServer(Server):
@@ -68,3 +72,15 @@ class TlsServer(Server):
 def client_certificate(folder: Path) -> Certificates:
     """A client's certificate of an authority of its own."""
     return certificates.issue(folder, "app")
+
+
+def encrypt(key_file: Path, passphrase: str) -> None:
+    """Have a private key that is read with this passphrase only."""
+    key = serialization.load_pem_private_key(key_file.read_bytes(), None)
+    key_file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(passphrase.encode()),
+        )
+    )

@@ -72,6 +72,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"OPTIONS": {"assume_role": 5}},
         'OPTIONS["assume_role"] is refused: it is of the type int, not a text (TypeError).',
     ),
+    "password as role": (
+        {"OPTIONS": {"assume_role": "password=much-too-secret"}},
+        'OPTIONS["assume_role"] holds a connection string: put its parts into',
+    ),
     "cursor": (
         {"OPTIONS": {"cursor_factory": "psycopg.ClientCursor"}},
         'OPTIONS["cursor_factory"] is refused: a value of the type str cannot be called, give the'
@@ -95,6 +99,7 @@ def test_what_would_fail_at_the_first_connection_is_told_before(
     known = from_settings(ALIAS)
     assert known.refused.startswith(told)
     assert "pool" not in known.refused
+    assert "much-too-secret" not in known.refused
     (error,) = [one for one in check_settings() if ALIAS in str(one.obj)]
     assert error.id == "resilient_pg.E001"
 
@@ -178,6 +183,8 @@ def test_no_name_of_an_option_can_give_a_password_away(enter: Any) -> None:
     [
         ({"keepalives": True}, {"W101", "W102", "W106"}),
         ({"tcp_user_timeout": "30s"}, {"W102", "W106"}),
+        ({"keepalives": ""}, {"W101", "W102", "W106"}),
+        ({"keepalives_idle": 10**10}, {"E009", "W101", "W102"}),
         ({"connect_timeout": "5s"}, {"W109"}),
     ],
 )
@@ -219,6 +226,16 @@ def after_an_attempt(**params: str) -> Connector:
 def test_a_password_that_is_a_word_is_hidden_where_it_is_a_value(text: str, shown: str) -> None:
     connect = after_an_attempt(user="app", password="password")
     assert connect.hide(text) == shown
+
+
+def test_what_stands_behind_the_user_is_hidden_too() -> None:
+    connect = after_an_attempt(user="app:hunter2", password="x")
+    assert connect.hide('authentication failed for user "app:hunter2"').endswith('"app:***"')
+
+
+def test_the_lines_of_a_key_are_hidden() -> None:
+    connect = after_an_attempt(sslkey="-----BEGIN PRIVATE KEY-----\nMIHs/MFc+\n")
+    assert connect.hide('no file "MIHs/MFc+"') == 'no file "***"'
 
 
 def test_any_other_password_is_hidden_wherever_it_is() -> None:

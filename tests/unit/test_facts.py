@@ -262,6 +262,21 @@ def test_a_refusal_is_a_fact(error: Exception, said: str) -> None:
     assert found.provider.name == "Neon (direct endpoint)"
 
 
+def test_what_only_recognises_the_provider_is_left_out_where_it_is_refused() -> None:
+    asked: list[str] = []
+
+    def ask(sql: str) -> tuple[object, ...]:
+        asked.append(sql)
+        if "pg_settings" in sql:
+            raise RefusedError("permission denied for view pg_settings")
+        return tuple(ANSWER.values())[:-2]
+
+    found = gather(ask, TCP, errors=(RefusedError,))
+    assert len(asked) == 2
+    assert found == gather(lambda sql: (*tuple(ANSWER.values())[:-2], None, None), TCP)
+    assert (found.refusal, found.path) == ("", Path.DIRECT)
+
+
 def test_an_answer_of_another_shape_is_a_refusal() -> None:
     found = gather(lambda sql: (1,), TCP)
     assert found.refusal == f"1 columns instead of {len(ANSWER)}"

@@ -136,7 +136,12 @@ def test_section_of_the_system_if_the_user_has_none(files: dict[str, str]) -> No
 
 @pytest.mark.parametrize("name", ["missing", "ap", "app]", ""])
 def test_no_section(name: str, files: dict[str, str]) -> None:
-    assert service_section(name, files) == {}
+    assert service_section(name, files) is None
+
+
+def test_an_empty_section_is_one(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("[app]\n# all of it comes from DATABASES\n")
+    assert service_section("app", {"PGSERVICEFILE": str(tmp_path / "empty")}) == {}
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00", b"[app\nhost=x"])
@@ -147,7 +152,7 @@ def test_file_that_cannot_be_read(content: bytes | None, tmp_path: Path) -> None
     else:
         file.write_bytes(content)
     environ = {"PGSERVICEFILE": str(file), "PGSYSCONFDIR": "/nonexistent"}
-    assert service_section("app", environ) == {}
+    assert service_section("app", environ) is None
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,9 @@ def test_the_real_engines_parameters(tmp_path: Path) -> None:
     assert "much-too-secret" not in repr(found)
 
 
+PEM = "-----BEGIN PRIVATE KEY-----\nmuch-too-secret\n-----END PRIVATE KEY-----\n"
+
+
 @pytest.mark.parametrize(
     ("params", "hosts"),
     [
@@ -64,6 +67,8 @@ def test_the_real_engines_parameters(tmp_path: Path) -> None:
         ({"host": "a,b", "port": "1,2"}, (Host("a", "", 1), Host("b", "", 2))),
         ({"host": "a,b", "port": "1,"}, (Host("a", "", 1), Host("b", "", 5432))),
         ({"host": "a", "hostaddr": "::1"}, (Host("a", "::1", 5432),)),
+        ({"host": "a,b", "port": " 1,2 \n"}, (Host("a", "", 1), Host("b", "", 2))),
+        ({"host": "/" + 92 * "a"}, (Host("/" + 92 * "a", "", 5432),)),
         ({"hostaddr": "::1,127.0.0.1"}, (Host("", "::1", 5432), Host("", "127.0.0.1", 5432))),
     ],
 )
@@ -107,6 +112,16 @@ def test_which_hosts_are_unix_sockets(host: Host, unix: bool) -> None:
         ({"host": "db/shop"}, 'HOST has "/" in it'),
         ({"host": "a,db shop"}, "HOST has a space in it"),
         ({"host": "db:5432"}, 'HOST has ":" in it'),
+        ({"host": "[::1]"}, "HOST has brackets in it: write the address without them."),
+        ({"host": "db,[::1]:5432"}, "HOST has brackets in it"),
+        ({"host": "/run/pg\0much-too-secret"}, "HOST has a NUL character in it"),
+        ({"host": "/" + 93 * "a"}, "is 108 bytes long, a Unix socket's path may have 107."),
+        ({"host": "/" + 47 * "\N{SNOWMAN}"}, "is 156 bytes long"),
+        ({"host": "db", "port": " "}, "PORT is not a number from 1 to 65535."),
+        ({"host": "db", "port": "\u0665\u0664"}, "is not a number from 1 to 65535."),
+        ({"dbname": "shop;Pwd=much-too-secret"}, "NAME holds a connection string"),
+        ({"sslkey": PEM}, "sslkey holds a key or certificate itself: write it to a file (mode"),
+        ({"sslrootcert": PEM}, "sslrootcert holds a key or certificate itself"),
         ({"hostaddr": "app@db"}, 'hostaddr has "@" in it'),
         ({"port": "5432/shop?password=much-too-secret"}, "PORT holds a connection string"),
         ({"port": "much-too-secret"}, "PORT is not a number from 1 to 65535."),
@@ -178,6 +193,13 @@ def test_what_is_wrong_in_the_entry_is_corrected_there(tmp_path: Path) -> None:
         ("tcp_user_timeout", "30s"),
         ("tcp_user_timeout", 30000.0),
         ("connect_timeout", "5s"),
+        ("connect_timeout", "5.0"),
+        ("keepalives", ""),
+        ("tcp_user_timeout", " "),
+        ("keepalives_count", "\u0665"),
+        ("keepalives_idle", 2**31),
+        ("tcp_user_timeout", -(2**31) - 1),
+        pytest.param("tcp_user_timeout", "9" * 5000, id="endless"),
     ],
 )
 def test_a_number_that_libpq_refuses_is_told(tmp_path: Path, name: str, value: object) -> None:
@@ -226,6 +248,55 @@ def test_connect_timeout(tmp_path: Path, given: object, seconds: float | None) -
     found = at(tmp_path, connect_timeout=given)
     assert found.connect_timeout == seconds
     assert not found.problems
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [(5.0, 5.0), ("2.5", 2.5), ("1e1", 10.0), (10**10, 1e10), ("0.4", None), ("-1.5", None)],
+)
+def test_connect_timeout_as_psycopg_3_reads_it(given: object, seconds: float | None) -> None:
+    found = target("default", {"host": "db", "connect_timeout": given}, {}, psycopg3=True)
+    assert found.connect_timeout == seconds
+    assert not found.problems
+
+
+@pytest.mark.parametrize("given", ["", "5s", "nan", float("inf"), True, "0x10"])
+def test_connect_timeout_that_psycopg_3_refuses(given: object) -> None:
+    found = target("default", {"host": "db", "connect_timeout": given}, {}, psycopg3=True)
+    assert found.garbled == ("connect_timeout",)
+
+
+def test_a_port_that_psycopg_3_does_not_take() -> None:
+    """It looks names up itself, and addresses not at all."""
+
+    def problems(**params: str) -> tuple[str, ...]:
+        return target("default", params, {}, psycopg3=True).problems
+
+    wrong = "PORT ends in white space, which psycopg 3 does not take."
+    assert problems(host="db,::1", port="5432 ") == (wrong,)
+    assert problems(host="db", port=" 5432") == ()
+    for params in ({"host": "fe80::1%eth0"}, {"host": "/run"}, {"hostaddr": "::1", "host": "db"}):
+        assert problems(port="5432 ", **params) == ()
+
+
+def test_a_number_that_is_too_large_is_told_so(tmp_path: Path) -> None:
+    (problem,) = at(tmp_path, host="db", tcp_user_timeout=10**10).problems
+    assert problem.endswith("takes whole milliseconds, for example 30000, 2147483647 at most.")
+
+
+def test_an_empty_section_of_a_service_file_is_one(tmp_path: Path) -> None:
+    (tmp_path / ".pg_service.conf").write_text("[shop]\n# all of it comes from DATABASES\n")
+    assert at(tmp_path, host="db", service="shop").problems == ()
+
+
+def test_a_password_behind_the_user_is_hidden(tmp_path: Path) -> None:
+    """ ":" is legal in the name of a role."""
+    found = at(tmp_path, host="db", user="app:much-too-secret")
+    assert not found.problems
+    assert (found.user, found.database) == ("app:***", "app:***")
+    again = found.logged_in("app:much-too-secret", "app:much-too-secret")
+    assert again == found
+    assert "much-too-secret" not in repr(found.logged_in("you:much-too-secret", "shop"))
 
 
 def test_sslmode_in_force(tmp_path: Path) -> None:

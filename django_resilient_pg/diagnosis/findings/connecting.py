@@ -119,7 +119,9 @@ def out_of_bounds(survey: Survey) -> Found | None:
     wrong = {
         name: value
         for name, value in asked.items()
-        if value is not None and not 1 <= value <= KEEPALIVE_BOUNDS[name]
+        if value is not None
+        and not 1 <= value <= KEEPALIVE_BOUNDS[name]
+        and name not in survey.target.garbled  # E002 says so
     }
     if not wrong:
         return None

@@ -26,6 +26,7 @@ from ...diagnosis.waiting import wait_for
 from ...loading import load
 
 _LOGIN = 10.0
+_INTERRUPTED = 130  # as shells have it: 128 and the number of SIGINT
 _OTHERS = {"mysql", "oracle", "sqlite3", "spatialite"}
 _SECONDS = {"probe_idle": bounds.seconds(LEAST, MOST), "wait": bounds.seconds(0, bounds.DAY)}
 _FORMATS = ("text", "json")
@@ -82,7 +83,7 @@ class Command(BaseCommand):
 
         Raises:
             CommandError: exit status 1: findings at the fail level, or not reachable for now;
-                3: a configuration that waiting will not cure.
+                3: a configuration that waiting will not cure; 130: Ctrl-C.
         """
         self._options, self._waited = options, 0.0
         self._check_values()
@@ -91,9 +92,9 @@ class Command(BaseCommand):
         self._last: Survey | None = None
         done: list[Inspection] = []
         for alias in self._aliases():
-            done.append(self._inspect(alias))
+            done.append(self._unless_interrupted(alias))
             if options["format"] == "text":
-                self._print(done[-1])
+                self._print(done[-1], level)
         document = schema.document(done, level)
         wrong = self._nothing_checked(done)
         if wrong:
@@ -143,6 +144,14 @@ class Command(BaseCommand):
             return str(getattr(wrapper, "vendor", "unknown"))
         name = str(connections.settings[alias]["ENGINE"]).rpartition(".")[2]
         return name if name in _OTHERS else "postgresql"
+
+    def _unless_interrupted(self, alias: str) -> Inspection:
+        """What has its own way to end (``--wait``, ``--probe-idle``) reports what is known."""
+        try:
+            return self._inspect(alias)
+        except KeyboardInterrupt:
+            said = f'Ended by Ctrl-C: "{alias}" was not checked to the end.'
+            raise CommandError(said, returncode=_INTERRUPTED) from None
 
     def _inspect(self, alias: str) -> Inspection:
         seen, options = self._survey(alias), self._options
@@ -201,9 +210,11 @@ class Command(BaseCommand):
             text = f"{progress.seconds:5.0f} of {progress.until:.0f} s, {progress.alive} sessions"
             self.stderr.write(text, ending="\r")
 
-    def _print(self, inspection: Inspection) -> None:
+    def _print(self, inspection: Inspection, fail_level: Level) -> None:
         options = self._options
-        lines = reports.report(inspection, verbosity=options["verbosity"], fix=options["fix"])
+        lines = reports.report(
+            inspection, verbosity=options["verbosity"], fix=options["fix"], fail_level=fail_level
+        )
         wanted = options["force_color"] or (not options["no_color"] and self.stdout.isatty())
         # Django's own styles are without colours under DJANGO_COLORS=nocolor.
         color = wanted and self.style.ERROR("!") != "!"
