@@ -247,9 +247,9 @@ class Recovery:
         assert link is not None
         if call.asks_if_read_only():
             raise NotAgain("it asks whether its transaction is read-only; run again, it would be")
+        if why := self._why_volatile(link):
+            raise NotAgain(why)
         with db.wrap_database_errors:
-            if why := why_volatile(link, call.statement(link).functions):
-                raise NotAgain(why)
             link.ask("BEGIN READ ONLY")
         try:
             result = self._run()
@@ -265,6 +265,16 @@ class Recovery:
             raise
         self._end(link)
         return result
+
+    def _why_volatile(self, link: Link) -> str:
+        try:
+            with self._db.wrap_database_errors:
+                return why_volatile(link, self._call.statement(link).functions)
+        except Error as error:
+            if link.lost():
+                raise
+            first_line = str(error).partition("\n")[0]
+            return f"the server does not say what the functions do that it calls ({first_line})"
 
     def _end(self, link: Link) -> None:
         """COMMIT a read whose rows are here.

@@ -334,3 +334,18 @@ def test_what_went_through_a_foreign_table_is_not_lost_silently(
         made.close()
     assert isinstance(caught.value, CommitOutcomeUnknown) or via == "stock"
     assert full_server.execute("SELECT value FROM ledger", database="remote") == [("open",)]
+
+
+def test_functions_that_nobody_may_look_up(stage_of: Stages, server: Server) -> None:
+    """The loss is what the application hears of, not the question that was refused after it."""
+    stage = stage_of()
+    server.execute("REVOKE SELECT ON pg_catalog.pg_proc FROM public", database=DATABASE)
+    try:
+        with pytest.raises(Error) as caught, stage.killed_midway():
+            stage.run("SELECT current_schemas(true), pg_sleep(1)")
+    finally:
+        server.execute("GRANT SELECT ON pg_catalog.pg_proc TO public", database=DATABASE)
+    assert "permission denied" not in str(caught.value)
+    note = caught.value.__notes__[-1]
+    assert "the server does not say what the functions do that it calls (permission denied" in note
+    assert stage.run("SELECT 5") == [(5,)]
