@@ -381,7 +381,7 @@ class Psycopg2Link(Link):
 
     def cursor(self) -> Any:
         """See :meth:`Link.cursor`."""
-        from psycopg2.extensions import cursor  # type: ignore[import-untyped]
+        from psycopg2.extensions import cursor
 
         return self.connection.cursor(cursor_factory=cursor)
 

@@ -41,7 +41,7 @@ def noted(*statements: object, where: Where = Where.AUTOCOMMIT) -> Session:
         "SELECT ';'",
         "DISCARD PLANS",
         "CLOSE c",
-        "UNLISTEN *",
+        "UNLISTEN news",
         "DEALLOCATE ALL",
         "DECLARE c NO SCROLL CURSOR FOR SELECT 1",
         "SELECT temperature FROM advisory_board",
