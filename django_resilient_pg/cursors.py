@@ -290,7 +290,9 @@ class _Psycopg2Cursor(ResilientCursorMixin):
     def _call_through(
         self, send: Callable[[Any, Any], Any], sql: Any, params: Any, *, many: bool = False
     ) -> Any:
-        with self._unread() if many or has_text(params) else contextlib.nullcontext():
+        # Rows that are made as they are asked for cannot be looked at before.
+        unread = (many and not isinstance(params, (list, tuple))) or has_text(params)
+        with self._unread() if unread else contextlib.nullcontext():
             return super()._call_through(send, sql, params, many=many)
 
     @contextlib.contextmanager

@@ -63,7 +63,7 @@ def has_text(parameters: object) -> bool:
 
 
 def _is_text(value: object) -> bool:
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, Mapping)):
         return has_text(value)
     return any(kind.__name__ == "AsIs" for kind in type(value).__mro__)
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from ..drivers import Link
 from ..facts import Facts, gather_from
 from ..verdicts import Failure, Phase, judge
 from .attempts import Refusal, Refused, attempt
@@ -189,7 +190,7 @@ def _facts(trip: Trip) -> Facts:
         return trip.facts
     link = trip.link
     assert link is not None
-    found = _in_time(trip, lambda: gather_from(link, {}))
+    found = _in_time(trip, lambda: _first_answer(link))
     if found is None:
         raise Stopped(
             "The connection was lost with the first statement.", "Look at the server's log.", True
@@ -202,6 +203,12 @@ def _facts(trip: Trip) -> Facts:
         )
     trip.facts = found
     return found
+
+
+def _first_answer(link: Link) -> Facts | None:
+    # As the application makes them: the link has cursors of its own.
+    link.connection.cursor().close()
+    return gather_from(link, {})
 
 
 def _in_time(trip: Trip, ask: Callable[[], T]) -> T:

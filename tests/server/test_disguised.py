@@ -183,15 +183,20 @@ def test_a_backslash_that_is_one_is_read(stage_of: Stages) -> None:
 
 
 @pytest.mark.psycopg2
-@pytest.mark.parametrize("shape", ["list", "dict", "rows", "array"])
+@pytest.mark.parametrize("shape", ["list", "dict", "rows", "dicts", "iterator", "array"])
 def test_a_parameter_that_is_text_is_not_lost_silently(
     shape: str, stage_of: Stages, function: Callable[..., None]
 ) -> None:
     function("writes")
     stage, text = stage_of(), as_is("writes('x')")
+    rows: Any = iter([[text]])
     with pytest.raises(TransactionLost), stage.atomic(), stage.connection.cursor() as cursor:
         if shape == "rows":
             cursor.executemany("SELECT * FROM %s", [[text]])
+        elif shape == "iterator":
+            cursor.executemany("SELECT * FROM %s", rows)
+        elif shape == "dicts":
+            cursor.executemany("SELECT * FROM %(what)s", [{"what": text}])
         elif shape == "dict":
             cursor.execute("SELECT * FROM %(what)s", {"what": text})
         else:
