@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
+import time
 from typing import Final
 
 from testproject import guard
@@ -56,10 +58,18 @@ class HAProxy(Daemon):
 
         ``at_once``: it may not, as after HAProxy's ``hard-stop-after``.
         """
-        assert self._process is not None
-        before = self._workers()
-        self.signal(signal.SIGUSR2)
-        until(lambda: bool(self._workers() - before), "no new worker")
+        until(lambda: bool(self._workers()), "no worker")
+        before, asked = self._workers(), -math.inf
+
+        def renewed() -> bool:
+            nonlocal asked
+            # Once more after a second: one that comes while the master is starting is passed over.
+            if time.monotonic() > asked + 1:
+                asked = time.monotonic()
+                self.signal(signal.SIGUSR2)
+            return bool(self._workers() - before)
+
+        until(renewed, "no new worker")
         if at_once:
             for old in before:
                 os.kill(old, signal.SIGTERM)

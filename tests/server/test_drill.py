@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 from django.db import connections
@@ -14,6 +15,7 @@ from django_resilient_pg.diagnosis.drill import DrillResult, drill
 from django_resilient_pg.diagnosis.ender import Ender, Impossible, Victim
 from django_resilient_pg.diagnosis.gathering import survey
 from django_resilient_pg.drivers import link_to
+from testproject import guard
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections, backend_pid, until
 
@@ -130,11 +132,23 @@ def test_a_role_that_may_have_one_session(
     """It stops at the first refusal, which this engine waits for once."""
     server.execute(f"ALTER ROLE {drilled_role} CONNECTION LIMIT 1")
     made = make_connection(database=database, user=drilled_role, retry_deadline=1)
-    result = drilled(made.alias)
+    seen = survey(made.alias)
+    # Its session counts until its process has ended.
+    until(lambda: not _sessions_of(server, drilled_role), "the survey's session stays")
+    result = drill(seen)
     assert not result.survived
     assert len(result.steps) == 1
     assert "too many connections" in result.sentences[0]
     assert "The other 3 were not tried" in result.sentences[1]
+
+
+def _sessions_of(server: Server, role: str) -> list[bytes]:
+    """The titles of their processes; pg_stat_activity forgets them before they have ended."""
+    titles = []
+    for child in guard.children(server.pid):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            titles.append(Path(f"/proc/{child}/cmdline").read_bytes())
+    return [title for title in titles if f" {role} ".encode() in title]
 
 
 def test_an_assumed_role(
