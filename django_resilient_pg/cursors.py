@@ -20,7 +20,7 @@ from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error, OperationalError
 
 from .bucket import BUCKET
-from .drivers import IDLE, IN_TRANSACTION, QUOTED, has_text
+from .drivers import IDLE, IN_TRANSACTION, has_text
 from .server_side import ServerSideMixin
 from .session import HARMLESS
 from .units import MOST_TEXTS, NO_TEXT, UNDER_WAY, UNIT
@@ -35,7 +35,6 @@ FRESH: Final = 0.0005
 _RENEWALS: Final = 3  # cursors asked of an engine that passes over the loss of its session
 _COPIES: Final = frozenset({"copy", "copy_expert", "copy_from", "copy_to", "stream"})
 _GIVEN: Final = ("arraysize", "row_factory")  # to a driver's cursor, by who wants its rows so
-_ROWS: Final[frozenset[object]] = frozenset({tuple, list})
 _WRAPPED: Final = CursorWrapper.WRAP_ERROR_ATTRS
 
 
@@ -272,20 +271,11 @@ class _Psycopg2Cursor(ResilientCursorMixin):
     """A parameter may be text of its statement (``AsIs``), of which nobody has kept a copy."""
 
     def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
-        if not params or self._are_quoted(params):
+        # In autocommit and without a unit of work nobody keeps what has run.
+        if not params or (self.db.autocommit and not UNDER_WAY) or not has_text(params):
             return super()._execute(sql, params)
         with self._unread():
             return super()._execute(sql, params)
-
-    @staticmethod
-    def _are_quoted(params: Any) -> bool:
-        if params.__class__ in _ROWS:
-            for value in params:
-                if value.__class__ not in QUOTED:
-                    break
-            else:
-                return True  # the ordinary case
-        return not has_text(params)
 
     def _call_through(
         self, send: Callable[[Any, Any], Any], sql: Any, params: Any, *, many: bool = False

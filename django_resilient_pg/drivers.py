@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, ValuesView
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
 from datetime import time as time_of_day
 from decimal import Decimal
@@ -37,8 +37,8 @@ _MAX_ROUNDS: Final = 16
 # What a session's end is announced with: FATAL, PANIC, or the WARNING of an immediate shutdown.
 _LAST_WORDS: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04", "08P01"})
 
-#: Types of parameters that the drivers quote.
-QUOTED: Final[frozenset[object]] = frozenset(
+# Types of parameters that the drivers quote.
+_QUOTED: Final[frozenset[object]] = frozenset(
     {str, int, float, bool, type(None), bytes, Decimal, UUID, datetime, date, time_of_day}
 )
 
@@ -56,10 +56,16 @@ def _kernels_poll() -> Callable[[], Any]:
 
 def has_text(parameters: object) -> bool:
     """Whether a parameter is itself text of its statement: psycopg2's ``AsIs``."""
-    values = parameters.values() if isinstance(parameters, Mapping) else parameters
-    if not isinstance(values, (list, tuple, ValuesView)):
+    if isinstance(parameters, (list, tuple)):  # the ordinary case, on the healthy path of psycopg2
+        values: Iterable[object] = parameters
+    elif isinstance(parameters, Mapping):
+        values = parameters.values()
+    else:
         return False  # rows that may be made as they are asked for
-    return any(value.__class__ not in QUOTED and _is_text(value) for value in values)
+    for value in values:  # noqa: SIM110  a generator would cost more than the loop
+        if value.__class__ not in _QUOTED and _is_text(value):
+            return True
+    return False
 
 
 def _is_text(value: object) -> bool:

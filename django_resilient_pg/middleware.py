@@ -25,7 +25,15 @@ from django.http.response import HttpResponseBase
 from . import foreign, request_settings, signals, streaming
 from .bucket import BUCKET
 from .losses import tells_of
-from .replaying import mark_of, may_ever, start_clean, unreachable, why_lasting, why_not
+from .replaying import (
+    mark_of,
+    may_ever,
+    start_clean,
+    unreachable,
+    why_certain,
+    why_lasting,
+    why_not,
+)
 from .resilience import logger
 from .retry import Budget
 from .snapshots import Snapshot
@@ -83,11 +91,11 @@ class _Attempts:
         self.made += not self.later
 
 
-def _why_never(attempts: _Attempts) -> str:
+def _why_never(attempts: _Attempts, why: Callable[[Unit], str]) -> str:
     """What there is already that forbids another attempt at a request whose answer is there."""
     if not attempts.snapshot.body_is_there() or attempts.snapshot.session_was_saved():
         return "its body or its session is not what it was"
-    return why_lasting(attempts.unit)
+    return why(attempts.unit)
 
 
 class RequestRetryMiddleware:
@@ -265,7 +273,7 @@ class RequestRetryMiddleware:
         self, request: HttpRequest, attempts: _Attempts, response: HttpResponseBase
     ) -> HttpResponseBase:
         """Have a stream begin while the request can still be run again."""
-        if not self._may_begin(request, attempts, response) or _why_never(attempts):
+        if not self._may_begin(request, attempts, response) or _why_never(attempts, why_certain):
             return response
         try:
             held = streaming.begin(response)
@@ -282,7 +290,7 @@ class RequestRetryMiddleware:
     ) -> HttpResponseBase:
         if not self._may_begin(request, attempts, response):
             return response
-        if await sync_to_async(_why_never)(attempts):
+        if await sync_to_async(_why_never)(attempts, why_certain):
             return response
         try:
             held = await streaming.begin_async(response)
@@ -303,7 +311,7 @@ class RequestRetryMiddleware:
         with suppress(TypeError):  # an object of which there can be no weak reference
             self._holding.add(_view_of(request))
         unit = attempts.unit
-        attempts.later = not unit.give_up(lambda: _why_never(attempts))
+        attempts.later = not unit.give_up(lambda: _why_never(attempts, why_lasting))
         if not attempts.later:
             logger.warning(
                 "The stream of %s has begun a transaction or set something (SET), of which"

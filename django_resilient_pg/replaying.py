@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Set
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 # They change the session only: on a new one they have to be run again.
 _SESSION_WORDS = frozenset({"SET", "RESET"})
+_LONGEST = 8192  # characters of a text that is remembered
 
 
 def unreachable(error: BaseException | None, *, but: BaseException | None = None) -> bool:
@@ -101,6 +103,28 @@ def why_lasting(unit: Unit, *, ask: bool = True) -> str:
         unit: of the request.
         ask: whether the databases can be asked what reads have called; else they may have written.
     """
+    if why := _why_counted(unit):
+        return why
+    for alias, texts in unit.texts.copy().items():
+        if why := _why_texts(alias, texts.copy(), ask=ask):
+            return why
+    return ""
+
+
+def why_certain(unit: Unit) -> str:
+    """As :func:`why_lasting`, of what needs no asking: for requests that have met with no loss.
+
+    Each text is parsed once in the life of the process, as far as there is room.
+    """
+    if why := _why_counted(unit):
+        return why
+    for alias, texts in unit.texts.copy().items():
+        if not all(map(_is_harmless, texts.copy())):
+            return _wrote(alias)
+    return ""
+
+
+def _why_counted(unit: Unit) -> str:
     if unit.hooks:
         return f"{unit.hooks} on_commit hook{'s have' if unit.hooks > 1 else ' has'} run"
     for alias in sorted(used(unit.foreign)):
@@ -110,9 +134,6 @@ def why_lasting(unit: Unit, *, ask: bool = True) -> str:
         )
     for alias in sorted(unit.uncounted):
         return f'it ran statements on "{alias}" of which it cannot be told what they did'
-    for alias, texts in unit.texts.copy().items():
-        if why := _why_texts(alias, texts.copy(), ask=ask):
-            return why
     return ""
 
 
@@ -134,10 +155,9 @@ def why_open(others: Collection[ResilientDatabaseMixin], hooks: Mapping[str, int
 
 def _why_texts(alias: str, texts: Set[str], *, ask: bool) -> str:
     """Whether one of these may have done more than read, or ""."""
-    wrote = f'it has written on "{alias}", or may have'
     statements = [analyse(text) for text in texts]
     if not all(_harmless(statement) for statement in statements):
-        return wrote
+        return _wrote(alias)
     functions = frozenset[str]().union(*(one.functions for one in statements))
     escapes = any("\\" in text for text in texts)
     cannot = f'the database "{alias}" cannot be asked what its reads called'
@@ -157,11 +177,24 @@ def _why_texts(alias: str, texts: Set[str], *, ask: bool) -> str:
                 pass  # makes sure that it lives
         assert connection._link is not None
         if not read_well(texts, connection._link.parameter(STANDARD_STRINGS)):
-            return wrote
+            return _wrote(alias)
         with connection.wrap_database_errors:
             return why_volatile(connection._link, functions)
     except Error:
         return cannot
+
+
+def _wrote(alias: str) -> str:
+    return f'it has written on "{alias}", or may have'
+
+
+def _is_harmless(text: str) -> bool:
+    return _parsed(text) if len(text) <= _LONGEST else _parsed.__wrapped__(text)
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> bool:
+    return _harmless(analyse(text))
 
 
 def _harmless(statement: Statement) -> bool:

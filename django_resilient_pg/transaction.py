@@ -34,6 +34,8 @@ T = TypeVar("T")
 # serialization_failure and deadlock_detected (PostgreSQL manual, appendix A): the server has
 # undone the transaction and says itself that it may be run again.
 _CONFLICTS: Final = frozenset({"40001", "40P01"})
+_RETRIES: Final = 2
+_DEADLINE: Final = 10.0  # seconds
 # The arguments, and between what their values may be.
 _ARGUMENTS: Final = ("using", "retries", "deadline", "conflicts")
 _BOUNDS: Final = {"retries": 100, "deadline": 86_400.0}
@@ -86,7 +88,7 @@ class _RetryAtomic:
 
         @functools.wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
-            return self.run(functools.partial(function, *args, **kwargs), **options)
+            return self._run(functools.partial(function, *args, **kwargs), **options)
 
         return wrapper
 
@@ -95,13 +97,24 @@ class _RetryAtomic:
         function: Callable[[], T],
         *,
         using: str = DEFAULT_DB_ALIAS,
-        retries: int = 2,
-        deadline: float = 10.0,
+        retries: int = _RETRIES,
+        deadline: float = _DEADLINE,
         conflicts: bool = True,
     ) -> T:
         """Run ``function`` now; see the class."""
         _refuse_wrong_values(retries=retries, deadline=deadline, conflicts=conflicts)
         _refuse_what_runs_later(function)
+        return self._run(function, using, retries, deadline, conflicts)
+
+    def _run(
+        self,
+        function: Callable[[], T],
+        using: str = DEFAULT_DB_ALIAS,
+        retries: int = _RETRIES,
+        deadline: float = _DEADLINE,
+        conflicts: bool = True,
+    ) -> T:
+        """Of a decorated function all has been checked where it was defined."""
         connection: Any = connections[using]
         if connection.in_atomic_block:
             if not connection.atomic_blocks[-1]._from_testcase:

@@ -285,20 +285,27 @@ LOCAL = [
 ]
 
 
-@pytest.mark.parametrize("first", ["SELECT count(*) FROM pg_class", *LOCAL])
-@pytest.mark.parametrize("given", [{}, {"commit_outcome": True}])
-def test_a_transaction_that_only_read_is_not_reported_as_unknown(
-    first: str, given: dict[str, Any], make_connection: Connections, proxy: Proxy
-) -> None:
-    connection = make_connection(RESILIENT, PORT=proxy.port, **given)
+@contextmanager
+def reading(connection: BaseDatabaseWrapper, first: str) -> Iterator[None]:
+    """In a transaction that only reads, and whose hook runs."""
     hooks: list[int] = []
     with transaction.atomic(using=connection.alias):
         transaction.on_commit(lambda: hooks.append(1), using=connection.alias)
         with connection.cursor() as cursor:
             cursor.execute(first)
             cursor.execute("SELECT 1")
-        proxy.cut_at(2 if given else 1, "before")  # the id is asked for before
+        yield
     assert hooks == [1]
+
+
+@pytest.mark.parametrize("first", ["SELECT count(*) FROM pg_class", *LOCAL])
+@pytest.mark.parametrize("given", [{}, {"commit_outcome": True}])
+def test_a_transaction_that_only_read_is_not_reported_as_unknown(
+    first: str, given: dict[str, Any], make_connection: Connections, proxy: Proxy
+) -> None:
+    connection = make_connection(RESILIENT, PORT=proxy.port, **given)
+    with reading(connection, first):
+        proxy.cut_at(2 if given else 1, "before")  # the id is asked for before
     assert sum(connection.resilience.stats.lost.values()) == 1  # type: ignore[attr-defined]
 
 
@@ -307,14 +314,8 @@ def test_a_transaction_that_only_read_has_nothing_to_lose(
     first: str, make_connection: Connections, kill: Callable[[BaseDatabaseWrapper], int]
 ) -> None:
     connection = make_connection(RESILIENT)
-    hooks: list[int] = []
-    with transaction.atomic(using=connection.alias):
-        transaction.on_commit(lambda: hooks.append(1), using=connection.alias)
-        with connection.cursor() as cursor:
-            cursor.execute(first)
-            cursor.execute("SELECT 1")
+    with reading(connection, first):
         kill(connection)
-    assert hooks == [1]
 
 
 @pytest.mark.parametrize("by_hand", [False, True])

@@ -135,14 +135,19 @@ def test_a_call_behind_a_backslash_is_not_lost_silently(
     assert stage.rows() == []
 
 
+def without_standard_strings(stage: Stage, function: Callable[..., None]) -> Stage:
+    """A session whose backslashes escape, and a function to hide behind one."""
+    function("tell", TELLS)
+    for setting in OFF:
+        stage.run(setting)
+    return stage
+
+
 def test_a_call_behind_a_backslash_is_not_taken_for_committed(
     stage_of: Stages, function: Callable[..., None], proxy: Proxy
 ) -> None:
     """A notification leaves a transaction without an id."""
-    function("tell", TELLS)
-    stage = stage_of(PORT=proxy.port)
-    for setting in OFF:
-        stage.run(setting)
+    stage = without_standard_strings(stage_of(PORT=proxy.port), function)
 
     def work() -> None:
         stage.run(r"SELECT 'it\'s', tell('x')")
@@ -155,10 +160,7 @@ def test_a_call_behind_a_backslash_is_not_taken_for_committed(
 def test_a_call_behind_a_backslash_is_not_read_again(
     stage_of: Stages, function: Callable[..., None], proxy: Proxy
 ) -> None:
-    function("tell", TELLS)
-    stage = stage_of(PORT=proxy.port)
-    for setting in OFF:
-        stage.run(setting)
+    stage = without_standard_strings(stage_of(PORT=proxy.port), function)
     proxy.cut_at(1, "answer")
     with pytest.raises(Error) as caught:
         stage.run(r"SELECT 'it\'s', tell('x')")

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,28 +72,16 @@ def asleep(stage: Stage) -> Callable[[], bool]:
 # -- a statement --------------------------------------------------------------------------------
 
 
-def test_while_it_runs_again(stage_of: Stages) -> None:
+@pytest.mark.parametrize("first", [False, True])
+def test_while_it_runs_again(first: bool, stage_of: Stages) -> None:
+    """As a read, or as the first statement of a transaction."""
     stage = stage_of()
     sleeps = asleep(stage)
     with (
         pytest.raises(SoftTimeLimit),
         stage.killed_midway() as killed,
         interrupted(lambda: killed and sleeps()),
-    ):
-        stage.run("SELECT 1, pg_sleep(1.5)")
-    assert stage.run("SELECT 5") == [(5,)]
-    stage.insert("x")
-    assert stage.rows() == ["x"]
-
-
-def test_while_a_first_statement_runs_again(stage_of: Stages) -> None:
-    stage = stage_of()
-    sleeps = asleep(stage)
-    with (
-        pytest.raises(SoftTimeLimit),
-        stage.killed_midway() as killed,
-        interrupted(lambda: killed and sleeps()),
-        stage.atomic(),
+        stage.atomic() if first else nullcontext(),
     ):
         stage.run("SELECT 1, pg_sleep(1.5)")
     assert stage.run("SELECT 5") == [(5,)]
