@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from django.db.utils import Error
 
@@ -11,18 +11,18 @@ from . import notes
 from .connecting import spending
 from .drivers import IDLE, Link
 from .errors import CommitOutcomeUnknown
-from .losses import Loss, judge_error, reason_of
+from .loss import Invalidation, Loss
+from .losses import judge_error, reason_of
 from .outcome import Mark, Outcome, mark, outcome
-from .replacing import Lost, give_up, replace, transaction_lost
+from .replacing import replace, transaction_lost
+from .retry import Budget
+from .state.transaction import MANUAL
+from .state.wrapper import Wrapper
 from .statements import STANDARD_STRINGS, Kind, analyse, read_well
 from .units import MOST_TEXTS, NO_TEXT
 from .verdicts import Phase
 from .volatility import why_volatile
 from .watching import note_idle_loss, note_loss
-
-if TYPE_CHECKING:
-    from .mixins import ResilientDatabaseMixin
-    from .retry import Budget
 
 # Texts of plain reads, shared by all threads; bounded as those of ``session``.
 _PLAIN: set[object] = set()
@@ -31,7 +31,7 @@ _LONGEST_REMEMBERED: Final = 8192
 _FOREIGN: Final = "SELECT EXISTS (SELECT FROM pg_catalog.pg_foreign_table)"
 
 
-def gone_before_commit(db: ResilientDatabaseMixin, link: Link) -> bool:
+def gone_before_commit(db: Wrapper, link: Link) -> bool:
     """Look before COMMIT is sent.
 
     Returns:
@@ -41,55 +41,55 @@ def gone_before_commit(db: ResilientDatabaseMixin, link: Link) -> bool:
     Raises:
         TransactionLost: it is gone, and with it what the transaction had done.
     """
-    empty = db._lost is None and (db._untouched or db._status() == IDLE)
+    transaction = db._transaction
+    empty = transaction.has_run_nothing or link.status() == IDLE
     known = link.lost()
     if not known and not (db._thread_sharing_count or link.busy()):
         link.consume()
     if not link.lost():
         return False
     if not known:
-        note_idle_loss(db, link, monotonic() - db._heard_at)
+        note_idle_loss(db, link, monotonic() - link.heard_at)
         if db._link is not link:
             return False  # a receiver of connection_lost has written in a new transaction
     texts = _texts(db, link)
     link.close()
-    if db._lost is None and db.autocommit and db._by_hand:
-        # Seen before the loss: what it ran was not kept, nor whether a text has ended it since.
-        empty, db._split = False, True
-        texts |= {NO_TEXT}
-    if not empty and not (db._lost is None and _only_read(db, link, texts)):
+    if transaction.phase is MANUAL:
+        texts |= {NO_TEXT}  # what it ran was not kept, nor whether a text has ended it since
+    if db._invalid is not None or not (empty or _only_read(db, link, texts)):
         loss = _known(db, link)
         error = transaction_lost(db, loss)
         db._transaction_over()
-        give_up(db, Lost(loss, ""))  # a second commit() must not succeed
+        db._invalidate(Invalidation(loss, ""))  # a second commit() must not succeed
         raise error
     db._transaction_over()
     return True
 
 
-def _known(db: ResilientDatabaseMixin, link: Link) -> Loss | None:
+def _known(db: Wrapper, link: Link) -> Loss | None:
     """What is known of the loss; counted as one of which the application hears, once."""
-    if db._lost is not None:
-        return db._lost.loss
+    if db._invalid is not None:
+        return db._invalid.loss
     db.resilience.shared.count("refused")
-    return Loss(reason_of(link), monotonic() - db._heard_at)
+    return Loss(reason_of(link), monotonic() - link.heard_at)
 
 
-def _only_read(db: ResilientDatabaseMixin, link: Link, texts: frozenset[object]) -> bool:
+def _only_read(db: Wrapper, link: Link, texts: frozenset[object]) -> bool:
     """Whether a lost transaction can only have read, so that nothing of it is missing."""
-    loss = Loss(reason_of(link), monotonic() - db._heard_at)
+    loss = Loss(reason_of(link), monotonic() - link.heard_at)
     return _ask(db, loss, None, texts) is Outcome.COMMITTED
 
 
-def _texts(db: ResilientDatabaseMixin, link: Link) -> frozenset[object]:
+def _texts(db: Wrapper, link: Link) -> frozenset[object]:
     """What a transaction ran; asked before its connection is closed, which knows how to read it."""
-    texts = [text for text in db._ran if isinstance(text, str)]
+    ran = db._transaction.texts
+    texts = [text for text in ran if isinstance(text, str)]
     if read_well(texts, link.parameter(STANDARD_STRINGS)):
-        return frozenset(db._ran)
+        return frozenset(ran)
     return frozenset({NO_TEXT})
 
 
-def mark_transaction(db: ResilientDatabaseMixin, link: Link) -> Mark | None:
+def mark_transaction(db: Wrapper, link: Link) -> Mark | None:
     """Learn the id of a transaction before its COMMIT is sent (one round trip).
 
     Returns:
@@ -98,7 +98,8 @@ def mark_transaction(db: ResilientDatabaseMixin, link: Link) -> Mark | None:
     Raises:
         TransactionLost: the connection died at this: COMMIT was not sent.
     """
-    if len(db._ran) < MOST_TEXTS and all(text in _PLAIN or _is_plain(text) for text in db._ran):
+    ran = db._transaction.texts
+    if len(ran) < MOST_TEXTS and all(text in _PLAIN or _is_plain(text) for text in ran):
         return None
     try:
         with db.wrap_database_errors:
@@ -126,9 +127,7 @@ def _is_plain(text: object) -> bool:
     return plain
 
 
-def has_committed(
-    db: ResilientDatabaseMixin, link: Link, error: Error, marked: Mark | None
-) -> bool:
+def has_committed(db: Wrapper, link: Link, error: Error, marked: Mark | None) -> bool:
     """Find out what became of a transaction whose COMMIT failed.
 
     Returns:
@@ -143,25 +142,26 @@ def has_committed(
     if not (link.lost() or verdict.lost):
         return False
     texts = _texts(db, link)
-    ran, pending = db._ran, db._session.pending
+    ran, pending = db._transaction.set_texts_aside(), db._session.pending
     loss = note_loss(db, verdict, error, "commit")
     link.close()
     found = _ask(db, loss, marked, texts)
     if found is Outcome.ABORTED:
         db.resilience.shared.count("refused")
         raise transaction_lost(db, loss) from error
-    db._ran = ran  # the new connection has begun with an empty one
+    db._transaction.take_texts_back(ran)
     if pending:
         # Set in a transaction that may have been committed: no new session is like the old one.
         db._session.pin(f"{pending[0].words} in a transaction whose COMMIT was lost")
-        give_up(db, Lost(loss, db._session.pinned_by))
+        db._invalidate(Invalidation(loss, db._session.pinned_by))
     if found is Outcome.COMMITTED:
         return True
     db._note_committed()  # it may have: also if the application swallows what follows
     db._transaction_over()
-    db._split = True  # what else is tried before rollback() is told that it may have taken effect
-    if db._lost is None:
-        give_up(db, Lost(loss, ""))
+    # What else is tried before rollback() is told that it may have taken effect.
+    db._transaction.outcome_unknown(db.autocommit)
+    if db._invalid is None:
+        db._invalidate(Invalidation(loss, ""))
     xid = None if marked is None or marked.xid is None else int(marked.xid)
     db.resilience.shared.count("refused")
     message = notes.commit_unknown(db.alias, loss.reason, xid)
@@ -170,9 +170,7 @@ def has_committed(
     raise unknown from error
 
 
-def _ask(
-    db: ResilientDatabaseMixin, loss: Loss, marked: Mark | None, texts: frozenset[object]
-) -> Outcome:
+def _ask(db: Wrapper, loss: Loss, marked: Mark | None, texts: frozenset[object]) -> Outcome:
     """Ask on a new connection, which stays in the place of the lost one.
 
     If that one dies as well the question is asked again: it is a read like any other.
@@ -254,7 +252,7 @@ def only_reads(texts: frozenset[object]) -> bool:
     return all(isinstance(text, str) and analyse(text).passes for text in texts)
 
 
-def lost_in_rollback(db: ResilientDatabaseMixin, link: Link, error: Error) -> None:
+def lost_in_rollback(db: Wrapper, link: Link, error: Error) -> None:
     """The connection died during ROLLBACK: the server has done it by itself."""
     note_loss(db, judge_error(link, error, Phase.STATEMENT), error, "rollback")
     link.close()

@@ -8,12 +8,13 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from django.db.utils import Error
 
 from . import (
     contexts,
+    facts,
     forking,  # noqa: F401  registers itself
     keepalives,
     notes,
@@ -28,38 +29,31 @@ from .logins import ROTATES, was_refused
 from .losses import judge_error
 from .probing import Turn
 from .providers import CONNECT_TIMEOUT
-from .resilience import gather_facts, logger
+from .resilience import logger
 from .retry import BUDGET, Budget, backoff, connect_again
+from .state.wrapper import Wrapper
 from .units import UNIT
 from .verdicts import Phase
-
-if TYPE_CHECKING:
-    from .mixins import ResilientDatabaseMixin
-
+from .wanted import wanted
 
 # Not about the server.
 _OWN: Final = (CredentialsUnavailable, SessionLost)
 
 
 @contextlib.contextmanager
-def spending(
-    db: ResilientDatabaseMixin, already: float = 0.0, seconds: float | None = None
-) -> Iterator[Budget]:
+def spending(db: Wrapper, already: float = 0.0, seconds: float | None = None) -> Iterator[Budget]:
     """One budget for all that is waited for until the outermost user is done.
 
     ``already`` seconds were spent before; a budget under way has counted them itself. ``seconds``:
     of a new budget, instead of ``retry_deadline``.
     """
-    if db._budget is not None:
-        yield db._budget
+    if db._connector.budget is not None:
+        yield db._connector.budget
         return
     left, outer = (deadline(db) if seconds is None else seconds) - already, _enclosing()
-    db._budget = Budget(min(left, outer), lent=seconds is not None or outer < left)
-    try:
-        yield db._budget
-    finally:
-        db._budget.ended = True
-        db._budget = None
+    budget = Budget(min(left, outer), lent=seconds is not None or outer < left)
+    with db._connector.spends(budget):
+        yield budget
 
 
 def _enclosing() -> float:
@@ -74,53 +68,57 @@ def _enclosing() -> float:
     return min((budget.remaining() for budget in around), default=math.inf)
 
 
-def deadline(db: ResilientDatabaseMixin) -> float:
+def deadline(db: Wrapper) -> float:
     """Seconds for reconnecting: no less than a sleeping server needs to wake."""
     seconds = db.resilience.options.retry_deadline
-    return max(seconds, db._wake + CONNECT_TIMEOUT) if db._wake else seconds
+    wake = db._connector.wake
+    return max(seconds, wake + CONNECT_TIMEOUT) if wake else seconds
 
 
-def complete(db: ResilientDatabaseMixin, params: dict[str, Any]) -> dict[str, Any]:
+def complete(db: Wrapper, params: dict[str, Any]) -> dict[str, Any]:
     """Add the libpq parameters the user did not set; keep each attempt within the budget.
 
     Raises:
         ImproperlyConfigured: an option is wrong; said before anything is sent.
     """
     params.pop("resilience", None)
-    unused = db._connecting and db._pooled and db.alias in db._connection_pools
-    if unused and db._wanted is not None:
+    connector = db._connector
+    unused = connector.connecting and db._pooled and db.alias in db._connection_pools
+    if unused and connector.wanted is not None:
         # Asked for every request: the pool has them. Who else asks (the diagnosis) gets them all.
         return params
     db.resilience.options  # noqa: B018  parsed, and so checked
     added = keepalives.additions(params, os.environ)
     primary = db.resilience.options.primary
     attributes = keepalives.session_attributes(params, os.environ)
-    db._wanted = roles.wanted(db.alias, primary, attributes)
+    reach = wanted(db.alias, primary, attributes)
     if primary and not attributes:
         added["target_session_attrs"] = "primary"  # so that libpq goes through all hosts
     # Where a sleeping server must wake first, connecting may take longer than a statement.
-    db._wake = max(0.0, float(str(added.get("connect_timeout", 0))) - CONNECT_TIMEOUT)
+    wake = max(0.0, float(str(added.get("connect_timeout", 0))) - CONNECT_TIMEOUT)
+    connector.planned(reach, wake)
     return _bounded(db, params | added)
 
 
-def _bounded(db: ResilientDatabaseMixin, params: dict[str, Any]) -> dict[str, Any]:
+def _bounded(db: Wrapper, params: dict[str, Any]) -> dict[str, Any]:
     """No single attempt may outlast the budget (libpq takes whole seconds)."""
     # A pool's connections outlive the budget of whoever needs the pool first.
-    if db._budget is not None and "connect_timeout" in params and not db._pooled:
-        left = max(1, math.ceil(db._budget.remaining()))
+    budget = db._connector.budget
+    if budget is not None and "connect_timeout" in params and not db._pooled:
+        left = max(1, math.ceil(budget.remaining()))
         configured = int(params["connect_timeout"])
         params["connect_timeout"] = min(configured, left) if configured > 0 else left
     return params
 
 
-def pause(db: ResilientDatabaseMixin, failed: int, budget: Budget) -> None:
+def pause(db: Wrapper, failed: int, budget: Budget) -> None:
     """Wait before another round on a server that was there ``failed`` times, and gone again."""
     options = db.resilience.options
     wait = backoff(failed, base=options.backoff, most=options.max_backoff, random=random.random)
     sleep(min(wait, budget.remaining()))
 
 
-def connect(db: ResilientDatabaseMixin, attempt: Callable[[], None]) -> None:
+def connect(db: Wrapper, attempt: Callable[[], None]) -> None:
     """Connect; after a failure that may pass, again until the budget is spent.
 
     ``attempt`` makes one attempt. While the server is down one thread of the process at a time
@@ -149,7 +147,7 @@ def connect(db: ResilientDatabaseMixin, attempt: Callable[[], None]) -> None:
 class _Attempt:
     """One attempt to connect at a time, if it is this thread's turn."""
 
-    def __init__(self, db: ResilientDatabaseMixin, attempt: Callable[[], None]) -> None:
+    def __init__(self, db: Wrapper, attempt: Callable[[], None]) -> None:
         self._db, self._attempt = db, attempt
         self._probe = db.resilience.shared_now().probe
         self.began = monotonic()
@@ -273,14 +271,25 @@ class _Attempt:
         signals.connect_retried.send_robust(sender=type(db), connection=db, record=record)
 
 
-def settle(db: ResilientDatabaseMixin) -> None:
+def _gather_facts(db: Wrapper) -> None:
+    """Ask server and socket once per process and alias; a refusal is remembered as such."""
+    shared, link = db.resilience.shared, db._link
+    if shared.facts is not None or link is None:
+        return
+    shared.facts = facts.gather_from(link, db.settings_dict)
+    if not db.autocommit and not link.lost():
+        link.connection.rollback()  # with AUTOCOMMIT=False the question began a transaction
+
+
+def settle(db: Wrapper) -> None:
     """After connecting: learn the facts once, then set how long this connection may live."""
-    db._passing = contexts.watch(db)
-    gather_facts(db)
+    db._connector.in_thread(ends=contexts.watch(db))
+    _gather_facts(db)
     roles.require(db)
-    resilience = db.resilience
+    resilience, link = db.resilience, db._link
     limits, options = resilience.limits, resilience.options
-    db._quiet = min(limits.idle.seconds, options.ping_after)
+    if link is not None:
+        link.quiet = min(limits.idle.seconds, options.ping_after)
     if db._pooled:
         db.pool.follow(limits)
         return

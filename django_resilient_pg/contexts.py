@@ -11,12 +11,10 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from typing import TYPE_CHECKING
 
 from asgiref.sync import SyncToAsync
 
-if TYPE_CHECKING:
-    from .mixins import ResilientDatabaseMixin
+from .state.wrapper import Wrapper
 
 
 class _Closing:
@@ -24,7 +22,7 @@ class _Closing:
 
     def __init__(self) -> None:
         # They are made and dropped by Django, which may do so before the thread ends.
-        self.wrappers: weakref.WeakSet[ResilientDatabaseMixin] = weakref.WeakSet()
+        self.wrappers: weakref.WeakSet[Wrapper] = weakref.WeakSet()
 
     def __del__(self) -> None:
         for db in list(self.wrappers):
@@ -39,7 +37,7 @@ class _Local(threading.local):
 _local = _Local()
 
 
-def watch(db: ResilientDatabaseMixin) -> bool:
+def watch(db: Wrapper) -> bool:
     """Whether this thread ends with its request; if so, see to it that ``db`` is closed then."""
     if SyncToAsync.thread_sensitive_context.get(None) is None:
         return False

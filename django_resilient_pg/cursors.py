@@ -20,13 +20,14 @@ from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error, OperationalError
 
 from .bucket import BUCKET
+from .calls import Call
 from .drivers import IDLE, IN_TRANSACTION, has_text
 from .server_side import ServerSideMixin
 from .session import HARMLESS
-from .units import MOST_TEXTS, NO_TEXT, UNDER_WAY, UNIT
+from .units import NO_TEXT, UNDER_WAY, UNIT
 
 if TYPE_CHECKING:
-    from .mixins import ResilientDatabaseMixin
+    from .state.wrapper import Wrapper
 
 # An answer or a look this fresh (seconds) is not followed by another look: the statements of a
 # busy request come faster. Death can come later than any look, so looking narrows a gap that
@@ -53,30 +54,21 @@ class ResilientCursorMixin:
     #: The link of the connection that the driver cursor belongs to.
     _link: Any
 
-    def __init__(self, cursor: Any, db: ResilientDatabaseMixin) -> None:
+    def __init__(self, cursor: Any, db: Wrapper) -> None:
         self.cursor = cursor
         self.db = db
         self._link = db._link
 
-    # Branches are cheaper than calls here; each is one line of the promise.
-    def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:  # noqa: C901
-        db = self.db
-        if self._link is not db._link or not apps.ready or db.needs_rollback:
-            self._check()
-        status = db._status()
-        if status != IN_TRANSACTION:
-            if monotonic() - db._seen_at > FRESH:
-                self._look()
-                status = db._status()
-            if not (db.autocommit or db._untouched) and status == IDLE:
-                db._note_ended()
-            # Not in a failed transaction: it has run something.
-            db._untouched = status == IDLE and not db._split
-        elif db._untouched and not db._opened:
-            db._note_raw()
-        untouched = db._untouched
-        db._untouched = False
-        unit = UNIT.get() if UNDER_WAY and not db._connecting else None
+    def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
+        db, link = self.db, self._link
+        if link is not db._link or not apps.ready or db.needs_rollback:
+            link = self._check()
+        status = link.status()
+        if status != IN_TRANSACTION and monotonic() - link.seen_at > FRESH:
+            link = self._look()
+            status = link.status()
+        first = db._transaction.enter(status, db.autocommit)
+        unit = UNIT.get() if UNDER_WAY and not db._connector.connecting else None
         if unit is not None:
             unit.begin(self, sql)
         try:
@@ -85,18 +77,15 @@ class ResilientCursorMixin:
             else:
                 result = self.cursor.execute(sql, params)
         except BaseException as error:
-            result = self._failed(error, self._send, sql, params, untouched, status)
-        db._heard_at = db._seen_at = monotonic()
+            result = self._failed(error, Call(self, self._send, sql, params, first, status))
+            link = self._link
+        link.heard_at = link.seen_at = monotonic()
         if BUCKET.short:
             BUCKET.refund()
-        if db.autocommit:
-            if unit is not None:
-                unit.took_effect(db.alias, sql)
-        elif sql.__class__ is str and len(db._ran) < MOST_TEXTS:
-            # db._note_effect written out: it is called for every statement of a transaction.
-            db._ran.add(sql)
-        else:
-            db._note_effect(sql)
+        if not db.autocommit:
+            db._transaction.ran(sql)
+        elif unit is not None:
+            unit.took_effect(db.alias, sql)
         # Texts that are known to leave the session as it was are the ordinary case.
         if sql.__class__ is not str or sql not in HARMLESS:
             # A named cursor calls its functions when its rows are fetched, if they ever are.
@@ -122,28 +111,21 @@ class ResilientCursorMixin:
         """As :meth:`_execute` does it, for what is rare enough to be called through."""
         db = self.db
         self._check()
-        status = db._status()
-        if status != IN_TRANSACTION:
-            self._look()
-            status = db._status()
-            if not (db.autocommit or db._untouched) and status == IDLE:
-                db._note_ended()
-            db._untouched = status == IDLE and not db._split
-        elif db._untouched and not db._opened:
-            db._note_raw()
-        untouched = db._untouched
-        db._untouched = False
-        unit = UNIT.get() if UNDER_WAY and not db._connecting else None
+        link = self._link if self._link.status() == IN_TRANSACTION else self._look()
+        status = link.status()
+        first = db._transaction.enter(status, db.autocommit)
+        unit = UNIT.get() if UNDER_WAY and not db._connector.connecting else None
         if unit is not None:
             unit.begin(self, sql)
         try:
             result = send(sql, params)
         except BaseException as error:
-            result = self._failed(error, send, sql, params, untouched, status, many)
+            result = self._failed(error, Call(self, send, sql, params, first, status, many))
+        link = self._link
         if many and isinstance(params, Sized) and not len(params):
-            self._note_nothing(untouched)
+            db._transaction.sent_nothing(first, link.status())
         else:
-            db._heard_at = db._seen_at = monotonic()
+            link.heard(monotonic())
             db._note_effect(sql)
             db._note_session(sql, params, many=True)
         if unit is not None:
@@ -157,68 +139,58 @@ class ResilientCursorMixin:
     def _send_many(self, sql: Any, param_list: Any) -> Any:
         return super()._executemany(sql, param_list)  # type: ignore[misc]
 
-    def _check(self) -> None:
-        """What Django checks before a statement, and that this cursor is the connection's."""
+    def _check(self) -> Any:
+        """What Django checks before a statement, and that this cursor is the connection's.
+
+        Returns:
+            The link of the present connection.
+        """
         if not apps.ready and not apps.stored_app_configs:
             message = CursorWrapper.APPS_NOT_READY_WARNING_MSG
             warnings.warn(message, category=RuntimeWarning, stacklevel=4)
         self.db.validate_no_broken_transaction()
         if self._link is not self.db._link:
             self._renew()
+        return self._link
 
-    def _look(self) -> None:
+    def _look(self) -> Any:
+        """Look at the connection, which may replace it; returns the link of the present one."""
         self.db._look()
         if self._link is not self.db._link:
             self._renew()
+        return self._link
 
-    def _failed(self, error: BaseException, *call: Any) -> Any:
+    def _failed(self, error: BaseException, call: Call) -> Any:
         """Recover, or raise the driver's error translated as Django does."""
         try:
-            return self._recovered(error, *call)
-        except BaseException:
+            return self._recovered(error, call)
+        except BaseException as raised:
+            if not isinstance(raised, Error):
+                self._note_interrupted(call)
             if (unit := UNIT.get()) is not None:
                 unit.end(self)
             raise
 
-    def _recovered(self, error: BaseException, *call: Any) -> Any:
+    def _recovered(self, error: BaseException, call: Call) -> Any:
+        db = self.db
         try:
-            with self.db.wrap_database_errors:
+            with db.wrap_database_errors:
                 raise error
         except Error as translated:
-            if not self.db.autocommit:
-                self.db._note_end(call[1], IN_TRANSACTION)  # by its text alone
-                self._note_unsent(*call)
-            elif UNDER_WAY:
-                self.db._note_failed(call[1], many=True in call[5:])
+            db._note_failed(call)
             # Imported at the first failure: what heals costs nothing where nothing is wrong.
-            from .recovery import Call, Recovery
+            from .recovery import Recovery
 
             try:
-                return Recovery(self.db, Call(self, *call)).after(translated)
+                return Recovery(db, call).after(translated)
             except Error:
-                self.db._note_left(call[1], many=True in call[5:])
+                db._note_left(call)
                 raise
-            except BaseException:
-                self._note_interrupted(*call)
-                raise
-        except BaseException:
-            self._note_interrupted(*call)
-            raise
 
-    def _note_interrupted(self, *call: Any) -> None:
-        self.db._note_effect(call[1])  # it may have one: it is not known how far it came
-        self._note_unsent(*call)
+    def _note_interrupted(self, call: Call) -> None:
+        self.db._note_effect(call.sql)  # it may have one: it is not known how far it came
+        self.db._note_unsent(call)
         self.db._interrupted()
-
-    def _note_nothing(self, untouched: bool) -> None:
-        """Of no rows nothing was sent but, by psycopg 3, BEGIN."""
-        if untouched and not self.db._split:
-            self.db._untouched, self.db._opened = True, self.db._status() == IN_TRANSACTION
-
-    def _note_unsent(self, *call: Any) -> None:
-        """A first statement that the driver refused has left the transaction as it was."""
-        if call[3] and not self.db._split and self.db._status() == IDLE:
-            self.db._untouched = True
 
     def _renew(self) -> None:
         """Put a driver cursor of the present connection under this wrapper."""
@@ -258,11 +230,12 @@ class ResilientCursorMixin:
 
     def _before_copy(self) -> None:
         """What goes past ``execute()`` is looked at before, and counts as a write."""
-        self.db._note_by_hand(self.db._status())
-        if self._link is self.db._link and self.db._status() == IDLE:
+        db = self.db
+        if self._link is db._link and self._link.status() == IDLE:
             self._look()
-        self.db._untouched = False
-        self.db._note_effect("COPY")
+        db._transaction.observe(self._link.status(), db.autocommit)
+        db._transaction.dirtied()
+        db._note_effect("COPY")
         if (unit := UNIT.get()) is not None:
             unit.check(self.db.alias)
 
@@ -295,7 +268,7 @@ class _Psycopg2Cursor(ResilientCursorMixin):
             yield
         finally:
             if not db.autocommit:
-                db._ran.add(NO_TEXT)  # of the present connection
+                db._transaction.texts.add(NO_TEXT)  # of the present connection
 
 
 class DebugCopies:

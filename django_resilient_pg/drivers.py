@@ -9,6 +9,7 @@ Everything is duck-typed on the connection object, so importing this module impo
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import socket
@@ -97,6 +98,10 @@ def poll_for(fd: int) -> Callable[[int], object]:
     return lambda timeout: select.select([fd], [], [], timeout / 1000)[0]
 
 
+def _see_nothing(timeout: int) -> object:
+    return ()
+
+
 #: All links whose connection is still referred to: what a forked child has to let go of.
 LINKS: weakref.WeakSet[Link] = weakref.WeakSet()
 
@@ -109,27 +114,34 @@ class Link:
         fd: its socket.
         status: ``PQtransactionStatus`` as an int, read from memory.
         poll: see :func:`poll_for`.
+        peek: the same, or what never sees anything where the option ``peek`` is off.
+        quiet: seconds idle after which a peek is not enough.
         last_word: what the server said when it ended the session, once that was read.
-        heard_at: when the server was last heard (monotonic seconds), as of the time when the
-            connection was last given back to its pool.
+        heard_at: when the server was last heard (monotonic seconds).
+        seen_at: when the connection was last seen to be alive, by an answer or a peek.
         identity: of the server and its process, once ``outcome`` has asked for them.
         inherited: whether it was made before a fork, by the parent of this process.
-        dropped: whether the engine has given it up; else it was the application that closed it.
-        told: whether its loss has been counted and announced.
+        announced: whether its loss has been counted and announced.
+        asks_outcome: what became of a lost COMMIT is asked of the server (``commit_outcome``).
+        cursors: the open server-side cursors that would be lost with it (WITH HOLD).
     """
 
     __slots__ = (
         "__weakref__",
+        "announced",
+        "asks_outcome",
         "connection",
-        "dropped",
+        "cursors",
         "fd",
         "heard_at",
         "identity",
         "inherited",
         "last_word",
+        "peek",
         "poll",
+        "quiet",
+        "seen_at",
         "status",
-        "told",
     )
 
     connection: Any
@@ -140,11 +152,14 @@ class Link:
     def __init__(self, connection: Any) -> None:
         self.connection = connection
         self.last_word: LastWord | None = None
-        self.heard_at = time.monotonic()
-        self.inherited = self.dropped = self.told = False
+        self.heard_at = self.seen_at = time.monotonic()
+        self.quiet = 0.0
+        self.inherited = self.announced = self.asks_outcome = False
         self.identity: tuple[Any, ...] = ()
+        self.cursors: weakref.WeakSet[Any] = weakref.WeakSet()
         self.fd = self._fileno()
         self.poll: Callable[[int], object] = poll_for(self.fd)
+        self.peek = self.poll
         LINKS.add(self)
 
     def _fileno(self) -> int:
@@ -177,6 +192,20 @@ class Link:
         raise NotImplementedError
 
     # -- what does not --------------------------------------------------------------------
+
+    def lend(self, *, peeks: bool, asks_outcome: bool) -> None:
+        """A wrapper takes it up; a pool may have lent it to others before."""
+        self.peek = self.poll if peeks else _see_nothing
+        self.asks_outcome = asks_outcome
+        self.seen_at = time.monotonic()
+
+    def heard(self, now: float) -> None:
+        """The server was heard ``now``."""
+        self.heard_at = self.seen_at = now
+
+    def doubt(self) -> None:
+        """Whatever was seen before does not count: the next statement looks."""
+        self.seen_at = -math.inf
 
     def _hear(self, word: LastWord) -> None:
         """Keep a last word. A pooler adds its own ("server conn crashed?") to the server's."""

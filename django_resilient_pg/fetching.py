@@ -11,10 +11,8 @@ from typing import NoReturn
 from django.db.utils import Error
 
 from . import notes
-from .connecting import spending
 from .losses import judge_error
-from .recovery import NotAgain, Recovery
-from .retry import Row
+from .recovery import Recovery
 from .verdicts import Phase, Verdict
 from .watching import note_loss
 
@@ -36,53 +34,34 @@ class Fetching(Recovery):
         """
         db, alias = self._db, self._db.alias
         verdict = judge_error(self._link, error, Phase.FETCH)
-        replaced = self._link is not db._link
-        # Closed by the application itself: it gets what the stock engine gives.
-        if not verdict.lost or self._link is None or (replaced and not self._link.dropped):
+        if not verdict.lost or self._link is None:
             raise error
         why = "" if held else "its transaction was lost"
         if moved:
             why = "it had been scrolled"
         if rows:
             why = notes.delivered(alias, rows)
-        if replaced:
-            self._elsewhere(error, why)
-        elif why:
+        if self._link is not db._link:
+            self._lost_before(error, why)
+        if why:
             loss = note_loss(db, verdict, error, "fetch")
             self._give_up(error, loss, why.rstrip("."))
-        else:
-            self.after(error)
+        self.after(error)
 
     def _judge(self, error: Error) -> Verdict:
         """That this fetch was not sent says nothing of the statement, which was."""
         verdict = super()._judge(error)
         return verdict if self._attempts else dataclasses.replace(verdict, write_retry_safe=False)
 
-    def _elsewhere(self, error: Error, why: str) -> None:
-        """Another statement has met with the loss, and the connection is a new one already."""
-        db, call = self._db, self._call
-        if not why and not db.autocommit:
-            why = "a transaction was begun since"
-        if why:
-            self._refuse(error, why)
-        with spending(db) as budget:
-            decision = self._decide(dataclasses.replace(self._judge(error), write_retry_safe=False))
-            if why := decision.why or self._exhausted(Row.READ, budget):
-                self._refuse(error, why)
-            try:
-                call.wrapper._renew()
-                self._guarded()
-            except NotAgain as refusal:
-                self._refuse(error, str(refusal))
-            except Error as next_error:
-                next_error.__context__ = error
-                self.after(next_error)
-                return
-        self._announce(Row.READ)
+    def _lost_before(self, error: Error, why: str) -> NoReturn:
+        """Another statement has met with the loss; the new connection works and is left alone.
 
-    def _refuse(self, error: Error, why: str) -> NoReturn:
-        """The new connection works and is left alone."""
-        error.connection_lost = True  # type: ignore[attr-defined]
-        error.add_note(notes.cursor_lost(self._db.alias, why))
-        self._db.resilience.shared.count("refused")
+        Where nobody has, it was the application itself that closed the connection: it gets what
+        the stock engine gives.
+        """
+        if self._link.announced:
+            why = why or "another statement has got a new connection since"
+            error.connection_lost = True  # type: ignore[attr-defined]
+            error.add_note(notes.cursor_lost(self._db.alias, why))
+            self._db.resilience.shared.count("refused")
         raise error

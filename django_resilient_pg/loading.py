@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
 from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
 
-if TYPE_CHECKING:
-    from .mixins import ResilientDatabaseMixin
+from .state.wrapper import Wrapper
 
 
 def load(alias: str) -> tuple[Any, Exception | None]:
@@ -35,16 +33,15 @@ def loaded() -> Iterator[Any]:
             yield wrapper
 
 
-def is_ours(wrapper: object) -> TypeGuard[ResilientDatabaseMixin]:
+def is_ours(wrapper: object) -> TypeGuard[Wrapper]:
     """Whether a wrapper has this engine.
 
-    Without importing it: that takes a driver, which a project on SQLite need not have, though it
-    has the app and the middleware for the place where it is served.
+    No driver is imported for that: a project on SQLite need not have one, though it has the app
+    and the middleware for the place where it is served.
     """
-    mixins = sys.modules.get(f"{__package__}.mixins")
-    return mixins is not None and isinstance(wrapper, mixins.ResilientDatabaseMixin)
+    return isinstance(wrapper, Wrapper)
 
 
-def ours() -> list[ResilientDatabaseMixin]:
+def ours() -> list[Wrapper]:
     """The wrappers with this engine, of those that can be loaded."""
     return [one for one in loaded() if is_ours(one)]

@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -38,10 +38,8 @@ from .liveness import Vital, inspect
 from .logins import own
 from .resilience import logger
 from .retry import backoff
+from .state.wrapper import Wrapper
 from .watching import note_idle_loss
-
-if TYPE_CHECKING:
-    from .mixins import ResilientDatabaseMixin
 
 # psycopg_pool's own defaults, seconds; the shorter of them and of the engine's limit holds.
 _MAX_LIFETIME: Final = 3600.0
@@ -55,12 +53,10 @@ _FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 1.0
 
 #: The wrapper that a connection is being taken for, in this thread.
-_borrower: ContextVar[ResilientDatabaseMixin | None] = ContextVar(
-    "django_resilient_pg_borrower", default=None
-)
+_borrower: ContextVar[Wrapper | None] = ContextVar("django_resilient_pg_borrower", default=None)
 
 
-def borrow(db: ResilientDatabaseMixin, take: Callable[[], Any]) -> Any:
+def borrow(db: Wrapper, take: Callable[[], Any]) -> Any:
     """Call ``take``, which asks the pool, on behalf of ``db``: its budget bounds the wait."""
     token = _borrower.set(db)
     try:
@@ -101,7 +97,7 @@ class ResilientPool(ConnectionPool[Any]):
     """
 
     def __init__(
-        self, db: ResilientDatabaseMixin, parameters: Mapping[str, Any], given: Mapping[str, Any]
+        self, db: Wrapper, parameters: Mapping[str, Any], given: Mapping[str, Any]
     ) -> None:
         options = dict(given)
         self._db = db
@@ -176,7 +172,7 @@ class ResilientPool(ConnectionPool[Any]):
                 refused += 1
                 self._pause(db, refused, ends, allowed)
 
-    def _pause(self, db: ResilientDatabaseMixin, refused: int, ends: float, allowed: float) -> None:
+    def _pause(self, db: Wrapper, refused: int, ends: float, allowed: float) -> None:
         """Wait after so many new connections were refused by the check."""
         options, left = db.resilience.options, ends - monotonic()
         if left <= 0:
@@ -198,9 +194,10 @@ class ResilientPool(ConnectionPool[Any]):
         with self._counting:
             self._lent += change
 
-    def _allowed(self, db: ResilientDatabaseMixin) -> float:
+    def _allowed(self, db: Wrapper) -> float:
         """Seconds that ``db`` may wait."""
-        left = deadline(db) if db._budget is None else db._budget.remaining()
+        budget = db._connector.budget
+        left = deadline(db) if budget is None else budget.remaining()
         return left if self._own_timeout else min(left, self.timeout)
 
     def _wait(self, ends: float, allowed: float) -> Any:
@@ -269,7 +266,7 @@ class ResilientPool(ConnectionPool[Any]):
 
     # -- looking ----------------------------------------------------------------------------
 
-    def _fit(self, db: ResilientDatabaseMixin, connection: Any, level: int) -> bool:
+    def _fit(self, db: Wrapper, connection: Any, level: int) -> bool:
         """Whether to hand this connection out. No round trip, unless it was idle for long."""
         link, now = link_to(connection), monotonic()
         options, idle = db.resilience.options, now - link.heard_at
@@ -278,11 +275,11 @@ class ResilientPool(ConnectionPool[Any]):
         looked = options.peek or idle > options.ping_after
         if looked and self._inspected(db, link, idle, level) is not Vital.ALIVE:
             return False
-        if connection.lent and (db._goes_on or db._session.due) and not self._cleaned(db, link):
+        if connection.lent and db._session.continues and not self._cleaned(db, link):
             return False
         return self._user_check is None or self._passes(connection)
 
-    def _cleaned(self, db: ResilientDatabaseMixin, link: Link) -> bool:
+    def _cleaned(self, db: Wrapper, link: Link) -> bool:
         """Make a used session like a new one, before it takes the place of a lost one.
 
         What others left on it would else turn up in the middle of a request, without any error.
@@ -303,7 +300,7 @@ class ResilientPool(ConnectionPool[Any]):
             return False
         return True
 
-    def _inspected(self, db: ResilientDatabaseMixin, link: Link, idle: float, level: int) -> Vital:
+    def _inspected(self, db: Wrapper, link: Link, idle: float, level: int) -> Vital:
         resilience = db.resilience
         options, facts = resilience.options, resilience.facts
         # Where one of them has just not answered, those idle for as long are not waited for.
@@ -375,7 +372,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_all)
 
 
-def make(db: ResilientDatabaseMixin, parameters: Mapping[str, Any]) -> ResilientPool:
+def make(db: Wrapper, parameters: Mapping[str, Any]) -> ResilientPool:
     """A pool for the alias of ``db``, not yet open.
 
     Raises:

@@ -6,80 +6,35 @@ Off the healthy path by construction: nothing here runs unless an error came out
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, ValuesView
 from contextlib import nullcontext
-from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from django.db.utils import Error
 
 from . import notes, roles, signals
 from .bucket import BUCKET
+from .calls import Call
 from .connecting import deadline, pause, spending
-from .drivers import FAILED, IN_TRANSACTION, Link, has_text
+from .drivers import IN_TRANSACTION, Link
 from .errors import ServerDown, SessionLost
-from .losses import Loss, judge_error, sqlstate_of
-from .replacing import drop, replace, restore_savepoints
+from .loss import Loss
+from .losses import judge_error, sqlstate_of
+from .replacing import replace, restore_savepoints
 from .resilience import logger
 from .retry import Budget, Circumstances, Decision, Row, decide
-from .session import text_of
-from .statements import Kind, Statement, analyse
+from .state.transaction import MANUAL
+from .state.wrapper import Wrapper
+from .statements import Kind
 from .units import UNIT
 from .verdicts import Phase, Verdict
 from .volatility import why_volatile
 from .watching import note_loss, note_refused
 
-if TYPE_CHECKING:
-    from .cursors import ResilientCursorMixin
-    from .mixins import ResilientDatabaseMixin
-
-
 # SQLSTATE of a write refused inside READ ONLY (PostgreSQL manual, appendix A).
 _READ_ONLY = "25006"
-# What BEGIN READ ONLY changes.
-_READ_ONLY_SETTING = "transaction_read_only"
-# PQtransactionStatus of a transaction under way, a failed one too.
-_OPEN = frozenset({IN_TRANSACTION, FAILED})
 # The verdict's rule for a read that a standby cancelled (see reasons.TABLE).
 _CANCELLED = "cancelled by recovery"
-
-
-@dataclass(slots=True)
-class Call:
-    """One statement as the application sent it, and where it stood in its transaction.
-
-    Attributes:
-        wrapper: the cursor wrapper; its driver cursor can be replaced.
-        run: sends ``(sql, params)`` on the wrapper's present driver cursor.
-        untouched: its transaction had run nothing before it but savepoints.
-        status: ``PQtransactionStatus`` before it was sent.
-        many: ``params`` are many rows.
-    """
-
-    wrapper: ResilientCursorMixin
-    run: Callable[[Any, Any], Any]
-    sql: Any
-    params: Any
-    untouched: bool
-    status: int
-    many: bool = False
-
-    def statement(self, link: Link) -> Statement:
-        """What its text says, read by the rules of the server it is sent to."""
-        standard = link.parameter("standard_conforming_strings") != "off"
-        found = analyse(text_of(self.sql), standard_strings=standard)
-        return (
-            dataclasses.replace(found, kind=Kind.UNREPEATABLE) if has_text(self.params) else found
-        )
-
-    def asks_if_read_only(self) -> bool:
-        """Whether its answer depends on the transaction that it is run again in."""
-        values = self.params.values() if isinstance(self.params, Mapping) else self.params
-        texts = [text_of(self.sql)]
-        if isinstance(values, (list, tuple, ValuesView)):
-            texts += [one for one in values if isinstance(one, str)]
-        return any(_READ_ONLY_SETTING in one.lower() for one in texts)
 
 
 class NotAgain(Exception):
@@ -89,7 +44,7 @@ class NotAgain(Exception):
 class Recovery:
     """One statement's way back. Made when it has failed."""
 
-    def __init__(self, db: ResilientDatabaseMixin, call: Call) -> None:
+    def __init__(self, db: Wrapper, call: Call) -> None:
         self._db, self._call = db, call
         self._began = monotonic()
         self._attempts = self._paid = self._rounds = 0
@@ -103,7 +58,7 @@ class Recovery:
                 the statement raises when it is run again and the connection lives.
         """
         db = self._db
-        if db._connecting:
+        if db._connector.connecting:
             # The attempt to connect fails as a whole and is made again as a whole. A connection
             # made or dropped in the middle of it would be taken for its own.
             raise error
@@ -136,7 +91,7 @@ class Recovery:
         verdict = judge_error(link, error, Phase.STATEMENT)
         if verdict.lost or not verdict.read_only or link is None:
             return verdict
-        untouched = self._call.untouched or db.autocommit
+        untouched = self._call.first or db.autocommit
         lost = roles.refused_by_standby(db, link, untouched=untouched)
         return dataclasses.replace(verdict, lost=lost)
 
@@ -161,6 +116,11 @@ class Recovery:
         self._announce(Row.READ)
         return result
 
+    @property
+    def _in_manual(self) -> bool:
+        """Whether it ran in a transaction that Django has not begun."""
+        return self._db._transaction.phase is MANUAL
+
     def _decide(self, verdict: Verdict) -> Decision:
         db, call = self._db, self._call
         if db._thread_sharing_count:
@@ -168,13 +128,13 @@ class Recovery:
         # The application may have set the driver's own: then each statement has committed.
         own_autocommit = bool(self._link.connection.autocommit)
         if own_autocommit and not db.autocommit:
-            db._note_ended()
+            db._transaction.split()
         at = Circumstances(
             autocommit=db.autocommit,
-            untouched=call.untouched and not own_autocommit,
-            raw_transaction=db.autocommit and (call.status in _OPEN or not own_autocommit),
-            repeatable=not isinstance(call.params, Iterator),
-            savepoint=db._saving,
+            untouched=call.first and not own_autocommit,
+            raw_transaction=self._in_manual or (db.autocommit and not own_autocommit),
+            repeatable=call.repeatable,
+            savepoint=db._transaction.controlling,
             pinned_by=db._session.pinned_by,
             many=call.many,
         )
@@ -207,7 +167,7 @@ class Recovery:
 
     def _again(self, row: Row, loss: Loss, budget: Budget) -> Any:
         db, call = self._db, self._call
-        savepoints = list(db._savepoints) if not db.autocommit else []
+        savepoints = list(db._transaction.savepoints)
         try:
             with roles.looking_for_primary(db) if row is Row.REFUSED else nullcontext():
                 self._replace(row, loss)
@@ -222,7 +182,7 @@ class Recovery:
         call.wrapper._renew()
         if row is Row.READ:
             return self._guarded()
-        db._untouched = False
+        db._transaction.dirtied()
         return self._run()
 
     def _replace(self, row: Row, loss: Loss) -> None:
@@ -291,12 +251,11 @@ class Recovery:
             if not link.keeps_rows:
                 raise
             note_loss(db, judge_error(link, error, Phase.STATEMENT), error, "statement")
-            drop(db)
+            db._discard()
 
     def _give_up(self, error: Error, loss: Loss, why: str) -> NoReturn:
         db = self._db
-        raw_transaction = db.autocommit and self._call.status in _OPEN
-        note_refused(db, error, loss, why, raw_transaction=raw_transaction)
+        note_refused(db, error, loss, why)
         if db.autocommit and (unit := UNIT.get()) is not None:
             unit.took_effect(db.alias, self._call.sql)  # it may have
         raise error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Set
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import connections
 from django.db.utils import Error
@@ -16,14 +16,14 @@ from .errors import CommitOutcomeUnknown, ServerDown
 from .foreign import used
 from .loading import is_ours
 from .losses import chain_of, judge_error
+from .session import Session
 from .snapshots import Snapshot
+from .state.transaction import MANUAL
+from .state.wrapper import Wrapper
 from .statements import STANDARD_STRINGS, Kind, Statement, analyse, read_well
 from .units import Unit
 from .verdicts import Phase
 from .volatility import why_volatile
-
-if TYPE_CHECKING:
-    from .mixins import ResilientDatabaseMixin
 
 # They change the session only: on a new one they have to be run again.
 _SESSION_WORDS = frozenset({"SET", "RESET"})
@@ -90,8 +90,7 @@ def _open_transaction() -> str:
 
 def _by_hand(connection: Any) -> bool:
     """Whether a transaction may be open outside of atomic(): nobody knows who has begun it."""
-    lost = getattr(connection, "_lost", None)
-    if lost is not None and lost.pinned_by == "BEGIN":
+    if is_ours(connection) and connection._transaction.phase is MANUAL:
         return True
     return connection.connection is not None and not connection.autocommit
 
@@ -137,7 +136,7 @@ def _why_counted(unit: Unit) -> str:
     return ""
 
 
-def why_open(others: Collection[ResilientDatabaseMixin], hooks: Mapping[str, int]) -> str:
+def why_open(others: Collection[Wrapper], hooks: Mapping[str, int]) -> str:
     """What was run in transactions that stay open, and would be there twice, or "".
 
     Args:
@@ -147,8 +146,9 @@ def why_open(others: Collection[ResilientDatabaseMixin], hooks: Mapping[str, int
     for one in others:
         if len(one.run_on_commit) > hooks.get(one.alias, 0):
             return f'it has registered on_commit hooks in the transaction open on "{one.alias}"'
-        texts = {text for text in one._ran if isinstance(text, str)}
-        if len(texts) != len(one._ran) or _why_texts(one.alias, texts, ask=False):
+        ran = one._transaction.texts
+        texts = {text for text in ran if isinstance(text, str)}
+        if len(texts) != len(ran) or _why_texts(one.alias, texts, ask=False):
             return f'it has written in the transaction that is open on "{one.alias}", or may have'
     return ""
 
@@ -214,9 +214,11 @@ def start_clean(unit: Unit) -> None:
         for one in connections.all(initialized_only=True)
         if not (one.in_atomic_block or _by_hand(one))
     ]
-    held = [(one, one._session.before(unit.budget)) for one in own if is_ours(one)]
+    held = [
+        (one, unit.sessions.get(one.alias) or one._session.held()) for one in own if is_ours(one)
+    ]
     for connection, before in held:
-        if before is not connection._session:
+        if before != connection._session.held():
             # The request has changed it.
             if connection._pooled and connection._link is not None:
                 connection._link.close()  # or the pool would hand it out as it is
@@ -227,4 +229,4 @@ def start_clean(unit: Unit) -> None:
             one.close()
     for connection, before in held:
         if connection.connection is None:
-            connection._session = before.gone()
+            connection._start_session_of(Session.of(before))

@@ -8,17 +8,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
-from . import facts as facts_module
 from .ageing import Kept, Learned, Limits, limits
 from .facts import Facts
 from .logins import Logins
 from .options import Options, of_entry, parse
 from .probing import Probe
-
-if TYPE_CHECKING:
-    from .mixins import ResilientDatabaseMixin
+from .state.connector import Connector
 
 logger = logging.getLogger("django_resilient_pg")
 
@@ -105,13 +102,24 @@ def renew_locks() -> None:
         shared.renew_lock()
 
 
+class _Wrapper(Protocol):
+    """As much of a wrapper as is needed here."""
+
+    alias: str
+    settings_dict: dict[str, Any]
+    _connector: Connector
+
+    @property
+    def _pooled(self) -> bool: ...
+
+
 class Resilience:
     """What the engine knows about one connection. Read-only.
 
     Reading ``options`` raises ImproperlyConfigured when they are wrong; nothing connects.
     """
 
-    def __init__(self, wrapper: ResilientDatabaseMixin) -> None:
+    def __init__(self, wrapper: _Wrapper) -> None:
         self._wrapper = wrapper
         # Looked up anew when a connection is made, not for each use.
         self._shared: Shared | None = None
@@ -152,7 +160,7 @@ class Resilience:
         """How long this alias' connections may live and stay idle, and why."""
         shared = self.shared
         max_age = self._wrapper.settings_dict["CONN_MAX_AGE"]
-        kept = Kept.NOT_AT_ALL if self._wrapper._passing else Kept.BY_THREAD
+        kept = Kept.NOT_AT_ALL if self._wrapper._connector.thread_ends else Kept.BY_THREAD
         if self._wrapper._pooled:
             kept = Kept.IN_POOL
         basis = (shared.facts, shared.learned.value(), max_age, kept)
@@ -165,13 +173,3 @@ class Resilience:
     def stats(self) -> Stats:
         """Counts since the process started, for this alias."""
         return self.shared.stats()
-
-
-def gather_facts(wrapper: ResilientDatabaseMixin) -> None:
-    """Ask server and socket once per process and alias; a refusal is remembered as such."""
-    shared, link = wrapper.resilience.shared, wrapper._link
-    if shared.facts is not None or link is None:
-        return
-    shared.facts = facts_module.gather_from(link, wrapper.settings_dict)
-    if not wrapper.autocommit and not link.lost():
-        link.connection.rollback()  # with AUTOCOMMIT=False the question began a transaction

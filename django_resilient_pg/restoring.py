@@ -6,7 +6,6 @@ Imported when a session with settings was lost.
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from django.db.utils import Error
 
@@ -14,14 +13,11 @@ from . import notes
 from .drivers import IDLE
 from .errors import SessionLost
 from .losses import sqlstate_of
-from .replacing import drop
 from .resilience import logger
-
-if TYPE_CHECKING:
-    from .mixins import ResilientDatabaseMixin
+from .state.wrapper import Wrapper
 
 
-def refuse_if_pinned(db: ResilientDatabaseMixin) -> None:
+def refuse_if_pinned(db: Wrapper) -> None:
     """Nothing may run on a new connection when the old one held what cannot be done again.
 
     Raises:
@@ -31,7 +27,7 @@ def refuse_if_pinned(db: ResilientDatabaseMixin) -> None:
         raise SessionLost(notes.session_lost(db.alias, db._session.pinned_by))
 
 
-def restore(db: ResilientDatabaseMixin) -> None:
+def restore(db: Wrapper) -> None:
     """Make the settings of the lost session again, in order.
 
     Runs after Django's own set-up and after the receivers of ``connection_created``.
@@ -53,12 +49,12 @@ def restore(db: ResilientDatabaseMixin) -> None:
     except Error as error:
         lost = link.lost()
         link.close()
-        drop(db)
+        db._discard()
         if lost:
             raise
         # Neither the server's words nor the error itself: they may quote the value.
         raise SessionLost(notes.not_restored(db.alias, words, sqlstate_of(error))) from None
-    session.due = False
+    session.arrived()
     logger.info(
         'The new connection "%s" was given the %d settings of the lost one in %s.',
         db.alias,

@@ -33,9 +33,11 @@ class ServerSideMixin:
         db = self.db
         self._delivered = 0
         self._moved = False
-        self._status = db._status() if db.autocommit else IDLE  # else after a BEGIN sent as text
+        # Otherwise in a transaction, one begun by a text included.
+        self._status = self._link.status() if db.autocommit else IDLE
         self._held = db.autocommit and self._status == IDLE
-        db._open_cursors.add(self)
+        if self._held:
+            self._link.cursors.add(self)
         # Kept in case the loss comes before the first row: then it may be opened again.
         self._last = (sql, params)
         return result
@@ -52,13 +54,13 @@ class ServerSideMixin:
             db._interrupted()
             raise
         if self._link is db._link:
-            db._heard_at = db._seen_at = monotonic()
+            self._link.heard(monotonic())
         return rows
 
     def _open_again(self, error: Error) -> None:
         """Raises, unless no row has been delivered yet and the cursor is open again."""
+        from .calls import Call
         from .fetching import Fetching
-        from .recovery import Call
 
         call = Call(cast(Any, self), self._send, *self._last, False, self._status)
         try:
@@ -73,10 +75,6 @@ class ServerSideMixin:
         """As the driver's."""
         self._moved = True
         return self.cursor.scroll(*args, **kwargs)
-
-    def held_by(self, link: Any) -> bool:
-        """Whether it would be lost with this connection."""
-        return self._held and self._link is link
 
     def fetchone(self) -> Any:
         """The next row, or None."""
@@ -102,7 +100,8 @@ class ServerSideMixin:
 
     def close(self) -> None:
         """Close the cursor on the server, if there still is one."""
-        self.db._open_cursors.discard(self)
+        if self._link is not None:
+            self._link.cursors.discard(self)
         # CLOSE on a dead connection would only hide the error that tells what happened.
         if self._link is None or not self._link.lost():
             try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .assignments import Assignment
 
     # What pinned a session, and what was set in it.
-    _Held = tuple[dict[str, str], dict[str, Assignment]]
+    Held = tuple[dict[str, str], dict[str, Assignment]]
 
 #: Texts known to leave nothing behind in a session. Shared by all threads of the process;
 #: additions are atomic, and losing one costs a second look.
@@ -48,10 +48,11 @@ class Session:
     Attributes:
         settings: what was set, by name, in the order in which it is to be set again.
         pending: what was set in the transaction under way, and what is to pin once it is committed.
-        due: the session is gone; the next one has to be given all this before it is used.
+        continues: the physical session is gone; the next one stands in for it, below the same unit
+            of work.
     """
 
-    __slots__ = ("_before", "_locks", "_marks", "_pins", "_units", "due", "pending", "settings")
+    __slots__ = ("_locks", "_marks", "_pins", "continues", "pending", "settings")
 
     def __init__(self) -> None:
         # By kind (``assignments``), the words of the first statement that pinned.
@@ -60,12 +61,8 @@ class Session:
         self._locks: dict[str, int] = {}
         self.settings: dict[str, Assignment] = {}
         self.pending: list[Assignment] = []
-        self.due = False
+        self.continues = False
         self._marks: dict[str, int] = {}
-        # The last units of work, one within the other, that ran anything of note here, and what was
-        # held before each.
-        self._units: tuple[object, ...] = ()
-        self._before: dict[object, _Held] = {}
 
     @property
     def pinned_by(self) -> str:
@@ -77,6 +74,11 @@ class Session:
         """Whether a new session would differ."""
         return bool(self._pins or self.settings or self.pending)
 
+    @property
+    def due(self) -> bool:
+        """Whether the next physical session has to be given all this before it is used."""
+        return self.continues and self.holds
+
     def note(
         self,
         sql: object,
@@ -86,7 +88,6 @@ class Session:
         driver: Any = None,
         replays: bool = True,
         saving: bool = False,
-        units: tuple[object, ...] = (),
     ) -> None:
         """Take note of a statement that succeeded; called only for texts not yet known.
 
@@ -97,10 +98,7 @@ class Session:
             driver: the driver's connection, by which it quotes composed SQL.
             replays: whether settings are made again (option ``replay_session``).
             saving: whether Django itself deals with savepoints.
-            units: stand for the units of work it belongs to, one within the other.
         """
-        if units != self._units:
-            self._units, self._before = units, self._held_before(units)
         if not isinstance(sql, (str, bytes)) and not hasattr(sql, "as_string"):
             self.pin(f"a statement given as {type(sql).__name__}")
             return
@@ -239,30 +237,26 @@ class Session:
         """What was set in the transaction is as it was."""
         self.pending, self._marks = [], {}
 
-    def closed(self, units: tuple[object, ...]) -> Session:
-        """A new session in place of this one, which knows what was held before these units."""
-        after = Session()
-        after._units, after._before = units, self._held_before(units)
-        return after
+    def held(self) -> Held:
+        """What is held now, as :meth:`of` takes it."""
+        return dict(self._pins), dict(self.settings)
 
-    def _held_before(self, units: tuple[object, ...]) -> dict[object, _Held]:
-        now = (dict(self._pins), dict(self.settings))
-        return {unit: self._before.get(unit, now) for unit in units}
-
-    def before(self, unit: object) -> Session:
-        """What was held when this unit of work began; the session itself if it changed nothing."""
-        held = self._before.get(unit)
-        if held is None or held == (self._pins, self.settings):
-            return self
-        earlier = Session()
+    @classmethod
+    def of(cls, held: Held) -> Session:
+        """A session that held this."""
+        earlier = cls()
         earlier._pins, earlier.settings = held
         return earlier
 
     def gone(self) -> Session:
-        """The physical session is lost or given up, and with it the transaction under way."""
+        """The physical session is lost or discarded, and with it the transaction under way."""
         self.rolled_back()
-        self.due = self.holds
+        self.continues = True
         return self
+
+    def arrived(self) -> None:
+        """The next physical session is in place and holds all of this."""
+        self.continues = False
 
 
 def _is_temporary(lowered: str) -> bool:

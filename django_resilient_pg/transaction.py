@@ -8,9 +8,10 @@ import inspect
 import random
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
+from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from asgiref.sync import iscoroutinefunction
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -23,10 +24,8 @@ from .losses import sqlstate_of, tells_of
 from .replacing import lost_error
 from .resilience import logger
 from .retry import BUDGET, Budget, backoff
+from .state.wrapper import Wrapper
 from .units import UNDER_WAY, UNIT, Unit, around, succeed
-
-if TYPE_CHECKING:
-    from .mixins import ResilientDatabaseMixin
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -163,7 +162,7 @@ def _refuse_what_runs_later(function: Callable[..., Any]) -> None:
         )
 
 
-def _refuse_without_autocommit(db: ResilientDatabaseMixin) -> None:
+def _refuse_without_autocommit(db: Wrapper) -> None:
     """Where autocommit is off ``atomic()`` would neither begin the transaction nor commit it."""
     connected = db.connection is not None
     if not (db.autocommit if connected else db.settings_dict["AUTOCOMMIT"]):
@@ -184,7 +183,7 @@ def _shared(budget: Budget) -> Iterator[None]:
 
 
 @contextmanager
-def _counting(budget: Budget) -> Iterator[list[Unit]]:
+def _counting(db: Wrapper, budget: Budget) -> Iterator[list[Unit]]:
     """Count what takes effect on whatever alias, as the middleware does for a request.
 
     A request around it counts it too, and stays what session state is counted for. The last unit of
@@ -192,7 +191,7 @@ def _counting(budget: Budget) -> Iterator[list[Unit]]:
     """
     foreign.watch_from_now()
     parent = around()
-    units = [Unit(budget if parent is None else parent.budget, parent)]
+    units = [Unit(budget if parent is None else parent.budget, parent, weakref.ref(db))]
     token = UNIT.set(units[0])
     UNDER_WAY.append(units[0])
     try:
@@ -204,22 +203,21 @@ def _counting(budget: Budget) -> Iterator[list[Unit]]:
 
 
 @contextmanager
-def _open_elsewhere(db: ResilientDatabaseMixin) -> Iterator[None]:
+def _open_elsewhere(db: Wrapper) -> Iterator[None]:
     """Note apart what is run from now on in transactions that are open on other aliases.
 
     A transaction of ``db`` that is lost does not undo that: what was run stays in them.
     """
-    around = [(one, one._ran) for one in _with_transactions(db)]
-    for one, _ in around:
-        one._ran = set()
+    around = [one._transaction for one in _with_transactions(db)]
+    aside = [transaction.set_texts_aside() for transaction in around]
     try:
         yield
     finally:
-        for one, ran in around:
-            one._ran |= ran
+        for transaction, texts in zip(around, aside, strict=True):
+            transaction.take_texts_back(texts)
 
 
-def _with_transactions(db: ResilientDatabaseMixin) -> list[ResilientDatabaseMixin]:
+def _with_transactions(db: Wrapper) -> list[Wrapper]:
     return [
         one
         for one in connections.all(initialized_only=True)
@@ -230,9 +228,7 @@ def _with_transactions(db: ResilientDatabaseMixin) -> list[ResilientDatabaseMixi
 class _Attempts:
     """One transaction that may run again."""
 
-    def __init__(
-        self, db: ResilientDatabaseMixin, conflicts: bool, retries: int, deadline: float
-    ) -> None:
+    def __init__(self, db: Wrapper, conflicts: bool, retries: int, deadline: float) -> None:
         self._db, self._conflicts = db, conflicts
         self._retries, self._deadline = retries, deadline
         # Of the except block it is called in, if any: not an error of the function.
@@ -241,31 +237,24 @@ class _Attempts:
 
     def run(self, function: Callable[[], T]) -> T:
         db = self._db
-        # One that a hook of another one calls leaves that one as it was.
-        before = db._in_unit, db._ask_outcome, db._committed
-        db._in_unit = db._ask_outcome = True
-        db._committed = False
-        try:
-            with (
-                spending(db, seconds=self._deadline) as budget,
-                _shared(budget),
-                _counting(budget) as units,
-                _open_elsewhere(db),
-            ):
-                for attempt in range(1, self._retries + 1):
-                    try:
-                        with atomic(using=db.alias, durable=True):
-                            return self._whole(function())
-                    except Exception as error:
-                        pause = self._pause(error, attempt, units[-1], budget)
-                        if pause is None:
-                            raise
-                    units.append(succeed(units[-1]))  # threads of the last one may be at it
-                    time.sleep(pause)
-                with atomic(using=db.alias, durable=True):
-                    return self._whole(function())
-        finally:
-            db._in_unit, db._ask_outcome, db._committed = before
+        with (
+            spending(db, seconds=self._deadline) as budget,
+            _shared(budget),
+            _counting(db, budget) as units,
+            _open_elsewhere(db),
+        ):
+            for attempt in range(1, self._retries + 1):
+                try:
+                    with atomic(using=db.alias, durable=True):
+                        return self._whole(function())
+                except Exception as error:
+                    pause = self._pause(error, attempt, units[-1], budget)
+                    if pause is None:
+                        raise
+                units.append(succeed(units[-1]))  # threads of the last one may be at it
+                time.sleep(pause)
+            with atomic(using=db.alias, durable=True):
+                return self._whole(function())
 
     def _whole(self, result: T) -> T:
         """Raise if the function has passed over the loss of its transaction."""
@@ -303,7 +292,7 @@ class _Attempts:
 
         Hooks run while ``atomic()`` is left: their errors come out of it as those before COMMIT do.
         """
-        if self._db._committed:
+        if unit.has_committed:
             return "its transaction had been committed by then, or may have been"
         from .replaying import why_lasting, why_open  # with what is needed for requests
 

@@ -41,6 +41,10 @@ class Unit:
         hooks: ``on_commit`` hooks that have run.
         uncounted: statements of which it cannot be told what they did, by alias.
         foreign: aliases of other engines that were used: nobody counts what took effect there.
+        sessions: by alias, what the session held when this unit first changed it or closed it; kept
+            from one attempt to the next.
+        transaction_of: the wrapper whose transaction this unit is (``retry_atomic``), if it is one.
+        has_committed: that transaction has been committed, or may have been.
         sending: texts of what is being sent, by cursor; of a COMMIT ``None``, by connection.
         abandoned: it is run again, by another unit: nothing more may be done for this one.
         told: it has been logged that somebody goes on for it after that, or need not be.
@@ -54,17 +58,29 @@ class Unit:
         "budget",
         "ended",
         "foreign",
+        "has_committed",
         "hooks",
         "parent",
         "sending",
+        "sessions",
         "texts",
         "told",
+        "transaction_of",
         "uncounted",
     )
 
-    def __init__(self, budget: Budget, parent: Unit | None = None) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        parent: Unit | None = None,
+        transaction_of: Callable[[], object] | None = None,
+    ) -> None:
         self.budget = budget
         self.parent = parent
+        # A weak reference: a context that outlives the unit must not keep a connection open.
+        self.transaction_of = transaction_of
+        self.has_committed = False
+        self.sessions: dict[str, Any] = {}
         self.texts: dict[str, set[str]] = {}
         self.hooks = 0
         self.uncounted: set[str] = set()
@@ -76,7 +92,9 @@ class Unit:
 
     def again(self) -> Unit:
         """The unit of the next attempt."""
-        return Unit(self.budget, self.parent)
+        following = Unit(self.budget, self.parent, self.transaction_of)
+        following.sessions = self.sessions
+        return following
 
     def line(self) -> Iterator[Unit]:
         """This unit and all that it is part of."""
@@ -96,6 +114,24 @@ class Unit:
             texts.add(text)
         if self.parent is not None:
             self.parent.took_effect(alias, text)
+
+    def is_transaction_of(self, db: object) -> bool:
+        """Whether this unit, or one that it is part of, is a transaction on this wrapper."""
+        return any(
+            unit.transaction_of is not None and unit.transaction_of() is db for unit in self.line()
+        )
+
+    def committed(self, db: object) -> None:
+        """Note that a transaction on this wrapper has been committed, or may have been."""
+        for unit in self.line():
+            if unit.transaction_of is not None and unit.transaction_of() is db:
+                unit.has_committed = True
+
+    def keep_session(self, alias: str, held: Callable[[], object]) -> None:
+        """Keep what the session on ``alias`` holds, before this unit first changes that."""
+        for unit in self.line():
+            if alias not in unit.sessions:
+                unit.sessions[alias] = held()
 
     def ran_hooks(self, number: int) -> None:
         """Note that so many hooks run now."""

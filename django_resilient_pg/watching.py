@@ -9,66 +9,66 @@ from __future__ import annotations
 import logging
 import math
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from . import notes, signals
 from .drivers import IDLE, UNKNOWN, Link
 from .facts import Path
 from .liveness import Vital, inspect
-from .losses import Loss, reason_of, sqlstate_of
-from .replacing import Lost, abandon, give_up, lost_error, replace, restore_savepoints
+from .loss import Invalidation, Loss
+from .losses import reason_of, sqlstate_of
+from .replacing import lost_error, replace, restore_savepoints
 from .resilience import logger
+from .state.transaction import MANUAL
+from .state.wrapper import Wrapper
 from .verdicts import Reason, Verdict
-
-if TYPE_CHECKING:
-    from .mixins import ResilientDatabaseMixin
 
 _IDLE_TIMEOUTS = frozenset({Reason.SERVER_IDLE_TIMEOUT, Reason.PATH_IDLE_TIMEOUT})
 # Seconds. An idle connection found dead sooner without a word teaches nothing: a crash looks alike.
 _LEARN_FROM = 5.0
 
 
-def look_closer(db: ResilientDatabaseMixin, status: int, now: float) -> None:
+def look_closer(db: Wrapper, status: int, now: float) -> None:
     """Something arrived, or the connection was idle for long, or it is in no state to use."""
     if (error := lost_error(db)) is not None:
         db.errors_occurred = True
         raise error
-    link = db._link
+    link, transaction = db._link, db._transaction
+    transaction.observe(status, db.autocommit)
     if link is None or db.closed_in_transaction or status not in {IDLE, UNKNOWN}:
         return
     # The threads that share a connection must not replace it under one another; nor may what runs
     # while connecting replace what is being set up.
-    if db._connecting or db._thread_sharing_count or (status == IDLE and link.busy()):
+    if db._connector.connecting or db._thread_sharing_count or (status == IDLE and link.busy()):
         return
     vital = inspect_connection(db, now)
     if vital is Vital.ALIVE:
-        db._seen_at = now
+        link.seen_at = now
         return
     if db._link is not link:
         return  # a receiver of connection_lost has used the connection, and so replaced it
-    idle = now - db._heard_at
+    idle = now - link.heard_at
     reason = reason_of(link) if vital is Vital.LOST else None
-    begun = not db.autocommit and status != IDLE and not db._untouched
-    by_hand = db._by_hand and db.autocommit and status != IDLE
-    if db._session.pinned_by or begun or by_hand:
+    # After an end that the driver has seen nothing of it is missing.
+    begun = transaction.begun and status != IDLE
+    if db._session.pinned_by or begun or transaction.phase is MANUAL:
         pinned_by = "" if begun else db._session.pinned_by or "BEGIN"
-        give_up(db, Lost(Loss(reason or Reason.UNKNOWN, idle), pinned_by))
+        db._invalidate(Invalidation(Loss(reason or Reason.UNKNOWN, idle), pinned_by))
         db.resilience.shared.count("refused")
         look_closer(db, status, now)
-    savepoints = [] if db.autocommit else list(db._savepoints)
+    savepoints = list(transaction.savepoints)
     replace(db, reason, idle)
     restore_savepoints(db, savepoints)
 
 
-def inspect_connection(db: ResilientDatabaseMixin, now: float) -> Vital:
+def inspect_connection(db: Wrapper, now: float) -> Vital:
     """Look into the connection; a loss is counted, announced and learned from."""
     link = db._link
     assert link is not None
-    idle = now - db._heard_at
+    idle = now - link.heard_at
     resilience = db.resilience
     options, facts = resilience.options, resilience.facts
     # State that would be lost with the session outweighs an idle limit.
-    holds = db._session.pinned_by or any(one.held_by(link) for one in db._open_cursors)
+    holds = db._session.pinned_by or link.cursors
     limit = math.inf if holds else resilience.limits.idle.seconds
     vital = inspect(
         link,
@@ -81,15 +81,13 @@ def inspect_connection(db: ResilientDatabaseMixin, now: float) -> Vital:
     if vital is Vital.LOST:
         note_idle_loss(db, link, idle)
     elif vital is Vital.ALIVE and idle > options.ping_after:
-        db._heard_at = now
+        link.heard_at = now
     return vital
 
 
-def note_idle_loss(
-    db: ResilientDatabaseMixin, link: Link, idle: float, level: int = logging.WARNING
-) -> None:
+def note_idle_loss(db: Wrapper, link: Link, idle: float, level: int = logging.WARNING) -> None:
     """Count, log and announce a loss found by looking; learn from it if nobody said why."""
-    if link.told:
+    if link.announced:
         return  # nor is it learned from twice
     word, reason = link.last_word, reason_of(link)
     if reason is Reason.FORK:
@@ -103,30 +101,27 @@ def note_idle_loss(
         db.resilience.shared.learned.note(idle)
 
 
-def note_loss(
-    db: ResilientDatabaseMixin, verdict: Verdict, error: BaseException, noticed: str
-) -> Loss:
+def note_loss(db: Wrapper, verdict: Verdict, error: BaseException, noticed: str) -> Loss:
     """Count, log and announce a loss that an error told of."""
     link = db._link
     reason = verdict.reason
     if reason is Reason.UNKNOWN and link is not None:
         reason = reason_of(link)
-    idle = monotonic() - db._heard_at
+    idle = 0.0 if link is None else monotonic() - link.heard_at
     line = str(error).partition("\n")[0]
     _announce_loss(db, link, reason, sqlstate_of(error), line, idle, noticed)
     return Loss(reason, idle)
 
 
-def note_refused(
-    db: ResilientDatabaseMixin, error: BaseException, loss: Loss, why: str, *, raw_transaction: bool
-) -> None:
+def note_refused(db: Wrapper, error: BaseException, loss: Loss, why: str) -> None:
     """Count a loss that reaches the application; have its error say what became of the statement.
 
     The session and its transaction are given up.
     """
-    abandon(db, loss, raw_transaction=raw_transaction)
-    # The server has rolled it back: retry_atomic may run it again as a whole.
-    error.transaction_lost = not (db.autocommit or db._split)  # type: ignore[attr-defined]
+    split = db._transaction.was_split
+    db._abandon(loss)
+    # The server has rolled it back: retry_atomic may retry it as a whole.
+    error.transaction_lost = not (db.autocommit or split)  # type: ignore[attr-defined]
     error.connection_lost = True  # type: ignore[attr-defined]
     error.add_note(notes.refused(db.alias, loss.reason, loss.idle, db.resilience.limits, why))
     if db._in_testcase:
@@ -135,7 +130,7 @@ def note_refused(
 
 
 def _announce_loss(
-    db: ResilientDatabaseMixin,
+    db: Wrapper,
     link: Link | None,
     reason: Reason,
     sqlstate: str | None,
@@ -146,9 +141,9 @@ def _announce_loss(
 ) -> None:
     """Once for each connection: a receiver that uses it meets with the same loss."""
     if link is not None:
-        if link.told:
+        if link.announced:
             return
-        link.told = True
+        link.announced = True
     db.resilience.shared.count("lost", reason.name)
     logger.log(level, "%s", notes.happened(db.alias, reason, idle, db.resilience.limits))
     record = signals.ConnectionLost(db.alias, reason, sqlstate, text, idle, noticed)

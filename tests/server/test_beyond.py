@@ -384,7 +384,7 @@ def test_a_second_commit_does_not_succeed(during: bool, stage_of: Stages) -> Non
         stage.insert("a")
         stage.kill()
         if during:
-            connection._poll = lambda _: ()
+            connection._link.peek = lambda _: ()
         with pytest.raises(Error):
             connection.commit()
         with pytest.raises(Error):
@@ -441,19 +441,19 @@ def test_a_connection_without_a_database(stage_of: Stages) -> None:
 def test_commit_in_autocommit_is_no_sign_of_life(stage_of: Stages) -> None:
     stage = stage_of()
     connection: Any = stage.connection
-    before = connection._heard_at
+    before = connection._link.heard_at
     connection.commit()
-    assert connection._heard_at == before
+    assert connection._link.heard_at == before
 
 
 def test_executemany_of_nothing_is_no_sign_of_life(stage_of: Stages) -> None:
     stage = stage_of()
     connection: Any = stage.connection
-    before = connection._heard_at
+    before = connection._link.heard_at
     with connection.cursor() as cursor:
         cursor.executemany(f"INSERT INTO {TABLE} (value) VALUES (%s)", [])
     if not PG3:  # which sends a Sync
-        assert connection._heard_at == before
+        assert connection._link.heard_at == before
 
 
 def test_doubled(own_server: Server, own_connections: Connections) -> None:

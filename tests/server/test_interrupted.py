@@ -182,7 +182,7 @@ def test_in_a_round_trip(way: Callable[..., None], stage_of: Stages) -> None:
     try:
         with (
             pytest.raises(SoftTimeLimit),
-            interrupted(lambda: frozen and connection._status() == ACTIVE),
+            interrupted(lambda: frozen and connection._link.status() == ACTIVE),
         ):
             way(stage, freeze)
     finally:
@@ -214,7 +214,7 @@ def test_before_commit(first: bool, outcome: bool, stage_of: Stages) -> None:
             stage.insert("before")
     with (
         pytest.raises(SoftTimeLimit),
-        interrupted(lambda: stopped and connection._status() == ACTIVE),
+        interrupted(lambda: stopped and connection._link.status() == ACTIVE),
     ):
         if outcome:
             with stage.atomic():

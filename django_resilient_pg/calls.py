@@ -1,0 +1,83 @@
+"""One statement as the application sent it, kept for what follows when it fails.
+
+On the healthy path only the class is imported; what reads the text is imported by its methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, ValuesView
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from .drivers import Link
+    from .statements import Statement
+
+# What BEGIN READ ONLY changes.
+_READ_ONLY_SETTING = "transaction_read_only"
+
+
+class Renewable(Protocol):
+    """A cursor wrapper whose driver cursor can be replaced."""
+
+    _link: Any
+
+    def _renew(self) -> None:
+        """Put a driver cursor of the present connection under it."""
+
+
+class Call:
+    """One statement, and where it stood in its transaction.
+
+    Args:
+        wrapper: the cursor wrapper.
+        run: sends ``(sql, params)`` on the wrapper's present driver cursor.
+        sql, params: as they were given.
+        first: its transaction had run nothing before it but savepoints.
+        status: ``PQtransactionStatus`` before it was sent.
+        many: ``params`` are many rows.
+    """
+
+    __slots__ = ("first", "many", "params", "run", "sql", "status", "wrapper")
+
+    def __init__(
+        self,
+        wrapper: Renewable,
+        run: Callable[[Any, Any], Any],
+        sql: Any,
+        params: Any,
+        first: bool,
+        status: int,
+        many: bool = False,
+    ) -> None:
+        self.wrapper, self.run = wrapper, run
+        self.sql, self.params = sql, params
+        self.first, self.status, self.many = first, status, many
+
+    def statement(self, link: Link) -> Statement:
+        """What its text says, read by the rules of the server it is sent to."""
+        import dataclasses
+
+        from .drivers import has_text
+        from .session import text_of
+        from .statements import STANDARD_STRINGS, Kind, analyse
+
+        standard = link.parameter(STANDARD_STRINGS) != "off"
+        found = analyse(text_of(self.sql), standard_strings=standard)
+        return (
+            dataclasses.replace(found, kind=Kind.UNREPEATABLE) if has_text(self.params) else found
+        )
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether its parameters can be gone through again."""
+        return not isinstance(self.params, Iterator)
+
+    def asks_if_read_only(self) -> bool:
+        """Whether its answer depends on the transaction that it is retried in."""
+        from .session import text_of
+
+        values = self.params.values() if isinstance(self.params, Mapping) else self.params
+        texts = [text_of(self.sql)]
+        if isinstance(values, (list, tuple, ValuesView)):
+            texts += [one for one in values if isinstance(one, str)]
+        return any(_READ_ONLY_SETTING in one.lower() for one in texts)

@@ -1,0 +1,30 @@
+"""What a lost connection is remembered as. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .verdicts import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """One lost connection: why, and how many seconds after the server was last heard."""
+
+    reason: Reason
+    idle: float
+
+
+@dataclass(slots=True)
+class Invalidation:
+    """A loss that the application has to be told of: until it starts anew, every statement raises.
+
+    Attributes:
+        loss: ``None`` if the connection was discarded because a statement was left half-way.
+        pinned_by: the session state that is gone; "" when it was a transaction.
+        rolled_back: the savepoint that Django has rolled back to since, or "".
+    """
+
+    loss: Loss | None
+    pinned_by: str
+    rolled_back: str = ""

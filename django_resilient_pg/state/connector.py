@@ -1,0 +1,86 @@
+"""What one wrapper knows about connecting, apart from any one connection."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..retry import Budget
+    from ..wanted import Wanted
+
+
+class Connector:
+    """How one wrapper connects.
+
+    Attributes:
+        connecting: ``connect()`` is under way; what runs meanwhile is no work of the application's.
+        retrying: an outer call is trying already until the deadline.
+        budget: what may be spent on reconnecting and retrying, while somebody spends of it.
+        wanted: what the alias is to reach; ``None`` before the first connection.
+        wake: seconds that a sleeping server may need beyond the ordinary ``connect_timeout``.
+        seeks_primary: no standby will do at present.
+        thread_ends: this thread ends with its request, so no connection outlives that.
+    """
+
+    __slots__ = (
+        "budget",
+        "connecting",
+        "retrying",
+        "seeks_primary",
+        "thread_ends",
+        "wake",
+        "wanted",
+    )
+
+    def __init__(self) -> None:
+        self.connecting = self.retrying = self.seeks_primary = self.thread_ends = False
+        self.budget: Budget | None = None
+        self.wanted: Wanted | None = None
+        self.wake = 0.0
+
+    @contextlib.contextmanager
+    def connects(self) -> Iterator[None]:
+        """Within it a connection is being made."""
+        self.connecting = True
+        try:
+            yield
+        finally:
+            self.connecting = False
+
+    @contextlib.contextmanager
+    def retries(self) -> Iterator[None]:
+        """Within it somebody tries to connect until the deadline."""
+        self.retrying = True
+        try:
+            yield
+        finally:
+            self.retrying = False
+
+    @contextlib.contextmanager
+    def spends(self, budget: Budget) -> Iterator[Budget]:
+        """Within it everything is spent of this budget."""
+        self.budget = budget
+        try:
+            yield budget
+        finally:
+            budget.ended = True
+            self.budget = None
+
+    @contextlib.contextmanager
+    def seeks(self, primary: bool) -> Iterator[None]:
+        """Within it no standby will do, if ``primary``."""
+        self.seeks_primary = primary
+        try:
+            yield
+        finally:
+            self.seeks_primary = False
+
+    def planned(self, wanted: Wanted, wake: float) -> None:
+        """What the settings say, read when the parameters for libpq were made."""
+        self.wanted, self.wake = wanted, wake
+
+    def in_thread(self, *, ends: bool) -> None:
+        """Whether the thread that has connected ends with its request."""
+        self.thread_ends = ends

@@ -1,0 +1,265 @@
+"""What the transaction under way has done, held against what the driver says of it. Pure.
+
+The phases, and what leads from one to the next::
+
+    AUTO <-> MANUAL               Django's autocommit; MANUAL: begun by a text or by the driver
+    CLEAN -> OPENED -> DIRTY -> SPLIT         between set_autocommit(False) and its COMMIT
+
+Invariants:
+
+* Only :meth:`begin`, :meth:`over`, :meth:`moved`, :meth:`restored`, :meth:`unsent` and
+  :meth:`sent_nothing` lower the phase; of these only :meth:`begin`, :meth:`over` and
+  :meth:`moved` leave SPLIT.
+* Where there are savepoints the phase is OPENED or later.
+* Texts that hold ``NO_TEXT``, or ``MOST_TEXTS`` of them, never count as "has only read".
+* In autocommit the phase is what the driver said last; a dead connection says nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Final
+
+from ..drivers import FAILED, IDLE, IN_TRANSACTION, UNKNOWN
+from ..units import MOST_TEXTS, NO_TEXT
+
+
+class Phase(enum.IntEnum):
+    """How far a transaction has come."""
+
+    #: Each statement is a transaction of its own.
+    AUTO = 0
+    #: Django is in autocommit, but a transaction is open that it has not begun.
+    MANUAL = 1
+    #: Nothing has been run yet.
+    CLEAN = 2
+    #: Only statements have been run that leave nothing behind: savepoints, ``executemany`` of none.
+    OPENED = 3
+    #: A statement has been run.
+    DIRTY = 4
+    #: Ended inside its block, by a text or by the driver: what it ran may have taken effect.
+    SPLIT = 5
+
+
+AUTO: Final = Phase.AUTO
+MANUAL: Final = Phase.MANUAL
+CLEAN: Final = Phase.CLEAN
+OPENED: Final = Phase.OPENED
+DIRTY: Final = Phase.DIRTY
+SPLIT: Final = Phase.SPLIT
+_NOTHING_RUN: Final = frozenset({AUTO, CLEAN, OPENED})
+# PQtransactionStatus of a transaction under way, a failed one too.
+_OPEN: Final = frozenset({IN_TRANSACTION, FAILED})
+
+
+class TransactionState:
+    """The transaction of one wrapper.
+
+    Args:
+        on_split: called when a transaction is found ended inside its block; with True where its
+            text told, False where the driver did.
+
+    Attributes:
+        phase: see :class:`Phase`.
+        texts: what has been run, for as long as nothing of it is committed; at most ``MOST_TEXTS``.
+            Of what has no text of its own, its ``id()``.
+        savepoints: names of the open ones, in order.
+        controlling: a savepoint statement of Django's own is under way.
+        hooks_due: how many of ``run_on_commit`` belong to transactions that were committed.
+    """
+
+    __slots__ = ("_on_split", "controlling", "hooks_due", "phase", "savepoints", "texts")
+
+    def __init__(self, on_split: Callable[[bool], None]) -> None:
+        self._on_split = on_split
+        self.phase = AUTO
+        self.texts: set[object] = set()
+        self.savepoints: list[str] = []
+        self.controlling = False
+        self.hooks_due = 0
+
+    # -- what it is -------------------------------------------------------------------------
+
+    @property
+    def begun(self) -> bool:
+        """Whether a statement of this transaction may be missing after a loss."""
+        return self.phase >= DIRTY
+
+    @property
+    def was_split(self) -> bool:
+        """Whether something of it may have taken effect, or will by itself."""
+        return self.phase is SPLIT or self.phase is MANUAL
+
+    @property
+    def has_run_nothing(self) -> bool:
+        """Whether its loss leaves nothing missing."""
+        return self.phase in _NOTHING_RUN
+
+    # -- where it begins and ends -----------------------------------------------------------
+
+    def begin(self) -> None:
+        """Django enters a transaction; BEGIN itself goes out with the first statement."""
+        self.phase = CLEAN
+
+    def over(self, hooks_due: int) -> None:
+        """COMMIT or ROLLBACK has ended it; ``hooks_due`` of its hooks are to run."""
+        self.phase = AUTO  # where autocommit stays off, the next statement finds it CLEAN
+        self.hooks_due = hooks_due
+        if self.savepoints:
+            self.savepoints = []
+        if self.texts:
+            self.texts.clear()
+
+    def moved(self, autocommit: bool, *, split: bool = False) -> None:
+        """Another connection is in place, and has run nothing.
+
+        Args:
+            autocommit: Django's.
+            split: it stands in for a lost one, on which the transaction had been split.
+        """
+        if autocommit:
+            self.phase = AUTO
+        else:
+            self.phase = SPLIT if split else CLEAN
+        self.texts = set()
+        self.savepoints = []
+
+    def restored(self, savepoints: list[str]) -> None:
+        """These savepoints are about to be made again on another connection."""
+        self.savepoints = savepoints
+        if savepoints and self.phase is CLEAN:
+            self.phase = OPENED
+
+    def outcome_unknown(self, autocommit: bool) -> None:
+        """COMMIT was lost and nobody can say what became of it: it may have taken effect."""
+        self.over(0)
+        self.phase = MANUAL if autocommit else SPLIT
+
+    # -- what the driver says ---------------------------------------------------------------
+
+    def observe(self, status: int, autocommit: bool) -> None:
+        """Compare with the driver: the one place that notices what went past Django.
+
+        Args:
+            status: ``PQtransactionStatus``; of a dead connection UNKNOWN, which tells nothing.
+            autocommit: Django's.
+        """
+        if autocommit:
+            self._observe_autocommit(status)
+            return
+        if self.phase < CLEAN:
+            self.phase = CLEAN
+        if status == IDLE:
+            if self.phase is DIRTY:
+                self.split()
+        elif status != UNKNOWN and (
+            self.phase is CLEAN or (self.phase is OPENED and status == FAILED)
+        ):
+            # Begun past Django's cursors.
+            self.phase = DIRTY
+            self.texts.add(NO_TEXT)
+
+    def _observe_autocommit(self, status: int) -> None:
+        if status == IDLE:
+            self.phase = AUTO
+        elif status in _OPEN:
+            self.phase = MANUAL
+        elif self.phase > MANUAL:  # ACTIVE: in a pipeline, which leaves no transaction behind
+            self.phase = AUTO
+
+    # -- statements -------------------------------------------------------------------------
+
+    def enter(self, status: int, autocommit: bool) -> bool:
+        """A statement is about to be sent.
+
+        Returns:
+            Whether a loss leaves nothing of its transaction missing but the statement itself.
+        """
+        phase = self.phase
+        if autocommit:
+            if phase is AUTO and status == IDLE:
+                return True
+        elif status == IN_TRANSACTION:
+            if phase is DIRTY:
+                return False
+        elif phase is CLEAN and status == IDLE:
+            self.phase = DIRTY
+            return True
+        self.observe(status, autocommit)
+        phase = self.phase
+        if phase is CLEAN or phase is OPENED:
+            self.phase = DIRTY
+        return phase in _NOTHING_RUN and (status == IDLE or status == IN_TRANSACTION)
+
+    def ran(self, sql: object) -> None:
+        """A statement has been run in a transaction of Django's, or may have been."""
+        if len(self.texts) < MOST_TEXTS:
+            self.texts.add(sql if isinstance(sql, str) else id(sql))
+
+    def dirtied(self) -> None:
+        """Something that is no statement (COPY) is about to be sent."""
+        if self.phase is CLEAN or self.phase is OPENED:
+            self.phase = DIRTY
+
+    def unsent(self, first: bool, status: int) -> None:
+        """A statement failed: a first one that the driver itself refused has changed nothing."""
+        if first and self.phase is DIRTY and status == IDLE:
+            self.phase = CLEAN
+
+    def sent_nothing(self, first: bool, status: int) -> None:
+        """A statement with no rows: nothing was sent but, by psycopg 3, BEGIN."""
+        if first and self.phase is DIRTY:
+            self.phase = OPENED if status == IN_TRANSACTION else CLEAN
+
+    def split(self, *, by_text: bool = False) -> None:
+        """It was ended inside its block, or may have been."""
+        if by_text or self.phase is not SPLIT:
+            self.phase = SPLIT
+            self._on_split(by_text)
+
+    # -- savepoints -------------------------------------------------------------------------
+
+    def control(self, run: Callable[[str], None], sid: str, status: int, autocommit: bool) -> None:
+        """Run a savepoint statement: by itself it leaves a transaction as it was.
+
+        A transaction that otherwise only read has still only read, so its text is not kept.
+        """
+        self.observe(status, autocommit)
+        before, texts = self.phase, self.texts
+        self.controlling, self.texts = True, set()
+        try:
+            run(sid)
+        finally:
+            self.controlling, self.texts = False, texts
+        if before is CLEAN or before is OPENED:
+            self.phase = OPENED
+
+    def saved(self, sid: str) -> None:
+        """A savepoint was made."""
+        self.savepoints.append(sid)
+
+    def rolled_back_to(self, sid: str) -> None:
+        """What came after this savepoint is undone; the savepoint itself stays."""
+        if sid in self.savepoints:
+            del self.savepoints[self._last(sid) + 1 :]
+
+    def released(self, sid: str) -> None:
+        """A savepoint is no more, nor are those after it."""
+        if sid in self.savepoints:
+            del self.savepoints[self._last(sid) :]
+
+    def _last(self, sid: str) -> int:
+        """Where it is; ``clean_savepoints()`` has Django use names again."""
+        return len(self.savepoints) - 1 - self.savepoints[::-1].index(sid)
+
+    # -- texts ------------------------------------------------------------------------------
+
+    def set_texts_aside(self) -> set[object]:
+        """Begin to keep texts anew; what was kept, for :meth:`take_texts_back`."""
+        texts, self.texts = self.texts, set()
+        return texts
+
+    def take_texts_back(self, texts: set[object]) -> None:
+        """Texts that were set aside belong to the transaction under way after all."""
+        self.texts |= texts

@@ -1,0 +1,313 @@
+"""The state of one wrapper, and the only methods that change it.
+
+Below everything that recovers, connects or announces: those are handed a :class:`Wrapper` and call
+its methods. ``mixins`` completes it to what Django uses. Part of the healthy path, so it imports
+nothing that costs time.
+
+Invariants:
+
+* After :meth:`Wrapper._bind` the link is that of the connection in place; without a connection
+  there is no link.
+* An invalidated wrapper has a closed link that nobody trusts: the next statement is told.
+* Discarding keeps the session for the next connection; closing starts clean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from django.db.backends.base.base import NO_DB_ALIAS
+from django.db.utils import Error
+
+from ..drivers import ACTIVE, IDLE, UNKNOWN, Link, link_to
+from ..session import Session, Where
+from ..units import MOST_TEXTS, UNDER_WAY, UNIT
+from .connector import Connector
+from .transaction import MANUAL, TransactionState
+
+if TYPE_CHECKING:
+    from django.db.backends.postgresql.base import DatabaseWrapper
+
+    from ..calls import Call
+    from ..loss import Invalidation, Loss
+    from ..resilience import Resilience
+
+    class Base(DatabaseWrapper):
+        """Django's wrapper with what its type stubs leave out (Django 5.2 to 6.1)."""
+
+        health_check_enabled: bool
+        health_check_done: bool
+        _thread_sharing_count: int
+
+        _connection_pools: dict[str, Any]
+
+        def _cursor(self, name: str | None = None) -> Any: ...
+        def _configure_connection(self, connection: Any) -> Any: ...
+        def _configure_role(self, connection: Any) -> bool: ...
+        def _close(self) -> None: ...
+        def _commit(self) -> None: ...
+        def _rollback(self) -> None: ...
+        def _savepoint(self, sid: str) -> None: ...
+        def _savepoint_rollback(self, sid: str) -> None: ...
+        def _savepoint_commit(self, sid: str) -> None: ...
+        def _set_autocommit(self, autocommit: bool) -> None: ...
+
+else:
+    Base = object
+
+
+# Words without which a statement that failed half-way leaves nothing in its session.
+_TRACES = ("set", "listen", "temp", "prepare", "declare")
+
+
+class Wrapper(Base):
+    """What the engine knows of one alias in one thread."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Nothing is parsed and nothing connects here: psqlextra makes an instance at import.
+        self._link: Link | None = None
+        self._transaction = TransactionState(self._on_split)
+        self._session = Session()
+        self._connector = Connector()
+        self._invalid: Invalidation | None = None
+
+    @cached_property
+    def resilience(self) -> Resilience:
+        """What the engine knows: options, facts, limits and stats; read-only."""
+        from ..resilience import Resilience
+
+        return Resilience(self)
+
+    @property
+    def pool(self) -> Any:
+        """The pool of this alias; ``mixins`` makes it."""
+        raise NotImplementedError
+
+    @property
+    def _pooled(self) -> bool:
+        return bool(self.settings_dict["OPTIONS"].get("pool")) and self.alias != NO_DB_ALIAS
+
+    @property
+    def _in_testcase(self) -> bool:
+        """Whether the outermost block is of Django's TestCase, which rolls it back anyway."""
+        return any(getattr(block, "_from_testcase", False) for block in self.atomic_blocks)
+
+    # -- the connection in place ------------------------------------------------------------
+
+    def _bind(self) -> Link:
+        """Attach to the driver connection that is now in place."""
+        self._link = link = link_to(self.connection)
+        resilience = self.resilience
+        options = resilience.options
+        link.lend(peeks=options.peek, asks_outcome=options.commit_outcome)
+        link.quiet = min(resilience.limits.idle.seconds, options.ping_after)
+        if not self._session.due:
+            continues = self._session.continues
+            self._session = self._session_after_close()
+            self._session.continues = continues
+        self._invalid = None
+        self._transaction.moved(self.autocommit)
+        return link
+
+    def _put_back(self, link: Link | None, *, split: bool) -> None:
+        """Put a lost connection back into its place, so that nothing runs outside of it."""
+        self.connection = None if link is None else link.connection
+        self._link = link
+        self._transaction.moved(self.autocommit, split=split)
+
+    def _release(self, session: Session) -> None:
+        """There is no connection any more; the next one begins with this session."""
+        self.connection = self._link = self._invalid = None
+        self._session = session
+        self._transaction.moved(self.autocommit)
+
+    def _discard(self) -> None:
+        """Close the connection the outermost way, whatever it says; the next is made like it.
+
+        Other engines and receivers hang their own state to ``close()``. For the application that
+        is where it starts clean; here the session goes on.
+        """
+        session, link = self._session.gone(), self._link
+        if link is not None and link.lost():
+            link.close()
+        try:
+            with contextlib.suppress(Error):
+                self.close()
+        finally:
+            self._release(session)
+
+    def _discard_unfinished(self) -> None:
+        """Discard a connection that is not set up yet; a pool would otherwise hand it on so."""
+        if self._link is not None:
+            self._link.close()
+        self._discard()
+
+    def _leave_to_its_cursors(self) -> None:
+        """Have a connection that lives closed with the last of its cursors, which may have rows.
+
+        psycopg2 only: it gives none of a closed connection, and closes one that nobody refers to.
+        An engine that takes its connections back (to a pool) gets this one too.
+        """
+        from django.db.backends.postgresql.base import DatabaseWrapper  # imports a driver
+
+        closes = type(self)._close is DatabaseWrapper._close  # type: ignore[attr-defined]
+        if closes and self._link is not None and not self._link.keeps_rows:
+            self.connection = None
+
+    def _invalidate(self, invalid: Invalidation) -> None:
+        """Keep the dead connection in its place, so that nothing can run as if nothing had been."""
+        self._invalid = invalid
+        self.errors_occurred = True
+        if self._link is not None:
+            self._link.doubt()  # the next statement looks, and is told
+            self._link.close()
+
+    def _abandon(self, loss: Loss | None) -> None:
+        """Discard a connection, or invalidate it where something depended on it."""
+        from ..loss import Invalidation
+
+        pinned_by = self._session.pinned_by
+        if not pinned_by and self._transaction.phase is MANUAL:
+            pinned_by = "BEGIN"
+        if self.autocommit and not pinned_by:
+            self._discard()
+            return
+        self._invalidate(Invalidation(loss, pinned_by if self.autocommit else ""))
+
+    # -- session ----------------------------------------------------------------------------
+
+    def _session_after_close(self) -> Session:
+        """A clean one; units of work under way remember what the old one held."""
+        unit = UNIT.get() if UNDER_WAY else None
+        if unit is not None:
+            unit.keep_session(self.alias, self._session.held)
+        return Session()
+
+    def _start_session_of(self, session: Session) -> None:
+        """The next connection is given what this session held."""
+        session.continues = session.holds or self._session.continues
+        self._session = session
+
+    # -- what a statement means -------------------------------------------------------------
+
+    def _note_effect(self, sql: object) -> None:
+        """Remember what a transaction ran, or what took effect in a unit of work."""
+        if not self.autocommit:
+            self._transaction.ran(sql)
+        elif not self._connector.connecting and (unit := UNIT.get()) is not None:
+            # What runs while connecting is retried by itself.
+            unit.took_effect(self.alias, sql)
+
+    def _note_session(self, sql: object, params: Any, *, many: bool = False) -> None:
+        """Remember what a statement that succeeded left in its session and transaction."""
+        if self._connector.connecting or self._link is None:
+            return  # what connection_created receivers run is run again by each connection
+        transaction, status = self._transaction, self._link.status()
+        if self.autocommit:
+            transaction.observe(status, True)
+        elif not transaction.controlling:
+            self._note_end(sql, status)
+        unit = UNIT.get() if UNDER_WAY else None
+        if unit is not None:
+            unit.keep_session(self.alias, self._session.held)
+        self._session.note(
+            sql,
+            params,
+            self._where(status, many),
+            driver=self.connection,
+            replays=self.resilience.options.replay_session,
+            saving=transaction.controlling,
+        )
+
+    def _where(self, status: int, many: bool) -> Where:
+        """In what a statement has just run."""
+        # Within transaction() of psycopg 3 its end is the driver's, and not known here.
+        nested = getattr(self.connection, "_num_transactions", 0)
+        # ACTIVE: in a pipeline, whose results are still to come.
+        if many or nested or status == ACTIVE or (self.autocommit and status != IDLE):
+            return Where.UNCLEAR
+        return Where.AUTOCOMMIT if self.autocommit else Where.TRANSACTION
+
+    def _note_end(self, sql: object, status: int) -> None:
+        """Notice that a text has ended the transaction inside its block, or may have: COMMIT.
+
+        psycopg2 takes no notice of it, so that what follows takes effect at once.
+        """
+        from ..session import text_of
+        from ..statements import ends_transaction
+
+        if status == IDLE or ends_transaction(text_of(sql)):
+            self._transaction.split(by_text=True)
+
+    def _note_failed(self, call: Call) -> None:
+        """Remember what a statement may have done although it failed."""
+        if not self.autocommit:
+            self._note_end(call.sql, UNKNOWN)  # by its text alone
+            self._note_unsent(call)
+        elif UNDER_WAY and (call.many or self._may_commit_inside(call.sql)):
+            self._note_effect(call.sql)
+
+    def _note_unsent(self, call: Call) -> None:
+        if self._link is not None:
+            self._transaction.unsent(call.first, self._link.status())
+
+    def _may_commit_inside(self, sql: object) -> bool:
+        """Whether a statement that failed may have committed before: CALL, several statements."""
+        from ..session import text_of
+        from ..statements import Kind, analyse
+
+        link = self._link
+        standard = link is None or link.parameter("standard_conforming_strings") == "on"
+        return analyse(text_of(sql), standard_strings=standard).kind is Kind.UNREPEATABLE
+
+    def _note_left(self, call: Call) -> None:
+        """Pin a living session in which a statement that failed may have left something.
+
+        Locks it took before; what the first of several statements, or of many rows, has set.
+        """
+        if self._connector.connecting or self._link is None or self._link.lost():
+            return
+        from ..session import text_of
+        from ..statements import Kind, analyse
+
+        text = text_of(call.sql)
+        lowered = text.lower()
+        if "advisory" in lowered:
+            self._session.pin("an advisory lock, perhaps, in a statement that failed")
+        elif any(trace in lowered for trace in _TRACES) and (
+            call.many or analyse(text).kind is Kind.UNREPEATABLE
+        ):
+            self._session.pin("a setting, perhaps, in a statement that failed half-way")
+
+    # -- what has taken effect --------------------------------------------------------------
+
+    def _on_split(self, by_text: bool) -> None:
+        """The transaction was ended inside its block: what it ran has taken effect, or may have."""
+        self._note_lasting()
+        if not by_text:  # otherwise the session reads the text itself
+            self._session.controlled()
+
+    def _transaction_over(self) -> None:
+        """Nothing of the transaction is left, and Django forgets its hooks."""
+        self._session.rolled_back()
+        self._transaction.over(0)
+
+    def _note_committed(self) -> None:
+        """What the transaction ran has taken effect, or may have; its hooks are about to run."""
+        self._note_lasting()
+        if (unit := UNIT.get()) is not None:
+            unit.ran_hooks(len(self.run_on_commit))
+
+    def _note_lasting(self) -> None:
+        unit = UNIT.get()
+        if unit is None or self._connector.connecting:
+            return  # what connection_created receivers commit is done again by each connection
+        unit.committed(self)
+        texts = self._transaction.texts
+        for text in texts:
+            unit.took_effect(self.alias, text)
+        if len(texts) >= MOST_TEXTS or self._transaction.was_split:
+            unit.cannot_tell(self.alias)
