@@ -15,7 +15,6 @@ from .facts import Facts
 from .logins import Logins
 from .options import Options, of_entry, parse
 from .probing import Probe
-from .state.connector import Connector
 
 logger = logging.getLogger("django_resilient_pg")
 
@@ -107,10 +106,12 @@ class _Wrapper(Protocol):
 
     alias: str
     settings_dict: dict[str, Any]
-    _connector: Connector
 
     @property
     def _pooled(self) -> bool: ...
+
+    @property
+    def _thread_ends(self) -> bool: ...
 
 
 class Resilience:
@@ -160,7 +161,7 @@ class Resilience:
         """How long this alias' connections may live and stay idle, and why."""
         shared = self.shared
         max_age = self._wrapper.settings_dict["CONN_MAX_AGE"]
-        kept = Kept.NOT_AT_ALL if self._wrapper._connector.thread_ends else Kept.BY_THREAD
+        kept = Kept.NOT_AT_ALL if self._wrapper._thread_ends else Kept.BY_THREAD
         if self._wrapper._pooled:
             kept = Kept.IN_POOL
         basis = (shared.facts, shared.learned.value(), max_age, kept)

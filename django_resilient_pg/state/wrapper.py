@@ -91,6 +91,11 @@ class Wrapper(Base):
         return bool(self.settings_dict["OPTIONS"].get("pool")) and self.alias != NO_DB_ALIAS
 
     @property
+    def _thread_ends(self) -> bool:
+        """Whether its thread ends with the request under way."""
+        return self._connector.thread_ends
+
+    @property
     def _in_testcase(self) -> bool:
         """Whether the outermost block is of Django's TestCase, which rolls it back anyway."""
         return any(getattr(block, "_from_testcase", False) for block in self.atomic_blocks)
