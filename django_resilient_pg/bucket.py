@@ -38,7 +38,9 @@ class TokenBucket:
             return True
 
     def refund(self) -> None:
-        """Give one token back, for a statement that has succeeded."""
+        """Give one token back, if any is missing, for a statement that has succeeded."""
+        if not self.short:
+            return
         with self._lock:
             self.tokens = min(self.CAPACITY, self.tokens + 1)
             self.short = self.tokens < self.CAPACITY

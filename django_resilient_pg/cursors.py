@@ -80,14 +80,13 @@ class ResilientCursorMixin:
             result = self._failed(error, Call(self, self._send, sql, params, first, status))
             link = self._link
         link.heard_at = link.seen_at = monotonic()
-        if BUCKET.short:
-            BUCKET.refund()
         if not db.autocommit:
             db._transaction.ran(sql)
         elif unit is not None:
             unit.took_effect(db.alias, sql)
         # Texts that are known to leave the session as it was are the ordinary case.
-        if sql.__class__ is not str or sql not in HARMLESS:
+        if sql.__class__ is not str or sql not in HARMLESS or BUCKET.short:
+            BUCKET.refund()
             # A named cursor calls its functions when its rows are fetched, if they ever are.
             db._note_session(sql, params, many=self.name is not None)
         if unit is not None:

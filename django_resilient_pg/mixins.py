@@ -293,9 +293,8 @@ class ResilientDatabaseMixin(Wrapper):
                 or monotonic() - link.seen_at > FRESH
             ) and self._is_over(link, status):
                 return
-            marked = None
-            if link.asks_outcome or (unit is not None and unit.is_transaction_of(self)):
-                marked = self._mark(link, status)
+            asks = link.asks_outcome or (unit is not None and unit.is_transaction_of(self))
+            marked = self._mark(link, status) if asks else None
             try:
                 super()._commit()
             except BaseException as error:

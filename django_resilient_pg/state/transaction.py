@@ -51,6 +51,7 @@ SPLIT: Final = Phase.SPLIT
 _NOTHING_RUN: Final = frozenset({AUTO, CLEAN, OPENED})
 # PQtransactionStatus of a transaction under way, a failed one too.
 _OPEN: Final = frozenset({IN_TRANSACTION, FAILED})
+_SETTLED: Final = frozenset({IDLE, IN_TRANSACTION})
 
 
 class TransactionState:
@@ -190,7 +191,7 @@ class TransactionState:
         phase = self.phase
         if phase is CLEAN or phase is OPENED:
             self.phase = DIRTY
-        return phase in _NOTHING_RUN and (status == IDLE or status == IN_TRANSACTION)
+        return phase in _NOTHING_RUN and status in _SETTLED
 
     def ran(self, sql: object) -> None:
         """A statement has been run in a transaction of Django's, or may have been."""

@@ -1,0 +1,219 @@
+"""What the transaction under way has done: each transition of its state, and its invariants."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+
+from django_resilient_pg.drivers import ACTIVE, FAILED, IDLE, IN_TRANSACTION, UNKNOWN
+from django_resilient_pg.state.transaction import (
+    AUTO,
+    CLEAN,
+    DIRTY,
+    MANUAL,
+    OPENED,
+    SPLIT,
+    Phase,
+    TransactionState,
+)
+from django_resilient_pg.units import MOST_TEXTS, NO_TEXT
+
+STATUSES = (IDLE, ACTIVE, IN_TRANSACTION, FAILED, UNKNOWN)
+
+
+class Splits(list[bool]):
+    """What ``on_split`` was called with."""
+
+
+def state(phase: Phase = AUTO, splits: Splits | None = None) -> TransactionState:
+    made = TransactionState((Splits() if splits is None else splits).append)
+    if phase is MANUAL:
+        made.observe(IN_TRANSACTION, True)
+    if phase >= CLEAN:
+        made.begin()
+    if phase is OPENED:
+        made.control(lambda sid: None, "s1", IDLE, False)
+        made.saved("s1")
+    if phase >= DIRTY:
+        assert made.enter(IDLE, False)
+        made.ran("INSERT")
+    if phase is SPLIT:
+        made.observe(IDLE, False)
+    assert made.phase is phase
+    return made
+
+
+@pytest.mark.parametrize(
+    ("before", "status", "autocommit", "after", "first"),
+    [
+        (AUTO, IDLE, True, AUTO, True),
+        (AUTO, IN_TRANSACTION, True, MANUAL, False),
+        (AUTO, ACTIVE, True, AUTO, False),  # in a pipeline
+        (AUTO, UNKNOWN, True, AUTO, False),
+        (MANUAL, IDLE, True, AUTO, True),
+        (MANUAL, FAILED, True, MANUAL, False),
+        (MANUAL, UNKNOWN, True, MANUAL, False),  # a dead connection says nothing
+        (CLEAN, IDLE, False, DIRTY, True),
+        (CLEAN, IN_TRANSACTION, False, DIRTY, False),  # begun past Django's cursors
+        (CLEAN, UNKNOWN, False, DIRTY, False),
+        (OPENED, IN_TRANSACTION, False, DIRTY, True),
+        (OPENED, FAILED, False, DIRTY, False),
+        (DIRTY, IN_TRANSACTION, False, DIRTY, False),
+        (DIRTY, FAILED, False, DIRTY, False),
+        (DIRTY, IDLE, False, SPLIT, False),
+        (SPLIT, IDLE, False, SPLIT, False),
+        (SPLIT, IN_TRANSACTION, False, SPLIT, False),
+        (AUTO, IDLE, False, DIRTY, True),  # AUTOCOMMIT is off for the alias
+        (DIRTY, IDLE, True, AUTO, True),  # autocommit was turned on without a word
+    ],
+)
+def test_a_statement_enters(
+    before: Phase, status: int, autocommit: bool, after: Phase, first: bool
+) -> None:
+    made = state(before)
+    assert made.enter(status, autocommit) is first
+    assert made.phase is after
+
+
+def test_a_transaction_that_the_driver_has_ended_is_told_once() -> None:
+    splits = Splits()
+    made = state(DIRTY, splits)
+    made.observe(IDLE, False)
+    made.observe(IDLE, False)
+    assert splits == [False]
+    made.split(by_text=True)  # what ran since has taken effect as well
+    assert splits == [False, True]
+
+
+def test_what_was_begun_past_django_is_never_taken_for_read() -> None:
+    made = state(CLEAN)
+    made.observe(IN_TRANSACTION, False)
+    assert made.begun
+    assert NO_TEXT in made.texts
+
+
+def test_a_first_statement_that_the_driver_refused_leaves_it_clean() -> None:
+    made = state(CLEAN)
+    first = made.enter(IDLE, False)
+    made.unsent(first, IDLE)
+    assert made.phase is CLEAN
+    made.enter(IDLE, False)
+    made.unsent(False, IDLE)
+    assert made.phase is DIRTY
+
+
+@pytest.mark.parametrize(("status", "after"), [(IDLE, CLEAN), (IN_TRANSACTION, OPENED)])
+def test_a_statement_of_no_rows_leaves_it_restorable(status: int, after: Phase) -> None:
+    made = state(CLEAN)
+    made.sent_nothing(made.enter(IDLE, False), status)
+    assert made.phase is after
+
+
+def test_savepoints_leave_it_restorable() -> None:
+    made = state(CLEAN)
+    made.control(lambda sid: None, "s1", IDLE, False)
+    made.saved("s1")
+    assert made.phase is OPENED
+    assert made.enter(IN_TRANSACTION, False)
+    made.control(lambda sid: None, "s2", IN_TRANSACTION, False)
+    made.saved("s2")
+    assert (made.phase, made.savepoints) == (DIRTY, ["s1", "s2"])
+    made.rolled_back_to("s1")
+    assert made.savepoints == ["s1"]
+    made.released("s1")
+    assert made.savepoints == []
+
+
+def test_a_savepoint_that_fails_counts_as_a_statement() -> None:
+    made = state(CLEAN)
+
+    def fails(sid: str) -> None:
+        made.enter(IDLE, False)
+        raise RuntimeError(sid)
+
+    with pytest.raises(RuntimeError):
+        made.control(fails, "s1", IDLE, False)
+    assert made.phase is DIRTY
+    assert not made.controlling
+
+
+def test_a_savepoint_after_a_split_does_not_count_as_restorable() -> None:
+    made = state(SPLIT)
+    made.control(lambda sid: None, "s1", IDLE, False)
+    assert made.phase is SPLIT
+
+
+def test_texts_of_savepoints_are_not_kept() -> None:
+    made = state(DIRTY)
+    made.control(lambda sid: made.ran("SAVEPOINT s1"), "s1", IN_TRANSACTION, False)
+    assert made.texts == {"INSERT"}
+
+
+def test_another_connection_begins_anew_but_for_what_was_split() -> None:
+    made = state(DIRTY)
+    made.moved(False)
+    assert (made.phase, made.texts, made.savepoints) == (CLEAN, set(), [])
+    made.restored(["s1"])
+    assert (made.phase, made.savepoints) == (OPENED, ["s1"])
+    made.moved(False, split=True)
+    assert made.phase is SPLIT
+    made.restored([])
+    assert made.phase is SPLIT
+
+
+def test_its_end_leaves_nothing_but_the_hooks_that_are_due() -> None:
+    made = state(SPLIT)
+    made.over(2)
+    assert (made.phase, made.texts, made.savepoints, made.hooks_due) == (AUTO, set(), [], 2)
+    made.over(0)
+    assert made.hooks_due == 0
+
+
+@pytest.mark.parametrize(("autocommit", "after"), [(True, MANUAL), (False, SPLIT)])
+def test_an_unknown_outcome_is_never_taken_for_rolled_back(autocommit: bool, after: Phase) -> None:
+    made = state(DIRTY)
+    made.outcome_unknown(autocommit)
+    assert made.phase is after
+    assert made.was_split
+    assert not made.has_run_nothing
+
+
+def test_copy_dirties_it() -> None:
+    for before in (CLEAN, OPENED):
+        made = state(before)
+        made.dirtied()
+        assert made.begun
+
+
+def test_no_more_texts_are_kept_than_can_be_told_apart() -> None:
+    made = state(CLEAN)
+    for number in range(MOST_TEXTS + 5):
+        made.ran(f"SELECT {number}")
+    assert len(made.texts) == MOST_TEXTS
+
+
+def test_texts_set_aside_come_back() -> None:
+    made = state(DIRTY)
+    aside = made.set_texts_aside()
+    made.ran("UPDATE")
+    assert made.texts == {"UPDATE"}
+    made.take_texts_back(aside)
+    assert made.texts == {"INSERT", "UPDATE"}
+
+
+def test_only_what_may_lowers_the_phase() -> None:
+    """Whatever the driver says and whatever is sent, a block's phase never goes back by itself."""
+    steps: list[Callable[[TransactionState, int], object]] = [
+        lambda made, status: made.observe(status, False),
+        lambda made, status: made.enter(status, False),
+        lambda made, status: made.dirtied(),
+        lambda made, status: made.control(lambda sid: None, "s", status, False),
+        lambda made, status: made.split(by_text=True),
+    ]
+    for phase, status, step in itertools.product((CLEAN, OPENED, DIRTY, SPLIT), STATUSES, steps):
+        made = state(phase)
+        step(made, status)
+        assert made.phase >= phase
+        assert made.phase >= OPENED or not made.savepoints
