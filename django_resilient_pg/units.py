@@ -43,7 +43,7 @@ class Unit:
         foreign: aliases of other engines that were used: nobody counts what took effect there.
         sending: texts of what is being sent, by cursor; of a COMMIT ``None``, by connection.
         abandoned: it is run again, by another unit: nothing more may be done for this one.
-        told: it has been logged that somebody goes on for it after that, or need not be.
+        told: it has been logged that somebody goes on for it after that.
         ended: it is over; what goes on in its context has no part in its budget.
     """
 

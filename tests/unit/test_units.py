@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from django_resilient_pg.errors import AttemptAbandoned
-from django_resilient_pg.replaying import why_certain, why_lasting
 from django_resilient_pg.retry import Budget
 from django_resilient_pg.units import UNDER_WAY, UNIT, Unit, around
 
@@ -137,21 +136,3 @@ def test_what_asks_while_the_same_thread_decides_is_refused() -> None:
     thread.join(10)
     assert not thread.is_alive()
     assert len(caught) == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "certain"),
-    [
-        ("SELECT count(*) FROM shop", ""),
-        ("SET search_path TO shop", ""),
-        ("INSERT INTO shop DEFAULT VALUES", 'it has written on "nowhere", or may have'),
-        ("SELECT 1 " * 2000, ""),
-    ],
-)
-def test_what_is_certain_asks_nobody(text: str, certain: str) -> None:
-    """There is no such alias that could be asked what the functions do."""
-    made = unit()
-    made.took_effect("nowhere", text)
-    assert why_certain(made) == certain
-    if "count" in text:
-        assert "cannot be asked" in why_lasting(made)
