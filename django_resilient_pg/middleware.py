@@ -59,7 +59,7 @@ class _Attempts:
         self.made += 1
 
 
-def _release(response: HttpResponseBase) -> None:
+def _release(response: Any) -> None:
     """Close what a discarded response holds: a middleware below may have opened a file for it.
 
     ``response.close()`` would also announce the end of the request, which is not over.

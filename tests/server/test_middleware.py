@@ -687,7 +687,7 @@ def test_a_server_that_cannot_be_reached(unavailable: bool, make_connection: Con
         ("REQUEST_DEADLINE", 0, "The nearest valid value is 0.1."),
         ("REQUEST_DEADLINE", float("nan"), "must be a number"),
         ("REPLAY_METHODS", "GET", "a list of some of GET, HEAD"),
-        ("REPLAY_METHODS", ["get"], "Instead of 'get' say \"GET\" or nothing."),
+        ("REPLAY_METHODS", ["get"], "'get' is unknown: did you mean \"GET\"?"),
         ("UNAVAILABLE_RESPONSE", "maybe", "must be True or False"),
         ("UNAVAILABLE_RESPONSE", None, "must be True or False"),
     ],
