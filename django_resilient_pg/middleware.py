@@ -11,7 +11,6 @@ frame on the stack, no other middleware's hook sees two answers, and under ASGI 
 from __future__ import annotations
 
 import sys
-import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
@@ -22,18 +21,10 @@ from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, RawPostDataException, UnreadablePostError
 from django.http.response import HttpResponseBase
 
-from . import foreign, request_settings, signals, streaming
+from . import foreign, request_settings, signals
 from .bucket import BUCKET
 from .losses import tells_of
-from .replaying import (
-    mark_of,
-    may_ever,
-    start_clean,
-    unreachable,
-    why_certain,
-    why_lasting,
-    why_not,
-)
+from .replaying import mark_of, may_ever, start_clean, unreachable, why_lasting, why_not
 from .resilience import logger
 from .retry import Budget
 from .snapshots import Snapshot
@@ -49,53 +40,34 @@ def _line_of(request: HttpRequest) -> str:
     return f"{request.method} {request.path}".encode("unicode_escape").decode("ascii")
 
 
-def _view_of(request: HttpRequest) -> Any:
-    return request.resolver_match.func if request.resolver_match else None
-
-
-class _Again(HttpResponse):
-    """Stands for the answer of an attempt that is repeated; never leaves the middleware."""
-
-
 class _Attempts:
     """What the middleware remembers of one request."""
 
-    __slots__ = ("handled", "held", "later", "made", "method", "snapshot", "unit")
+    __slots__ = ("handled", "made", "method", "snapshot", "unit")
 
     def __init__(self, request: HttpRequest, unit: Unit) -> None:
         self.snapshot = Snapshot(request)
         self.unit = unit
         self.made = 0
-        #: Nothing was lost: the next attempt's stream is to begin later than this one's did.
-        self.later = False
-        #: The first chunk of its stream held something.
-        self.held = False
         self.method = request.method
         #: The error of the except block that the request comes from, if any: none of its own.
         self.handled = sys.exception()
 
-    def given_up(self, response: HttpResponseBase) -> bool:
-        """Whether another attempt is to be made, whatever was answered for this one.
-
-        A middleware below that used the database after the decision has had an error of it, and
-        Django made an answer of that.
-        """
-        if not (isinstance(response, _Again) or self.unit.abandoned):
-            return False
-        streaming.abandon(response)
-        return True
-
     def begin_next(self) -> None:
         """From now on it is another attempt's unit that counts."""
         self.unit = succeed(self.unit)
-        self.made += not self.later
+        self.made += 1
 
 
-def _why_never(attempts: _Attempts, why: Callable[[Unit], str]) -> str:
-    """What there is already that forbids another attempt at a request whose answer is there."""
-    if not attempts.snapshot.body_is_there() or attempts.snapshot.session_was_saved():
-        return "its body or its session is not what it was"
-    return why(attempts.unit)
+def _release(response: Any) -> None:
+    """Close what a discarded response holds: a middleware below may have opened a file for it.
+
+    ``response.close()`` would also announce the end of the request, which is not over.
+    """
+    for close in response._resource_closers:
+        # Nobody is left who could be told of an error: the answer that counts is another one.
+        with suppress(Exception):
+            close()
 
 
 class RequestRetryMiddleware:
@@ -116,8 +88,6 @@ class RequestRetryMiddleware:
             markcoroutinefunction(self)
             # Django runs a hook that is not a coroutine in a thread: for every request.
             setattr(self, "process_view", self._process_view_async)  # noqa: B010
-        # Views whose streams hold something (a transaction): the server begins them, as usual.
-        self._holding: weakref.WeakSet[Any] = weakref.WeakSet()
         foreign.watch_from_now()
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
@@ -125,27 +95,24 @@ class RequestRetryMiddleware:
         if self._is_async:
             return self._answer_async(request)
         with self._unit(request) as attempts:
-            while True:
-                response: HttpResponseBase = self.get_response(request)
-                if attempts is None:
-                    return response
-                response = self._started(request, attempts, response)
-                if not attempts.given_up(response):
-                    return response
+            response: HttpResponseBase = self.get_response(request)
+            # Whatever was answered: a middleware below may have made an error page of the stand-in.
+            while attempts is not None and attempts.unit.abandoned:
+                _release(response)
                 attempts.begin_next()
                 self._make_new(request, attempts)
+                response = self.get_response(request)
+            return response
 
     async def _answer_async(self, request: HttpRequest) -> HttpResponseBase:
         with self._unit(request) as attempts:
-            while True:
-                response: HttpResponseBase = await self.get_response(request)
-                if attempts is None:
-                    return response
-                response = await self._started_async(request, attempts, response)
-                if not attempts.given_up(response):
-                    return response
+            response: HttpResponseBase = await self.get_response(request)
+            while attempts is not None and attempts.unit.abandoned:
+                await sync_to_async(_release)(response)
                 attempts.begin_next()  # here, where the view's context comes from
                 await sync_to_async(self._make_new)(request, attempts)
+                response = await self.get_response(request)
+            return response
 
     @contextmanager
     def _unit(self, request: HttpRequest) -> Iterator[_Attempts | None]:
@@ -208,7 +175,7 @@ class RequestRetryMiddleware:
             start_clean(attempts.unit)
             why = self._why_not(request, attempts)
             if not why:
-                return _Again()
+                return HttpResponse()  # a stand-in: it never leaves this middleware
         elif unreachable(exception, but=attempts.handled):
             why = "the database cannot be reached"
         else:
@@ -252,82 +219,6 @@ class RequestRetryMiddleware:
         """Make the request as new as before its view, and say so."""
         attempts.snapshot.restore()
         setattr(request, _STATE, attempts)
-        if attempts.later:
-            attempts.later = False
-            return
         logger.warning("%s is run again on a new connection.", _line_of(request))
         record = signals.RequestRetried(str(request.method), request.path, attempts.made)
         signals.request_retried.send_robust(sender=type(self), request=request, record=record)
-
-    # -- streams ----------------------------------------------------------------------------
-
-    def _may_begin(
-        self, request: HttpRequest, attempts: _Attempts, response: HttpResponseBase
-    ) -> bool:
-        """Whether a response is a stream of a request that may be run again."""
-        if not streaming.is_open(response) or attempts.held or _view_of(request) in self._holding:
-            return False
-        return may_ever(request, attempts.method, self._settings.methods)
-
-    def _started(
-        self, request: HttpRequest, attempts: _Attempts, response: HttpResponseBase
-    ) -> HttpResponseBase:
-        """Have a stream begin while the request can still be run again."""
-        if not self._may_begin(request, attempts, response) or _why_never(attempts, why_certain):
-            return response
-        try:
-            held = streaming.begin(response)
-        except Exception as error:
-            return self._broken(request, response, error)
-        if not (held and self._is_made_again(request, attempts)):
-            return response
-        streaming.abandon(response)
-        start_clean(attempts.unit)
-        return _Again()
-
-    async def _started_async(
-        self, request: HttpRequest, attempts: _Attempts, response: HttpResponseBase
-    ) -> HttpResponseBase:
-        if not self._may_begin(request, attempts, response):
-            return response
-        if await sync_to_async(_why_never)(attempts, why_certain):
-            return response
-        try:
-            held = await streaming.begin_async(response)
-        except Exception as error:
-            return await sync_to_async(self._broken)(request, response, error)
-        if not (held and await sync_to_async(self._is_made_again)(request, attempts)):
-            return response
-        await streaming.abandon_async(response)
-        await sync_to_async(start_clean)(attempts.unit)
-        return _Again()
-
-    def _is_made_again(self, request: HttpRequest, attempts: _Attempts) -> bool:
-        """Have a stream made once more whose first chunk holds something, to begin by the server.
-
-        What the middlewares above write would else be part of its transaction, or its tenant's.
-        """
-        attempts.held = True
-        with suppress(TypeError):  # an object of which there can be no weak reference
-            self._holding.add(_view_of(request))
-        unit = attempts.unit
-        attempts.later = not unit.give_up(lambda: _why_never(attempts, why_lasting))
-        if not attempts.later:
-            logger.warning(
-                "The stream of %s has begun a transaction or set something (SET), of which"
-                " middlewares are part this once: mark its view @not_replayable.",
-                _line_of(request),
-            )
-        # A stream that is given up may try to reset what it has set: start_clean() does.
-        unit.told = attempts.later
-        return attempts.later
-
-    def _broken(
-        self, request: HttpRequest, response: HttpResponseBase, error: Exception
-    ) -> HttpResponseBase:
-        """Decide on a stream that failed before its first chunk, or raise ``error``."""
-        streaming.abandon(response)
-        decided = self.process_exception(request, error)
-        if decided is None:
-            raise error
-        return decided

@@ -7,55 +7,16 @@ from a URL or from the environment are strings.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
 
-_TRUE: Final = frozenset({"true", "yes", "on", "1"})
-_FALSE: Final = frozenset({"false", "no", "off", "0"})
-_NONE: Final = frozenset({"none", "null", ""})
-_DOTTED_PATH: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
-# The longest value that an error message shows of what was given.
-_SHOWN: Final = 40
+from .conf.declarations import Declaration, InvalidValue, Kind, shown, suggestion
 
 
-class Declaration(NamedTuple):
-    """What one key may be.
-
-    Attributes:
-        name: the key.
-        kind: "number", "integer", "boolean" or "path" (dotted, of something importable).
-        default: its value when not given.
-        unit: of a number: "seconds", "times", or "" for a part of one.
-        lowest, highest: of a number, both included.
-        optional: whether ``None`` is a value.
-        doc: one sentence.
-    """
-
-    name: str
-    kind: str
-    default: object
-    doc: str
-    unit: str = ""
-    lowest: float = -math.inf
-    highest: float = math.inf
-    optional: bool = False
-
-    @property
-    def allowed(self) -> str:
-        """What is allowed, in words: "a number from 0.01 to 3600 seconds, or None"."""
-        words = {"boolean": "True or False", "path": 'a dotted path such as "project.db.login"'}
-        unit = f" {self.unit}" if self.unit else ""
-        bounds = f"from {_written(self.lowest)} to {_written(self.highest)}{unit}"
-        words |= {"number": f"a number {bounds}", "integer": f"a whole number {bounds}"}
-        return words[self.kind] + (", or None" if self.optional else "")
-
-
-def _key(kind: str, default: object, doc: str, **more: Any) -> Any:
+def _key(kind: Kind, default: object, doc: str, **more: Any) -> Any:
     """Make the field of a dataclass that carries what its :class:`Declaration` needs."""
     return field(default=default, metadata={"kind": kind, "doc": doc, **more})
 
@@ -215,80 +176,19 @@ def _known(alias: str, key: object) -> str:
     """Return a key that is declared, or raise with the nearest one."""
     if isinstance(key, str) and key in _DECLARED:
         return key
-    from difflib import get_close_matches  # only when something is wrong: an import takes time
-
     # What was pasted into the place of a key may be a whole URL.
-    shown = "that is not shown" if isinstance(key, str) and set(key) & set("@:=/") else _shown(key)
-    near = get_close_matches(str(key).lower(), _DECLARED, n=1)
-    advice = f'did you mean "{near[0]}"?' if near else f"use one of {', '.join(_DECLARED)}."
+    hidden = isinstance(key, str) and set(key) & set("@:=/")
     raise ImproperlyConfigured(
-        f'The database "{alias}" has an unknown resilience option {shown}: {advice}'
+        f'The database "{alias}" has an unknown resilience option'
+        f" {'that is not shown' if hidden else shown(key)}: {suggestion(key, _DECLARED)}"
     )
 
 
 def _value(alias: str, declared: Declaration, given: object) -> object:
     """Return the value of a key, or raise."""
-    text = given.strip() if isinstance(given, str) else None
-    if declared.optional and (given is None or (text is not None and text.lower() in _NONE)):
-        return None
-    value: bool | str | None
-    if declared.kind == "boolean":
-        value = _boolean(given if text is None else text)
-    elif declared.kind == "path":
-        value = text if text is not None and _DOTTED_PATH.fullmatch(text) else None
-    else:
-        return _number(alias, declared, given if text is None else text)
-    if value is None:
-        raise _wrong(alias, declared, given)
-    return value
-
-
-def _boolean(given: object) -> bool | None:
-    """Return a truth value, or None if it is none. A URL's "1" may have become an int."""
-    word = str(given).lower() if isinstance(given, (bool, int, str)) else ""
-    return True if word in _TRUE else False if word in _FALSE else None
-
-
-def _number(alias: str, declared: Declaration, given: object) -> float | int:
-    """Return a number within the bounds, or raise with the nearest one."""
-    if isinstance(given, bool) or not isinstance(given, (int, float, str)):
-        raise _wrong(alias, declared, given)
     try:
-        value = float(given)
-    except OverflowError:  # an int too big for a float
-        value = math.inf if int(given) > 0 else -math.inf
-    except ValueError:
-        raise _wrong(alias, declared, given) from None
-    whole = declared.kind == "integer"
-    if not math.isfinite(value) or (whole and not value.is_integer()):
-        raise _wrong(alias, declared, given)
-    nearest = min(max(value, declared.lowest), declared.highest)
-    if value != nearest:
-        raise _wrong(alias, declared, given, f" The nearest valid value is {_written(nearest)}.")
-    return int(value) if whole else value
-
-
-def _wrong(
-    alias: str, declared: Declaration, given: object, advice: str = ""
-) -> ImproperlyConfigured:
-    # Where a callable's path is expected somebody may have put the credentials themselves.
-    secret = f"a {type(given).__name__} that is not shown"
-    shown = secret if declared.kind == "path" else _shown(given)
-    return ImproperlyConfigured(
-        f'The resilience option "{declared.name}" of the database "{alias}" is {shown}, but must'
-        f" be {declared.allowed}.{advice}"
-    )
-
-
-def _written(number: float) -> str:
-    """A number without an exponent, as the reference page has it."""
-    return f"{number:.15g}"
-
-
-def _shown(given: object) -> str:
-    """Show a value in a message, cut to a length that can be read."""
-    try:
-        shown = repr(given)
-    except ValueError:  # an int of more digits than Python likes to print
-        return f"a very long {type(given).__name__}"
-    return shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 3]}..."
+        return declared.checked(given)
+    except InvalidValue as error:
+        raise ImproperlyConfigured(
+            f'The resilience option "{declared.name}" of the database "{alias}" {error}'
+        ) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Set
-from functools import lru_cache
 from typing import Any
 
 from django.db import connections
@@ -27,7 +26,6 @@ from .volatility import why_volatile
 
 # They change the session only: on a new one they have to be run again.
 _SESSION_WORDS = frozenset({"SET", "RESET"})
-_LONGEST = 8192  # characters of a text that is remembered
 
 
 def unreachable(error: BaseException | None, *, but: BaseException | None = None) -> bool:
@@ -102,28 +100,6 @@ def why_lasting(unit: Unit, *, ask: bool = True) -> str:
         unit: of the request.
         ask: whether the databases can be asked what reads have called; else they may have written.
     """
-    if why := _why_counted(unit):
-        return why
-    for alias, texts in unit.texts.copy().items():
-        if why := _why_texts(alias, texts.copy(), ask=ask):
-            return why
-    return ""
-
-
-def why_certain(unit: Unit) -> str:
-    """As :func:`why_lasting`, of what needs no asking: for requests that have met with no loss.
-
-    Each text is parsed once in the life of the process, as far as there is room.
-    """
-    if why := _why_counted(unit):
-        return why
-    for alias, texts in unit.texts.copy().items():
-        if not all(map(_is_harmless, texts.copy())):
-            return _wrote(alias)
-    return ""
-
-
-def _why_counted(unit: Unit) -> str:
     if unit.hooks:
         return f"{unit.hooks} on_commit hook{'s have' if unit.hooks > 1 else ' has'} run"
     for alias in sorted(used(unit.foreign)):
@@ -133,6 +109,9 @@ def _why_counted(unit: Unit) -> str:
         )
     for alias in sorted(unit.uncounted):
         return f'it ran statements on "{alias}" of which it cannot be told what they did'
+    for alias, texts in unit.texts.copy().items():
+        if why := _why_texts(alias, texts.copy(), ask=ask):
+            return why
     return ""
 
 
@@ -186,15 +165,6 @@ def _why_texts(alias: str, texts: Set[str], *, ask: bool) -> str:
 
 def _wrote(alias: str) -> str:
     return f'it has written on "{alias}", or may have'
-
-
-def _is_harmless(text: str) -> bool:
-    return _parsed(text) if len(text) <= _LONGEST else _parsed.__wrapped__(text)
-
-
-@lru_cache(maxsize=1024)
-def _parsed(text: str) -> bool:
-    return _harmless(analyse(text))
 
 
 def _harmless(statement: Statement) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import random
@@ -18,6 +17,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.transaction import atomic
 
 from . import foreign
+from .conf.declarations import Declaration, InvalidValue, suggestion
 from .connecting import spending
 from .loading import is_ours
 from .losses import sqlstate_of, tells_of
@@ -35,9 +35,15 @@ T = TypeVar("T")
 _CONFLICTS: Final = frozenset({"40001", "40P01"})
 _RETRIES: Final = 2
 _DEADLINE: Final = 10.0  # seconds
-# The arguments, and between what their values may be.
-_ARGUMENTS: Final = ("using", "retries", "deadline", "conflicts")
-_BOUNDS: Final = {"retries": 100, "deadline": 86_400.0}
+_DECLARED: Final = {
+    "retries": Declaration(
+        "retries", "integer", _RETRIES, unit="times", lowest=0, highest=100, strict=True
+    ),
+    "deadline": Declaration(
+        "deadline", "number", _DEADLINE, unit="seconds", lowest=0, highest=86_400, strict=True
+    ),
+    "conflicts": Declaration("conflicts", "boolean", True, strict=True),
+}
 
 
 class _RetryAtomic:
@@ -74,9 +80,9 @@ class _RetryAtomic:
     def __call__(self, /, **options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
     def __call__(self, function: Callable[P, T] | None = None, /, **options: Any) -> Any:
         for name in options:
-            if name not in _ARGUMENTS:
-                near = difflib.get_close_matches(name, _ARGUMENTS, 1, cutoff=0)[0]
-                raise TypeError(f'retry_atomic has no argument "{name}": did you mean "{near}"?')
+            if name != "using" and name not in _DECLARED:
+                advice = suggestion(name, ("using", *_DECLARED))
+                raise TypeError(f'retry_atomic has no argument "{name}": {advice}')
         _refuse_wrong_values(**options)
         if function is None:
             return functools.partial(self._wrap, options)
@@ -132,21 +138,14 @@ class _RetryAtomic:
         return _Attempts(connection, conflicts, retries, deadline).run(function)
 
 
-def _refuse_wrong_values(*, conflicts: object = True, using: object = None, **numbers: Any) -> None:
-    """What would else mean "never again" without a word, or fail when it is too late."""
-    if not isinstance(conflicts, bool):
-        raise TypeError(f"retry_atomic: conflicts is {conflicts!r}, but must be True or False.")
-    for name, value in numbers.items():
-        kind = int if name == "retries" else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kind):
-            noun = "a whole number" if name == "retries" else "a number of seconds"
-            raise TypeError(f"retry_atomic: {name} is {value!r}, but must be {noun}.")
-        if not 0 <= value <= _BOUNDS[name]:
-            nearest = _BOUNDS[name] if value > _BOUNDS[name] else 0
-            raise ValueError(
-                f"retry_atomic: {name} is {value!r}, but must be from 0 to {_BOUNDS[name]:g}. The"
-                f" nearest valid value is {nearest:g}."
-            )
+def _refuse_wrong_values(*, using: object = None, **given: object) -> None:
+    """What would otherwise mean "never again" without a word, or fail when it is too late."""
+    for name, value in given.items():
+        try:
+            _DECLARED[name].checked(value)
+        except InvalidValue as error:
+            kind = TypeError if error.wrong_kind else ValueError
+            raise kind(f"retry_atomic: {name} {error}") from None
 
 
 def _refuse_what_runs_later(function: Callable[..., Any]) -> None:

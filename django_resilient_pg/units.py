@@ -47,7 +47,7 @@ class Unit:
         has_committed: that transaction has been committed, or may have been.
         sending: texts of what is being sent, by cursor; of a COMMIT ``None``, by connection.
         abandoned: it is run again, by another unit: nothing more may be done for this one.
-        told: it has been logged that somebody goes on for it after that, or need not be.
+        told: it has been logged that somebody goes on for it after that.
         ended: it is over; what goes on in its context has no part in its budget.
     """
 

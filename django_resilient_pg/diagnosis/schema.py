@@ -1,4 +1,4 @@
-"""The report for programs: JSON of a versioned shape.
+"""The report for programs: JSON of a versioned shape, docs/checkdbconn.schema.json.
 
 Additions keep :data:`VERSION`; whatever a reader could stumble over raises it.
 """
@@ -19,60 +19,8 @@ from .checklist import checklist
 from .details import details
 from .findings import Level
 from .inspection import Inspection
-from .shapes import DRILL, FLAG, NUMBER, PROBE_IDLE, SSLMODES, SURVEY, TEXT, each, fixed, nullable
-from .stages import NAMES, Outcome
 
 VERSION: Final = 1
-
-_FINDING: Final = fixed(
-    {
-        "id": {"type": "string", "pattern": r"^resilient_pg\.[EWI]\d{3}$"},
-        "level": {"enum": [level.word for level in Level]},
-        "message": TEXT,
-        "hint": TEXT,
-        "evidence": TEXT,
-        "fix": {"type": "object"},
-    }
-)
-_STAGE: Final = fixed(
-    {
-        "name": {"enum": list(NAMES)},
-        "outcome": {"enum": [outcome.value for outcome in Outcome]},
-        "seconds": NUMBER,
-        "detail": TEXT,
-        "advice": TEXT,
-    }
-)
-_DATABASE: Final = fixed(
-    {
-        "alias": TEXT,
-        "reachable": FLAG,
-        "verdict": TEXT,
-        "exit_status": {"enum": [0, 1, 3]},
-        "findings": each(_FINDING),
-        "stages": each(_STAGE),
-        "facts": {"type": "object", "additionalProperties": TEXT},
-        "survey": SURVEY,
-        "checklist": each(fixed({"question": TEXT, "answer": TEXT, "command": TEXT})),
-        "fix": {"type": "object"},
-        "sslmodes": nullable(SSLMODES),
-        "probe_idle": PROBE_IDLE,
-        "drill": nullable(DRILL),
-    }
-)
-#: The JSON schema of :func:`document`.
-SCHEMA: Final[dict[str, object]] = {
-    "$schema": "https://json-schema.org/draft/2020-12/schema",
-    "title": "manage.py checkdbconn --format json",
-    **fixed(
-        {
-            "schema": {"const": VERSION},
-            "version": TEXT,
-            "exit_status": {"enum": [0, 1, 3]},
-            "databases": each(_DATABASE),
-        }
-    ),
-}
 
 
 def document(inspections: Iterable[Inspection], fail_level: Level) -> dict[str, Any]:

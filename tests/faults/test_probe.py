@@ -21,11 +21,11 @@ from django_resilient_pg.diagnosis.attempts import Connector
 from django_resilient_pg.diagnosis.endings import How, opener
 from django_resilient_pg.diagnosis.idleness import Cure, cure, sentences, settings
 from django_resilient_pg.diagnosis.probe import ProbeResult, probe_idle
-from django_resilient_pg.diagnosis.schema import SCHEMA
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections, until
 from tests.faults.haproxy import HAProxy
 from tests.faults.namespace import Namespace
+from tests.report_schema import validate
 
 
 @contextmanager
@@ -114,7 +114,7 @@ def test_what_was_measured_is_judged(
             )
     assert failed.value.returncode == 1
     whole = json.loads(out.getvalue())
-    pytest.importorskip("jsonschema").validate(whole, SCHEMA)
+    validate(whole)
     (database,) = whole["databases"]
     assert "Healthy" not in database["verdict"]
     (found,) = [one for one in database["findings"] if one["id"] == finding]

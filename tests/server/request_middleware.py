@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 
 from testproject.shop.models import Customer
@@ -72,5 +73,28 @@ def counts_after(get_response: GetResponse) -> GetResponse:
         response = get_response(request)
         response["X-Customers"] = str(Customer.objects.count())
         return response
+
+    return middleware
+
+
+class _File:
+    """Something that a response holds until it is closed."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        seen.append("opened")
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self.content
+
+    def close(self) -> None:
+        seen.append("closed")
+
+
+def holds_a_file(get_response: GetResponse) -> Callable[[HttpRequest], HttpResponseBase]:
+    """It answers with a stream of its own."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        return StreamingHttpResponse(_File(get_response(request).content))
 
     return middleware

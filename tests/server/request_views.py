@@ -10,7 +10,7 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.contrib import messages
 from django.db import Error, connections, transaction
-from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.template import engines
 from django.template.response import TemplateResponse
 from django.urls import path
@@ -231,28 +231,20 @@ def stream(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(chunks())
 
 
+def stream_writes(request: HttpRequest) -> StreamingHttpResponse:
+    def chunks() -> Iterator[str]:
+        create("once")
+        yield lost_reads("stream_writes")
+
+    return StreamingHttpResponse(chunks())
+
+
 def stream_lost_late(request: HttpRequest) -> StreamingHttpResponse:
     def chunks() -> Iterator[str]:
         yield "first"
         yield lost_reads("stream_lost_late")
 
     return StreamingHttpResponse(chunks())
-
-
-def empty_stream(request: HttpRequest) -> StreamingHttpResponse:
-    return StreamingHttpResponse(iter(()))
-
-
-def events(request: HttpRequest) -> StreamingHttpResponse:
-    def chunks() -> Iterator[str]:
-        runs.append("event")
-        yield "data: 1\n\n"
-
-    return StreamingHttpResponse(chunks(), content_type="text/event-stream")
-
-
-def file(request: HttpRequest) -> FileResponse:
-    return FileResponse(BytesIO(b"of a file"))
 
 
 async def asynchronous(request: HttpRequest) -> HttpResponse:
@@ -269,6 +261,14 @@ async def stream_async(request: HttpRequest) -> StreamingHttpResponse:
     async def chunks() -> AsyncIterator[str]:
         yield await sync_to_async(lost_reads)("stream_async")
         yield "!"
+
+    return StreamingHttpResponse(chunks())
+
+
+async def stream_writes_async(request: HttpRequest) -> StreamingHttpResponse:
+    async def chunks() -> AsyncIterator[str]:
+        await sync_to_async(create)("once")
+        yield await sync_to_async(lost_reads)("stream_writes_async")
 
     return StreamingHttpResponse(chunks())
 
@@ -306,8 +306,8 @@ VIEWS: list[Any] = [
         hooked,
     ),
     *(wrote_elsewhere, hooked_elsewhere, read_elsewhere, posting, streamed, uploading, unmarked),
-    *(forbidden, rendering, tracing, new_session_key, stream, stream_lost_late, empty_stream),
-    *(events, file, asynchronous, wrote_in_a_thread, stream_async, swallowed, unreachable),
+    *(forbidden, rendering, tracing, new_session_key, stream, stream_writes, stream_lost_late),
+    *(asynchronous, wrote_in_a_thread, stream_async, stream_writes_async, swallowed, unreachable),
 ]
 urlpatterns = [
     *(path(f"{view.__name__}/", view) for view in VIEWS),

@@ -20,7 +20,7 @@ from django.core.files.storage import FileSystemStorage
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import call_command
 from django.db import Error, IntegrityError, close_old_connections, connections, transaction
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.test import override_settings
 from django.urls import path
 
@@ -175,28 +175,6 @@ class Feed2:
         return HttpResponse(lost_reads("feed2"))
 
 
-def writes_on_its_way_out(get_response: Any) -> Any:
-    """As SessionMiddleware does, and whoever keeps a log of requests."""
-
-    def middleware(request: HttpRequest) -> Any:
-        response = get_response(request)
-        seen.append(connections["default"].in_atomic_block)
-        add("log")
-        transaction.on_commit(lambda: seen.append("hook"))
-        return response
-
-    return middleware
-
-
-def export(request: HttpRequest) -> StreamingHttpResponse:
-    def chunks() -> Iterator[str]:
-        with transaction.atomic():
-            yield "first"
-            yield str(Customer.objects.count())
-
-    return StreamingHttpResponse(chunks())
-
-
 def driver_commits(request: HttpRequest) -> HttpResponse:
     with transaction.atomic():
         add("once")
@@ -341,7 +319,7 @@ urlpatterns = [
     *(
         path(f"{view.__name__}/", view)
         for view in (
-            caching, related, nested, plain_reads, posts_then_shows, grouped, export,
+            caching, related, nested, plain_reads, posts_then_shows, grouped,
             driver_commits, copied_connection, nodb, stores, closes, sets_elsewhere,
             forbidden, commits_slowly_beside, copies_out, handles_a_conflict,
             handles_a_conflict_2, reads_no_body,
@@ -453,18 +431,6 @@ def test_a_loss_in_a_task_group() -> None:
 def test_the_mark_of_a_class_whose_instance_is_the_view(url: str) -> None:
     assert send(f"/{url}/").status_code == 500
     assert runs == [url]
-
-
-@pytest.mark.parametrize("middleware", [[], [OURS]])
-def test_a_stream_does_not_draw_other_middlewares_into_its_transaction(
-    middleware: list[str],
-) -> None:
-    """The client goes away after the first chunk: the server closes the response."""
-    with override_settings(MIDDLEWARE=[f"{__name__}.writes_on_its_way_out", *middleware]):
-        response: Any = send("/export/")
-        assert next(iter(response.streaming_content)) == b"first"
-        response.close()
-    assert (seen, names()) == ([False, "hook"], ["log"])
 
 
 def test_a_commit_of_the_driver_counts_also_if_nothing_follows(

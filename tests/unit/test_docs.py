@@ -41,7 +41,8 @@ from django_resilient_pg import (
     verdicts,
     watching,
 )
-from django_resilient_pg.options import Declaration, declarations
+from django_resilient_pg.conf.declarations import Declaration
+from django_resilient_pg.options import declarations
 from django_resilient_pg.replaying import why_lasting, why_not
 from django_resilient_pg.resilience import Stats
 from django_resilient_pg.retry import Budget, Circumstances, Row, decide

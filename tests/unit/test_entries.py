@@ -21,6 +21,7 @@ from django_resilient_pg.diagnosis.survey import Survey
 from django_resilient_pg.middleware_checks import MIDDLEWARE, check_middleware
 from django_resilient_pg.serving_checks import check_credentials
 from tests.engines import RESILIENT, STOCK, Connections
+from tests.report_schema import validate
 
 ALIAS = "entry"
 ENGINES = pytest.mark.parametrize("engine", [RESILIENT, STOCK])
@@ -201,7 +202,9 @@ def test_what_is_no_number_is_not_called_unset(
 
 
 def schema(known: Survey) -> dict[str, Any]:
-    return document([Inspection.of(known)], Level.ERROR)
+    report = document([Inspection.of(known)], Level.ERROR)
+    validate(report)
+    return report
 
 
 def after_an_attempt(**params: str) -> Connector:

@@ -7,9 +7,9 @@ from django.core.exceptions import ImproperlyConfigured
 
 from django_resilient_pg import keepalives, notes
 from django_resilient_pg.retry import Circumstances, Row, decide
-from django_resilient_pg.wanted import Wanted, wanted
 from django_resilient_pg.statements import Kind
 from django_resilient_pg.verdicts import Failure, Phase, Reason, judge
+from django_resilient_pg.wanted import Wanted, wanted
 
 
 @pytest.mark.parametrize(

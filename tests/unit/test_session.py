@@ -430,17 +430,15 @@ def test_a_temporary_table_pins_once_it_is_committed(sql: str) -> None:
     assert noted(sql, where=Where.UNCLEAR).pinned_by
 
 
-def test_what_was_held_before_a_unit_of_work_is_known() -> None:
-    made, first, second = noted("SET a.b = 1"), object(), object()
-    assert made.before(first) is made
-    made.note("SELECT 1 -- of note", units=(first,))
-    assert made.before(first) is made, "it has changed nothing"
-    made.note("SET a.b = 2", units=(first,))
-    made.note("SET a.c = 2", units=(first,))
-    assert [one.sql for one in made.before(first).settings.values()] == ["SET a.b = 1"]
-    made.note("LISTEN x", units=(second,))
-    assert made.before(second).pinned_by == ""
-    assert list(made.before(second).settings) == ["a.b", "a.c"]
+def test_what_was_held_before_stays_as_it_was() -> None:
+    made = noted("SET a.b = 1")
+    held = made.held()
+    made.note("SET a.b = 2")
+    made.note("LISTEN x")
+    before = Session.of(held)
+    assert [one.sql for one in before.settings.values()] == ["SET a.b = 1"]
+    assert before.pinned_by == ""
+    assert before.held() != made.held()
 
 
 def test_what_was_held_is_due_on_the_next_session() -> None:

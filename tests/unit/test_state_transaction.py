@@ -98,10 +98,10 @@ def test_a_first_statement_that_the_driver_refused_leaves_it_clean() -> None:
     made = state(CLEAN)
     first = made.enter(IDLE, False)
     made.unsent(first, IDLE)
-    assert made.phase is CLEAN
+    assert not made.begun
     made.enter(IDLE, False)
     made.unsent(False, IDLE)
-    assert made.phase is DIRTY
+    assert made.begun
 
 
 @pytest.mark.parametrize(("status", "after"), [(IDLE, CLEAN), (IN_TRANSACTION, OPENED)])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import Any
 
 import pytest
 
 from django_resilient_pg.errors import AttemptAbandoned
-from django_resilient_pg.replaying import why_certain, why_lasting
 from django_resilient_pg.retry import Budget
 from django_resilient_pg.units import UNDER_WAY, UNIT, Unit, around
 
@@ -139,19 +139,23 @@ def test_what_asks_while_the_same_thread_decides_is_refused() -> None:
     assert len(caught) == 1
 
 
-@pytest.mark.parametrize(
-    ("text", "certain"),
-    [
-        ("SELECT count(*) FROM shop", ""),
-        ("SET search_path TO shop", ""),
-        ("INSERT INTO shop DEFAULT VALUES", 'it has written on "nowhere", or may have'),
-        ("SELECT 1 " * 2000, ""),
-    ],
-)
-def test_what_is_certain_asks_nobody(text: str, certain: str) -> None:
-    """There is no such alias that could be asked what the functions do."""
-    made = unit()
-    made.took_effect("nowhere", text)
-    assert why_certain(made) == certain
-    if "count" in text:
-        assert "cannot be asked" in why_lasting(made)
+def test_what_a_session_held_is_kept_once_and_for_the_next_attempt() -> None:
+    outer = unit()
+    inner = unit(outer)
+    inner.keep_session("a", lambda: "before")
+    inner.keep_session("a", lambda: "after")
+    assert inner.again().sessions == {"a": "before"}
+    assert outer.sessions == {"a": "before"}
+
+
+def test_a_unit_knows_whose_transaction_it_is() -> None:
+    mine, other = Connection(), Connection()
+    outer = Unit(Budget(10.0), None, weakref.ref(mine))
+    inner = unit(outer)
+    assert inner.is_transaction_of(mine)
+    assert not inner.is_transaction_of(other)
+    inner.committed(other)
+    assert not outer.has_committed
+    inner.committed(mine)
+    assert outer.has_committed
+    assert outer.again().is_transaction_of(mine)
