@@ -24,7 +24,7 @@ from .cursors import (
     ResilientServerDebugCursor,
 )
 from .drivers import ACTIVE, IDLE, IN_TRANSACTION, UNKNOWN, Link
-from .state.transaction import DIRTY, OPENED
+from .state.transaction import DIRTY, MANUAL, OPENED
 from .state.wrapper import Wrapper
 from .units import NO_TEXT, UNDER_WAY, UNIT
 
@@ -164,11 +164,11 @@ class ResilientDatabaseMixin(Wrapper):
         super().close_if_unusable_or_obsolete()
         if self.in_atomic_block:
             return
-        session = self._session
+        session, manual = self._session, self._transaction.phase is MANUAL
         if self.connection is None:
             if session.continues or session.holds:
                 self._session = self._session_after_close()
-        elif session.holds and self.autocommit and not self.is_usable():
+        elif (session.holds or manual) and self.autocommit and not self.is_usable():
             self.close()
 
     # -- looking before a unit of work ------------------------------------------------------
@@ -241,10 +241,11 @@ class ResilientDatabaseMixin(Wrapper):
         link = self._link
         if link is None or link.connection is not self.connection:
             link = self._bind()
-        status = link.status()
-        self._transaction.observe(status, self.autocommit)
+        status = self._observe(link)
         if status == IN_TRANSACTION:
-            return link.ping(self.resilience.options.ping_timeout)
+            from .watching import ping_in_transaction
+
+            return ping_in_transaction(self, link)
         if status not in {IDLE, UNKNOWN}:
             # A failed transaction answers nothing but ROLLBACK; TestCase counts on this.
             return False
@@ -300,13 +301,16 @@ class ResilientDatabaseMixin(Wrapper):
             except BaseException as error:
                 if not self._has_committed(link, error, marked):
                     raise
-            if transaction.phase >= OPENED and not self.autocommit:
-                link.heard_at = link.seen_at = monotonic()  # otherwise nothing was sent
+            sent = transaction.phase >= OPENED and not self.autocommit
             if unit is not None:
                 self._note_committed()
             if self._session.pending:
                 self._session.committed()
             transaction.over(len(self.run_on_commit))
+            if sent:
+                link.heard_at = link.seen_at = monotonic()
+            else:  # in autocommit psycopg2 sends nothing, whatever a text has begun
+                transaction.observe(link.status(), self.autocommit)
         finally:
             if unit is not None:
                 unit.end(self)
@@ -318,7 +322,7 @@ class ResilientDatabaseMixin(Wrapper):
             TransactionLost: the connection is gone, and with it what the transaction had done.
         """
         transaction = self._transaction
-        transaction.observe(status, self.autocommit)
+        self._observe(link)
         if status == IN_TRANSACTION and self.autocommit:
             transaction.texts.add(NO_TEXT)  # begun past set_autocommit(): what it ran was not kept
         stale = monotonic() - link.seen_at > FRESH and not self._thread_sharing_count
@@ -377,9 +381,8 @@ class ResilientDatabaseMixin(Wrapper):
             super()._rollback()
             return
         try:
-            status = link.status()
+            status = self._observe(link)
             if status != UNKNOWN:
-                self._transaction.observe(status, self.autocommit)
                 super()._rollback()
                 if status != IDLE:
                     link.heard_at = monotonic()
@@ -394,6 +397,7 @@ class ResilientDatabaseMixin(Wrapper):
             raise
         self._invalid = None
         self._transaction_over()
+        self._transaction.observe(link.status(), self.autocommit)  # psycopg2: as after COMMIT
 
     def _savepoint(self, sid: str) -> None:
         self._control(super()._savepoint, sid)

@@ -77,8 +77,8 @@ def split_transaction_lost(alias: str) -> str:
     """The same, where the application has ended a transaction inside its block."""
     return (
         f'The connection "{alias}" was lost in an atomic block whose transaction had been ended'
-        " before (COMMIT as text): what ran before that may have taken effect, and what ran after"
-        " it may have too; check before running it again."
+        " before, or may have been (COMMIT as text, the driver's own methods): what ran in it may"
+        " have taken effect; check before running it again."
     )
 
 

@@ -33,7 +33,8 @@ def look_closer(db: Wrapper, status: int, now: float) -> None:
         db.errors_occurred = True
         raise error
     link, transaction = db._link, db._transaction
-    transaction.observe(status, db.autocommit)
+    if link is not None:
+        db._observe(link)
     if link is None or db.closed_in_transaction or status not in {IDLE, UNKNOWN}:
         return
     # The threads that share a connection must not replace it under one another; nor may what runs
@@ -85,7 +86,22 @@ def inspect_connection(db: Wrapper, now: float) -> Vital:
     return vital
 
 
-def note_idle_loss(db: Wrapper, link: Link, idle: float, level: int = logging.WARNING) -> None:
+def ping_in_transaction(db: Wrapper, link: Link) -> bool:
+    """Ask a connection that is in a transaction whether it lives; its loss is announced."""
+    if link.ping(db.resilience.options.ping_timeout):
+        return True
+    note_idle_loss(db, link, monotonic() - link.heard_at, learns=False)
+    return False
+
+
+def note_idle_loss(
+    db: Wrapper,
+    link: Link,
+    idle: float,
+    level: int = logging.WARNING,
+    *,
+    learns: bool = True,
+) -> None:
     """Count, log and announce a loss found by looking; learn from it if nobody said why."""
     if link.announced:
         return  # nor is it learned from twice
@@ -97,7 +113,7 @@ def note_idle_loss(db: Wrapper, link: Link, idle: float, level: int = logging.WA
     sqlstate = word.sqlstate if word is not None else None
     _announce_loss(db, link, reason, sqlstate, text, idle, "before sending", level)
     # Last: the limit that this makes did not hold before.
-    if (unannounced and idle >= _LEARN_FROM) or reason in _IDLE_TIMEOUTS:
+    if learns and ((unannounced and idle >= _LEARN_FROM) or reason in _IDLE_TIMEOUTS):
         db.resilience.shared.learned.note(idle)
 
 

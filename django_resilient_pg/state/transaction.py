@@ -169,6 +169,19 @@ class TransactionState:
         elif self.phase > MANUAL:  # ACTIVE: in a pipeline, which leaves no transaction behind
             self.phase = AUTO
 
+    def lost_unseen(self, autocommit: bool, *, manual: bool) -> None:
+        """Code that uses the driver directly has met the loss; nobody saw what it ran before.
+
+        Args:
+            autocommit: Django's.
+            manual: the driver's own was off, so it may have begun a transaction.
+        """
+        if not autocommit:
+            self.texts.add(NO_TEXT)
+            self.split()
+        elif manual:
+            self.phase = MANUAL
+
     # -- statements -------------------------------------------------------------------------
 
     def enter(self, status: int, autocommit: bool) -> bool:

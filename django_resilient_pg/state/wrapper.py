@@ -117,6 +117,14 @@ class Wrapper(Base):
         self._transaction.moved(self.autocommit)
         return link
 
+    def _observe(self, link: Link) -> int:
+        """Compare the transaction with the driver; returns its ``PQtransactionStatus``."""
+        status, transaction = link.status(), self._transaction
+        transaction.observe(status, self.autocommit)
+        if status == UNKNOWN and not (link.announced or link.inherited or self._invalid):
+            transaction.lost_unseen(self.autocommit, manual=not link.connection.autocommit)
+        return status
+
     def _put_back(self, link: Link | None, *, split: bool) -> None:
         """Put a lost connection back into its place, so that nothing runs outside of it."""
         self.connection = None if link is None else link.connection
