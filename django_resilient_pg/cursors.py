@@ -14,14 +14,17 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from django.apps import apps
+from django.db.backends import utils
 from django.db.backends.postgresql.base import CursorDebugWrapper
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error, OperationalError
 
+from . import originals
 from .bucket import BUCKET
 from .calls import Call
 from .drivers import IDLE, IN_TRANSACTION, has_text
+from .originals import EXECUTE, GETATTR
 from .server_side import ServerSideMixin
 from .session import HARMLESS
 from .units import NO_TEXT, UNDER_WAY, UNIT
@@ -37,6 +40,7 @@ _RENEWALS: Final = 3  # cursors asked of an engine that passes over the loss of 
 _COPIES: Final = frozenset({"copy", "copy_expert", "copy_from", "copy_to", "stream"})
 _GIVEN: Final = ("arraysize", "row_factory")  # to a driver's cursor, by who wants its rows so
 _WRAPPED: Final = CursorWrapper.WRAP_ERROR_ATTRS
+_Plain: Any = CursorWrapper  # whose types leave out what is private
 
 
 class ResilientCursorMixin:
@@ -61,6 +65,8 @@ class ResilientCursorMixin:
 
     def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
         db, link = self.db, self._link
+        if _Plain._execute is not EXECUTE:
+            return self._call_through(self._send, sql, params, unclear=self.name is not None)
         if link is not db._link or not apps.ready or db.needs_rollback:
             link = self._check()
         status = link.status()
@@ -72,10 +78,8 @@ class ResilientCursorMixin:
         if unit is not None:
             unit.begin(self, sql)
         try:
-            if params is None:
-                result = self.cursor.execute(sql)
-            else:
-                result = self.cursor.execute(sql, params)
+            execute = self.cursor.execute
+            result = execute(sql) if params is None else execute(sql, params)
         except BaseException as error:
             result = self._failed(error, Call(self, self._send, sql, params, first, status))
             link = self._link
@@ -105,9 +109,21 @@ class ResilientCursorMixin:
         return self._call_through(send, f'SELECT * FROM "{procname}"()', params)
 
     def _call_through(
-        self, send: Callable[[Any, Any], Any], sql: Any, params: Any, *, many: bool = False
+        self,
+        send: Callable[[Any, Any], Any],
+        sql: Any,
+        params: Any,
+        *,
+        many: bool = False,
+        unclear: bool = True,
     ) -> Any:
-        """As :meth:`_execute` does it, for what is rare enough to be called through."""
+        """As :meth:`_execute` does it, for what is rare enough to be called through.
+
+        Args:
+            send: sends ``(sql, params)`` by Django's own method.
+            many: ``params`` are many rows.
+            unclear: what it leaves in its session cannot be told from its text alone.
+        """
         db = self.db
         self._check()
         link = self._link if self._link.status() == IN_TRANSACTION else self._look()
@@ -126,7 +142,7 @@ class ResilientCursorMixin:
         else:
             link.heard(monotonic())
             db._note_effect(sql)
-            db._note_session(sql, params, many=True)
+            db._note_session(sql, params, many=unclear)
         if unit is not None:
             unit.end(self)
         return result
@@ -214,6 +230,9 @@ class ResilientCursorMixin:
 
     def __getattr__(self, attr: str) -> Any:
         # As Django's, without calling it: every fetch comes through here.
+        if CursorWrapper.__getattr__ is not GETATTR:
+            found = super().__getattr__(attr)  # type: ignore[misc]
+            return partial(self._copy, attr, None) if attr in _COPIES else found
         found = getattr(self.cursor, attr)
         if attr in _COPIES:
             return partial(self._copy, attr, None)  # whether there is one may be all that is asked
@@ -250,12 +269,13 @@ class _Psycopg2Cursor(ResilientCursorMixin):
             return super()._execute(sql, params)
 
     def _call_through(
-        self, send: Callable[[Any, Any], Any], sql: Any, params: Any, *, many: bool = False
+        self, send: Callable[[Any, Any], Any], sql: Any, params: Any, **how: bool
     ) -> Any:
         # Rows that are made as they are asked for cannot be looked at before.
+        many = how.get("many", False)
         unread = (many and not isinstance(params, (list, tuple))) or has_text(params)
         with self._unread() if unread else contextlib.nullcontext():
-            return super()._call_through(send, sql, params, many=many)
+            return super()._call_through(send, sql, params, **how)
 
     @contextlib.contextmanager
     def _unread(self) -> Iterator[None]:
@@ -298,13 +318,70 @@ class ResilientCursor(_Base, CursorWrapper):
     """Django's cursor wrapper."""
 
 
-class ResilientDebugCursor(DebugCopies, _Base, CursorDebugWrapper):
+class _Through(_Base):
+    """Over cursor wrappers that are more than Django's plain one: statements go through them."""
+
+    def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
+        return self._call_through(self._send, sql, params, unclear=self.name is not None)
+
+
+class ResilientDebugCursor(DebugCopies, _Through, CursorDebugWrapper):
     """Django's debug cursor wrapper."""
 
 
-class ResilientServerCursor(ServerSideMixin, _Base, CursorWrapper):
+class ResilientServerCursor(ServerSideMixin, ResilientCursor):
     """A server-side cursor."""
 
 
-class ResilientServerDebugCursor(ServerSideMixin, DebugCopies, _Base, CursorDebugWrapper):
+class ResilientServerDebugCursor(ServerSideMixin, ResilientDebugCursor):
     """A server-side cursor with the debug log."""
+
+
+#: By the class that Django, or what replaced it, has made a cursor of, and whether it is
+#: server-side: the class that heals it.
+_OVER: Final[dict[tuple[type, bool], Any]] = {
+    (ResilientCursor, True): ResilientServerCursor,
+    (CursorDebugWrapper, False): ResilientDebugCursor,
+    (ResilientDebugCursor, True): ResilientServerDebugCursor,
+}
+
+
+def _class_over(kind: type, *, server_side: bool) -> Any:
+    found = _OVER.get((kind, server_side))
+    if found is None:
+        bases: tuple[Any, ...] = (kind,)
+        if not issubclass(kind, ResilientCursorMixin):
+            copies = (DebugCopies,) if issubclass(kind, CursorDebugWrapper) else ()
+            bases = (*copies, _Through, kind)
+        if server_side and not issubclass(kind, ServerSideMixin):
+            bases = (ServerSideMixin, *bases)
+        found = _OVER[kind, server_side] = type(f"Resilient{kind.__name__}", bases, {})
+    return found
+
+
+def adopt(made: Any, db: Wrapper, name: str | None = None) -> Any:
+    """Have a cursor healed that Django, or what replaced its methods, has made.
+
+    Args:
+        made: a cursor wrapper of any class; one that is not derived from Django's is left alone.
+        db: its wrapper.
+        name: of a server-side cursor.
+    """
+    if not isinstance(made, CursorWrapper):
+        return made
+    if not isinstance(made, ResilientCursorMixin) or name is not None:
+        made.__class__ = _class_over(type(made), server_side=name is not None)
+        made.__dict__["_link"] = db._link
+    if name is not None:
+        made.__dict__["name"] = name
+    return made
+
+
+def is_as_django(db: Wrapper) -> bool:
+    """Whether Django would make a plain cursor wrapper of its own here."""
+    return (
+        db._below.make_cursor is originals.MAKE_CURSOR
+        and utils.CursorWrapper is CursorWrapper
+        and CursorWrapper.__init__ is originals.CURSOR_INIT
+        and type(db).validate_no_broken_transaction is originals.CHECK_TRANSACTION
+    )

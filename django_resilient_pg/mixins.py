@@ -9,27 +9,27 @@ Compose it with any engine built on Django's::
 from __future__ import annotations
 
 import contextlib
+from asyncio import _get_running_loop
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.utils import Error
 
-from .cursors import (
-    FRESH,
-    ResilientCursor,
-    ResilientDebugCursor,
-    ResilientServerCursor,
-    ResilientServerDebugCursor,
-)
+from .cursors import FRESH, ResilientCursor, adopt, is_as_django
 from .drivers import ACTIVE, IDLE, IN_TRANSACTION, UNKNOWN, Link
+from .originals import CHECK_HEALTH, ENSURE_CONNECTION, original
 from .state.transaction import DIRTY, MANUAL, OPENED
 from .state.wrapper import Wrapper
 from .units import NO_TEXT, UNDER_WAY, UNIT
 
 if TYPE_CHECKING:
     from .outcome import Mark
+
+
+_IS_USABLE: Final = original(DatabaseWrapper, "is_usable")
 
 
 class ResilientDatabaseMixin(Wrapper):
@@ -128,6 +128,9 @@ class ResilientDatabaseMixin(Wrapper):
     def ensure_connection(self) -> None:
         """Connect if need be; a transient failure is retried until ``retry_deadline``."""
         if self.connection is not None:
+            guarded = self._below.ensure_connection is not ENSURE_CONNECTION
+            if guarded or _get_running_loop() is not None:
+                super().ensure_connection()  # which may refuse the use of the database
             return
         if self._connector.retrying:
             # What stands in for Django's own method has called this one (a test's mock).
@@ -197,9 +200,7 @@ class ResilientDatabaseMixin(Wrapper):
 
     def _cursor(self, name: str | None = None) -> Any:
         link = self._link
-        if self.connection is None:
-            self.ensure_connection()
-        elif (
+        if self.connection is not None and (
             link is None
             or link.connection is not self.connection
             or monotonic() - link.seen_at > FRESH
@@ -213,31 +214,33 @@ class ResilientDatabaseMixin(Wrapper):
                 raise
             self._look()
             wrapper = super()._cursor(name)
-        if name is None:
+        if name is None and wrapper.__class__ is ResilientCursor:
             return wrapper
-        debug = isinstance(wrapper, ResilientDebugCursor)
-        server_side = ResilientServerDebugCursor if debug else ResilientServerCursor
-        cursor = server_side(wrapper.cursor, self)
-        cursor.name = name
-        return cursor
+        return adopt(wrapper, self, name)
 
     def close_if_health_check_failed(self) -> None:
         """As Django's, without asking for the pool each time."""
-        if self.health_check_enabled and not self.health_check_done:
+        if (
+            self.health_check_enabled and not self.health_check_done
+        ) or self._below.close_if_health_check_failed is not CHECK_HEALTH:
             super().close_if_health_check_failed()
 
-    def make_cursor(self, cursor: Any) -> ResilientCursor:
+    def make_cursor(self, cursor: Any) -> Any:
         """Django's hook: a cursor without debug log."""
-        return ResilientCursor(cursor, self)
+        if is_as_django(self):
+            return ResilientCursor(cursor, self)
+        return adopt(super().make_cursor(cursor), self)
 
-    def make_debug_cursor(self, cursor: Any) -> ResilientDebugCursor:
+    def make_debug_cursor(self, cursor: Any) -> Any:
         """Django's hook: a cursor with debug log."""
-        return ResilientDebugCursor(cursor, self)
+        return adopt(super().make_debug_cursor(cursor), self)
 
     def is_usable(self) -> bool:
         """Django's health check without its round trip: a look, and a bounded ping after long."""
         if self.connection is None or self._invalid is not None:
             return False
+        if self._below.is_usable is not _IS_USABLE:
+            return super().is_usable()
         link = self._link
         if link is None or link.connection is not self.connection:
             link = self._bind()

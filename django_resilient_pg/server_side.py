@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any, cast
 
+from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error
 
 from .drivers import IDLE
+from .originals import GETATTR, ITERATE
 
 
 class ServerSideMixin:
@@ -46,7 +48,7 @@ class ServerSideMixin:
         db = self.db
         try:
             with db.wrap_database_errors:
-                rows = getattr(self.cursor, method)(*args)
+                rows = self.__getattr__(method)(*args)  # type: ignore[attr-defined]
         except Error as error:
             self._open_again(error)
             return self._fetch(method, *args)
@@ -95,6 +97,9 @@ class ServerSideMixin:
         return rows
 
     def __iter__(self) -> Iterator[Any]:
+        if CursorWrapper.__iter__ is not ITERATE or CursorWrapper.__getattr__ is not GETATTR:
+            yield from super().__iter__()  # type: ignore[misc]
+            return
         while rows := self.fetchmany(self.cursor.itersize):
             yield from rows
 
@@ -105,7 +110,7 @@ class ServerSideMixin:
         # CLOSE on a dead connection would only hide the error that tells what happened.
         if self._link is None or not self._link.lost():
             try:
-                self.cursor.close()
+                self.__getattr__("close")()  # type: ignore[attr-defined]
             except BaseException:
                 self.db._interrupted()
                 raise

@@ -22,6 +22,7 @@ from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.utils import Error
 
 from ..drivers import ACTIVE, IDLE, UNKNOWN, Link, link_to
+from ..originals import engine_below
 from ..session import Session, Where
 from ..units import MOST_TEXTS, UNDER_WAY, UNIT
 from .connector import Connector
@@ -64,6 +65,13 @@ _TRACES = ("set", "listen", "temp", "prepare", "declare")
 
 class Wrapper(Base):
     """What the engine knows of one alias in one thread."""
+
+    #: The engine that this one is composed with; see :mod:`..originals`.
+    _below: Any
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._below = engine_below(cls, Wrapper)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

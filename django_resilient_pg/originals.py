@@ -1,0 +1,52 @@
+"""Django's own methods that the healthy path stands in for, to notice where they were replaced.
+
+Guards, query printers and error trackers replace methods of Django's classes. The healthy path
+does by itself what those methods do, so it compares them first and, where one is another, goes
+through Django. A method that was replaced before this module was imported never compares equal.
+No driver is imported here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import FunctionType
+from typing import Any, Final
+
+import django
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
+
+_HOME: Final = str(Path(django.__file__).parent)
+
+
+def original(owner: Any, name: str) -> Any:
+    """Django's method of this name, or what is equal to nothing where it is not Django's."""
+    found = getattr(owner, name)
+    ours = isinstance(found, FunctionType) and found.__code__.co_filename.startswith(_HOME)
+    return found if ours else object()
+
+
+EXECUTE: Final = original(CursorWrapper, "_execute")
+GETATTR: Final = original(CursorWrapper, "__getattr__")
+ITERATE: Final = original(CursorWrapper, "__iter__")
+CURSOR_INIT: Final = original(CursorWrapper, "__init__")
+MAKE_CURSOR: Final = original(BaseDatabaseWrapper, "make_cursor")
+ENSURE_CONNECTION: Final = original(BaseDatabaseWrapper, "ensure_connection")
+CHECK_HEALTH: Final = original(BaseDatabaseWrapper, "close_if_health_check_failed")
+CHECK_TRANSACTION: Final = original(BaseDatabaseWrapper, "validate_no_broken_transaction")
+
+
+class NotAsDjango:
+    """Stands for an engine whose methods are looked up through ``super()`` each time."""
+
+    make_cursor = ensure_connection = close_if_health_check_failed = is_usable = None
+
+
+def engine_below(cls: type, own: type) -> Any:
+    """The engine that ``own`` is composed with in ``cls``: its methods, looked up without super().
+
+    Of several side by side there is no single one whose methods are those that ``super()`` finds.
+    """
+    after = cls.__mro__[cls.__mro__.index(own) + 1 :]
+    below = after[0]
+    return below if below.__mro__ == after and below is not object else NotAsDjango
