@@ -22,11 +22,12 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks import callgrind
 from benchmarks.copies import ROOT, copy
 from benchmarks.healthy import pin
 from benchmarks.intervals import Interval, interval
@@ -65,7 +66,7 @@ class Worker:
 
 @contextmanager
 def workers(
-    databases: dict[str, Any], folder: str, *, apart: bool
+    databases: dict[str, Any], folder: str, *, apart: bool = False, under: Sequence[str] = ()
 ) -> Iterator[tuple[dict[str, Worker], dict[str, str]]]:
     """Fresh processes by engine, one for all unless ``apart``; and the versions they have."""
     groups = [[alias] for alias in databases] if apart else [list(databases)]
@@ -74,7 +75,7 @@ def workers(
         for group in groups:
             process = stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, "-m", "benchmarks.worker"],
+                    [*under, sys.executable, "-m", "benchmarks.worker"],
                     cwd=ROOT,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
@@ -88,7 +89,7 @@ def workers(
 
 
 def measure(found: dict[str, Worker], job: str, rounds: int, loops: int) -> Turns:
-    """Have the engines take turns: those of one process at each operation, others at each turn."""
+    """Have the engines take turns: within a process, and the processes with each other."""
     draw = random.Random()
     taken: Turns = {kind: {alias: [[]] for alias in found} for kind in ("wall", "cpu")}
     each = list(dict.fromkeys(found.values()))
@@ -138,14 +139,25 @@ def _factor(found: Interval) -> str:
     return f"{found.median:.3f} [{found.low:.3f},{found.high:.3f}]"
 
 
-def report_counts(found: dict[str, Worker], folder: str, jobs: list[str]) -> None:
-    """Print what one operation executes."""
+def report_counts(databases: dict[str, Any], folder: str, jobs: list[str]) -> None:
+    """Print what one operation executes, as bytecode and by the machine."""
     names = ("engine", "Django", "rest", "engine calls", "calls", "C calls")
-    print(f"{'bytecode instructions and calls':32}" + "".join(f"{name:>14}" for name in names))
-    for job in jobs:
-        for alias in found:
-            counted = found[alias].ask("count", alias, job, folder)
-            print(f"{job:20}{alias:12}" + "".join(f"{counted.get(n, 0):>14}" for n in names))
+    with ExitStack() as stack:
+        found, versions = stack.enter_context(workers(databases, folder))
+        under = callgrind.command(folder)
+        watched, _ = stack.enter_context(workers(databases, folder, under=under))
+        describe(versions)
+        for worker in (found[STOCK], watched[STOCK]):
+            worker.ask("freeze_clocks")
+        callgrind.start(watched[STOCK])
+        print("bytecode instructions by whose they are, calls, machine instructions")
+        print(" " * 24 + "".join(f"{name:>13}" for name in (*names, "machine")))
+        for job in jobs:
+            for alias in found:
+                counted = found[alias].ask("count", alias, job, folder)
+                print(f"{job:14}{alias:10}", end="")
+                print("".join(f"{counted.get(name, 0):>13}" for name in names), end="")
+                print(f"{callgrind.count(watched[alias], alias, job, folder):>13.0f}")
 
 
 def main() -> int:
@@ -157,9 +169,9 @@ def main() -> int:
     parser.add_argument("--new", default=str(ROOT), help="the same; default: the working tree")
     parser.add_argument("--apart", action="store_true", help="a process for each engine")
     parser.add_argument("--instructions", action="store_true", help="count, do not measure")
-    parser.add_argument("--blocks", type=int, default=8, help="how often to start afresh")
-    parser.add_argument("--rounds", type=int, default=60, help="turns of an engine in a block")
-    parser.add_argument("--loops", type=int, default=30, help="operations in a turn")
+    parser.add_argument("--blocks", type=int, default=6, help="how often to start afresh")
+    parser.add_argument("--rounds", type=int, default=40, help="turns of an engine in a block")
+    parser.add_argument("--loops", type=int, default=40, help="operations in a turn")
     parser.add_argument("--jobs", nargs="+", choices=BOUNDS, default=list(BOUNDS))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -186,14 +198,13 @@ def compare(arguments: argparse.Namespace, folder: str) -> list[str]:
             alias: server.database(engine=engine, CONN_MAX_AGE=None, CONN_HEALTH_CHECKS=True)
             for alias, engine in ENGINES.items()
         }
-        [(version,)] = server.execute("SHOW server_version")
-        for number in range(1 if arguments.instructions else arguments.blocks):
+        if arguments.instructions:
+            report_counts(databases, folder, arguments.jobs)
+            return []
+        for number in range(arguments.blocks):
             with workers(databases, folder, apart=arguments.apart) as (found, versions):
                 if number == 0:
-                    describe({**versions, "PostgreSQL": version})
-                if arguments.instructions:
-                    report_counts(found, folder, arguments.jobs)
-                    return []
+                    describe(versions)
                 for job in arguments.jobs:
                     add(taken, job, measure(found, job, arguments.rounds, arguments.loops))
     print(

@@ -23,7 +23,7 @@ JOBS: dict[str, Callable[[Any], None]] = {
     "transaction": transaction,
     "request": request,
 }
-_UNTIMED = 3  # of each turn: what was done in between is still in the caches
+_AT_ONCE = 4
 _WARM = 200
 _aliases: list[str] = []
 _draw = random.Random()
@@ -56,10 +56,15 @@ def set_up(databases: dict[str, Any], folder: str) -> dict[str, str]:
     gc.collect()
     gc.freeze()
     gc.disable()
-    return {"Django": django.get_version(), **_driver()}
+    server = connections[first].connection.info.server_version
+    return {
+        "Django": django.get_version(),
+        "driver": _driver(),
+        "PostgreSQL": f"{server // 10000}.{server % 10000}",
+    }
 
 
-def _driver() -> dict[str, str]:
+def _driver() -> str:
     from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
     if is_psycopg3:
@@ -67,15 +72,18 @@ def _driver() -> dict[str, str]:
 
         of_libpq = psycopg.pq.version()
         version, kind = psycopg.__version__, psycopg.pq.__impl__
-        return {"driver": f"psycopg {version} ({kind}), libpq {of_libpq // 10000}"}
+        return f"psycopg {version} ({kind}), libpq {of_libpq // 10000}"
     import psycopg2
 
     version = psycopg2.__version__.split()[0]
-    return {"driver": f"psycopg2 {version}, libpq {psycopg2.extensions.libpq_version() // 10000}"}
+    return f"psycopg2 {version}, libpq {psycopg2.extensions.libpq_version() // 10000}"
 
 
 def take_turns(job: str, loops: int) -> dict[str, tuple[float, float]]:
-    """Run one operation on the engines here, in an order that is another one each time.
+    """Run one operation on the engines here, by fives, in an order that is another one each time.
+
+    The first of five is not timed: it finds the caches full of another engine, and so long after
+    the last that the engine looks at its connection, as no statement of a busy request does.
 
     Returns:
         Per engine the medians, in us, by the clock and by CPU time of this process (with what it
@@ -85,14 +93,15 @@ def take_turns(job: str, loops: int) -> dict[str, tuple[float, float]]:
 
     run, engines = JOBS[job], [connections[alias] for alias in _aliases]
     took: dict[str, tuple[list[int], list[int]]] = {alias: ([], []) for alias in _aliases}
-    for number in range(-_UNTIMED, loops):
+    for _ in range(loops // _AT_ONCE):
         _draw.shuffle(engines)
         for connection in engines:
-            began_cpu, began = thread_time_ns(), perf_counter_ns()
             run(connection)
-            ended, ended_cpu = perf_counter_ns(), thread_time_ns()
-            if number >= 0:
-                wall, cpu = took[connection.alias]
+            wall, cpu = took[connection.alias]
+            for _ in range(_AT_ONCE):
+                began_cpu, began = thread_time_ns(), perf_counter_ns()
+                run(connection)
+                ended, ended_cpu = perf_counter_ns(), thread_time_ns()
                 wall.append(ended - began)
                 cpu.append(ended_cpu - began_cpu)
     return {
@@ -101,20 +110,44 @@ def take_turns(job: str, loops: int) -> dict[str, tuple[float, float]]:
     }
 
 
-def count(alias: str, job: str, folder: str) -> dict[str, int]:
-    """Count what one operation executes (see ``counting``)."""
+def freeze_clocks() -> None:
+    """Have every engine take the way that it takes in quick succession, however slow it gets."""
     from django.db import connections
 
     from benchmarks import counting
 
-    package = connections[alias].settings_dict["ENGINE"]
-    if not package.startswith("django."):
-        counting.freeze_clock(package, 3600)
-    JOBS[job](connections[alias])
+    for alias in _aliases:
+        package = connections[alias].settings_dict["ENGINE"]
+        if not package.startswith("django."):
+            counting.freeze_clock(package)
+
+
+def repeat(alias: str, job: str, loops: int) -> None:
+    """Run one operation on one engine."""
+    from django.db import connections
+
+    run, connection = JOBS[job], connections[alias]
+    for _ in range(loops):
+        run(connection)
+
+
+def count(alias: str, job: str, folder: str) -> dict[str, int]:
+    """Count the bytecode of one operation (see ``counting``)."""
+    from django.db import connections
+
+    from benchmarks import counting
+
+    repeat(alias, job, 1)
     return counting.count(JOBS[job], connections[alias], folder)
 
 
-_ORDERS: dict[str, Callable[..., Any]] = {"set_up": set_up, "turns": take_turns, "count": count}
+_ORDERS: dict[str, Callable[..., Any]] = {
+    "set_up": set_up,
+    "turns": take_turns,
+    "count": count,
+    "freeze_clocks": freeze_clocks,
+    "repeat": repeat,
+}
 
 
 def answers(lines: Iterator[str]) -> Iterator[str]:
