@@ -139,17 +139,19 @@ def _factor(found: Interval) -> str:
     return f"{found.median:.3f} [{found.low:.3f},{found.high:.3f}]"
 
 
-def report_counts(databases: dict[str, Any], folder: str, jobs: list[str]) -> None:
+def report_counts(databases: dict[str, Any], folder: str, jobs: list[str], *, apart: bool) -> None:
     """Print what one operation executes, as bytecode and by the machine."""
     names = ("engine", "Django", "rest", "engine calls", "calls", "C calls")
-    with ExitStack() as stack:
-        found, versions = stack.enter_context(workers(databases, folder))
-        under = callgrind.command(folder)
-        watched, _ = stack.enter_context(workers(databases, folder, under=under))
+    under = callgrind.command(folder)
+    with (
+        workers(databases, folder, apart=apart) as (found, versions),
+        workers(databases, folder, apart=apart, under=under) as (watched, _),
+    ):
         describe(versions)
-        for worker in (found[STOCK], watched[STOCK]):
+        for worker in (*found.values(), *watched.values()):
             worker.ask("freeze_clocks")
-        callgrind.start(watched[STOCK])
+        for worker in set(watched.values()):
+            callgrind.start(worker)
         print("bytecode instructions by whose they are, calls, machine instructions")
         print(" " * 24 + "".join(f"{name:>13}" for name in (*names, "machine")))
         for job in jobs:
@@ -199,7 +201,7 @@ def compare(arguments: argparse.Namespace, folder: str) -> list[str]:
             for alias, engine in ENGINES.items()
         }
         if arguments.instructions:
-            report_counts(databases, folder, arguments.jobs)
+            report_counts(databases, folder, arguments.jobs, apart=arguments.apart)
             return []
         for number in range(arguments.blocks):
             with workers(databases, folder, apart=arguments.apart) as (found, versions):

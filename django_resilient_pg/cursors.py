@@ -7,27 +7,24 @@ statement however often it is sent (Django's own tests want ``execute_wrappers``
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator, Sized
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from django.apps import apps
-from django.db.backends import utils
 from django.db.backends.postgresql.base import CursorDebugWrapper
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error, OperationalError
 
-from . import originals
 from .bucket import BUCKET
 from .calls import Call
 from .drivers import IDLE, IN_TRANSACTION, has_text
 from .originals import EXECUTE, GETATTR
 from .server_side import ServerSideMixin
 from .session import HARMLESS
-from .units import NO_TEXT, UNDER_WAY, UNIT
+from .units import MOST_TEXTS, NO_TEXT, UNDER_WAY, UNIT
 
 if TYPE_CHECKING:
     from .state.wrapper import Wrapper
@@ -65,10 +62,13 @@ class ResilientCursorMixin:
 
     def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
         db, link = self.db, self._link
-        if _Plain._execute is not EXECUTE:
+        if (
+            link is not db._link
+            or not apps.ready
+            or db.needs_rollback
+            or _Plain._execute is not EXECUTE
+        ):
             return self._call_through(self._send, sql, params, unclear=self.name is not None)
-        if link is not db._link or not apps.ready or db.needs_rollback:
-            link = self._check()
         status = link.status()
         if status != IN_TRANSACTION and monotonic() - link.seen_at > FRESH:
             link = self._look()
@@ -85,7 +85,9 @@ class ResilientCursorMixin:
             link = self._link
         link.heard_at = link.seen_at = monotonic()
         if not db.autocommit:
-            db._transaction.ran(sql)
+            texts = db._transaction.texts
+            if len(texts) < MOST_TEXTS:
+                texts.add(sql if sql.__class__ is str else id(sql))
         elif unit is not None:
             unit.took_effect(db.alias, sql)
         # Texts that are known to leave the session as it was are the ordinary case.
@@ -154,19 +156,11 @@ class ResilientCursorMixin:
     def _send_many(self, sql: Any, param_list: Any) -> Any:
         return super()._executemany(sql, param_list)  # type: ignore[misc]
 
-    def _check(self) -> Any:
-        """What Django checks before a statement, and that this cursor is the connection's.
-
-        Returns:
-            The link of the present connection.
-        """
-        if not apps.ready and not apps.stored_app_configs:
-            message = CursorWrapper.APPS_NOT_READY_WARNING_MSG
-            warnings.warn(message, category=RuntimeWarning, stacklevel=4)
+    def _check(self) -> None:
+        """What Django checks before a statement, and that this cursor is the connection's."""
         self.db.validate_no_broken_transaction()
         if self._link is not self.db._link:
             self._renew()
-        return self._link
 
     def _look(self) -> Any:
         """Look at the connection, which may replace it; returns the link of the present one."""
@@ -227,6 +221,43 @@ class ResilientCursorMixin:
         raise OperationalError(
             f'The connection "{db.alias}" was lost {_RENEWALS} times while its session was set up.'
         )
+
+    def fetchone(self) -> Any:
+        """As the driver's, its errors translated. Django looks it up and wraps it each time."""
+        if _Plain.__getattr__ is not GETATTR:
+            return self.__getattr__("fetchone")()
+        try:
+            return self.cursor.fetchone()
+        except BaseException:
+            with self.db.wrap_database_errors:
+                raise
+
+    def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
+        """As :meth:`fetchone`."""
+        if _Plain.__getattr__ is not GETATTR:
+            return self.__getattr__("fetchmany")(*args, **kwargs)
+        try:
+            return self.cursor.fetchmany(*args, **kwargs)
+        except BaseException:
+            with self.db.wrap_database_errors:
+                raise
+
+    def fetchall(self) -> Any:
+        """As :meth:`fetchone`."""
+        if _Plain.__getattr__ is not GETATTR:
+            return self.__getattr__("fetchall")()
+        try:
+            return self.cursor.fetchall()
+        except BaseException:
+            with self.db.wrap_database_errors:
+                raise
+
+    def close(self) -> None:
+        """As the driver's."""
+        if _Plain.__getattr__ is not GETATTR:
+            self.__getattr__("close")()
+        else:
+            self.cursor.close()
 
     def __getattr__(self, attr: str) -> Any:
         # As Django's, without calling it: every fetch comes through here.
@@ -375,13 +406,3 @@ def adopt(made: Any, db: Wrapper, name: str | None = None) -> Any:
     if name is not None:
         made.__dict__["name"] = name
     return made
-
-
-def is_as_django(db: Wrapper) -> bool:
-    """Whether Django would make a plain cursor wrapper of its own here."""
-    return (
-        db._below.make_cursor is originals.MAKE_CURSOR
-        and utils.CursorWrapper is CursorWrapper
-        and CursorWrapper.__init__ is originals.CURSOR_INIT
-        and type(db).validate_no_broken_transaction is originals.CHECK_TRANSACTION
-    )

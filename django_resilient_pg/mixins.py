@@ -15,12 +15,20 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from django.db.backends import utils
 from django.db.backends.postgresql.base import DatabaseWrapper
+from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error
 
-from .cursors import FRESH, ResilientCursor, adopt, is_as_django
+from .cursors import FRESH, ResilientCursor, adopt
 from .drivers import ACTIVE, IDLE, IN_TRANSACTION, UNKNOWN, Link
-from .originals import CHECK_HEALTH, ENSURE_CONNECTION, original
+from .originals import (
+    CHECK_TRANSACTION,
+    CURSOR_INIT,
+    ENSURE_CONNECTION,
+    MAKE_CURSOR,
+    original,
+)
 from .state.transaction import DIRTY, MANUAL, OPENED
 from .state.wrapper import Wrapper
 from .units import NO_TEXT, UNDER_WAY, UNIT
@@ -30,6 +38,7 @@ if TYPE_CHECKING:
 
 
 _IS_USABLE: Final = original(DatabaseWrapper, "is_usable")
+_CHECK_HEALTH: Final = original(DatabaseWrapper, "close_if_health_check_failed")
 
 
 class ResilientDatabaseMixin(Wrapper):
@@ -222,12 +231,17 @@ class ResilientDatabaseMixin(Wrapper):
         """As Django's, without asking for the pool each time."""
         if (
             self.health_check_enabled and not self.health_check_done
-        ) or self._below.close_if_health_check_failed is not CHECK_HEALTH:
+        ) or self._below.close_if_health_check_failed is not _CHECK_HEALTH:
             super().close_if_health_check_failed()
 
     def make_cursor(self, cursor: Any) -> Any:
         """Django's hook: a cursor without debug log."""
-        if is_as_django(self):
+        if (
+            self._below.make_cursor is MAKE_CURSOR
+            and utils.CursorWrapper is CursorWrapper
+            and CursorWrapper.__init__ is CURSOR_INIT
+            and type(self).validate_no_broken_transaction is CHECK_TRANSACTION
+        ):
             return ResilientCursor(cursor, self)
         return adopt(super().make_cursor(cursor), self)
 
