@@ -1,0 +1,234 @@
+"""What a program is made of: steps as plain data, to be generated, printed, shortened and run."""
+
+from __future__ import annotations
+
+import copy
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+#: The setting whose value decides what a session may see.
+TENANT = "app.tenant"
+
+
+class By(enum.Enum):
+    """Whose cursor runs a statement."""
+
+    DJANGO = "cursor"
+    #: A cursor of Django's that was opened once and is kept, over losses too.
+    KEPT = "kept_cursor"
+    #: The driver's, from ``connection.connection``: the engine does not see what it does.
+    RAW = "raw_cursor"
+
+
+class Fate(enum.Enum):
+    """When a write ends its own session. The server does it, so it is certain."""
+
+    EARLY = "early"  # while the statement runs, which has no effect
+    COMMIT = "commit"  # while its transaction commits, which has no effect
+    ANSWER = "answer"  # once its transaction has committed, before the client is told
+    AFTER = "after"  # once the client was told
+
+
+# -- texts -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Inserts one row; ``key`` is its number within the program."""
+
+    key: int
+    fate: Fate | None = None
+
+    def __str__(self) -> str:
+        fate = "" if self.fate is None else f" /* ends its session: {self.fate.value} */"
+        return f"INSERT {self.key}{fate}"
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Returns the tenant and the program's rows; may end its own session, once."""
+
+    dies: bool = False
+
+    def __str__(self) -> str:
+        return "SELECT tenant, rows" + " /* ends its session */" * self.dies
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """Sets the tenant, as a statement or by ``set_config``; ``None``: resets it."""
+
+    value: str | None
+    local: bool = False
+    call: bool = False
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"RESET {TENANT}"
+        if self.call:
+            return f"SELECT set_config('{TENANT}', '{self.value}', {str(self.local).lower()})"
+        return f"SET {'LOCAL ' * self.local}{TENANT} = '{self.value}'"
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Controls a transaction: ``words`` and, for a savepoint, its name."""
+
+    words: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.words} {self.name}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Fails at the server, whatever the connection does."""
+
+    def __str__(self) -> str:
+        return "SELECT 1/0"
+
+
+Text: TypeAlias = Write | Read | Set | Control | Fail
+
+# -- steps -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Runs one string of one or several texts."""
+
+    by: By
+    texts: tuple[Text, ...]
+
+    def __str__(self) -> str:
+        return f'{self.by.value}.execute("{"; ".join(map(str, self.texts))}")'
+
+
+@dataclass(frozen=True, slots=True)
+class RunMany:
+    """``executemany`` with one row for each write."""
+
+    by: By
+    writes: tuple[Write, ...]
+
+    def __str__(self) -> str:
+        return f'{self.by.value}.executemany("INSERT", [{", ".join(map(str, self.writes))}])'
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Calls a method of the connection, or of the driver's (``raw_commit``, ``raw_rollback``)."""
+
+    name: str
+
+    def __str__(self) -> str:
+        if self.name.startswith("raw_"):
+            return f"connection.connection.{self.name[4:]}()"
+        if self.name.startswith("savepoint_"):
+            return f"connection.{self.name}(sid)  # of the last savepoint()"
+        return f"connection.{self.name}" + "()" * (not self.name.endswith(")"))
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """Registers an ``on_commit`` hook."""
+
+    key: int
+
+    def __str__(self) -> str:
+        return f"connection.on_commit(hook {self.key})"
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """An administrator ends the session; done once, also where its block runs again."""
+
+    def __str__(self) -> str:
+        return "# the session is terminated here"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """``atomic()``, or ``retry_atomic`` around a function.
+
+    Attributes:
+        kind: ``atomic``, ``durable``, ``no savepoint`` or ``retry``.
+        swallows: an error of a step is swallowed inside; otherwise it leaves the block.
+        leaves: the block ends with an exception of the application's own.
+    """
+
+    kind: str
+    body: tuple[Step, ...]
+    swallows: bool = True
+    leaves: bool = False
+
+    @property
+    def head(self) -> str:
+        return {
+            "atomic": "with atomic():",
+            "durable": "with atomic(durable=True):",
+            "no savepoint": "with atomic(savepoint=False):",
+            "retry": "@retry_atomic def run():",
+        }[self.kind]
+
+
+Step: TypeAlias = Run | RunMany | Call | Hook | Kill | Block
+Program: TypeAlias = tuple[Step, ...]
+
+
+def lines(program: Program, indent: str = "") -> Iterator[str]:
+    """The program as people read it."""
+    for step in program:
+        if not isinstance(step, Block):
+            yield indent + str(step)
+            continue
+        yield indent + step.head + "  # swallows errors" * step.swallows
+        yield from lines(step.body, indent + "    ")
+        if step.leaves:
+            yield indent + "    raise Left"
+        elif not step.body:
+            yield indent + "    pass"
+
+
+def walk(program: Program) -> Iterator[Step]:
+    """Every step, those within blocks too."""
+    for step in program:
+        yield step
+        if isinstance(step, Block):
+            yield from walk(step.body)
+
+
+def undisturbed(program: Program) -> Program:
+    """The same program, in which no session dies."""
+    steps: list[Step] = []
+    for step in program:
+        match step:
+            case Kill():
+                continue
+            case Block(kind, body, swallows, leaves):
+                steps.append(Block(kind, undisturbed(body), swallows, leaves))
+            case Run(by, texts):
+                steps.append(Run(by, tuple(map(_harmless, texts))))
+            case RunMany(by, writes):
+                steps.append(RunMany(by, tuple(Write(one.key) for one in writes)))
+            case _:
+                steps.append(step)
+    return tuple(steps)
+
+
+def _harmless(text: Text) -> Text:
+    match text:
+        case Write(key):
+            return Write(key)
+        case Read():
+            return Read()
+        case _:
+            return text
+
+
+def fresh(program: Program) -> Program:
+    """A copy whose equal steps are different objects: each ends its session itself, once."""
+    return copy.deepcopy(program)

@@ -1,0 +1,156 @@
+"""The server that programs run on, with a table whose rows may end the session that writes them."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections import Counter
+from contextlib import closing
+from typing import Any, Final
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from testproject import guard
+from testproject.postgres import Server
+from tests.engines import DRIVER, PATIENCE
+
+from .language import TENANT, Control, Fail, Read, Set, Text, Write
+
+# A commit waits for the standby "nobody" only where a row's fate asks for it.
+SETTINGS: Final = {
+    "synchronous_standby_names": "nobody",
+    "synchronous_commit": "local",
+    "autovacuum": "off",
+}
+# Logging in is most of the time that a replaced connection takes.
+_TRUST: Final = "local all all trust\nhost all all all trust\n"
+SCHEMA: Final = """
+CREATE TABLE effects (id bigint, program int, victim int, fate text);
+CREATE INDEX ON effects (program);
+GRANT ALL ON effects TO app;
+-- Dies once: where a statement is run again, it is by another process.
+CREATE FUNCTION die(victim int) RETURNS int STABLE LANGUAGE plpgsql AS $$ BEGIN
+    IF victim = pg_backend_pid() THEN PERFORM pg_terminate_backend(victim); END IF;
+    RETURN 1;
+END $$;
+CREATE FUNCTION die_early() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    PERFORM die(NEW.victim);
+    RETURN NEW;
+END $$;
+-- The signal is acted on at the next statement of PL/pgSQL, if there is one: else the wait for
+-- the standby finds it, after the transaction has been committed, or the wait for the next query.
+CREATE FUNCTION die_late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF NEW.victim <> pg_backend_pid() THEN RETURN NULL; END IF;
+    IF NEW.fate = 'commit' THEN PERFORM die(NEW.victim); END IF;
+    IF NEW.fate = 'answer' THEN PERFORM set_config('synchronous_commit', 'on', true); END IF;
+    RETURN CASE WHEN pg_terminate_backend(NEW.victim) THEN NEW ELSE NEW END;
+END $$;
+CREATE TRIGGER early BEFORE INSERT ON effects FOR EACH ROW
+    WHEN (NEW.fate = 'early') EXECUTE FUNCTION die_early();
+CREATE CONSTRAINT TRIGGER late AFTER INSERT ON effects DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (NEW.fate <> 'early') EXECUTE FUNCTION die_late();
+"""
+_ROWS: Final = "coalesce(string_agg(id::text, ',' ORDER BY id), '')"
+#: Keys per program: a row's id is the program's number times this, plus the key.
+_KEYS: Final = 1000
+
+
+class Stage:
+    """A server of its own, and a superuser's session that stays open."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        (server.data / "pg_hba.conf").write_text(_TRUST)
+        server.execute("SELECT pg_reload_conf()")
+        server.execute(SCHEMA, database="app")
+        driver: Any = importlib.import_module(DRIVER)
+        self._link: Any = driver.connect(
+            host=server.socket_dir, port=server.port, dbname="app", user=server.superuser
+        )
+        self._link.autocommit = True
+        self._program = 0
+
+    def close(self) -> None:
+        self._link.close()
+
+    def _ask(self, sql: str) -> list[tuple[Any, ...]]:
+        with closing(self._link.cursor()) as cursor:
+            cursor.execute(sql)
+            return list(cursor.fetchall())
+
+    def next_program(self) -> None:
+        """Rows are those of another program from now on."""
+        self._program += 1
+
+    def rows(self) -> Counter[int]:
+        """How often each row of the program is in the table, as another session sees it."""
+        found = self._ask(f"SELECT id, count(*) FROM effects WHERE {self._mine} GROUP BY id")
+        return Counter({number - self._program * _KEYS: count for number, count in found})
+
+    @property
+    def _mine(self) -> str:
+        return f"program = {self._program}"
+
+    # -- ends --------------------------------------------------------------------------------------
+
+    def kill(self, pid: int) -> bool:
+        """End a session and wait until its process is gone; False if it was not there."""
+        [(done,)] = self._ask(f"SELECT pg_terminate_backend({pid})")
+        deadline = time.monotonic() + PATIENCE
+        while guard.alive(pid):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"session {pid} is still there after {PATIENCE:g} s")
+            time.sleep(0.0002)
+        return bool(done)
+
+    # -- texts -------------------------------------------------------------------------------------
+
+    def sql(self, text: Text, victim: int) -> tuple[str, list[object]]:
+        """A text as it is sent, with its parameters; ``victim`` dies if that is its fate."""
+        match text:
+            case Write(key, fate):
+                row = [self._program * _KEYS + key, self._program]
+                how = [None, None] if fate is None else [victim, fate.value]
+                return "INSERT INTO effects VALUES (%s, %s, %s, %s)", [*row, *how]
+            case Read(dies):
+                tenant = f"coalesce(current_setting('{TENANT}', true), '')"
+                rows = f"effects WHERE {self._mine}"
+                if dies:
+                    rows = f"die({victim}) AS died LEFT JOIN effects ON {self._mine}"
+                return f"SELECT {tenant}, {_ROWS} FROM {rows}", []
+            case Set(None):
+                return f"RESET {TENANT}", []
+            case Set(value, local, True):
+                return "SELECT set_config(%s, %s, %s)", [TENANT, value, local]
+            case Control() | Fail() | Set():
+                return str(text), []
+
+    def string(self, texts: tuple[Text, ...], victim: int) -> str:
+        """Several texts in one string, their values written out."""
+        return "; ".join(_written_out(*self.sql(text, victim)) for text in texts)
+
+    def seen(self, row: tuple[str, str]) -> tuple[str, frozenset[int]]:
+        """What a read has returned: the tenant, and rows by their keys."""
+        tenant, numbers = row
+        first = self._program * _KEYS
+        return tenant, frozenset(int(one) - first for one in numbers.split(",") if one)
+
+
+def backend_pid(connection: BaseDatabaseWrapper) -> int:
+    """The server's process of this connection; 0 if there is none or it is known to be dead."""
+    driver = connection.connection
+    if driver is None or driver.closed:
+        return 0
+    return int(driver.info.backend_pid)
+
+
+def _written_out(sql: str, parameters: list[object]) -> str:
+    return sql % tuple(map(_literal, parameters)) if parameters else sql
+
+
+def _literal(value: object) -> str:
+    if value is None:
+        return "NULL"
+    return f"'{value}'" if isinstance(value, str) else str(value).lower()
+
+
