@@ -152,7 +152,7 @@ class TransactionState:
         if self.phase < CLEAN:
             self.phase = CLEAN
         if status == IDLE:
-            if self.phase is DIRTY:
+            if self.phase is DIRTY or self.phase is OPENED:
                 self.split()
         elif status != UNKNOWN and (
             self.phase is CLEAN or (self.phase is OPENED and status == FAILED)

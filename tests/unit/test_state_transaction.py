@@ -60,6 +60,7 @@ def state(phase: Phase = AUTO, splits: Splits | None = None) -> TransactionState
         (CLEAN, UNKNOWN, False, DIRTY, False),
         (OPENED, IN_TRANSACTION, False, DIRTY, True),
         (OPENED, FAILED, False, DIRTY, False),
+        (OPENED, IDLE, False, SPLIT, False),  # its savepoints are gone
         (DIRTY, IN_TRANSACTION, False, DIRTY, False),
         (DIRTY, FAILED, False, DIRTY, False),
         (DIRTY, IDLE, False, SPLIT, False),
