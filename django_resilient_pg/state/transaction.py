@@ -230,6 +230,7 @@ class TransactionState:
         """It was ended inside its block, or may have been."""
         if by_text or self.phase is not SPLIT:
             self.phase = SPLIT
+            self.savepoints = []  # they ended with it
             self._on_split(by_text)
 
     # -- savepoints -------------------------------------------------------------------------
