@@ -63,9 +63,6 @@ else:
     Base = object
 
 
-_TRACES = ("set", "listen", "temp", "prepare", "declare")
-
-
 def _last(savepoints: list[str], sid: str) -> int:
     """Where a savepoint is; clean_savepoints() has Django use names again."""
     return len(savepoints) - 1 - savepoints[::-1].index(sid)
@@ -415,16 +412,10 @@ class ResilientDatabaseMixin(Base):
         if self._connecting or self._link is None or self._link.lost():
             return
         from .session import text_of
-        from .statements import Kind, analyse
+        from .statements import left_by_failure
 
-        text = text_of(sql)
-        lowered = text.lower()
-        if "advisory" in lowered:
-            self._session.pin("an advisory lock, perhaps, in a statement that failed")
-        elif any(trace in lowered for trace in _TRACES) and (
-            many or analyse(text).kind is Kind.UNREPEATABLE
-        ):
-            self._session.pin("a setting, perhaps, in a statement that failed half-way")
+        if words := left_by_failure(text_of(sql), many=many):
+            self._session.pin(words)
 
     def _note_end(self, sql: object, status: int) -> None:
         """Remember that a text has ended the transaction inside its block, or may have: COMMIT.
