@@ -272,7 +272,8 @@ class _Psycopg2Cursor(ResilientCursorMixin):
 
     def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
         # In autocommit and without a unit of work nobody keeps what has run.
-        if not params or (self.db.autocommit and not UNDER_WAY) or not has_text(params):
+        kept = params and (UNDER_WAY or not self.db.autocommit)
+        if not (kept and has_text(params, self.cursor)):
             return super()._execute(sql, params)
         with self._unread():
             return super()._execute(sql, params)
@@ -281,7 +282,7 @@ class _Psycopg2Cursor(ResilientCursorMixin):
         self, send: Callable[[Any, Any], Any], sql: Any, params: Any, *, many: bool = False
     ) -> Any:
         # Rows that are made as they are asked for cannot be looked at before.
-        unread = (many and not isinstance(params, (list, tuple))) or has_text(params)
+        unread = (many and not isinstance(params, (list, tuple))) or has_text(params, self.cursor)
         with self._unread() if unread else contextlib.nullcontext():
             return super()._call_through(send, sql, params, many=many)
 

@@ -16,6 +16,7 @@ from django.db.utils import Error
 
 from . import notes, roles, signals
 from .bucket import BUCKET
+from .catalogue import why_may_write
 from .connecting import deadline, pause, spending
 from .drivers import FAILED, IN_TRANSACTION, Link, has_text
 from .errors import ServerDown, SessionLost
@@ -27,7 +28,6 @@ from .session import text_of
 from .statements import Kind, Statement, analyse
 from .units import UNIT
 from .verdicts import Phase, Verdict
-from .volatility import why_volatile
 from .watching import note_loss, note_refused
 
 if TYPE_CHECKING:
@@ -68,10 +68,11 @@ class Call:
     def statement(self, link: Link) -> Statement:
         """What its text says, read by the rules of the server it is sent to."""
         standard = link.parameter("standard_conforming_strings") != "off"
-        found = analyse(text_of(self.sql), standard_strings=standard)
-        return (
-            dataclasses.replace(found, kind=Kind.UNREPEATABLE) if has_text(self.params) else found
-        )
+        text = text_of(self.sql, link.connection)
+        found = analyse(text, standard_strings=standard)
+        if has_text(self.params, self.wrapper.cursor):
+            return dataclasses.replace(found, kind=Kind.UNREPEATABLE)
+        return found
 
     def asks_if_read_only(self) -> bool:
         """Whether its answer depends on the transaction that it is run again in."""
@@ -247,7 +248,7 @@ class Recovery:
         assert link is not None
         if call.asks_if_read_only():
             raise NotAgain("it asks whether its transaction is read-only; run again, it would be")
-        if why := self._why_volatile(link):
+        if why := self._why_may_write(link):
             raise NotAgain(why)
         with db.wrap_database_errors:
             link.ask("BEGIN READ ONLY")
@@ -266,15 +267,15 @@ class Recovery:
         self._end(link)
         return result
 
-    def _why_volatile(self, link: Link) -> str:
+    def _why_may_write(self, link: Link) -> str:
         try:
             with self._db.wrap_database_errors:
-                return why_volatile(link, self._call.statement(link).functions)
+                return why_may_write(link, [text_of(self._call.sql, link.connection)])
         except Error as error:
             if link.lost():
                 raise
             first_line = str(error).partition("\n")[0]
-            return f"the server does not say what the functions do that it calls ({first_line})"
+            return f"the server does not say what it calls ({first_line})"
 
     def _end(self, link: Link) -> None:
         """COMMIT a read whose rows are here.

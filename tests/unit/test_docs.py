@@ -41,6 +41,7 @@ from django_resilient_pg import (
     verdicts,
     watching,
 )
+from django_resilient_pg.catalogue import HARMLESS_FUNCTIONS
 from django_resilient_pg.options import Declaration, declarations
 from django_resilient_pg.replaying import why_lasting, why_not
 from django_resilient_pg.resilience import Stats
@@ -51,7 +52,6 @@ from django_resilient_pg.statements import analyse
 from django_resilient_pg.transaction import retry_atomic
 from django_resilient_pg.units import Unit
 from django_resilient_pg.verdicts import Failure, Phase, Reason
-from django_resilient_pg.volatility import HARMLESS_FUNCTIONS
 from testproject import shop
 from testproject.shop import models as shop_models
 
