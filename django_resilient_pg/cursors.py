@@ -20,7 +20,8 @@ from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error, OperationalError
 
 from .bucket import BUCKET
-from .drivers import IDLE, IN_TRANSACTION, has_text
+from .drivers import IDLE, IN_TRANSACTION
+from .literals import has_text, known_values
 from .server_side import ServerSideMixin
 from .session import HARMLESS
 from .units import MOST_TEXTS, NO_TEXT, UNDER_WAY, UNIT
@@ -273,7 +274,7 @@ class _Psycopg2Cursor(ResilientCursorMixin):
     def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
         # In autocommit and without a unit of work nobody keeps what has run.
         kept = params and (UNDER_WAY or not self.db.autocommit)
-        if not (kept and has_text(params, self.cursor)):
+        if not (kept and has_text(params, self.cursor, known_values())):
             return super()._execute(sql, params)
         with self._unread():
             return super()._execute(sql, params)
@@ -282,7 +283,8 @@ class _Psycopg2Cursor(ResilientCursorMixin):
         self, send: Callable[[Any, Any], Any], sql: Any, params: Any, *, many: bool = False
     ) -> Any:
         # Rows that are made as they are asked for cannot be looked at before.
-        unread = (many and not isinstance(params, (list, tuple))) or has_text(params, self.cursor)
+        unread = many and not isinstance(params, (list, tuple))
+        unread = unread or has_text(params, self.cursor, known_values())
         with self._unread() if unread else contextlib.nullcontext():
             return super()._call_through(send, sql, params, many=many)
 

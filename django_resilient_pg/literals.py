@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -44,27 +44,41 @@ _VALUE: Final = re.compile(rf"\ *(?:{_SCALAR}|ARRAY\[{_SCALAR}(?:,\ *{_SCALAR})*
 _USERS: Final = 16384
 
 
-def has_text(parameters: object, cursor: Any = None) -> bool:
+def has_text(parameters: object, cursor: Any = None, values: Set[type] | None = None) -> bool:
     """Whether a parameter is itself text of its statement, or may be.
 
     Args:
         parameters: of a statement, or rows of them.
         cursor: the driver's, which writes them.
+        values: classes that psycopg2 is known to write values of (:func:`known_values`); asked of
+            the driver if not given.
     """
     if isinstance(parameters, (list, tuple)):  # the ordinary case, on the healthy path of psycopg2
-        values: Iterable[object] = parameters
+        given: Iterable[object] = parameters
     elif isinstance(parameters, Mapping):
-        values = parameters.values()
+        given = parameters.values()
     else:
         return False  # rows that may be made as they are asked for
-    if hasattr(cursor, "adapters"):
-        # Where the server binds them they are never text.
-        return hasattr(cursor, "mogrify") and _Psycopg3(cursor).any_text(values)
-    known = _known_to_psycopg2()
-    for value in values:  # noqa: SIM110  a generator would cost more than the loop
-        if value.__class__ not in known and _is_text(value, cursor):
+    if values is None:
+        if hasattr(cursor, "adapters"):
+            # Where the server binds them they are never text.
+            return hasattr(cursor, "mogrify") and _Psycopg3(cursor).any_text(given)
+        values = _unchanged()
+    for value in given:  # noqa: SIM110  a generator would cost more than the loop
+        if value.__class__ not in values and _is_text(value, cursor, values):
             return True
     return False
+
+
+def known_values() -> Set[type]:
+    """Classes that psycopg2 has been known to write values of since it was first asked.
+
+    What it is taught after that :func:`told_by_texts` finds.
+    """
+    global _known
+    if not _known:
+        _known = _unchanged()
+    return _known
 
 
 def told_by_texts(texts: Iterable[str], connection: Any) -> bool:
@@ -77,7 +91,7 @@ def told_by_texts(texts: Iterable[str], connection: Any) -> bool:
     if hasattr(connection, "adapters"):
         taught = any(map(_writes_text, _dumpers(connection)))
     else:
-        taught = not _known_to_psycopg2() <= _unchanged()
+        taught = not known_values() <= _unchanged()
     return not (taught and any("%" in text for text in texts))
 
 
@@ -103,14 +117,6 @@ def _is_value(literal: object) -> bool:
 _known: frozenset[type] = frozenset()
 
 
-def _known_to_psycopg2() -> frozenset[type]:
-    """Classes whose adapters were the driver's own when they were first asked for."""
-    global _known
-    if not _known:
-        _known = _unchanged()
-    return _known
-
-
 def _unchanged() -> frozenset[type]:
     """Classes whose adapters are the driver's own, or all of them without psycopg2."""
     extensions: Any = sys.modules.get("psycopg2.extensions")
@@ -120,7 +126,7 @@ def _unchanged() -> frozenset[type]:
     return frozenset(kind for kind, one in found.items() if one is None or _is_own(one))
 
 
-def _is_text(value: Any, cursor: Any) -> bool:
+def _is_text(value: Any, cursor: Any, values: Set[type]) -> bool:
     extensions: Any = sys.modules.get("psycopg2.extensions")
     if extensions is None:
         return False
@@ -128,20 +134,20 @@ def _is_text(value: Any, cursor: Any) -> bool:
     if kind is list or kind is tuple:
         adapter = extensions.adapters.get((kind, extensions.ISQLQuote))
         if adapter is None or _is_own(adapter):
-            return has_text(value, cursor)
-    if isinstance(value, (list, tuple, Mapping)) and has_text(value, cursor):
+            return has_text(value, cursor, values)
+    if isinstance(value, (list, tuple, Mapping)) and has_text(value, cursor, values):
         return True
     try:
         adapted = extensions.adapt(value)
     except Exception:
         return False  # a row, or what fails in the statement as well
     try:
-        return _writes_its_own(adapted, cursor)
+        return _writes_its_own(adapted, cursor, values)
     except Exception:
         return True
 
 
-def _writes_its_own(adapted: Any, cursor: Any) -> bool:
+def _writes_its_own(adapted: Any, cursor: Any, values: Set[type]) -> bool:
     """Whether an adapter of psycopg2's writes what may be no value."""
     kind = type(adapted)
     if _is_own(kind):
@@ -150,9 +156,9 @@ def _writes_its_own(adapted: Any, cursor: Any) -> bool:
         if kind.__name__ in {"List", "SQL_IN"}:
             return False  # of what has been looked at
         if kind.__name__ == "HstoreAdapter":
-            return has_text(adapted.wrapped, cursor)
+            return has_text(adapted.wrapped, cursor, values)
         if any(one.__name__ == "RangeAdapter" for one in kind.__mro__):
-            return has_text((adapted.adapted.lower, adapted.adapted.upper), cursor)
+            return has_text((adapted.adapted.lower, adapted.adapted.upper), cursor, values)
     # A number is what its class says, and AsIs may be one.
     if cursor is not None and hasattr(adapted, "prepare"):
         adapted.prepare(cursor.connection)

@@ -18,8 +18,9 @@ from . import notes, roles, signals
 from .bucket import BUCKET
 from .catalogue import why_may_write
 from .connecting import deadline, pause, spending
-from .drivers import FAILED, IN_TRANSACTION, Link, has_text
+from .drivers import FAILED, IN_TRANSACTION, Link
 from .errors import ServerDown, SessionLost
+from .literals import has_text
 from .losses import Loss, judge_error, sqlstate_of
 from .replacing import drop, replace, restore_savepoints
 from .resilience import logger
