@@ -55,8 +55,11 @@ _SYNTAX: Final = frozenset(
     "by over filter within sets rollup cube join escape materialized operator explain columns first"
     " next second varying zone document content ref passing".split()
 )
-# Operators that the grammar uses without writing them: IN, BETWEEN, LIKE, CASE, USING ...
+# Operators that the grammar uses without writing them, and the words that it does so for.
 _UNWRITTEN: Final = frozenset("= <> < > <= >= ~~ !~~ ~~* !~~* ~ !~".split())
+_USING_THEM: Final = frozenset(
+    "in between like ilike similar case nullif distinct using natural".split()
+)
 # Texts made of these alone read nothing.
 _NOTHING: Final = frozenset({"select", "as"})
 # More objects than this are not looked at: such a text may write.
@@ -337,7 +340,7 @@ def why_may_write(link: Link, texts: Iterable[str], *, over: bool = False) -> st
             "operators": sorted(found.operators),
             "functions": sorted(found.functions - _SYNTAX),
             "types": sorted(types),
-            "unwritten": sorted(_UNWRITTEN),
+            "unwritten": sorted(_UNWRITTEN) if found.words & _USING_THEM else [],
             "harmless": sorted(HARMLESS_FUNCTIONS | (_ended(texts) if over else frozenset())),
             "harmless_of_extensions": sorted(HARMLESS_OF_EXTENSIONS),
             "by_name": sorted(_BY_NAME),
