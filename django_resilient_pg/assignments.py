@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
-from .statements import analyse, bare
+from .statements import ESCAPED_NAME, analyse, bare, fold
 
 RESET_ALL: Final = "reset all"
 DISCARD_ALL: Final = "discard all"
@@ -45,30 +45,35 @@ _MADE: Final = ("CREATE ", "SELECT INTO ")
 _LONGEST: Final = 8192
 _EXACT: Final = (str, int, uuid.UUID, type(None))
 _PLAIN: Final = (str, int, float, bool, decimal.Decimal, uuid.UUID, datetime.date, type(None))
+# The server folds letters, and skips blanks, of ASCII only.
+_ASCII: Final = re.IGNORECASE | re.ASCII
 _IDENT = r'(?:"(?:[^"]|"")+"|[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)'
 _NAME = rf"(?P<name>{_IDENT}(?:\s*\.\s*{_IDENT})*)"
 # Aliases of the grammar (PostgreSQL manual, SET) and the parameter each stands for.
 _SPECIAL: Final = (
-    (re.compile(r"(?:SET(?:\s+SESSION)?|RESET)\s+TIME\s+ZONE\b", re.I), "timezone"),
-    (re.compile(r"(?:SET(?:\s+SESSION)?|RESET)\s+SESSION\s+AUTHORIZATION\b", re.I), AUTHORIZATION),
-    (re.compile(r"SET(?:\s+SESSION)?\s+ROLE\s+(?!TO\b|=)", re.I), ROLE),
-    (re.compile(r"SET(?:\s+SESSION)?\s+SCHEMA\s+(?!TO\b|=)", re.I), "search_path"),
-    (re.compile(r"SET(?:\s+SESSION)?\s+NAMES\b(?!\s*(?:TO\b|=))", re.I), "client_encoding"),
-    (re.compile(r"SET(?:\s+SESSION)?\s+XML\s+OPTION\b", re.I), "xmloption"),
-    (re.compile(r"RESET\s+ALL\Z", re.I), RESET_ALL),
-    (re.compile(r"DISCARD\s+ALL\Z", re.I), DISCARD_ALL),
+    (re.compile(r"(?:SET(?:\s+SESSION)?|RESET)\s+TIME\s+ZONE\b", _ASCII), "timezone"),
+    (
+        re.compile(r"(?:SET(?:\s+SESSION)?|RESET)\s+SESSION\s+AUTHORIZATION\b", _ASCII),
+        AUTHORIZATION,
+    ),
+    (re.compile(r"SET(?:\s+SESSION)?\s+ROLE\s+(?!TO\b|=|\.)", _ASCII), ROLE),
+    (re.compile(r"SET(?:\s+SESSION)?\s+SCHEMA\s+(?!TO\b|=|\.)", _ASCII), "search_path"),
+    (re.compile(r"SET(?:\s+SESSION)?\s+NAMES\b(?!\s*(?:TO\b|=|\.))", _ASCII), "client_encoding"),
+    (re.compile(r"SET(?:\s+SESSION)?\s+XML\s+OPTION\b", _ASCII), "xmloption"),
+    (re.compile(r"RESET\s+ALL\Z", _ASCII), RESET_ALL),
+    (re.compile(r"DISCARD\s+ALL\Z", _ASCII), DISCARD_ALL),
 )
-_SET = re.compile(rf"SET\s+(?:SESSION\s+(?!TO\b|=))?{_NAME}\s*(?:=|\bTO\b)", re.I)
-_RESET = re.compile(rf"RESET\s+{_NAME}\s*\Z", re.I)
-_CHARACTERISTICS = re.compile(r"SET\s+SESSION\s+CHARACTERISTICS\s+AS\s+TRANSACTION\b", re.I)
+_SET = re.compile(rf"SET\s+(?:SESSION\s+(?!TO\b|=))?{_NAME}\s*(?:=|\bTO\b)", _ASCII)
+_RESET = re.compile(rf"RESET\s+{_NAME}\s*\Z", _ASCII)
+_CHARACTERISTICS = re.compile(r"SET\s+SESSION\s+CHARACTERISTICS\s+AS\s+TRANSACTION\b", _ASCII)
 # They take from a session what a new one has not got.
 _NOTHING = re.compile(
-    r"DISCARD\s+(?:PLANS|SEQUENCES|TEMP|TEMPORARY)\Z|(?:CLOSE|UNLISTEN|DEALLOCATE)\b", re.I
+    r"DISCARD\s+(?:PLANS|SEQUENCES|TEMP|TEMPORARY)\Z|(?:CLOSE|UNLISTEN|DEALLOCATE)\b", _ASCII
 )
-_LISTEN = re.compile(rf"LISTEN\s+{_IDENT}", re.I)
-_UNLISTEN_ALL = re.compile(r"UNLISTEN\s*\*", re.I)
+_LISTEN = re.compile(rf"LISTEN\s+{_IDENT}", _ASCII)
+_UNLISTEN_ALL = re.compile(r"UNLISTEN\s*\*", _ASCII)
 # DISCARD ALL leaves them as they are, or may.
-_LASTING = re.compile(r"\bload\b|\bseed\b|setseed|set_config|\\", re.I)
+_LASTING = re.compile(r"\bload\b|\bseed\b|setseed|set_config|\\", _ASCII)
 # Setting it starts a sequence of random numbers, which would start again.
 _IRREPRODUCIBLE: Final = frozenset({"seed"})
 
@@ -86,21 +91,21 @@ _ITEM = re.compile(
     rf"\s*(?P<value>{_HOLDER}|{_LITERAL}|NULL){_CAST}\s*,"
     rf"\s*(?P<local>{_HOLDER}|true|false|'(?:true|false|t|f)')(?:\s*::\s*bool(?:ean)?)?\s*\)"
     + _ALIAS,
-    re.I,
+    _ASCII,
 )
 _CONFIGS = re.compile(
-    re.sub(r"\?P<\w+>", "?:", rf"SELECT\s+{_ITEM.pattern}(?:\s*,\s*{_ITEM.pattern})*"), re.I
+    re.sub(r"\?P<\w+>", "?:", rf"SELECT\s+{_ITEM.pattern}(?:\s*,\s*{_ITEM.pattern})*"), _ASCII
 )
 _INTEGER = r"(?:\s*::\s*(?:bigint|integer|int[48]?))?\s*"
-_ADVISORY = re.compile("advisory", re.I)
+_ADVISORY = re.compile("advisory", _ASCII)
 _ONE_LOCK = re.compile(
     r"SELECT\s+(?:pg_catalog\s*\.\s*)?pg_(?:try_)?advisory_(?P<way>lock|unlock)(?P<shared>_shared)?"
     rf"\s*\(\s*(?P<first>{_HOLDER}|-?[0-9]+){_INTEGER}"
     rf"(?:,\s*(?P<second>{_HOLDER}|-?[0-9]+){_INTEGER})?\){_ALIAS}",
-    re.I,
+    _ASCII,
 )
 _UNLOCK_ALL = re.compile(
-    rf"SELECT\s+(?:pg_catalog\s*\.\s*)?pg_advisory_unlock_all\s*\(\s*\){_ALIAS}", re.I
+    rf"SELECT\s+(?:pg_catalog\s*\.\s*)?pg_advisory_unlock_all\s*\(\s*\){_ALIAS}", _ASCII
 )
 
 
@@ -191,7 +196,9 @@ def _shape(text: str) -> _Shape:
             return _Shape(pins=_TEMPORARY_PATH, passes=True, kind=UNTIL_DISCARD)
         return _Shape(controls=read.controls)
     plain = bare(text).strip().rstrip("; \t\r\n")
-    # A backslash may or may not escape the end of a string.
+    # A backslash may or may not escape the end of a string; an escaped name may be any.
+    if ESCAPED_NAME.search(plain):
+        return _Shape(pins=pins)
     if ";" in plain or "\\" in text or "\x00" in text:
         return _Shape(pins=pins, kind=_discardable(text))
     if pins.upper().startswith(_MADE):
@@ -274,7 +281,7 @@ def _setting(plain: str) -> str:
     if match is None:
         return ""
     parts = re.findall(_IDENT, match.group("name"))
-    return ".".join(part.strip('"').replace('""', '"') for part in parts).lower()
+    return fold(".".join(part.strip('"').replace('""', '"') for part in parts))
 
 
 def _is_temporary(text: str, params: Any = None) -> bool:
@@ -317,11 +324,11 @@ def _configured(shape: _Shape, params: Any) -> Effect:
         # Nothing derived from these: what a driver makes of it need not be its str() (an Enum).
         if type(name) is not str or type(value) not in _EXACT or local is not False:
             return Effect(pins=shape.pins)
-        if name.lower() in _IRREPRODUCIBLE:
-            return Effect(pins=f"set_config {name.lower()}")
+        name = fold(name)
+        if name in _IRREPRODUCIBLE:
+            return Effect(pins=f"set_config {name}")
         text = None if value is None else str(value)
-        sql = "SELECT pg_catalog.set_config(%s::text, %s::text, false)"
-        name = name.lower()
+        sql = "SELECT pg_catalog.set_config(%s::pg_catalog.text, %s::pg_catalog.text, false)"
         if name == _PATH and _is_temporary(text or ""):
             return Effect(pins=_TEMPORARY_PATH, passes=len(shape.configs) == 1)
         made.append(Assignment(name, sql, (name, text), f"set_config {name}"))

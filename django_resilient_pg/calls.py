@@ -19,6 +19,7 @@ _READ_ONLY_SETTING = "transaction_read_only"
 class Renewable(Protocol):
     """A cursor wrapper whose driver cursor can be replaced."""
 
+    cursor: Any
     _link: Any
 
     def _renew(self) -> None:
@@ -57,15 +58,15 @@ class Call:
         """What its text says, read by the rules of the server it is sent to."""
         import dataclasses
 
-        from .drivers import has_text
+        from .literals import has_text
         from .session import text_of
         from .statements import STANDARD_STRINGS, Kind, analyse
 
         standard = link.parameter(STANDARD_STRINGS) != "off"
-        found = analyse(text_of(self.sql), standard_strings=standard)
-        return (
-            dataclasses.replace(found, kind=Kind.UNREPEATABLE) if has_text(self.params) else found
-        )
+        found = analyse(text_of(self.sql, link.connection), standard_strings=standard)
+        if has_text(self.params, self.wrapper.cursor):
+            return dataclasses.replace(found, kind=Kind.UNREPEATABLE)
+        return found
 
     @property
     def repeatable(self) -> bool:

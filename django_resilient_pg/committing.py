@@ -8,9 +8,11 @@ from typing import Final
 from django.db.utils import Error
 
 from . import notes
+from .catalogue import why_may_write
 from .connecting import spending
 from .drivers import IDLE, Link
 from .errors import CommitOutcomeUnknown
+from .literals import told_by_texts
 from .loss import Invalidation, Loss
 from .losses import judge_error, reason_of
 from .outcome import Mark, Outcome, mark, outcome
@@ -21,7 +23,6 @@ from .state.wrapper import Wrapper
 from .statements import STANDARD_STRINGS, Kind, analyse, read_well
 from .units import MOST_TEXTS, NO_TEXT
 from .verdicts import Phase
-from .volatility import why_volatile
 from .watching import note_idle_loss, note_loss
 
 # Texts of plain reads, shared by all threads; bounded as those of ``session``.
@@ -84,7 +85,8 @@ def _texts(db: Wrapper, link: Link) -> frozenset[object]:
     """What a transaction ran; asked before its connection is closed, which knows how to read it."""
     ran = db._transaction.texts
     texts = [text for text in ran if isinstance(text, str)]
-    if read_well(texts, link.parameter(STANDARD_STRINGS)):
+    read = read_well(texts, link.parameter(STANDARD_STRINGS))
+    if read and told_by_texts(texts, link.connection):
         return frozenset(ran)
     return frozenset({NO_TEXT})
 
@@ -178,7 +180,7 @@ def _ask(db: Wrapper, loss: Loss, marked: Mark | None, texts: frozenset[object])
     if marked is None:
         if not only_reads(texts):
             return Outcome.UNKNOWN
-        if not _calls(texts):
+        if not texts:
             return Outcome.COMMITTED  # whether there still is a server does not matter
     with spending(db) as budget:
         for _ in range(1 + db.resilience.options.read_retries):
@@ -218,7 +220,7 @@ def _may_act_unmarked(fresh: Link, marked: Mark | None, texts: frozenset[object]
         return True
     if not only_reads(texts) and fresh.ask(_FOREIGN)[0][0]:
         return True
-    return bool(why_volatile(fresh, _calls(texts), _local_calls(texts)))
+    return bool(why_may_write(fresh, map(str, texts), over=True))
 
 
 def _may_notify(texts: frozenset[object]) -> bool:
@@ -231,18 +233,6 @@ def _may_notify(texts: frozenset[object]) -> bool:
         or analyse(text).kind is Kind.UNREPEATABLE
         for text in texts
     )
-
-
-def _calls(texts: frozenset[object]) -> frozenset[str]:
-    """The functions that these call by name."""
-    return frozenset().union(*(analyse(str(text)).functions for text in texts))
-
-
-def _local_calls(texts: frozenset[object]) -> frozenset[str]:
-    """``set_config``, where all that it set has ended with the transaction."""
-    calls = (analyse(str(text)) for text in texts)
-    lasting = any("set_config" in one.functions and one.pins for one in calls)
-    return frozenset() if lasting else frozenset({"set_config"})
 
 
 def only_reads(texts: frozenset[object]) -> bool:

@@ -20,7 +20,8 @@ from django.db.utils import Error, OperationalError
 
 from .bucket import BUCKET
 from .calls import Call
-from .drivers import IDLE, IN_TRANSACTION, has_text
+from .drivers import IDLE, IN_TRANSACTION
+from .literals import has_text, known_values
 from .originals import EXECUTE, GETATTR
 from .server_side import ServerSideMixin
 from .session import HARMLESS
@@ -294,7 +295,8 @@ class _Psycopg2Cursor(ResilientCursorMixin):
 
     def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
         # In autocommit and without a unit of work nobody keeps what has run.
-        if not params or (self.db.autocommit and not UNDER_WAY) or not has_text(params):
+        kept = params and (UNDER_WAY or not self.db.autocommit)
+        if not (kept and has_text(params, self.cursor, known_values())):
             return super()._execute(sql, params)
         with self._unread():
             return super()._execute(sql, params)
@@ -304,7 +306,8 @@ class _Psycopg2Cursor(ResilientCursorMixin):
     ) -> Any:
         # Rows that are made as they are asked for cannot be looked at before.
         many = how.get("many", False)
-        unread = (many and not isinstance(params, (list, tuple))) or has_text(params)
+        unread = many and not isinstance(params, (list, tuple))
+        unread = unread or has_text(params, self.cursor, known_values())
         with self._unread() if unread else contextlib.nullcontext():
             return super()._call_through(send, sql, params, **how)
 

@@ -17,13 +17,11 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
-from datetime import date, datetime
-from datetime import time as time_of_day
-from decimal import Decimal
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Final, cast
-from uuid import UUID
+
+from .literals import has_text as has_text
 
 # PQtransactionStatus (libpq manual, section 32.2).
 IDLE: Final = 0
@@ -38,11 +36,6 @@ _MAX_ROUNDS: Final = 16
 # What a session's end is announced with: FATAL, PANIC, or the WARNING of an immediate shutdown.
 _LAST_WORDS: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04", "08P01"})
 
-# Types of parameters that the drivers quote.
-_QUOTED: Final[frozenset[object]] = frozenset(
-    {str, int, float, bool, type(None), bytes, Decimal, UUID, datetime, date, time_of_day}
-)
-
 
 def _kernels_poll() -> Callable[[], Any]:
     """``select.poll`` as it was before gevent put its own in the place.
@@ -53,26 +46,6 @@ def _kernels_poll() -> Callable[[], Any]:
     monkey = sys.modules.get("gevent.monkey")
     poll = select.poll if monkey is None else monkey.get_original("select", "poll")
     return cast(Callable[[], Any], poll)
-
-
-def has_text(parameters: object) -> bool:
-    """Whether a parameter is itself text of its statement: psycopg2's ``AsIs``."""
-    if isinstance(parameters, (list, tuple)):  # the ordinary case, on the healthy path of psycopg2
-        values: Iterable[object] = parameters
-    elif isinstance(parameters, Mapping):
-        values = parameters.values()
-    else:
-        return False  # rows that may be made as they are asked for
-    for value in values:  # noqa: SIM110  a generator would cost more than the loop
-        if value.__class__ not in _QUOTED and _is_text(value):
-            return True
-    return False
-
-
-def _is_text(value: object) -> bool:
-    if isinstance(value, (list, tuple, Mapping)):
-        return has_text(value)
-    return any(kind.__name__ == "AsIs" for kind in type(value).__mro__)
 
 
 class LastWord:

@@ -34,25 +34,31 @@ from .losses import sqlstate_of
 # then the answer could change. Seconds of patience before that.
 _PATIENCE: Final = 0.5
 _PAUSE: Final = 0.02
+# Everything is named with its schema: the application's may come before pg_catalog.
 _IDENTITY: Final = (
-    "(SELECT system_identifier FROM pg_control_system()),"
-    " CASE WHEN pg_is_in_recovery() THEN NULL"
-    " ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END,"
-    " extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time())::text"
+    "(SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c),"
+    " CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL"
+    " ELSE pg_catalog.left("
+    "pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8) END,"
+    " EXTRACT(epoch FROM pg_catalog.pg_stat_get_bgwriter_stat_reset_time())::pg_catalog.text"
 )
-_XID: Final = "SELECT pg_current_xact_id_if_assigned()::text, pg_backend_pid()"
+_XID: Final = (
+    "SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text,"
+    " pg_catalog.pg_backend_pid()"
+)
+_STARTED: Final = "EXTRACT(epoch FROM a.backend_start)::pg_catalog.text"
 # backend_start guards the process id: the operating system uses it again. As a number: text depends
 # on the session's time zone.
 _MARK: Final = (
-    f"{_XID}, (SELECT extract(epoch FROM backend_start)::text FROM pg_stat_activity"
-    f" WHERE pid = pg_backend_pid()), {_IDENTITY}"
+    f"{_XID}, (SELECT {_STARTED} FROM pg_catalog.pg_stat_activity AS a"
+    f" WHERE a.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()), {_IDENTITY}"
 )
 # Some services do not let their users call all of these: that must not fail the transaction.
 _SAVEPOINT: Final = "django_resilient_pg_mark"
-_STATUS: Final = "SELECT pg_xact_status(%s::xid8)"
+_STATUS: Final = "SELECT pg_catalog.pg_xact_status(%s::pg_catalog.xid8)"
 _END: Final = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-    " WHERE pid = %s AND extract(epoch FROM backend_start)::text = %s"
+    "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity AS a"
+    f" WHERE a.pid OPERATOR(pg_catalog.=) %s AND {_STARTED} OPERATOR(pg_catalog.=) %s"
 )
 # SQLSTATE of pg_xact_status for an id that was not given out yet: invalid_parameter_value.
 _NO_SUCH_ID: Final = "22023"

@@ -15,6 +15,7 @@ from django.db.utils import Error
 from . import notes, roles, signals
 from .bucket import BUCKET
 from .calls import Call
+from .catalogue import why_may_write
 from .connecting import deadline, pause, spending
 from .drivers import IN_TRANSACTION, Link
 from .errors import ServerDown, SessionLost
@@ -23,12 +24,12 @@ from .losses import judge_error, sqlstate_of
 from .replacing import replace, restore_savepoints
 from .resilience import logger
 from .retry import Budget, Circumstances, Decision, Row, decide
+from .session import text_of
 from .state.transaction import MANUAL
 from .state.wrapper import Wrapper
 from .statements import Kind
 from .units import UNIT
 from .verdicts import Phase, Verdict
-from .volatility import why_volatile
 from .watching import note_loss, note_refused
 
 # SQLSTATE of a write refused inside READ ONLY (PostgreSQL manual, appendix A).
@@ -207,7 +208,7 @@ class Recovery:
         assert link is not None
         if call.asks_if_read_only():
             raise NotAgain("it asks whether its transaction is read-only; run again, it would be")
-        if why := self._why_volatile(link):
+        if why := self._why_may_write(link):
             raise NotAgain(why)
         with db.wrap_database_errors:
             link.ask("BEGIN READ ONLY")
@@ -226,15 +227,15 @@ class Recovery:
         self._end(link)
         return result
 
-    def _why_volatile(self, link: Link) -> str:
+    def _why_may_write(self, link: Link) -> str:
         try:
             with self._db.wrap_database_errors:
-                return why_volatile(link, self._call.statement(link).functions)
+                return why_may_write(link, [text_of(self._call.sql, link.connection)])
         except Error as error:
             if link.lost():
                 raise
             first_line = str(error).partition("\n")[0]
-            return f"the server does not say what the functions do that it calls ({first_line})"
+            return f"the server does not say what it calls ({first_line})"
 
     def _end(self, link: Link) -> None:
         """COMMIT a read whose rows are here.

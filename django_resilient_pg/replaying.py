@@ -10,9 +10,11 @@ from django.db.utils import Error
 from django.http import HttpRequest
 from django.utils.connection import ConnectionDoesNotExist
 
+from .catalogue import why_may_write
 from .decorators import marked
 from .errors import CommitOutcomeUnknown, ServerDown
 from .foreign import used
+from .literals import told_by_texts
 from .loading import is_ours
 from .losses import chain_of, judge_error
 from .session import Session
@@ -22,7 +24,6 @@ from .state.wrapper import Wrapper
 from .statements import STANDARD_STRINGS, Kind, Statement, analyse, read_well
 from .units import Unit
 from .verdicts import Phase
-from .volatility import why_volatile
 
 # They change the session only: on a new one they have to be run again.
 _SESSION_WORDS = frozenset({"SET", "RESET"})
@@ -134,13 +135,10 @@ def why_open(others: Collection[Wrapper], hooks: Mapping[str, int]) -> str:
 
 def _why_texts(alias: str, texts: Set[str], *, ask: bool) -> str:
     """Whether one of these may have done more than read, or ""."""
-    statements = [analyse(text) for text in texts]
-    if not all(_harmless(statement) for statement in statements):
+    if not all(_harmless(analyse(text)) for text in texts):
         return _wrote(alias)
-    functions = frozenset[str]().union(*(one.functions for one in statements))
-    escapes = any("\\" in text for text in texts)
     cannot = f'the database "{alias}" cannot be asked what its reads called'
-    if not (functions or escapes):
+    if not texts:
         return ""
     try:
         connection = connections[alias]
@@ -155,10 +153,14 @@ def _why_texts(alias: str, texts: Set[str], *, ask: bool) -> str:
             with connection.cursor():
                 pass  # makes sure that it lives
         assert connection._link is not None
-        if not read_well(texts, connection._link.parameter(STANDARD_STRINGS)):
+        link = connection._link
+        if not (
+            read_well(texts, link.parameter(STANDARD_STRINGS))
+            and told_by_texts(texts, link.connection)
+        ):
             return _wrote(alias)
         with connection.wrap_database_errors:
-            return why_volatile(connection._link, functions)
+            return why_may_write(link, texts)
     except Error:
         return cannot
 

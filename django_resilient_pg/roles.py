@@ -23,8 +23,10 @@ from .wanted import Wanted
 _OWN_WISH: Final = ("default_transaction_read_only", "session characteristics")
 # A setting of the server, as a failover manager makes it: not of this session, role or database.
 _FENCED: Final = (
-    "SELECT pg_is_in_recovery() OR EXISTS (SELECT FROM pg_settings WHERE setting = 'on' AND"
-    " name = 'default_transaction_read_only' AND source = 'configuration file')"
+    "SELECT pg_catalog.pg_is_in_recovery() OR EXISTS (SELECT FROM pg_catalog.pg_settings AS s"
+    " WHERE s.setting OPERATOR(pg_catalog.=) 'on'"
+    " AND s.name OPERATOR(pg_catalog.=) 'default_transaction_read_only'"
+    " AND s.source OPERATOR(pg_catalog.=) 'configuration file')"
 )
 
 
@@ -58,7 +60,7 @@ def is_standby(db: Wrapper, link: Link) -> bool:
     if reported is not None and facts is not None and facts.path is not Path.POOLER:
         return reported == "on"
     with db.wrap_database_errors:
-        [(standby,)] = link.ask("SELECT pg_is_in_recovery()")
+        [(standby,)] = link.ask("SELECT pg_catalog.pg_is_in_recovery()")
         if not db.autocommit:
             link.connection.rollback()  # the question has begun a transaction
     return bool(standby)

@@ -29,7 +29,7 @@ _MOST_SETTINGS: Final = 200
 _DATA_WORDS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES", "MERGE")
 # Savepoints end with their transaction, and each has a name of its own: not worth remembering.
 _PASSING_WORDS: Final = ("SAVEPOINT", "RELEASE", "ROLLBACK", "COMMIT", "END", "ABORT")
-_TRACES: Final = ("set_config", "advisory", "setseed", "pg_settings", ";")
+_TRACES: Final = ("set_config", "advisory", "setseed", "pg_settings", 'u&"', ";")
 
 
 class Where(enum.Enum):
@@ -112,7 +112,11 @@ class Session:
             if not any(trace in lowered for trace in _TRACES) and not _is_temporary(lowered):
                 _remember(text)
                 return
-        if self._look_closely(text, sql, params, where, replays=replays):
+        if "\\" in text and _escapes(driver):
+            # Where its strings end is not certain, so what it does is not either.
+            self.pin("a text with a backslash, without standard_conforming_strings")
+            self.controlled(saving=saving)
+        elif self._look_closely(text, sql, params, where, replays=replays):
             self.controlled(saving=saving)
 
     def controlled(self, *, saving: bool = False) -> None:
@@ -140,7 +144,8 @@ class Session:
             self.pin(effect.pins, self._counted(effect.kind, where))
         elif not effect.assignments:
             # What set_config does depends on its parameters.
-            if not (effect.controls or effect.frees) and "set_config" not in text.lower():
+            depends = "\\" in text or "set_config" in text.lower()
+            if not (effect.controls or effect.frees or depends):
                 _remember(text)
         elif where is Where.UNCLEAR or not replays:
             self.pin(effect.assignments[0].words, UNTIL_DISCARD)
@@ -267,6 +272,13 @@ def _is_temporary(lowered: str) -> bool:
 @cache
 def _temporary() -> re.Pattern[str]:
     return re.compile(r"temp(?:orary|_\d+)?\b")
+
+
+def _escapes(driver: Any) -> bool:
+    """Whether a backslash escapes the end of a string in this session, for all that it reports."""
+    if driver is None:
+        return False
+    return bool(driver.info.parameter_status("standard_conforming_strings") == "off")
 
 
 def _remember(text: str) -> None:

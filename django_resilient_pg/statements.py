@@ -12,6 +12,7 @@ import enum
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from string import ascii_lowercase, ascii_uppercase
 
 
 class Kind(enum.Enum):
@@ -68,13 +69,16 @@ _CONTROL = frozenset(
 _SESSION_WORDS = frozenset(
     "SET RESET LISTEN UNLISTEN DISCARD LOAD PREPARE DEALLOCATE DECLARE CLOSE".split()
 )
-# Inside a READ ONLY transaction the server itself refuses what these would write; the words
-# are looked for only so that a write is reported as a write.
+# Inside a READ ONLY transaction the server refuses what these would write. A request that is
+# replayed and a transaction that is lost have no such guard. What follows UPDATE does not matter: a
+# table may be called "skip", "nowait" or "of".
 _WRITING_WORDS = re.compile(
-    r"\b(?:INSERT\s+INTO|UPDATE\s+(?!SKIP\b|NOWAIT\b|OF\b)[^\s;)]|DELETE\s+FROM|MERGE\s+INTO"
-    r"|INTO\b|FOR\s+(?:NO\s+KEY\s+)?UPDATE|FOR\s+(?:KEY\s+)?SHARE)",
-    re.IGNORECASE,
+    r"\b(?:UPDATE\s+[^\s;)]|DELETE\s+FROM|INTO\b|FOR\s+(?:NO\s+KEY\s+)?UPDATE"
+    r"|FOR\s+(?:KEY\s+)?SHARE)",
+    re.IGNORECASE | re.ASCII,
 )
+# The server takes the quoted word for the option too: EXPLAIN ("analyze") ...
+_ANALYZE = re.compile(r"\bANALY[ZS]E\b", re.IGNORECASE | re.ASCII)
 # What may stand in an identifier: of what is not ASCII, everything. A string's prefix or a dollar
 # that follows such a character belongs to it.
 _NOT_INSIDE = r"(?<![A-Za-z0-9_$\x80-\U0010ffff])"
@@ -104,6 +108,7 @@ _ENDS = re.compile(
 # of its words: names and strings are often the users' own, and what is read here has succeeded.
 _QUOTED = re.compile(r'"(?:[^"]|"")*+"')
 _COMMENT_MARK = re.compile(r"/\*|\*/")
+_TO_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 _WORD = re.compile(r"[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*")
 # The second and third line pass over what else would be tried at each of its characters.
 _CALL = re.compile(
@@ -116,11 +121,17 @@ _CALL = re.compile(
 _CTE_COLUMNS = re.compile(
     r"\([^()]*\)\s*AS\s+(?:NOT\s+MATERIALIZED\s*|MATERIALIZED\s*)?"
     r"\(\s*(?:\(|(?:SELECT|WITH|TABLE)\b|VALUES\s*\()",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
-_ADVISORY = re.compile(r"\bpg_(?:try_)?advisory_(?:lock|unlock)", re.IGNORECASE)
+# The call, not the word: a table may be called "pg_advisory_lock_log".
+_ADVISORY = re.compile(
+    r"\b(pg_(?:try_)?advisory_(?:lock|unlock))(?:_shared|_all)?\"?\s*\(", re.IGNORECASE | re.ASCII
+)
+# Any letter of such a name can be written as its number: what it calls or sets is not known.
+ESCAPED_NAME = re.compile(r'[uU]&"')
 _SET_CONFIG = re.compile(r"\bset_config\"?\s*\(", re.IGNORECASE)
-_LOCAL_CONFIG = re.compile(r"\bset_config\"?\s*\([^()]*,\s*true\s*\)", re.IGNORECASE)
+# ASCII: what else Python takes for a blank is a part of a name for the server.
+_LOCAL_CONFIG = re.compile(r"\bset_config\"?\s*\([^()]*,\s*true\s*\)", re.IGNORECASE | re.ASCII)
 _CREATE_TEMPORARY = re.compile(
     r"CREATE\s+(?:OR\s+REPLACE\s+)?(?:(?:LOCAL\s+|GLOBAL\s+)?(?:TEMP|TEMPORARY)\s+\w+"
     r"|(?:\w+\s+){1,6}\"?pg_temp(?:_\d+)?\b)",
@@ -136,10 +147,14 @@ _SEED = re.compile(r"\bsetseed\"?\s*\(", re.IGNORECASE)
 _INTO_TEMPORARY = re.compile(
     r"\bINTO\s+(?:LOCAL\s+|GLOBAL\s+)?\"?(?:TEMP|TEMPORARY|pg_temp(?:_\d+)?)\b", re.IGNORECASE
 )
-_DROPPED = re.compile(r"\bON\s+COMMIT\s+DROP\b", re.IGNORECASE)
+_DROPPED = re.compile(
+    rf"{_NOT_INSIDE}ON\s+COMMIT\s+DROP(?![A-Za-z0-9_$\x80-\U0010ffff])", re.IGNORECASE | re.ASCII
+)
 # These end with the transaction. The third word position is enough.
+# A setting of the application's own may be called "local.tenant".
 _LOCAL = re.compile(
-    r"SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b|DECLARE\b(?!.*\bHOLD\b)", re.IGNORECASE | re.DOTALL
+    r"SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b(?!\s*(?:\.|=|TO\b))|DECLARE\b(?!.*\bHOLD\b)",
+    re.IGNORECASE | re.DOTALL | re.ASCII,
 )
 
 
@@ -190,7 +205,7 @@ def analyse(sql: str, *, standard_strings: bool = True) -> Statement:
     keyword = _keyword(text)
     # A semicolon in a quoted identifier counts as well: rare, and only ever too careful.
     uncertain = ";" in text or ("\\" in sql and not standard_strings) or "\x00" in sql
-    kind = Kind.UNREPEATABLE if uncertain else _kind(keyword, _QUOTED.sub(" x ", text))
+    kind = Kind.UNREPEATABLE if uncertain else _kind(keyword, text)
     controls = keyword in _CONTROL or any(_keyword(part) in _CONTROL for part in text.split(";"))
     return Statement(kind, keyword, _functions(text), _all_pins(text, sql), controls)
 
@@ -211,7 +226,8 @@ def read_well(texts: Iterable[str], standard_strings: str | None) -> bool:
 def _keyword(text: str) -> str:
     """The first word, upper case, or ""."""
     match = _WORD.search(text)
-    return match.group().upper() if match else ""
+    word = match.group() if match else ""
+    return word.upper() if word.isascii() else word
 
 
 def ends_transaction(sql: str) -> bool:
@@ -224,12 +240,12 @@ def ends_transaction(sql: str) -> bool:
 def _kind(keyword: str, text: str) -> Kind:
     if keyword in _UNREPEATABLE:
         return Kind.UNREPEATABLE
-    if keyword in _WRITES:
+    if keyword in _WRITES or ESCAPED_NAME.search(text):
         return Kind.WRITE
     if keyword in _READS or keyword == "WITH":
-        return Kind.WRITE if _WRITING_WORDS.search(text) else Kind.READ
+        return Kind.WRITE if _WRITING_WORDS.search(_QUOTED.sub(" x ", text)) else Kind.READ
     if keyword == "EXPLAIN":
-        return Kind.READ if not re.search(r"\bANALY[ZS]E\b", text, re.IGNORECASE) else Kind.OTHER
+        return Kind.OTHER if _ANALYZE.search(text) else Kind.READ
     return Kind.OTHER
 
 
@@ -242,10 +258,23 @@ def _functions(text: str) -> frozenset[str]:
     names = set()
     for match in _CALL.finditer(text):
         name = match.group("name")
-        if not name or match.group("as") or _CTE_COLUMNS.match(text, match.end() - 1):
+        if not name or match.group("as") or follows_a_query(text, match.end() - 1):
             continue
-        names.add(name[1:-1].replace('""', '"') if name[0] == '"' else name.lower())
+        names.add(name[1:-1].replace('""', '"') if name[0] == '"' else fold(name))
     return frozenset(names)
+
+
+def fold(name: str) -> str:
+    """An unquoted name in lower case, as the server folds it: ASCII only.
+
+    ``str.lower()`` would make a "k" of the sign for kelvin, and another name of this one.
+    """
+    return name.lower() if name.isascii() else name.translate(_TO_LOWER)
+
+
+def follows_a_query(text: str, position: int) -> bool:
+    """Whether the parenthesis at ``position`` holds the columns of a common table expression."""
+    return _CTE_COLUMNS.match(text, position) is not None
 
 
 def _all_pins(text: str, sql: str) -> str:
@@ -261,6 +290,26 @@ def _all_pins(text: str, sql: str) -> str:
     return ""
 
 
+def left_by_failure(text: str, *, many: bool) -> str:
+    """What a statement that failed may have left in its session, or "".
+
+    Locks it took before; what the first of several statements, or of many rows, has done.
+
+    Args:
+        text: of the statement.
+        many: whether it was sent once for each of many rows.
+    """
+    # A backslash may hide where a string ends: then what is in it counts as well.
+    escapes = "\\" in text
+    if _ADVISORY.search(text if escapes else bare(text)) is not None:
+        return "an advisory lock, perhaps, in a statement that failed"
+    read = analyse(text)
+    hides = escapes and ";" in text and _IN_A_BLOCK.search(text) is not None
+    if hides or (read.pins and (many or read.kind is Kind.UNREPEATABLE)):
+        return "a setting, perhaps, in a statement that failed half-way"
+    return ""
+
+
 def _pins(keyword: str, text: str) -> str:
     """The words that leave something behind in the session, or ""."""
     words = text.split(None, 3)[:3]
@@ -269,8 +318,10 @@ def _pins(keyword: str, text: str) -> str:
         return " ".join(words[:2]).partition("=")[0].rstrip()
     if keyword == "UPDATE" and "pg_settings" in text.lower():
         return "UPDATE pg_settings"
+    if ESCAPED_NAME.search(text) is not None:
+        return 'a name written U&"..."'
     if (match := _ADVISORY.search(text)) is not None:
-        return match.group()
+        return match.group(1)
     if _SEED.search(text) is not None:
         return "setseed"
     # One that is local to its transaction (true) leaves nothing behind. Strings are blanked here:
@@ -283,7 +334,7 @@ def _pins(keyword: str, text: str) -> str:
 
 def _temporary(keyword: str, text: str) -> str:
     """The words that make a temporary table or the like which outlives its transaction, or ""."""
-    if (match := _INTO_TEMPORARY.search(text)) is not None:
+    if keyword != "INSERT" and (match := _INTO_TEMPORARY.search(text)) is not None:
         return f"SELECT {match.group()}"
     match = _CREATE_TEMPORARY.match(text) if keyword == "CREATE" else None
     if match is None or _DROPPED.search(_QUOTED.sub(" x ", text)) is not None:

@@ -12,7 +12,7 @@ from .ender import PATIENCE
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-_TABLE: Final = "django_resilient_pg_drill"
+_TABLE: Final = "pg_temp.django_resilient_pg_drill"
 
 #: Loses the session; returns its process id, 0 where there is nothing to lose.
 Loss = Callable[[], int]
@@ -28,7 +28,8 @@ def _read(db: BaseDatabaseWrapper, lose: Loss) -> None:
 def _long_read(db: BaseDatabaseWrapper, lose: Loss) -> None:
     # The session that is to be lost waits for it, the one that takes over does not.
     lost = lose()
-    nap = f"CASE pg_backend_pid() WHEN {lost} THEN pg_sleep({PATIENCE}) END"
+    mine = f"pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {lost}"
+    nap = f"CASE WHEN {mine} THEN pg_catalog.pg_sleep({PATIENCE}) END"
     _value(db, f"SELECT 1 FROM (SELECT {nap}) AS {NAP}")
 
 
@@ -50,7 +51,7 @@ def _fill(db: BaseDatabaseWrapper) -> None:
     with db.cursor() as cursor:
         cursor.execute(f"CREATE TEMPORARY TABLE {_TABLE} (number integer) ON COMMIT DROP")
         cursor.execute(f"INSERT INTO {_TABLE} VALUES (1)")
-    _value(db, f"SELECT count(*) FROM {_TABLE}")
+    _value(db, f"SELECT pg_catalog.count(*) FROM {_TABLE}")
 
 
 def _value(db: BaseDatabaseWrapper, sql: str) -> None:

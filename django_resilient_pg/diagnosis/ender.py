@@ -25,21 +25,29 @@ PATIENCE: Final = 3.0
 _LOOK: Final = 0.02
 
 # The process id alone could be anybody's: of another host of the alias, or used again since.
-_SERVER: Final = "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"
-_STARTED: Final = "(extract(epoch FROM backend_start) * 1000000)::bigint"
-_WHO: Final = f"SELECT pg_backend_pid(), {_SERVER}"
+# Everything is named with its schema: the application's may come before pg_catalog.
+_EQ: Final = "OPERATOR(pg_catalog.=)"
+_MICRO: Final = "OPERATOR(pg_catalog.*) 1000000)::bigint"
+_SERVER: Final = f"(EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time()) {_MICRO}"
+_STARTED: Final = f"(EXTRACT(epoch FROM a.backend_start) {_MICRO}"
+_SESSIONS: Final = "pg_catalog.pg_stat_activity AS a"
+_WHO: Final = f"SELECT pg_catalog.pg_backend_pid(), {_SERVER}"
 # Asked in the second session: the role that the first one has assumed may not see its own start.
 _SEE: Final = (
-    f"SELECT pg_backend_pid(), {_SERVER}, (SELECT {_STARTED} FROM pg_stat_activity WHERE pid = %s)"
+    f"SELECT pg_catalog.pg_backend_pid(), {_SERVER},"
+    f" (SELECT {_STARTED} FROM {_SESSIONS} WHERE a.pid {_EQ} %s)"
 )
 # Who ends is looked at in the same statement: a pooler could move us between two.
 _END: Final = (
-    "SELECT pg_backend_pid(), (SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity"
-    f" WHERE pid = %s AND {_STARTED} = %s AND pg_backend_pid() = %s AND pid <> pg_backend_pid())"
+    "SELECT pg_catalog.pg_backend_pid(),"
+    f" (SELECT pg_catalog.pg_terminate_backend(a.pid, %s) FROM {_SESSIONS}"
+    f" WHERE a.pid {_EQ} %s AND {_STARTED} {_EQ} %s AND pg_catalog.pg_backend_pid() {_EQ} %s"
+    " AND a.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid())"
 )
 _BUSY: Final = (
-    "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND state = 'active'"
-    f" AND query LIKE %s AND {_STARTED} = %s"
+    f"SELECT pg_catalog.count(*) FROM {_SESSIONS}"
+    f" WHERE a.pid {_EQ} %s AND a.state {_EQ} 'active'"
+    f" AND a.query OPERATOR(pg_catalog.~~) %s AND {_STARTED} {_EQ} %s"
 )
 _SHARED: Final = "The sessions seem to be shared by a pooler: ending one could hit somebody else's."
 _NO_RIGHT: Final = "42501"
@@ -78,7 +86,7 @@ class Ender:
         self._db, self._second, self._hide = db, second, hide
         self.ended = False
         self.failed: list[str] = []
-        [(self._own,)] = self._ask("SELECT pg_backend_pid()")
+        [(self._own,)] = self._ask("SELECT pg_catalog.pg_backend_pid()")
 
     def know(self) -> Victim:
         """Return which session the connection has.

@@ -128,7 +128,7 @@ def _examine(
     def ask() -> None:
         # At once: what comes after it may take too long.
         found["server"] = serverside.ask(link)
-        [(process,)] = link.ask("SELECT pg_backend_pid()")
+        [(process,)] = link.ask("SELECT pg_catalog.pg_backend_pid()")
         if link.backend_pid() and process != link.backend_pid():
             found["pooler"] = poolers.look(aim, connect, link)
 

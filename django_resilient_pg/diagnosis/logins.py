@@ -137,7 +137,7 @@ def _assume(trip: Trip, role: str) -> None:
     link = trip.link
     assert link is not None
     try:
-        _in_time(trip, lambda: link.ask("SELECT set_config('role', %s, true)", [role]))
+        _in_time(trip, lambda: link.ask("SELECT pg_catalog.set_config('role', %s, true)", [role]))
     except link.connection.Error as error:
         said = trip.connect.hide(str(error).partition("\n")[0])
         raise Stopped(

@@ -15,7 +15,7 @@ TIMEOUT: Final = 2.0
 #: Seconds for the answer in a second session, which waits where the pool has no server for it.
 ASKING: Final = 1.0
 _CONSOLE: Final = "pgbouncer"
-_PID: Final = "SELECT pg_backend_pid()"
+_PID: Final = "SELECT pg_catalog.pg_backend_pid()"
 
 
 @dataclass(frozen=True, slots=True)

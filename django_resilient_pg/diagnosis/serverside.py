@@ -8,20 +8,26 @@ from typing import Any, Final
 
 from ..drivers import Link
 
+_OWN: Final = (
+    "pg_catalog.pg_stat_ssl AS s WHERE s.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()"
+)
+# Everything is named with its schema: the application's may come before pg_catalog.
 _COLUMNS: Final = {
-    "max_connections": "current_setting('max_connections')::int",
-    "reserved": "current_setting('superuser_reserved_connections')::int"
-    " + coalesce(current_setting('reserved_connections', true), '0')::int",
+    "max_connections": "pg_catalog.current_setting('max_connections')::int",
+    "reserved": "pg_catalog.current_setting('superuser_reserved_connections')::int"
+    " OPERATOR(pg_catalog.+)"
+    " COALESCE(pg_catalog.current_setting('reserved_connections', true), '0')::int",
     # Of all databases; visible to every role, unlike what the sessions do.
-    "used": "(SELECT sum(numbackends)::int FROM pg_stat_database)",
-    "client_connection_check_interval": "extract(epoch FROM"
-    " current_setting('client_connection_check_interval', true)::interval)::float8",
+    "used": "(SELECT pg_catalog.sum(d.numbackends)::int FROM pg_catalog.pg_stat_database AS d)",
+    "client_connection_check_interval": "EXTRACT(epoch FROM pg_catalog.current_setting("
+    "'client_connection_check_interval', true)::interval)::pg_catalog.float8",
     # By way of the catalogue: to ask for it is an error for a role that may not see it.
-    "lowest_tls": "(SELECT setting FROM pg_settings WHERE name = 'ssl_min_protocol_version')",
-    "tls_on": "current_setting('ssl', true) = 'on'",
-    "tls_version": "(SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid())",
-    "cipher": "(SELECT cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid())",
-    "superuser": "current_setting('is_superuser') = 'on'",
+    "lowest_tls": "(SELECT s.setting FROM pg_catalog.pg_settings AS s"
+    " WHERE s.name OPERATOR(pg_catalog.=) 'ssl_min_protocol_version')",
+    "tls_on": "pg_catalog.current_setting('ssl', true) OPERATOR(pg_catalog.=) 'on'",
+    "tls_version": f"(SELECT s.version FROM {_OWN})",
+    "cipher": f"(SELECT s.cipher FROM {_OWN})",
+    "superuser": "pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on'",
 }
 QUERY: Final = "SELECT " + ", ".join(_COLUMNS.values())
 _MEASURED: Final = 3

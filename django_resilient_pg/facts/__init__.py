@@ -52,21 +52,25 @@ _SETTINGS: Final = (
     *_TIMES,
 )
 _NAMES: Final = ", ".join(f"'{name}'" for name in MARKERS)
+_AMONG: Final = f"OPERATOR(pg_catalog.=) ANY (ARRAY[{_NAMES}])"
+# Everything is named with its schema: the application's may come before pg_catalog.
 _ESSENTIALS: Final = {
-    **{name: f"current_setting('{name}', true)" for name in _SETTINGS},
-    "backend_pid": "pg_backend_pid()",
+    **{name: f"pg_catalog.current_setting('{name}', true)" for name in _SETTINGS},
+    "backend_pid": "pg_catalog.pg_backend_pid()",
     # host(): as text without the prefix length, whatever loaders the driver has.
-    "client_address": "host(inet_client_addr())",
-    "client_port": "inet_client_port()",
-    "server_address": "host(inet_server_addr())",
-    "server_port": "inet_server_port()",
-    "in_recovery": "pg_is_in_recovery()",
+    "client_address": "pg_catalog.host(pg_catalog.inet_client_addr())",
+    "client_port": "pg_catalog.inet_client_port()",
+    "server_address": "pg_catalog.host(pg_catalog.inet_server_addr())",
+    "server_port": "pg_catalog.inet_server_port()",
+    "in_recovery": "pg_catalog.pg_is_in_recovery()",
 }
 _MARKERS: Final = {
     # By way of the catalogues: current_setting() and to_regproc() are errors where the role may
     # not look, and one error would cost us everything.
-    "settings": f"(SELECT string_agg(name, ',') FROM pg_settings WHERE name IN ({_NAMES}))",
-    "functions": f"(SELECT string_agg(proname, ',') FROM pg_proc WHERE proname IN ({_NAMES}))",
+    "settings": "(SELECT pg_catalog.string_agg(s.name, ',')"
+    f" FROM pg_catalog.pg_settings AS s WHERE s.name {_AMONG})",
+    "functions": "(SELECT pg_catalog.string_agg(p.proname, ',')"
+    f" FROM pg_catalog.pg_proc AS p WHERE p.proname {_AMONG})",
 }
 _COLUMNS: Final = _ESSENTIALS | _MARKERS
 #: One row, unprivileged, valid on PostgreSQL 14 to 18; a setting that a server lacks is NULL.

@@ -59,10 +59,6 @@ else:
     Base = object
 
 
-# Words without which a statement that failed half-way leaves nothing in its session.
-_TRACES = ("set", "listen", "temp", "prepare", "declare")
-
-
 class Wrapper(Base):
     """What the engine knows of one alias in one thread."""
 
@@ -292,16 +288,10 @@ class Wrapper(Base):
         if self._connector.connecting or self._link is None or self._link.lost():
             return
         from ..session import text_of
-        from ..statements import Kind, analyse
+        from ..statements import left_by_failure
 
-        text = text_of(call.sql)
-        lowered = text.lower()
-        if "advisory" in lowered:
-            self._session.pin("an advisory lock, perhaps, in a statement that failed")
-        elif any(trace in lowered for trace in _TRACES) and (
-            call.many or analyse(text).kind is Kind.UNREPEATABLE
-        ):
-            self._session.pin("a setting, perhaps, in a statement that failed half-way")
+        if words := left_by_failure(text_of(call.sql), many=call.many):
+            self._session.pin(words)
 
     # -- what has taken effect --------------------------------------------------------------
 

@@ -41,6 +41,7 @@ from django_resilient_pg import (
     verdicts,
     watching,
 )
+from django_resilient_pg.catalogue import HARMLESS_FUNCTIONS
 from django_resilient_pg.conf.declarations import Declaration
 from django_resilient_pg.options import declarations
 from django_resilient_pg.replaying import why_lasting, why_not
@@ -52,7 +53,6 @@ from django_resilient_pg.statements import analyse
 from django_resilient_pg.transaction import retry_atomic
 from django_resilient_pg.units import Unit
 from django_resilient_pg.verdicts import Failure, Phase, Reason
-from django_resilient_pg.volatility import HARMLESS_FUNCTIONS
 from testproject import shop
 from testproject.shop import models as shop_models
 

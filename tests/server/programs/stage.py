@@ -152,5 +152,3 @@ def _literal(value: object) -> str:
     if value is None:
         return "NULL"
     return f"'{value}'" if isinstance(value, str) else str(value).lower()
-
-
