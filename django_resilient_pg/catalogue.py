@@ -258,7 +258,8 @@ checked (found) AS MATERIALIZED (
     ) OR EXISTS (
         SELECT FROM pg_catalog.pg_type AS t
         JOIN pg_catalog.pg_proc AS p ON p.oid {_EQ} ANY (ARRAY[{_IN_AND_OUT}]::{_OIDS})
-        WHERE t.oid {_GE} {_USERS} AND p.provolatile {_EQ} 'v'
+        WHERE t.oid {_GE} {_USERS} AND t.typtype {_EQ} 'b' AND t.typelem {_EQ} 0
+          AND p.provolatile {_EQ} 'v'
     )
 ),
 volatile_cast (target, function, implicit) AS MATERIALIZED (

@@ -12,9 +12,13 @@ from typing import NamedTuple
 import pytest
 from django.db import Error
 
+from django_resilient_pg import catalogue
+from django_resilient_pg.catalogue import why_may_write
+from django_resilient_pg.drivers import link_to
 from django_resilient_pg.errors import CommitOutcomeUnknown, TransactionLost
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
+from tests.engines import POSTGIS_BIN, Connections
 from tests.faults.proxy import Proxy
 from tests.server.scenarios import DATABASE, TABLE, Stage
 
@@ -385,3 +389,260 @@ def test_without_a_write_behind_it_it_is(
     with stage.atomic():
         stage.run(CASES[name].sql)
         stage.kill()
+
+
+# -- PostgreSQL's own functions, which leave no trace in pg_depend ---------------------------------
+
+OWN = {
+    "view": ("SELECT * FROM v", ["CREATE VIEW v AS SELECT pg_notify('a', 'b')::text"]),
+    "view of a view": (
+        "SELECT * FROM w",
+        ["CREATE VIEW v AS SELECT nextval('numbers')", "CREATE VIEW w AS TABLE v"],
+    ),
+    "domain": (
+        "SELECT 'x'::noted",
+        ["CREATE DOMAIN noted AS text CHECK (set_config('a.b', VALUE, false) IS NOT NULL)"],
+    ),
+    "domain in a row": (
+        """SELECT jsonb_populate_record(NULL::holders, '{"v": "x"}')""",
+        [
+            "CREATE DOMAIN noted AS text CHECK (set_config('a.b', VALUE, false) IS NOT NULL)",
+            "CREATE TABLE holders (v noted)",
+        ],
+    ),
+    "default of an argument": (
+        "SELECT calm()",
+        [
+            "CREATE FUNCTION calm(n bigint DEFAULT nextval('numbers')) RETURNS bigint STABLE"
+            " LANGUAGE sql AS 'SELECT $1'"
+        ],
+    ),
+    "transition function": (
+        f"SELECT told(v, false) FROM {ROWS}",
+        ["CREATE AGGREGATE told(text, bool) (sfunc = set_config, stype = text, initcond = 'a.b')"],
+    ),
+    "operator": (
+        "SELECT 1 <+> 2",
+        ["CREATE OPERATOR <+> (leftarg = int, rightarg = int, function = pg_try_advisory_lock)"],
+    ),
+    "cast": (
+        "SELECT 7::bigint::bool",
+        ["CREATE CAST (bigint AS bool) WITH FUNCTION pg_try_advisory_lock(bigint)"],
+    ),
+    "policy": (
+        "SELECT * FROM secured",
+        [
+            "CREATE TABLE secured (v text)",
+            "ALTER TABLE secured ENABLE ROW LEVEL SECURITY",
+            "CREATE POLICY own ON secured USING (pg_try_advisory_lock(1))",
+        ],
+    ),
+    "table that a string names": (
+        "SELECT table_to_xml('v', false, false, '')",
+        ["CREATE VIEW v AS SELECT pg_notify('a', 'b')::text"],
+    ),
+    "function that is not there": ("SELECT gone(1)", []),
+}
+
+
+@pytest.fixture
+def set_up(server: Server, stage_of: Stages) -> Callable[[list[str]], None]:
+    def run(made: list[str]) -> None:
+        for statement in [*made, GRANT]:
+            server.execute(statement, database=DATABASE)
+
+    return run
+
+
+def why(stage: Stage, *texts: str, over: bool = False) -> str:
+    stage.connection.ensure_connection()
+    return why_may_write(link_to(stage.connection.connection), texts, over=over)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_acts_is_found(
+    name: str, set_up: Callable[[list[str]], None], stage_of: Stages
+) -> None:
+    sql, made = OWN[name]
+    set_up(made)
+    assert why(stage_of(), sql)
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT nextval('a')", "it calls the volatile function nextval()"),
+        ("SELECT * FROM v", "it calls the volatile function nextval() by way of v"),
+        ("SELECT gone(1)", "it calls gone(), which the database does not know"),
+    ],
+)
+def test_it_is_said_what_acts(
+    sql: str, expected: str, set_up: Callable[[list[str]], None], stage_of: Stages
+) -> None:
+    set_up(["CREATE VIEW v AS SELECT nextval('numbers')"])
+    assert why(stage_of(), "SELECT 1", sql, "SELECT 2") == expected
+
+
+READ = {
+    "materialized view": (
+        "SELECT * FROM v",
+        ["CREATE MATERIALIZED VIEW v AS SELECT nextval('numbers')"],
+    ),
+    "rule of INSERT": (
+        "SELECT * FROM t",
+        [
+            "CREATE TABLE t (v text)",
+            "CREATE RULE r AS ON INSERT TO t DO ALSO SELECT pg_notify('a', 'b')",
+        ],
+    ),
+    "policy of INSERT": (
+        "SELECT * FROM t",
+        [
+            "CREATE TABLE t (v text)",
+            "ALTER TABLE t ENABLE ROW LEVEL SECURITY",
+            "CREATE POLICY p ON t FOR INSERT WITH CHECK (pg_try_advisory_lock(1))",
+            "CREATE POLICY q ON t FOR SELECT USING (current_setting('a.b', true) IS NULL)",
+        ],
+    ),
+    "column like a function": (
+        "SELECT t.acts, acts FROM t",
+        ["CREATE TABLE t (acts text)", WRITES],
+    ),
+    "trigger function": (
+        "SELECT acts(1), t.acts FROM t",
+        [
+            "CREATE TABLE t (acts text)",
+            "CREATE FUNCTION acts() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+            "CREATE FUNCTION acts(n int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1'",
+        ],
+    ),
+    "domain": (
+        "SELECT 'x'::mail, ROW('x')::letter",
+        [
+            "CREATE DOMAIN mail AS text CHECK (VALUE ~ 'x')",
+            "CREATE TYPE letter AS (recipient mail)",
+        ],
+    ),
+    "view of PostgreSQL's own": ("SELECT * FROM pg_locks, pg_stat_activity, pg_settings", []),
+    "information schema": ("SELECT * FROM information_schema.columns", []),
+    "harmless": ("SELECT random(), clock_timestamp(), gen_random_uuid()", []),
+    "view with what is harmless": (
+        "SELECT * FROM v",
+        ["CREATE VIEW v AS SELECT random(), clock_timestamp()"],
+    ),
+    "aggregates of PostgreSQL's own": (
+        f"SELECT count(*), array_agg(v ORDER BY v), string_agg(v, ',') FROM {ROWS}",
+        [],
+    ),
+    "sample": ("SELECT * FROM promise TABLESAMPLE bernoulli (10)", []),
+    "enum": ("SELECT 'a'::mood", ["CREATE TYPE mood AS ENUM ('a')"]),
+    "partitions": (
+        "SELECT * FROM t",
+        [
+            "CREATE TABLE t (n int) PARTITION BY LIST (n)",
+            "CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1)",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_only_reads_is_read_again(
+    name: str, set_up: Callable[[list[str]], None], stage_of: Stages, proxy: Proxy
+) -> None:
+    sql, made = READ[name]
+    set_up(made)
+    stage = stage_of(PORT=proxy.port)
+    stage.run(sql)
+    proxy.cut_at(1, "answer")
+    stage.run(sql)
+
+
+def test_what_has_ended_with_its_transaction(stage_of: Stages) -> None:
+    stage = stage_of()
+    local = "SELECT set_config('a.b', 'c', true), pg_advisory_xact_lock(1)"
+    assert why(stage, local)
+    assert not why(stage, local, over=True)
+    assert why(stage, local, "SELECT set_config('a.b', 'c', false)", over=True)
+    assert why(stage, "SELECT pg_advisory_lock(1)", over=True)
+
+
+def test_nothing_is_asked_of_what_names_nothing(stage_of: Stages) -> None:
+    stage = stage_of()
+    stage.kill()  # what is asked would fail
+    link = link_to(stage.connection.connection)
+    assert why_may_write(link, ["SELECT 1", "SHOW search_path", "EXPLAIN SELECT f(x) FROM v"]) == ""
+
+
+def test_more_than_can_be_looked_at(
+    monkeypatch: pytest.MonkeyPatch, set_up: Callable[[list[str]], None], stage_of: Stages
+) -> None:
+    views = [f"CREATE VIEW v{n} AS SELECT * FROM v{n - 1}" for n in range(1, 9)]
+    set_up(["CREATE VIEW v0 AS SELECT 1 AS a", *views])
+    stage = stage_of()
+    assert why(stage, "SELECT * FROM v8") == ""
+    question = catalogue._QUESTION.replace(f"{catalogue._MOST}", "5")
+    monkeypatch.setattr(catalogue, "_QUESTION", question)
+    assert "objects of the database belong to what it names" in why(stage, "SELECT * FROM v8")
+
+
+# -- extensions and foreign tables -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def full_server() -> Iterator[Server]:
+    """One that has extensions."""
+    with Server(pg_bin=POSTGIS_BIN) as running:
+        running.create_database("remote")
+        running.execute("CREATE TABLE ledger (value int)", database="remote")
+        running.execute("GRANT ALL ON ledger TO app", database="remote")
+        for statement in (
+            'CREATE EXTENSION "uuid-ossp"',
+            "CREATE EXTENSION pgcrypto",
+            "CREATE EXTENSION hstore",
+            "CREATE EXTENSION citext",
+            "CREATE EXTENSION postgres_fdw",
+            f"""CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw
+                OPTIONS (host '{running.host}', port '{running.port}', dbname 'remote')""",
+            f"""CREATE USER MAPPING FOR app SERVER far
+                OPTIONS (user 'app', password '{running.password}')""",
+            "CREATE FOREIGN TABLE ledger (value int) SERVER far",
+            "CREATE VIEW books AS SELECT * FROM ledger",
+            "ALTER VIEW books OWNER TO app",
+            "CREATE TABLE parted (value int) PARTITION BY LIST (value)",
+            "CREATE TABLE here PARTITION OF parted FOR VALUES IN (1)",
+            """CREATE FOREIGN TABLE there PARTITION OF parted FOR VALUES IN (2) SERVER far
+                OPTIONS (table_name 'ledger')""",
+            "CREATE FUNCTION gen_salt(n int) RETURNS int VOLATILE LANGUAGE sql AS 'SELECT 1'",
+            "GRANT ALL ON ALL TABLES IN SCHEMA public TO app",
+        ):
+            running.execute(statement, database="app")
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT uuid_generate_v4(), gen_random_bytes(3)", ""),
+        ("SELECT 'a=>1'::hstore -> 'a', 'A'::citext = 'a'", ""),
+        ("SELECT gen_salt('md5')", "the volatile function gen_salt()"),
+        ("SELECT * FROM ledger", 'it reads the foreign table "ledger"'),
+        ("SELECT * FROM books", 'it reads the foreign table "ledger"'),
+        ("SELECT * FROM parted", 'it reads the foreign table "there"'),
+        ("SELECT * FROM here", ""),
+    ],
+)
+def test_extensions_and_foreign_tables(sql: str, expected: str, full_server: Server) -> None:
+    with Proxy(full_server.port) as proxy:
+        made = Connections(full_server)
+        stage = Stage(full_server, made(PORT=proxy.port, CONN_MAX_AGE=None), "app")
+        stage.run(sql)
+        proxy.cut_at(1, "answer")
+        try:
+            stage.run(sql)
+            told = ""
+        except Error as error:
+            told = error.__notes__[-1]
+        made.close()
+    assert (told == "") is (expected == "")
+    assert expected in told
