@@ -12,9 +12,9 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Final
 
+from .memory import remembered
 from .statements import ESCAPED_NAME, analyse, bare, fold
 
 RESET_ALL: Final = "reset all"
@@ -42,7 +42,6 @@ LOCKED: Final = "locked"
 _PATH: Final = "search_path"
 _TEMPORARY_PATH: Final = "search_path with pg_temp"
 _MADE: Final = ("CREATE ", "SELECT INTO ")
-_LONGEST: Final = 8192
 _EXACT: Final = (str, int, uuid.UUID, type(None))
 _PLAIN: Final = (str, int, float, bool, decimal.Decimal, uuid.UUID, datetime.date, type(None))
 # The server folds letters, and skips blanks, of ASCII only.
@@ -170,7 +169,7 @@ def effect_of(text: str, sql: object, params: Any) -> Effect:
         sql: as it was given to the cursor.
         params: what went with it.
     """
-    shape = _shape(text) if len(text) <= _LONGEST else _shape.__wrapped__(text)
+    shape = _shape(text)
     if shape.configs:
         return _configured(shape, params)
     if shape.lock:
@@ -186,7 +185,7 @@ def effect_of(text: str, sql: object, params: Any) -> Effect:
     return Effect((Assignment(shape.setting, sql, kept, shape.words),), frees=frees)
 
 
-@lru_cache(maxsize=512)
+@remembered
 def _shape(text: str) -> _Shape:
     read = analyse(text)
     pins = read.pins

@@ -25,10 +25,6 @@ from .units import MOST_TEXTS, NO_TEXT
 from .verdicts import Phase
 from .watching import note_idle_loss, note_loss
 
-# Texts of plain reads, shared by all threads; bounded as those of ``session``.
-_PLAIN: set[object] = set()
-_MOST_REMEMBERED: Final = 4096
-_LONGEST_REMEMBERED: Final = 8192
 _FOREIGN: Final = "SELECT EXISTS (SELECT FROM pg_catalog.pg_foreign_table)"
 
 
@@ -101,7 +97,7 @@ def mark_transaction(db: Wrapper, link: Link) -> Mark | None:
         TransactionLost: the connection died at this: COMMIT was not sent.
     """
     ran = db._transaction.texts
-    if len(ran) < MOST_TEXTS and all(text in _PLAIN or _is_plain(text) for text in ran):
+    if len(ran) < MOST_TEXTS and all(map(_is_plain, ran)):
         return None
     try:
         with db.wrap_database_errors:
@@ -121,12 +117,7 @@ def _is_plain(text: object) -> bool:
     if not isinstance(text, str) or "\\" in text:
         return False
     statement = analyse(text)
-    plain = statement.kind is Kind.READ and not statement.functions
-    if plain and len(text) <= _LONGEST_REMEMBERED:
-        if len(_PLAIN) >= _MOST_REMEMBERED:
-            _PLAIN.clear()
-        _PLAIN.add(text)
-    return plain
+    return statement.kind is Kind.READ and not statement.functions
 
 
 def has_committed(db: Wrapper, link: Link, error: Error, marked: Mark | None) -> bool:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Final, NamedTuple
 
+from .memory import remembered
 from .statements import bare, fold, follows_a_query
 
-_LONGEST_REMEMBERED: Final = 8192
 _TOKEN: Final = re.compile(
     r"""
       (?P<name>"(?:[^"]|"")*+"?|[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*+)
@@ -61,13 +60,9 @@ class Names(NamedTuple):
     operators: frozenset[str]
 
 
+@remembered
 def names_of(sql: str) -> Names:
     """Read one string of SQL; strings and comments name nothing."""
-    return _names_of(sql) if len(sql) <= _LONGEST_REMEMBERED else _names_of.__wrapped__(sql)
-
-
-@lru_cache(maxsize=512)
-def _names_of(sql: str) -> Names:
     text = bare(sql)
     words, calls, functions = set[str](), set[str](), set[str]()
     fields, operators = set[str](), set[str]()

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from .memory import LONGEST, make_room
+
 if TYPE_CHECKING:
     from .assignments import Assignment
 
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
 #: Texts known to leave nothing behind in a session. Shared by all threads of the process;
 #: additions are atomic, and losing one costs a second look.
 HARMLESS: set[str] = set()
-_MOST_REMEMBERED: Final = 4096
-_LONGEST_REMEMBERED: Final = 8192
 #: Settings kept of one session; a session that has made more (names made up on the way) is pinned.
 _MOST_SETTINGS: Final = 200
 
@@ -282,11 +282,9 @@ def _escapes(driver: Any) -> bool:
 
 
 def _remember(text: str) -> None:
-    if len(text) > _LONGEST_REMEMBERED:
-        return
-    if len(HARMLESS) >= _MOST_REMEMBERED:
-        HARMLESS.clear()
-    HARMLESS.add(text)
+    if len(text) <= LONGEST:
+        make_room(HARMLESS)
+        HARMLESS.add(text)
 
 
 def text_of(sql: object, driver: Any = None) -> str:

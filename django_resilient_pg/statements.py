@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from string import ascii_lowercase, ascii_uppercase
 
+from .memory import remembered
+
 
 class Kind(enum.Enum):
     """What running a statement again would mean."""
@@ -193,6 +195,7 @@ def _end_of_comment(sql: str, position: int) -> int:
     return len(sql)
 
 
+@remembered
 def analyse(sql: str, *, standard_strings: bool = True) -> Statement:
     """Read one string of SQL.
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from django_resilient_pg import assignments, session
-from django_resilient_pg.assignments import _shape
+from django_resilient_pg import assignments, memory
 from django_resilient_pg.session import HARMLESS, Session, Where
 from django_resilient_pg.statements import Statement, analyse
 
@@ -19,7 +18,7 @@ TENANT = uuid.UUID(int=7)
 @pytest.fixture(autouse=True)
 def forget() -> None:
     HARMLESS.clear()
-    _shape.cache_clear()
+    memory.forget()
 
 
 def noted(*statements: object, where: Where = Where.AUTOCOMMIT) -> Session:
@@ -68,7 +67,7 @@ def test_transaction_control_is_never_taken_for_harmless(sql: str) -> None:
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "_MOST_REMEMBERED", 10)
+    monkeypatch.setattr(memory, "MOST", 10)
     noted(*[f"SELECT {number}" for number in range(25)], "SELECT '" + "x" * 10_000 + "'")
     assert len(HARMLESS) <= 10
 
