@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from django_resilient_pg import assignments, memory
+from django_resilient_pg import assignments, memory, session
 from django_resilient_pg.session import HARMLESS, Session, Where
 from django_resilient_pg.statements import Statement, analyse
 
