@@ -16,6 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db.backends import utils
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error
@@ -23,6 +24,7 @@ from django.db.utils import Error
 from .cursors import FRESH, ResilientCursor, adopt
 from .drivers import ACTIVE, IDLE, IN_TRANSACTION, UNKNOWN, Link
 from .originals import (
+    CHECK_HEALTH,
     CHECK_TRANSACTION,
     CURSOR_INIT,
     ENSURE_CONNECTION,
@@ -230,8 +232,10 @@ class ResilientDatabaseMixin(Wrapper):
     def close_if_health_check_failed(self) -> None:
         """As Django's, without asking for the pool each time."""
         if (
-            self.health_check_enabled and not self.health_check_done
-        ) or self._below.close_if_health_check_failed is not _CHECK_HEALTH:
+            (self.health_check_enabled and not self.health_check_done)
+            or self._below.close_if_health_check_failed is not _CHECK_HEALTH
+            or BaseDatabaseWrapper.close_if_health_check_failed is not CHECK_HEALTH
+        ):
             super().close_if_health_check_failed()
 
     def make_cursor(self, cursor: Any) -> Any:

@@ -183,26 +183,20 @@ def test_no_row_was_delivered_and_another_statement_was_healed(
         server.terminate(backend_pid(connection))
         ask(connection)
         healed = backend_pid(connection)
-        assert len(cursor.fetchmany(100)) == 100
-        assert len(cursor.fetchall()) == 4900
+        with pytest.raises(Error) as caught:
+            cursor.fetchmany(100)
+    assert "another statement has got a new connection" in caught.value.__notes__[0]
     assert backend_pid(connection) == healed
 
 
-@pytest.mark.parametrize("healed", [True, False])
-def test_what_counts_is_not_read_again(
-    healed: bool, make_connection: Connections, server: Server
-) -> None:
+def test_what_counts_is_not_read_again(make_connection: Connections, server: Server) -> None:
     """The server has run all of it when the cursor was opened, whatever became of the fetch."""
     server.execute("CREATE SEQUENCE opened; GRANT ALL ON SEQUENCE opened TO app", database="app")
     connection = make_connection(CONN_MAX_AGE=None)
     try:
         with pytest.raises(Error) as caught, connection.chunked_cursor() as cursor:
             cursor.execute("SELECT nextval('opened')")
-            if healed:
-                server.terminate(backend_pid(connection))
-                ask(connection)
-            else:
-                connection.connection.close()  # the driver will not even send the fetch
+            connection.connection.close()  # the driver will not even send the fetch
             cursor.fetchmany(100)
         assert "nextval" in caught.value.__notes__[0]
         assert server.execute("SELECT last_value FROM opened", database="app") == [(1,)]
