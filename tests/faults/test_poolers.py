@@ -241,6 +241,7 @@ def test_in_the_middle_a_read_is_run_again_and_a_write_is_not(
     assert (rows(behind), executions(behind)) == (1, 2)
 
 
+@pytest.mark.needs("pgbouncer")
 def test_a_server_that_is_down_behind_the_pooler_is_waited_for(
     connect: Callable[..., BaseDatabaseWrapper], behind: Server
 ) -> None:
@@ -263,6 +264,7 @@ def test_a_server_that_is_down_behind_the_pooler_is_waited_for(
         assert connection.resilience.stats.replaced < 30  # type: ignore[attr-defined]
 
 
+@pytest.mark.needs("pgbouncer")
 @pytest.mark.parametrize(
     ("settings", "sql", "reason"),
     [
@@ -314,6 +316,7 @@ class Through:
         self._bouncer.start()
 
 
+@pytest.mark.needs("pgbouncer")
 @pytest.mark.slow
 def test_a_load_through_a_transaction_pooler_fails_no_read_and_doubles_no_write(
     connect: Callable[..., BaseDatabaseWrapper],
@@ -353,6 +356,7 @@ def test_a_load_through_a_transaction_pooler_fails_no_read_and_doubles_no_write(
 # -- HAProxy ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.needs("haproxy")
 @pytest.mark.parametrize("does", DOES)
 @pytest.mark.parametrize("fault", ["idle", "restart", "reload", "backend down"])
 def test_what_comes_after_haproxy_did_its_worst_is_done(
@@ -381,6 +385,7 @@ def test_what_comes_after_haproxy_did_its_worst_is_done(
         assert rows(behind) == ROWS[does]
 
 
+@pytest.mark.needs("haproxy")
 def test_a_gentle_reload_of_haproxy_is_not_noticed(
     behind: Server, connect: Callable[..., BaseDatabaseWrapper]
 ) -> None:
