@@ -323,7 +323,7 @@ def test_a_load_through_a_transaction_pooler_fails_no_read_and_doubles_no_write(
     behind: Server,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """PgBouncer restarted twice, its server connections killed all the time.
+    """PgBouncer restarted twice, a server connection of it killed after every forty operations.
 
     There are as many of them as threads. PgBouncer makes do with two or three, and one of these
     would be killed three times within one read now and then, which no ``read_retries`` of 2 bears.
@@ -336,13 +336,13 @@ def test_a_load_through_a_transaction_pooler_fails_no_read_and_doubles_no_write(
     with PgBouncer(behind, console=True, pool_mode="transaction", **settings) as bouncer:
         connection = connect(bouncer)
         call_command("migrate", database=connection.alias, verbosity=0)
-        restarts: list[tuple[float, Mode]] = [(20.0, "fast"), (40.0, "fast")]
+        restarts: list[tuple[float, Mode]] = [(2000, "fast"), (4000, "fast")]
         through: Any = Through(bouncer)
-        faults = Faults(through, "app", kill_every=0.3, restarts=restarts, down=0.3)
+        faults = Faults(through, "app", kill_every=40, restarts=restarts, down=0.3)
         result = load(
             connection.alias,
             threads=6,
-            seconds=60.0,
+            operations=6000,
             faults=faults,
             ask=lambda sql, params: behind.execute(sql, params, database="app"),
         )
