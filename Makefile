@@ -48,6 +48,13 @@ test: .venv/made
 	@NEEDS_FOLDER=$(SKIPPED) $(if $(ENV),$(TOX) -e $(ENV),$(TOX_ALL)) $(if $(ARGS),-- $(ARGS)); \
 	status=$$?; $(PYTHON) -m tests.needs told $(SKIPPED) && exit $$status
 
+# What to run after every change: on the source tree, so that nothing is installed anew.
+quick: .venv/made
+	@rm -rf $(SKIPPED)
+	@NEEDS_FOLDER=$(SKIPPED) .venv/bin/tox run-parallel --parallel all $(TOXFLAGS) \
+	    -e lint,quick-unit,quick-promise; \
+	status=$$?; $(PYTHON) -m tests.needs told $(SKIPPED) && exit $$status
+
 lint: .venv/made
 	$(TOX) -e lint
 
@@ -59,7 +66,7 @@ demo: .venv-demo/made
 
 .venv/made: pyproject.toml | python
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check "tox>=4.31,<5"
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check "tox>=4.67,<5"
 	@touch $@
 
 .venv-demo/made: pyproject.toml | python

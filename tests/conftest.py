@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import django
+import hypothesis
 import pytest
 from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -38,6 +39,9 @@ LACKED = pytest.StashKey[dict[str, list[str]]]()  # test -> what was missing for
 def pytest_configure(config: pytest.Config) -> None:
     """Set Django up. "default" leads nowhere until a test asks for a server."""
     config.stash[LACKED] = {}
+    # By default an example that takes long is a failure: as on a busy machine.
+    hypothesis.settings.register_profile("unhurried", deadline=None)
+    hypothesis.settings.load_profile("unhurried")
     os.environ["DJANGO_SETTINGS_MODULE"] = "testproject.settings"
     os.environ.update(DATABASE_ENGINE=RESILIENT, DATABASE_HOST="127.0.0.1", DATABASE_PORT="1")
     django.setup()

@@ -31,6 +31,8 @@ from tests.faults.proxy import Mode, Proxy
 from tests.server.impostors import Impostor
 from tests.server.tls import TlsServer, client_certificate
 
+pytestmark = pytest.mark.once_per_driver
+
 TIMEOUT = 2.0
 NEON = "ep-cool-name-123456.eu-central-1.aws.neon.tech"
 # What Django's own engine needs to be told to be in order.

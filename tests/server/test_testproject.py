@@ -27,6 +27,8 @@ from testproject.shop.models import Customer, Movement, Order, OrderLine, Produc
 from testproject.shop.operations import PRODUCTS, stock_up
 from tests.engines import RESILIENT, STOCK, Connections
 
+pytestmark = pytest.mark.once_per_driver
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 

@@ -55,6 +55,8 @@ from django_resilient_pg.volatility import HARMLESS_FUNCTIONS
 from testproject import shop
 from testproject.shop import models as shop_models
 
+pytestmark = pytest.mark.once_per_driver
+
 # Imported by name: docutils has no types of its own.
 NODES: Any = import_module("docutils.nodes")
 CORE: Any = import_module("docutils.core")

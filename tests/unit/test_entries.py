@@ -22,6 +22,8 @@ from django_resilient_pg.middleware_checks import MIDDLEWARE, check_middleware
 from django_resilient_pg.serving_checks import check_credentials
 from tests.engines import RESILIENT, STOCK, Connections
 
+pytestmark = pytest.mark.once_per_driver
+
 ALIAS = "entry"
 ENGINES = pytest.mark.parametrize("engine", [RESILIENT, STOCK])
 

@@ -12,6 +12,8 @@ from testproject.faults import schedule, timely
 from testproject.ledger import Found, Kind, Ledger, Result, judge
 from testproject.witness import count
 
+pytestmark = pytest.mark.once_per_driver
+
 NOTHING: dict[str, int] = {}
 
 
