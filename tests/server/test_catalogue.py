@@ -567,6 +567,53 @@ def test_what_has_ended_with_its_transaction(stage_of: Stages) -> None:
     assert why(stage, "SELECT pg_advisory_lock(1)", over=True)
 
 
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_transaction_that_is_open_elsewhere_outlives_the_question(
+    refused: bool, server: Server, stage_of: Stages
+) -> None:
+    first, second = stage_of(), stage_of()
+    runs: list[int] = []
+
+    def work() -> None:
+        runs.append(1)
+        second.run(f"SELECT count(*) FROM {TABLE}")
+        first.insert("own")
+        if len(runs) == 1:
+            first.kill()
+        first.run("SELECT 1")
+
+    who = "REVOKE SELECT ON pg_catalog.pg_proc FROM" if refused else "GRANT SELECT ON pg_proc TO"
+    with second.atomic():
+        second.insert("other")
+        server.execute(f"{who} public", database=DATABASE)
+        try:
+            retry_atomic.run(work, using=first.connection.alias)
+        except Error:
+            assert refused
+        finally:
+            server.execute("GRANT SELECT ON pg_proc TO public", database=DATABASE)
+        second.insert("another")
+    assert runs == [1] * (1 if refused else 2)
+    assert sorted(first.rows()) == ["another", "other", *([] if refused else ["own"])]
+
+
+def test_a_transaction_that_set_for_itself_alone_is_replayed(stage_of: Stages) -> None:
+    first, second = stage_of(), stage_of()
+    runs: list[int] = []
+
+    def work() -> None:
+        runs.append(1)
+        with second.atomic():
+            second.run("SELECT set_config('app.tenant', '7', true)")
+        first.insert("own")
+        if len(runs) == 1:
+            first.kill()
+        first.run("SELECT 1")
+
+    retry_atomic.run(work, using=first.connection.alias)
+    assert len(runs) == 2
+
+
 def test_nothing_is_asked_of_what_names_nothing(stage_of: Stages) -> None:
     stage = stage_of()
     stage.kill()  # what is asked would fail
