@@ -42,8 +42,6 @@ class Case(NamedTuple):
 
     sql: str
     made: list[str]
-    #: Whether the function behind it writes even where it says that it does not.
-    lies: bool = False
 
 
 def function(name: str, rest: str, returns: str = "text", body: str = "acts('x')") -> str:
@@ -270,8 +268,6 @@ CASES = {
             "CREATE FUNCTION calm() RETURNS text STABLE LANGUAGE sql"
             " BEGIN ATOMIC SELECT acts('x'); END"
         ],
-        # PostgreSQL runs what is called by a STABLE function without leave to write.
-        lies=True,
     ),
     "row-level security": Case("SELECT count(*) FROM secured", [SECURED]),
     "row-level security below a view": Case(
@@ -317,11 +313,10 @@ def proxy(server: Server) -> Iterator[Proxy]:
         yield running
 
 
-WRITING = [name for name, case in CASES.items() if not case.lies]
-writing = pytest.mark.parametrize("name", WRITING)
+cases = pytest.mark.parametrize("name", CASES)
 
 
-@writing
+@cases
 def test_it_is_not_lost_silently(name: str, make: Callable[..., None], stage_of: Stages) -> None:
     make(CASES[name], "VOLATILE")
     stage = stage_of()
@@ -332,7 +327,7 @@ def test_it_is_not_lost_silently(name: str, make: Callable[..., None], stage_of:
     assert stage.rows() == []
 
 
-@writing
+@cases
 def test_it_is_not_done_twice(name: str, make: Callable[..., None], stage_of: Stages) -> None:
     """It is committed on one alias; then the transaction of another one is lost."""
     make(CASES[name], "VOLATILE")
@@ -352,7 +347,7 @@ def test_it_is_not_done_twice(name: str, make: Callable[..., None], stage_of: St
     assert "The function was not run again: " in caught.value.__notes__[-1]
 
 
-@writing
+@cases
 def test_it_is_not_taken_for_committed(
     name: str, make: Callable[..., None], stage_of: Stages, proxy: Proxy
 ) -> None:
@@ -365,7 +360,7 @@ def test_it_is_not_taken_for_committed(
     assert stage.rows() == []
 
 
-@pytest.mark.parametrize("name", CASES)
+@cases
 def test_it_is_not_read_again(
     name: str, make: Callable[..., None], stage_of: Stages, proxy: Proxy
 ) -> None:
@@ -377,7 +372,7 @@ def test_it_is_not_read_again(
     assert "the volatile function " in caught.value.__notes__[-1]
 
 
-@pytest.mark.parametrize("name", CASES)
+@cases
 def test_without_a_write_behind_it_it_is(
     name: str, make: Callable[..., None], stage_of: Stages, proxy: Proxy
 ) -> None:
