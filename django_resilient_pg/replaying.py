@@ -12,6 +12,7 @@ from django.utils.connection import ConnectionDoesNotExist
 
 from .catalogue import why_may_write
 from .decorators import marked
+from .drivers import IN_TRANSACTION, Link
 from .errors import CommitOutcomeUnknown, ServerDown
 from .foreign import used
 from .literals import told_by_texts
@@ -27,6 +28,7 @@ from .verdicts import Phase
 
 # They change the session only: on a new one they have to be run again.
 _SESSION_WORDS = frozenset({"SET", "RESET"})
+_SAVEPOINT = "django_resilient_pg_question"
 
 
 def unreachable(error: BaseException | None, *, but: BaseException | None = None) -> bool:
@@ -128,13 +130,16 @@ def why_open(others: Collection[Wrapper], hooks: Mapping[str, int]) -> str:
             return f'it has registered on_commit hooks in the transaction open on "{one.alias}"'
         ran = one._transaction.texts
         texts = {text for text in ran if isinstance(text, str)}
-        if len(texts) != len(ran) or _why_texts(one.alias, texts, ask=False):
+        if len(texts) != len(ran) or _why_texts(one.alias, texts, over=False):
             return f'it has written in the transaction that is open on "{one.alias}", or may have'
     return ""
 
 
-def _why_texts(alias: str, texts: Set[str], *, ask: bool) -> str:
-    """Whether one of these may have done more than read, or ""."""
+def _why_texts(alias: str, texts: Set[str], *, ask: bool = True, over: bool = True) -> str:
+    """Whether one of these may have done more than read, or "".
+
+    ``over``: the transactions that they ran in have ended.
+    """
     if not all(_harmless(analyse(text)) for text in texts):
         return _wrote(alias)
     cannot = f'the database "{alias}" cannot be asked what its reads called'
@@ -160,9 +165,22 @@ def _why_texts(alias: str, texts: Set[str], *, ask: bool) -> str:
         ):
             return _wrote(alias)
         with connection.wrap_database_errors:
-            return why_may_write(link, texts)
+            return _asked(link, texts, over=over)
     except Error:
         return cannot
+
+
+def _asked(link: Link, texts: Set[str], *, over: bool) -> str:
+    """Ask the catalogues; a transaction that is open there outlives their refusal."""
+    if link.status() != IN_TRANSACTION:
+        return why_may_write(link, texts, over=over)
+    link.ask(f"SAVEPOINT {_SAVEPOINT}")
+    try:
+        return why_may_write(link, texts, over=over)
+    finally:
+        if not link.lost():
+            link.ask(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+            link.ask(f"RELEASE SAVEPOINT {_SAVEPOINT}")
 
 
 def _wrote(alias: str) -> str:

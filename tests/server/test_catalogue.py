@@ -42,8 +42,6 @@ class Case(NamedTuple):
 
     sql: str
     made: list[str]
-    #: Whether the function behind it writes even where it says that it does not.
-    lies: bool = False
 
 
 def function(name: str, rest: str, returns: str = "text", body: str = "acts('x')") -> str:
@@ -270,8 +268,6 @@ CASES = {
             "CREATE FUNCTION calm() RETURNS text STABLE LANGUAGE sql"
             " BEGIN ATOMIC SELECT acts('x'); END"
         ],
-        # PostgreSQL runs what is called by a STABLE function without leave to write.
-        lies=True,
     ),
     "row-level security": Case("SELECT count(*) FROM secured", [SECURED]),
     "row-level security below a view": Case(
@@ -317,11 +313,10 @@ def proxy(server: Server) -> Iterator[Proxy]:
         yield running
 
 
-WRITING = [name for name, case in CASES.items() if not case.lies]
-writing = pytest.mark.parametrize("name", WRITING)
+cases = pytest.mark.parametrize("name", CASES)
 
 
-@writing
+@cases
 def test_it_is_not_lost_silently(name: str, make: Callable[..., None], stage_of: Stages) -> None:
     make(CASES[name], "VOLATILE")
     stage = stage_of()
@@ -332,7 +327,7 @@ def test_it_is_not_lost_silently(name: str, make: Callable[..., None], stage_of:
     assert stage.rows() == []
 
 
-@writing
+@cases
 def test_it_is_not_done_twice(name: str, make: Callable[..., None], stage_of: Stages) -> None:
     """It is committed on one alias; then the transaction of another one is lost."""
     make(CASES[name], "VOLATILE")
@@ -352,7 +347,7 @@ def test_it_is_not_done_twice(name: str, make: Callable[..., None], stage_of: St
     assert "The function was not run again: " in caught.value.__notes__[-1]
 
 
-@writing
+@cases
 def test_it_is_not_taken_for_committed(
     name: str, make: Callable[..., None], stage_of: Stages, proxy: Proxy
 ) -> None:
@@ -365,7 +360,7 @@ def test_it_is_not_taken_for_committed(
     assert stage.rows() == []
 
 
-@pytest.mark.parametrize("name", CASES)
+@cases
 def test_it_is_not_read_again(
     name: str, make: Callable[..., None], stage_of: Stages, proxy: Proxy
 ) -> None:
@@ -377,7 +372,7 @@ def test_it_is_not_read_again(
     assert "the volatile function " in caught.value.__notes__[-1]
 
 
-@pytest.mark.parametrize("name", CASES)
+@cases
 def test_without_a_write_behind_it_it_is(
     name: str, make: Callable[..., None], stage_of: Stages, proxy: Proxy
 ) -> None:
@@ -565,6 +560,53 @@ def test_what_has_ended_with_its_transaction(stage_of: Stages) -> None:
     assert not why(stage, local, over=True)
     assert why(stage, local, "SELECT set_config('a.b', 'c', false)", over=True)
     assert why(stage, "SELECT pg_advisory_lock(1)", over=True)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_transaction_that_is_open_elsewhere_outlives_the_question(
+    refused: bool, server: Server, stage_of: Stages
+) -> None:
+    first, second = stage_of(), stage_of()
+    runs: list[int] = []
+
+    def work() -> None:
+        runs.append(1)
+        second.run(f"SELECT count(*) FROM {TABLE}")
+        first.insert("own")
+        if len(runs) == 1:
+            first.kill()
+        first.run("SELECT 1")
+
+    who = "REVOKE SELECT ON pg_catalog.pg_proc FROM" if refused else "GRANT SELECT ON pg_proc TO"
+    with second.atomic():
+        second.insert("other")
+        server.execute(f"{who} public", database=DATABASE)
+        try:
+            retry_atomic.run(work, using=first.connection.alias)
+        except Error:
+            assert refused
+        finally:
+            server.execute("GRANT SELECT ON pg_proc TO public", database=DATABASE)
+        second.insert("another")
+    assert runs == [1] * (1 if refused else 2)
+    assert sorted(first.rows()) == ["another", "other", *([] if refused else ["own"])]
+
+
+def test_a_transaction_that_set_for_itself_alone_is_replayed(stage_of: Stages) -> None:
+    first, second = stage_of(), stage_of()
+    runs: list[int] = []
+
+    def work() -> None:
+        runs.append(1)
+        with second.atomic():
+            second.run("SELECT set_config('app.tenant', '7', true)")
+        first.insert("own")
+        if len(runs) == 1:
+            first.kill()
+        first.run("SELECT 1")
+
+    retry_atomic.run(work, using=first.connection.alias)
+    assert len(runs) == 2
 
 
 def test_nothing_is_asked_of_what_names_nothing(stage_of: Stages) -> None:

@@ -206,7 +206,7 @@ EFFECTS = {
     "failed_half_way": 'it has written on "default", or may have',
     "committed_much": 'it ran statements on "default" of which it cannot be told what they did',
     "copied": 'it has written on "default", or may have',
-    "called": "it calls nextval(), which may do more than read",
+    "called": "it calls the volatile function nextval()",
     "hooked": "1 on_commit hook has run",
     "forbidden": "its view is marked @not_replayable",
 }

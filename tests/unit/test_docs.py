@@ -41,7 +41,7 @@ from django_resilient_pg import (
     verdicts,
     watching,
 )
-from django_resilient_pg.catalogue import HARMLESS_FUNCTIONS
+from django_resilient_pg.catalogue import HARMLESS_FUNCTIONS, HARMLESS_OF_EXTENSIONS
 from django_resilient_pg.conf.declarations import Declaration
 from django_resilient_pg.options import declarations
 from django_resilient_pg.replaying import why_lasting, why_not
@@ -542,7 +542,8 @@ def test_sessions_are_pinned_as_the_table_says() -> None:
 
 def test_the_harmless_functions_are_all_listed() -> None:
     listed = blocks(PROMISE, "text")[0].split()
-    assert listed == sorted(HARMLESS_FUNCTIONS)
+    of_extensions = {name.partition(".")[2] for name in HARMLESS_OF_EXTENSIONS}
+    assert listed == sorted(HARMLESS_FUNCTIONS | of_extensions)
 
 
 WRITE = decide(
