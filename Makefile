@@ -19,7 +19,7 @@ TOX := .venv/bin/tox run $(TOXFLAGS)
 TOX_ALL := .venv/bin/tox run-parallel --parallel 4 $(if $(filter true,$(CI)),--parallel-live) \
     $(TOXFLAGS)
 
-.PHONY: help test lint unit django-suite django-suite-full benchmark benchmark-commit coverage demo clean python
+.PHONY: help test lint unit django-suite django-suite-full benchmark benchmark-commit compare coverage demo clean python
 
 help:
 	@echo "make demo          see it work: a load on both engines while the database is being broken (30 s)"
@@ -30,7 +30,8 @@ help:
 	@echo "make django-suite-full  all of Django's own tests on both engines, with PostgreSQL 15"
 	@echo "make benchmark     what the engine costs where nothing is wrong"
 	@echo "make benchmark-commit  what the option commit_outcome costs a transaction"
-	@echo "                   both with DRIVER=psycopg2 for the older driver"
+	@echo "make compare       two versions of the engine, in turns: ARGS='--old REVISION'"
+	@echo "                   all with DRIVER=psycopg2 for the older driver"
 	@echo "make coverage      which lines of the package no quick test runs"
 	@echo "make clean         remove everything the above have made"
 	@echo "PG_BIN=DIR         use that PostgreSQL; ARGS=... goes to pytest or the program"
@@ -42,8 +43,8 @@ test: .venv/made
 lint: .venv/made
 	$(TOX) -e lint
 
-unit django-suite django-suite-full benchmark benchmark-commit coverage: .venv/made
-	$(TOX) -e $@$(if $(filter benchmark%,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
+unit django-suite django-suite-full benchmark benchmark-commit compare coverage: .venv/made
+	$(TOX) -e $@$(if $(filter benchmark% compare,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
 
 demo: .venv-demo/made
 	.venv-demo/bin/python -m testproject.demo $(ARGS)
