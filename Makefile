@@ -22,7 +22,7 @@ TOX_ALL := .venv/bin/tox run-parallel --parallel 4 $(if $(filter true,$(CI)),--p
 # Where the environments of a run note which tests they skipped for want of something.
 SKIPPED := $(CURDIR)/.tox/skipped
 
-.PHONY: help test quick lint unit django-suite django-suite-full benchmark benchmark-commit
+.PHONY: help test quick lint unit django-suite django-suite-full benchmark benchmark-commit compare
 .PHONY: coverage demo system-packages clean python
 
 help:
@@ -35,7 +35,8 @@ help:
 	@echo "make django-suite-full  all of Django's own tests on both engines, with PostgreSQL 15"
 	@echo "make benchmark     what the engine costs where nothing is wrong"
 	@echo "make benchmark-commit  what the option commit_outcome costs a transaction"
-	@echo "                   both with DRIVER=psycopg2 for the older driver"
+	@echo "make compare       two versions of the engine, in turns: ARGS='--old REVISION'"
+	@echo "                   all with DRIVER=psycopg2 for the older driver"
 	@echo "make coverage      which lines of the package no quick test runs"
 	@echo "make system-packages  what some tests need of Debian or Ubuntu: pgbouncer, PostGIS ... (as root)"
 	@echo "make clean         remove everything the above have made"
@@ -58,8 +59,8 @@ quick: .venv/made
 lint: .venv/made
 	$(TOX) -e lint
 
-unit django-suite django-suite-full benchmark benchmark-commit coverage: .venv/made
-	$(TOX) -e $@$(if $(filter benchmark%,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
+unit django-suite django-suite-full benchmark benchmark-commit compare coverage: .venv/made
+	$(TOX) -e $@$(if $(filter benchmark% compare,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
 
 demo: .venv-demo/made
 	.venv-demo/bin/python -m testproject.demo $(ARGS)
