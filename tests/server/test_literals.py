@@ -292,7 +292,7 @@ def test_a_dumper_that_does_not_quote_itself(binding: bool, stage_of: Stages, pr
             return CALL.encode()
 
         if binding:
-            quote = dump  # which the server's binding does not ask for
+            quote = dump  # type: ignore[assignment]  # the server's binding does not ask for it
 
     stage = stage_of(PORT=proxy.port, options={"server_side_binding": binding})
     stage.connection.connection.adapters.register_dumper(Plain, Dumps)
