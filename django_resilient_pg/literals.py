@@ -23,9 +23,7 @@ _VALUES: Final[frozenset[type]] = frozenset(
     | {Decimal, UUID, datetime, date, time, timedelta}
 )
 # psycopg2's adapters that quote whatever they are given, and psycopg 3's classes that do.
-_QUOTING: Final = frozenset(
-    {"QuotedString", "Binary", "Boolean", "NoneAdapter", "Json", "Jsonb", "Inet"}
-)
+_QUOTING: Final = frozenset({"QuotedString", "Binary", "Boolean", "NoneAdapter", "Json", "Jsonb"})
 _QUOTING_DUMPERS: Final = frozenset({"Dumper", "CDumper"})
 # The drivers' own modules, and Django's (GeoDjango).
 _OWN: Final = frozenset({"psycopg", "psycopg2", "psycopg_c", "psycopg_binary", "django"})
@@ -131,10 +129,12 @@ def _is_text(value: Any, cursor: Any, values: Set[type]) -> bool:
     if extensions is None:
         return False
     kind = value.__class__
+    adapter = extensions.adapters.get((kind, extensions.ISQLQuote))
     if kind is list or kind is tuple:
-        adapter = extensions.adapters.get((kind, extensions.ISQLQuote))
         if adapter is None or _is_own(adapter):
             return has_text(value, cursor, values)
+    elif adapter is None and kind.__name__ in _QUOTING and _is_own(kind):
+        return False  # adapts itself: Json
     if isinstance(value, (list, tuple, Mapping)) and has_text(value, cursor, values):
         return True
     try:

@@ -563,6 +563,18 @@ def test_what_has_ended_with_its_transaction(stage_of: Stages) -> None:
     assert why(stage, "SELECT pg_advisory_lock(1)", over=True)
 
 
+@pytest.mark.psycopg3
+@pytest.mark.parametrize("binding", [False, True])
+def test_the_question_does_not_depend_on_who_binds_parameters(
+    binding: bool, set_up: Callable[[list[str]], None], stage_of: Stages
+) -> None:
+    set_up(["CREATE VIEW v AS SELECT nextval('numbers')"])
+    stage = stage_of(options={"server_side_binding": binding})
+    for _ in range(8):  # after five times the driver prepares a statement
+        assert why(stage, "SELECT * FROM v")
+        assert not why(stage, "SELECT now(), 1 + 2")
+
+
 @pytest.mark.parametrize("refused", [False, True])
 def test_a_transaction_that_is_open_elsewhere_outlives_the_question(
     refused: bool, server: Server, stage_of: Stages

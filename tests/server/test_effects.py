@@ -285,6 +285,12 @@ def calls_what_writes(request: HttpRequest) -> HttpResponse:
     return HttpResponse(lost_reads("calls_what_writes"))
 
 
+def reads_what_writes(request: HttpRequest) -> HttpResponse:
+    """Only the database knows that this view writes."""
+    run("SELECT * FROM effects_acting")
+    return HttpResponse(lost_reads("reads_what_writes"))
+
+
 class Marked(View):
     @replayable
     def post(self, request: HttpRequest) -> HttpResponse:
@@ -327,6 +333,7 @@ urlpatterns = [
     path("under_way/<str:kind>/", under_way),
     path("outlived/", outlived),
     path("calls_what_writes/", calls_what_writes),
+    path("reads_what_writes/", reads_what_writes),
     path("marked/", Marked.as_view()),
     path("below/", Below.as_view()),
     path("overriding/", Overriding.as_view()),
@@ -451,6 +458,21 @@ def test_rows_before_a_standbys_refusal_are_not_sent_again(
 def test_a_second_statement_counts_however_it_is_hidden(view: str) -> None:
     assert send(f"/{view}/").status_code == 500
     assert (runs, names()) == ([view], ["once"])
+
+
+def test_a_read_of_what_writes_counts(server: Server) -> None:
+    for statement in (
+        "CREATE FUNCTION effects_acts() RETURNS int LANGUAGE sql VOLATILE AS $$ INSERT INTO"
+        " shop_customer (name, email) VALUES ('once', gen_random_uuid()) RETURNING 1 $$",
+        "CREATE VIEW effects_acting AS SELECT effects_acts()",
+        "GRANT ALL ON effects_acting TO PUBLIC",
+    ):
+        server.execute(statement, database="project")
+    try:
+        assert send("/reads_what_writes/").status_code == 500
+        assert (runs, names()) == (["reads_what_writes"], ["once"])
+    finally:
+        server.execute("DROP FUNCTION effects_acts CASCADE", database="project")
 
 
 # -- requests within requests -----------------------------------------------------------------

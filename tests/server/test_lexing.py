@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from django_resilient_pg.catalogue import why_may_write
+from django_resilient_pg.drivers import link_to
 from django_resilient_pg.statements import Kind, analyse
 from testproject.postgres import Server
 from tests.engines import Connections
@@ -82,6 +84,73 @@ def test_a_second_statement_that_took_effect_was_seen(
     if took_effect(raw, sql):
         seen = analyse(sql, standard_strings=standard == "on")
         assert seen.kind is Kind.UNREPEATABLE, sql
+
+
+# What calls the function in one way or another, if nothing before it hides it.
+CALLS = [
+    "writes(1)",
+    "WRITES\n(1)",
+    '"writes"(1)',
+    "public . /* ( */ writes /**/ (1)",
+    "one.writes",
+    '(one)."writes"',
+    "1 <+> 1",
+    "1 OPERATOR(public.<+>) 1",
+    "1::marked",
+    "CAST(1 AS marked)",
+    "marked '1'",
+    "(TABLE acting)",
+    "(SELECT n FROM acting LIMIT 1)",
+    'U&"wr\\0069tes"(1)',
+    "$1",
+]
+calls = st.sampled_from(CALLS)
+
+
+@pytest.fixture(scope="module")
+def writing(raw: Any) -> Any:
+    """The same connection; its database has what writes without saying so."""
+    with raw.cursor() as cursor:
+        for sql in (
+            "CREATE FUNCTION writes(n int) RETURNS int VOLATILE LANGUAGE sql"
+            " AS 'INSERT INTO seen VALUES ($1) RETURNING 1'",
+            "CREATE TABLE one (n int)",
+            "INSERT INTO one VALUES (1)",
+            "CREATE FUNCTION writes(o one) RETURNS int LANGUAGE sql AS 'SELECT writes(1)'",
+            "CREATE FUNCTION meets(a int, b int) RETURNS int LANGUAGE sql AS 'SELECT writes($1)'",
+            "CREATE OPERATOR <+> (leftarg = int, rightarg = int, function = meets)",
+            "CREATE DOMAIN marked AS int CHECK (writes(VALUE) = 1)",
+            "CREATE VIEW acting AS SELECT writes(1) AS n",
+        ):
+            cursor.execute(sql)
+    return raw
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    before=st.lists(literals, max_size=2).map("".join),
+    call=calls,
+    after=st.one_of(st.just(""), literals, st.sampled_from([" --", " /* x", " AS a"])),
+)
+@example(before="E'\\''", call="writes(1)", after="")
+def test_a_call_that_took_effect_is_asked_about(
+    writing: Any, before: str, call: str, after: str
+) -> None:
+    """Whatever stands around it: it counts as a write, or the catalogues tell."""
+    between = "" if not before or before.rstrip().endswith(",") else ", "
+    sql = f"SELECT {before}{between}{call}{after} FROM one"
+    if not took_effect(writing, sql):
+        return
+    if analyse(sql).kind is Kind.READ:
+        assert why_may_write(link_to(writing), [sql]), sql
+
+
+@pytest.mark.parametrize("call", [call for call in CALLS if call != "$1"])
+def test_the_calls_do_write(writing: Any, call: str) -> None:
+    """Otherwise the test above would prove nothing."""
+    assert took_effect(writing, f"SELECT {call} FROM one")
 
 
 def test_the_server_does_run_them(raw: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from django.db import Error
-from django.db.backends.postgresql.psycopg_any import Jsonb, NumericRange
+from django.db.backends.postgresql.psycopg_any import Inet, Jsonb, NumericRange
 from django.db.backends.signals import connection_created
 
 from django_resilient_pg.errors import CommitOutcomeUnknown, TransactionLost
@@ -112,6 +112,9 @@ def in_psycopg2(kind: str, extensions: Any) -> Any:
         "in a list": [extensions.AsIs(CALL)],
         "in a range": NumericRange(extensions.AsIs(f"1,2)', {CALL}, '(1"), None),
         "conforming": Conforming(),
+        "in an address": importlib.import_module("psycopg2.extras").Inet(
+            extensions.AsIs(f"'::1'::inet, {CALL}, '::1'")
+        ),
         "subclass of float": Number(1),
         "subclass of Decimal": Amount(1),
         "AsIs": extensions.AsIs(CALL),
@@ -175,6 +178,7 @@ KINDS = pytest.mark.parametrize(
                 "list",
                 "in a list",
                 "in a range",
+                "in an address",
                 "conforming",
                 "subclass of float",
                 "subclass of Decimal",
@@ -256,6 +260,7 @@ VALUES = {
     "json": Jsonb({"a": "b;"}),
     "a range": NumericRange(1, 2),
     "a subclass of str": Text("a"),
+    "an address": Inet("::1"),
     "bytes": memoryview(b"a;"),
 }
 
