@@ -8,8 +8,9 @@ from typing import Final
 
 from .language import By, Control, Read, Text, Write
 from .ledger import Told, Violation
-from .oracle import Outcome, World, compare
+from .oracle import Outcome, compare
 from .postgres import Refused, Seen
+from .world import World
 
 _NOTHING_SENT: Final = frozenset({"SessionLost", "ServerDown"})
 
@@ -115,13 +116,15 @@ class Statement:
     def told(self, world: World, error: BaseException) -> None:
         session = world.django.session
         before = session.transaction
-        done = 0 if before is None else before.acknowledged
+        done, written = (before.acknowledged, len(before.writes)) if before else (0, 0)
         if is_certain(error):
             self._never_ran(world)
         else:
             self._perhaps(world)
         ended = session.transaction is not before
         world.lose_what_was(before, must_raise=done > 0 and not ended)
+        if before is not None and not ended:
+            del before.writes[written:]  # of this statement the application knows that it failed
 
     def after_loss(self, world: World, outcome: Outcome) -> None:
         lost, django = world.lost, world.django
