@@ -35,7 +35,7 @@ class Django(Wrapper):
             self.savepoint_ids.append(self.savepoint() if named else None)
         else:
             self.driver.set_autocommit(False)
-            self.autocommit = False
+            self.autocommit, self.clean = False, True
             self.in_atomic_block = True
 
     def exit(self, *, failed: bool) -> None:

@@ -46,6 +46,10 @@ class Called(Quiet):
         if self.name == "raw_commit" or (self.name == "commit" and not is_certain(error)):
             may_be_committed(world)
             world.lose_what_was(transaction, must_raise=False)
+        elif self.name == "commit":
+            world.lose(ended=True)
+            if transaction is not None:
+                transaction.writes.clear()  # that they are lost is said for certain
         else:
             world.lose()
 

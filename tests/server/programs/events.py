@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import Final
 
-from .language import By, Control, Read, Text, Write
+from .language import By, Control, Fate, Read, Text, Write
 from .ledger import Told, Violation
 from .oracle import Outcome, compare
 from .postgres import Refused, Seen
@@ -64,6 +64,10 @@ class Quiet:
         return False
 
     @property
+    def lingers(self) -> bool:
+        return False
+
+    @property
     def proves_life(self) -> bool:
         return False
 
@@ -93,6 +97,12 @@ class Statement:
             (isinstance(text, Write) and text.fate is not None)
             or (isinstance(text, Read) and text.dies)
             for text in self.texts
+        )
+
+    @property
+    def lingers(self) -> bool:
+        return any(
+            isinstance(text, Write) and text.fate not in {None, Fate.EARLY} for text in self.texts
         )
 
     @property
@@ -147,7 +157,7 @@ class Statement:
             must_not_pass(world, self)
         seen = self.predict(world)
         if self.proves_life:
-            world.at_risk = self.deadly
+            world.at_risk = self.lingers and not world.armed
         if seen is not None:
             compare(seen, outcome.value)
 

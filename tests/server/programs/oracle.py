@@ -38,6 +38,10 @@ class Event(Protocol):
         """Whether the step may end its session itself."""
 
     @property
+    def lingers(self) -> bool:
+        """Whether its session may end because of it after it has succeeded."""
+
+    @property
     def proves_life(self) -> bool:
         """Whether its success has come from the server."""
 
@@ -118,7 +122,8 @@ class Oracle:
             foreseen.compare(event, outcome.value, risk=risk)
         if event.proves_life:
             self.met["healed"] += world.at_risk
-            world.at_risk = event.deadly or vague
+            # Of an open transaction only the end will show.
+            world.at_risk = vague or (event.lingers and not world.armed)
         world.at_risk |= armed and not world.armed
 
     def _failed(

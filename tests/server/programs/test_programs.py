@@ -26,6 +26,7 @@ from testproject.postgres import Server
 from tests.engines import DRIVER, RESILIENT, STOCK
 
 from .bench import Bench
+from .examples import EXAMPLES
 from .generator import Generator
 from .language import By, Fate, Program, Read, Run, Write, lines
 from .runner import Report
@@ -126,6 +127,15 @@ def test_programs_whose_sessions_die(bench: Callable[[str], Bench], seed: str) -
 def test_programs_whose_sessions_live(bench: Callable[[str], Bench], engine: str) -> None:
     """The model is that of the stock engine, errors included; and this one does the same."""
     assert_none(violations(bench(engine), FIXED, kills=False))
+
+
+@pytest.mark.parametrize("asks", [0, 1], ids=["", "commit_outcome"])
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_programs_that_broke_a_promise_once(
+    bench: Callable[[str], Bench], name: str, asks: int
+) -> None:
+    report = bench(RESILIENT).run(asks, EXAMPLES[name])
+    assert report.violation is None, shown(report, name)
 
 
 def test_an_engine_that_repeats_blindly_is_found_out(bench: Callable[[str], Bench]) -> None:

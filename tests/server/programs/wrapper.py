@@ -36,6 +36,8 @@ class Wrapper:
     hooks_due: bool = False
     ran: list[int] = field(default_factory=list)
     starts: int = 0
+    #: Whether nothing has run on Django's cursors since its transaction has begun.
+    clean: bool = True
     _names: int = 0
 
     @property
@@ -60,8 +62,9 @@ class Wrapper:
         return self.session.execute(texts, by)
 
     def _begin(self, by: By) -> None:
-        # Below a savepoint of Django's the engine takes what comes first for its own beginning.
-        self.driver.begin(by if not self.savepoint_ids else By.DJANGO)
+        """As the driver does. Only before all else can the engine see that it was begun raw."""
+        self.driver.begin(by if self.clean else By.DJANGO)
+        self.clean &= by is By.RAW
 
     def _check(self, by: By) -> None:
         if by is not By.RAW:
@@ -111,6 +114,7 @@ class Wrapper:
         self.hooks = []
 
     def _end(self, words: str) -> None:
+        self.clean = True
         if self.session.transaction is not None:
             self.session.transaction.watched = True
         if self.connected:
@@ -126,7 +130,7 @@ class Wrapper:
             raise BROKEN
         self.ensure_connection()
         self.driver.set_autocommit(value)
-        self.autocommit = value
+        self.autocommit, self.clean = value, True
         if value:
             self.run_hooks()
 
