@@ -190,9 +190,21 @@ class Wrapper(Base):
         if not pinned_by and self._transaction.phase is MANUAL:
             pinned_by = "BEGIN"
         if self.autocommit and not pinned_by:
-            self._discard()
+            self._discard_or_hold(loss)
             return
         self._invalidate(Invalidation(loss, pinned_by if self.autocommit else ""))
+
+    def _discard_or_hold(self, loss: Loss | None) -> None:
+        """Discard a connection, or keep it in its place until its pipeline is left.
+
+        What comes next in the pipeline would take effect without what went before.
+        """
+        from ..loss import PIPELINE, Invalidation
+
+        if self._link is not None and self._link.in_pipeline():
+            self._invalidate(Invalidation(loss, PIPELINE))
+        else:
+            self._discard()
 
     # -- session ----------------------------------------------------------------------------
 
