@@ -255,8 +255,11 @@ class Wrapper(Base):
         """In what a statement has just run."""
         # Within transaction() of psycopg 3 its end is the driver's, and not known here.
         nested = getattr(self.connection, "_num_transactions", 0)
+        # Ended inside its block: what follows may take effect at once (psycopg2), or with an end
+        # that nobody here sees.
+        unseen = nested or self._transaction.was_split
         # ACTIVE: in a pipeline, whose results are still to come.
-        if many or nested or status == ACTIVE or (self.autocommit and status != IDLE):
+        if many or unseen or status == ACTIVE or (self.autocommit and status != IDLE):
             return Where.UNCLEAR
         return Where.AUTOCOMMIT if self.autocommit else Where.TRANSACTION
 
