@@ -148,6 +148,10 @@ class Link:
         """Whether looking would disturb something: a query under way, pipeline mode."""
         raise NotImplementedError
 
+    def in_pipeline(self) -> bool:
+        """Whether the application is within a pipeline of this connection, which may be lost."""
+        return False
+
     def consume(self) -> None:
         """Let libpq read what has arrived; notifications and notices stay for the application."""
         raise NotImplementedError
@@ -265,6 +269,11 @@ class Psycopg3Link(Link):
         pgconn = self.connection.pgconn
         # The lock is held while a notifies() generator runs: what we read it would miss.
         return bool(pgconn.pipeline_status) or self.connection.lock.locked()
+
+    def in_pipeline(self) -> bool:
+        """See :meth:`Link.in_pipeline`."""
+        # Of a closed connection libpq says that there is none; the block is still to be left.
+        return getattr(self.connection, "_pipeline", None) is not None
 
     def consume(self) -> None:
         """See :meth:`Link.consume`."""

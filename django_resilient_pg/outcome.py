@@ -76,8 +76,8 @@ class Mark(NamedTuple):
     """A transaction, as it will be asked for.
 
     Attributes:
-        xid: 64-bit transaction id as text; ``None``: it has written nothing, so its COMMIT
-            changes nothing.
+        xid: 64-bit transaction id as text; ``None``: none was given out, so it has written
+            nothing in a table of a server that gives them out.
         pid, backend_start: the session that runs it.
         system, timeline: where the id means anything; ``None`` where the server did not say.
         since: another one after a crash.

@@ -126,6 +126,12 @@ class Recovery:
         db, call = self._db, self._call
         if db._thread_sharing_count:
             return Decision(None, "the connection is shared between threads")
+        if self._link.in_pipeline():
+            return Decision(
+                None,
+                "it was sent in a pipeline, of which earlier statements may be missing; leave the"
+                " pipeline, look for its effect, then do the work again",
+            )
         # The application may have set the driver's own: then each statement has committed.
         own_autocommit = bool(self._link.connection.autocommit)
         if own_autocommit and not db.autocommit:

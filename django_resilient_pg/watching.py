@@ -14,7 +14,7 @@ from . import notes, signals
 from .drivers import IDLE, UNKNOWN, Link
 from .facts import Path
 from .liveness import Vital, inspect
-from .loss import Invalidation, Loss
+from .loss import PIPELINE, Invalidation, Loss
 from .losses import reason_of, sqlstate_of
 from .replacing import lost_error, replace, restore_savepoints
 from .resilience import logger
@@ -29,6 +29,9 @@ _LEARN_FROM = 5.0
 
 def look_closer(db: Wrapper, status: int, now: float) -> None:
     """Something arrived, or the connection was idle for long, or it is in no state to use."""
+    if _left_lost_pipeline(db):
+        db._discard()
+        return
     if (error := lost_error(db)) is not None:
         db.errors_occurred = True
         raise error
@@ -51,14 +54,30 @@ def look_closer(db: Wrapper, status: int, now: float) -> None:
     reason = reason_of(link) if vital is Vital.LOST else None
     # After an end that the driver has seen nothing of it is missing.
     begun = transaction.begun and status != IDLE
-    if db._session.pinned_by or begun or transaction.phase is MANUAL:
-        pinned_by = "" if begun else db._session.pinned_by or "BEGIN"
+    if begun or (pinned_by := _pinned_by(db, link)):
+        pinned_by = "" if begun else pinned_by
         db._invalidate(Invalidation(Loss(reason or Reason.UNKNOWN, idle), pinned_by))
         db.resilience.shared.count("refused")
         look_closer(db, status, now)
     savepoints = list(transaction.savepoints)
     replace(db, reason, idle)
     restore_savepoints(db, savepoints)
+
+
+def _pinned_by(db: Wrapper, link: Link) -> str:
+    """What a new connection would not have, or ""."""
+    if db._session.pinned_by:
+        return db._session.pinned_by
+    if db._transaction.phase is MANUAL:
+        return "BEGIN"
+    return PIPELINE if link.in_pipeline() else ""
+
+
+def _left_lost_pipeline(db: Wrapper) -> bool:
+    """Whether what holds a lost connection in its place is a pipeline that is over."""
+    invalid, link = db._invalid, db._link
+    held = invalid is not None and invalid.pinned_by is PIPELINE
+    return held and link is not None and not link.in_pipeline()
 
 
 def inspect_connection(db: Wrapper, now: float) -> Vital:

@@ -190,9 +190,21 @@ class Wrapper(Base):
         if not pinned_by and self._transaction.phase is MANUAL:
             pinned_by = "BEGIN"
         if self.autocommit and not pinned_by:
-            self._discard()
+            self._discard_or_hold(loss)
             return
         self._invalidate(Invalidation(loss, pinned_by if self.autocommit else ""))
+
+    def _discard_or_hold(self, loss: Loss | None) -> None:
+        """Discard a connection, or keep it in its place until its pipeline is left.
+
+        What comes next in the pipeline would take effect without what went before.
+        """
+        from ..loss import PIPELINE, Invalidation
+
+        if self._link is not None and self._link.in_pipeline():
+            self._invalidate(Invalidation(loss, PIPELINE))
+        else:
+            self._discard()
 
     # -- session ----------------------------------------------------------------------------
 
@@ -243,8 +255,11 @@ class Wrapper(Base):
         """In what a statement has just run."""
         # Within transaction() of psycopg 3 its end is the driver's, and not known here.
         nested = getattr(self.connection, "_num_transactions", 0)
+        # Ended inside its block: what follows may take effect at once (psycopg2), or with an end
+        # that nobody here sees.
+        unseen = nested or self._transaction.was_split
         # ACTIVE: in a pipeline, whose results are still to come.
-        if many or nested or status == ACTIVE or (self.autocommit and status != IDLE):
+        if many or unseen or status == ACTIVE or (self.autocommit and status != IDLE):
             return Where.UNCLEAR
         return Where.AUTOCOMMIT if self.autocommit else Where.TRANSACTION
 

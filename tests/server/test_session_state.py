@@ -227,6 +227,36 @@ def test_a_transaction_ended_by_hand_shows_no_other_tenants_row(
         assert run("SELECT current_setting('app.tenant')") == [(live,)]
 
 
+@pytest.mark.parametrize("replaced", ["within the block", "after it"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "SET app.tenant = '2'",
+        "SELECT set_config('app.tenant', '2', false)",
+        "SET ROLE clerk",
+        "RESET app.tenant",
+    ],
+)
+@pytest.mark.parametrize("text", ["COMMIT", "END", "ROLLBACK", "SELECT 1; COMMIT"])
+def test_what_is_set_after_a_transaction_was_ended_by_hand_is_not_lost_silently(
+    text: str, change: str, replaced: str, run: Run, kill: Any, connection: BaseDatabaseWrapper
+) -> None:
+    """psycopg2 takes no notice of the end, so that it takes effect at once."""
+    ask = "SELECT current_setting('app.tenant'), current_user"
+    run("SET app.tenant = '1'")
+    with suppress(Error):
+        with transaction.atomic(using=connection.alias):
+            run("SELECT 1")
+            run(text)
+            run(change)
+            live = run(ask)
+            if replaced == "within the block":
+                kill()
+        if replaced == "after it":
+            kill()
+        assert run(ask) == live
+
+
 @pytest.mark.parametrize("how", ["rolled back", "failed and committed", "SET LOCAL", "lost"])
 def test_what_did_not_outlive_its_transaction_is_not_made_again(
     how: str, run: Run, connection: BaseDatabaseWrapper, kill: Any
