@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar, Final, cast
 
@@ -92,7 +92,8 @@ class Link:
         last_word: what the server said when it ended the session, once that was read.
         heard_at: when the server was last heard (monotonic seconds).
         seen_at: when the connection was last seen to be alive, by an answer or a peek.
-        identity: of the server and its process, once ``outcome`` has asked for them.
+        identity: of the server and its process, once ``outcome`` has asked for them; ``None``:
+            it does not tell what transaction is under way.
         inherited: whether it was made before a fork, by the parent of this process.
         announced: whether its loss has been counted and announced.
         asks_outcome: what became of a lost COMMIT is asked of the server (``commit_outcome``).
@@ -128,7 +129,7 @@ class Link:
         self.heard_at = self.seen_at = time.monotonic()
         self.quiet = 0.0
         self.inherited = self.announced = self.asks_outcome = False
-        self.identity: tuple[Any, ...] = ()
+        self.identity: tuple[Any, ...] | None = ()
         self.cursors: weakref.WeakSet[Any] = weakref.WeakSet()
         self.fd = self._fileno()
         self.poll: Callable[[int], object] = poll_for(self.fd)
@@ -364,23 +365,14 @@ class Psycopg2Link(Link):
 
     def ping(self, timeout: float) -> bool:
         """See :meth:`Link.ping`."""
-        # psycopg2 offers no query with a limit. A timer that shuts the socket down ends the
-        # wait in every case: packets dropped, a frozen server, and where the platform has no
-        # TCP_USER_TIMEOUT (which a live kernel below a frozen server would satisfy anyway).
-        with socket.socket(fileno=socket.dup(self.fd)) as own:
-            timer = threading.Timer(timeout, _shut_down, [own])
-            timer.daemon = True
-            timer.start()
-            idle = self.status() == IDLE
-            try:
+        idle = self.status() == IDLE
+        try:
+            with _shut_down_after(timeout, self.fd):
                 self.ask("SELECT 1")
                 if idle and self.status() != IDLE:
                     self.connection.rollback()
-            except self.connection.Error:
-                return False
-            finally:
-                timer.cancel()
-                timer.join()
+        except self.connection.Error:
+            return False
         return not self.lost()
 
     def backend_pid(self) -> int:
@@ -392,6 +384,28 @@ class Psycopg2Link(Link):
         from psycopg2.extensions import cursor
 
         return self.connection.cursor(cursor_factory=cursor)
+
+
+@contextlib.contextmanager
+def _shut_down_after(seconds: float, fd: int) -> Iterator[None]:
+    """Bound what is done within it on a socket: after that time the socket is shut down.
+
+    psycopg2 offers no query with a limit. A timer that shuts the socket down ends the wait in every
+    case: packets dropped, a frozen server, and where the platform has no TCP_USER_TIMEOUT (which a
+    live kernel below a frozen server would satisfy anyway).
+
+    Without a bound, as the stock engine is, where no file descriptor is left, and where no thread
+    can be started: none left, or the interpreter ends (Python 3.12).
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError, RuntimeError):
+            own = stack.enter_context(socket.socket(fileno=socket.dup(fd)))
+            timer = threading.Timer(seconds, _shut_down, [own])
+            timer.daemon = True
+            timer.start()
+            stack.callback(timer.join)
+            stack.callback(timer.cancel)
+        yield
 
 
 def _shut_down(own: socket.socket) -> None:
