@@ -37,15 +37,18 @@ _MAX_ROUNDS: Final = 16
 _LAST_WORDS: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04", "08P01"})
 
 
-def _kernels_poll() -> Callable[[], Any]:
-    """``select.poll`` as it was before gevent put its own in the place.
+def _kernels_poll() -> Callable[[], Any] | None:
+    """``select.poll`` as it was before gevent put its own in the place, or eventlet took it away.
 
     Ours never waits, so it need not give way to other greenlets; gevent's does even then, which
     takes seven times as long and lets them run in the middle of a look (measured).
     """
-    monkey = sys.modules.get("gevent.monkey")
-    poll = select.poll if monkey is None else monkey.get_original("select", "poll")
-    return cast(Callable[[], Any], poll)
+    if hasattr(select, "poll"):
+        monkey = sys.modules.get("gevent.monkey")
+        poll = select.poll if monkey is None else monkey.get_original("select", "poll")
+        return cast(Callable[[], Any], poll)
+    patcher = sys.modules.get("eventlet.patcher")
+    return None if patcher is None else getattr(patcher.original("select"), "poll", None)
 
 
 class LastWord:
@@ -64,11 +67,23 @@ def poll_for(fd: int) -> Callable[[int], object]:
     ``poll`` (Windows) it is a ``select``; without POLLRDHUP (macOS) an end of stream is seen as
     "readable", which is enough because readable is always looked into.
     """
-    if hasattr(select, "poll"):
-        poller: select.poll = _kernels_poll()()
+    if (kernels := _kernels_poll()) is not None:
+        poller: select.poll = kernels()
         poller.register(fd, select.POLLIN | getattr(select, "POLLRDHUP", 0))
         return poller.poll
     return lambda timeout: select.select([fd], [], [], timeout / 1000)[0]
+
+
+def wait_for(fd: int, seconds: float, *, writable: bool = False) -> bool:
+    """Wait until ``fd`` is readable (or writable); False: it is not, after so many seconds.
+
+    By what is in ``select`` now, so that other greenlets run meanwhile.
+    """
+    if not hasattr(select, "poll"):
+        return any(select.select([fd], [fd] if writable else [], [], seconds))
+    poller = select.poll()
+    poller.register(fd, select.POLLIN | (select.POLLOUT if writable else 0))
+    return bool(poller.poll(seconds * 1000))
 
 
 def _see_nothing(timeout: int) -> object:
@@ -289,12 +304,12 @@ class Psycopg3Link(Link):
         try:
             pgconn.send_query(b"SELECT 1")
             while pgconn.flush():
-                if not self._wait(deadline, select.POLLIN | select.POLLOUT):
+                if not self._wait(deadline, writable=True):
                     return False
                 pgconn.consume_input()
             while True:
                 while pgconn.is_busy():
-                    if not self._wait(deadline, select.POLLIN):
+                    if not self._wait(deadline):
                         return False
                     pgconn.consume_input()
                 if pgconn.get_result() is None:
@@ -306,14 +321,10 @@ class Psycopg3Link(Link):
             self.close()
             raise
 
-    def _wait(self, deadline: float, events: int) -> bool:
+    def _wait(self, deadline: float, *, writable: bool = False) -> bool:
         """Until the socket is ready or the deadline has passed, which is False."""
         remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            return False
-        poller = select.poll()
-        poller.register(self.fd, events)
-        return bool(poller.poll(remaining * 1000))
+        return remaining > 0 and wait_for(self.fd, remaining, writable=writable)
 
     def backend_pid(self) -> int:
         """See :meth:`Link.backend_pid`."""

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django_resilient_pg.errors import CommitOutcomeUnknown
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
-from tests.engines import RESILIENT, Connections
+from tests.engines import RESILIENT, STOCK, Connections
 
 PRELUDE = """
     import json, sys
@@ -40,7 +39,6 @@ def alone(
     script: str, entry: dict[str, Any], *given: object, python: tuple[str, ...] = ()
 ) -> str:
     """Run a script in a process of its own, with "default" on this entry; what it printed."""
-    home = str(Path(__file__).resolve().parents[2])
     done = subprocess.run(
         [
             sys.executable,
@@ -52,7 +50,7 @@ def alone(
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, "PYTHONPATH": "" if os.environ.get("TEST_INSTALLED") else home},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -189,3 +187,47 @@ def test_a_statement_where_no_thread_can_be_started(script: str, server: Server)
     options = {"resilience": {"ping_after": 0.01}}
     entry = server.database(engine=RESILIENT, options=options, CONN_MAX_AGE=None)
     assert alone(script, entry) == "[[1]]"
+
+
+# -- select.poll -----------------------------------------------------------------------------------
+
+#: As eventlet leaves the module to everybody.
+WITHOUT_POLL = """
+    import select, time
+    for name in ("poll", "epoll"):
+        delattr(select, name)
+    run("SELECT 1")
+    time.sleep(0.1)
+    print(json.dumps(run("SELECT 2")))
+"""
+
+
+def test_there_is_no_poll(server: Server) -> None:
+    options = {"resilience": {"ping_after": 0.01}}
+    entry = server.database(engine=RESILIENT, options=options, CONN_MAX_AGE=None)
+    assert alone(WITHOUT_POLL, entry) == "[[2]]"
+
+
+# -- a connect_timeout that is no whole number -----------------------------------------------------
+
+DOWN = """
+    from django.db import Error
+    try:
+        run("SELECT 1")
+    except Error as error:
+        print(type(error).__name__, str(error).replace(chr(10), " "))
+"""
+
+
+@pytest.mark.parametrize("value", ["2.5", "soon"])
+def test_a_connect_timeout_as_the_driver_takes_it(
+    value: object, server: Server, own_server: Server
+) -> None:
+    """Also where the server is down, so that the engine tries again with what time is left."""
+    port = own_server.port
+    own_server.stop()
+    given = {"PORT": str(port), "options": {"connect_timeout": value}}
+    stock = alone(DOWN, server.database(engine=STOCK, **given))
+    given["options"] = {"connect_timeout": value, "resilience": {"retry_deadline": 1.0}}
+    ours = alone(DOWN, server.database(engine=RESILIENT, **given))
+    assert ours == stock
