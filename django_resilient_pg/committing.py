@@ -88,7 +88,8 @@ def mark_transaction(db: Wrapper, link: Link) -> Mark | None:
     """Learn the id of a transaction before its COMMIT is sent (one round trip).
 
     Returns:
-        ``None`` for one that has run nothing but reads that call nothing: not asked for.
+        ``None`` for one that has run nothing but reads that call nothing, of which it is not asked
+        for, and where the server does not tell it.
 
     Raises:
         TransactionLost: the connection died at this: COMMIT was not sent.

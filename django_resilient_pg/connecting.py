@@ -106,8 +106,12 @@ def _bounded(db: Wrapper, params: dict[str, Any]) -> dict[str, Any]:
     budget = db._connector.budget
     if budget is not None and "connect_timeout" in params and not db._pooled:
         left = max(1, math.ceil(budget.remaining()))
-        configured = int(params["connect_timeout"])
-        params["connect_timeout"] = min(configured, left) if configured > 0 else left
+        # What is no number stays: the driver says so itself.
+        with contextlib.suppress(TypeError, ValueError):
+            configured = float(params["connect_timeout"])
+            # psycopg cuts a fraction off, and takes less than 1 for no limit.
+            if configured > left or configured < 1:
+                params["connect_timeout"] = left
     return params
 
 

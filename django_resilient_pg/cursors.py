@@ -189,8 +189,11 @@ class ResilientCursorMixin:
         except Error as translated:
             db._note_failed(call)
             # Imported at the first failure: what heals costs nothing where nothing is wrong.
-            from .recovery import Recovery
-
+            try:
+                from .recovery import Recovery
+            except OSError as unread:  # no file descriptor is left
+                db._note_left(call)
+                raise translated from (translated.__cause__ or unread)
             try:
                 return Recovery(db, call).after(translated)
             except Error:

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar, Final, cast
 
@@ -37,15 +37,18 @@ _MAX_ROUNDS: Final = 16
 _LAST_WORDS: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04", "08P01"})
 
 
-def _kernels_poll() -> Callable[[], Any]:
-    """``select.poll`` as it was before gevent put its own in the place.
+def _kernels_poll() -> Callable[[], Any] | None:
+    """``select.poll`` as it was before gevent put its own in the place, or eventlet took it away.
 
     Ours never waits, so it need not give way to other greenlets; gevent's does even then, which
     takes seven times as long and lets them run in the middle of a look (measured).
     """
-    monkey = sys.modules.get("gevent.monkey")
-    poll = select.poll if monkey is None else monkey.get_original("select", "poll")
-    return cast(Callable[[], Any], poll)
+    if hasattr(select, "poll"):
+        monkey = sys.modules.get("gevent.monkey")
+        poll = select.poll if monkey is None else monkey.get_original("select", "poll")
+        return cast(Callable[[], Any], poll)
+    patcher = sys.modules.get("eventlet.patcher")
+    return None if patcher is None else getattr(patcher.original("select"), "poll", None)
 
 
 class LastWord:
@@ -64,11 +67,23 @@ def poll_for(fd: int) -> Callable[[int], object]:
     ``poll`` (Windows) it is a ``select``; without POLLRDHUP (macOS) an end of stream is seen as
     "readable", which is enough because readable is always looked into.
     """
-    if hasattr(select, "poll"):
-        poller: select.poll = _kernels_poll()()
+    if (kernels := _kernels_poll()) is not None:
+        poller: select.poll = kernels()
         poller.register(fd, select.POLLIN | getattr(select, "POLLRDHUP", 0))
         return poller.poll
     return lambda timeout: select.select([fd], [], [], timeout / 1000)[0]
+
+
+def wait_for(fd: int, seconds: float, *, writable: bool = False) -> bool:
+    """Wait until ``fd`` is readable (or writable); False: it is not, after so many seconds.
+
+    By what is in ``select`` now, so that other greenlets run meanwhile.
+    """
+    if not hasattr(select, "poll"):
+        return any(select.select([fd], [fd] if writable else [], [], seconds))
+    poller = select.poll()
+    poller.register(fd, select.POLLIN | (select.POLLOUT if writable else 0))
+    return bool(poller.poll(seconds * 1000))
 
 
 def _see_nothing(timeout: int) -> object:
@@ -92,7 +107,8 @@ class Link:
         last_word: what the server said when it ended the session, once that was read.
         heard_at: when the server was last heard (monotonic seconds).
         seen_at: when the connection was last seen to be alive, by an answer or a peek.
-        identity: of the server and its process, once ``outcome`` has asked for them.
+        identity: of the server and its process, once ``outcome`` has asked for them; ``None``:
+            it does not tell what transaction is under way.
         inherited: whether it was made before a fork, by the parent of this process.
         announced: whether its loss has been counted and announced.
         asks_outcome: what became of a lost COMMIT is asked of the server (``commit_outcome``).
@@ -128,7 +144,7 @@ class Link:
         self.heard_at = self.seen_at = time.monotonic()
         self.quiet = 0.0
         self.inherited = self.announced = self.asks_outcome = False
-        self.identity: tuple[Any, ...] = ()
+        self.identity: tuple[Any, ...] | None = ()
         self.cursors: weakref.WeakSet[Any] = weakref.WeakSet()
         self.fd = self._fileno()
         self.poll: Callable[[int], object] = poll_for(self.fd)
@@ -297,12 +313,12 @@ class Psycopg3Link(Link):
         try:
             pgconn.send_query(b"SELECT 1")
             while pgconn.flush():
-                if not self._wait(deadline, select.POLLIN | select.POLLOUT):
+                if not self._wait(deadline, writable=True):
                     return False
                 pgconn.consume_input()
             while True:
                 while pgconn.is_busy():
-                    if not self._wait(deadline, select.POLLIN):
+                    if not self._wait(deadline):
                         return False
                     pgconn.consume_input()
                 if pgconn.get_result() is None:
@@ -314,14 +330,10 @@ class Psycopg3Link(Link):
             self.close()
             raise
 
-    def _wait(self, deadline: float, events: int) -> bool:
+    def _wait(self, deadline: float, *, writable: bool = False) -> bool:
         """Until the socket is ready or the deadline has passed, which is False."""
         remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            return False
-        poller = select.poll()
-        poller.register(self.fd, events)
-        return bool(poller.poll(remaining * 1000))
+        return remaining > 0 and wait_for(self.fd, remaining, writable=writable)
 
     def backend_pid(self) -> int:
         """See :meth:`Link.backend_pid`."""
@@ -373,23 +385,14 @@ class Psycopg2Link(Link):
 
     def ping(self, timeout: float) -> bool:
         """See :meth:`Link.ping`."""
-        # psycopg2 offers no query with a limit. A timer that shuts the socket down ends the
-        # wait in every case: packets dropped, a frozen server, and where the platform has no
-        # TCP_USER_TIMEOUT (which a live kernel below a frozen server would satisfy anyway).
-        with socket.socket(fileno=socket.dup(self.fd)) as own:
-            timer = threading.Timer(timeout, _shut_down, [own])
-            timer.daemon = True
-            timer.start()
-            idle = self.status() == IDLE
-            try:
+        idle = self.status() == IDLE
+        try:
+            with _shut_down_after(timeout, self.fd):
                 self.ask("SELECT 1")
                 if idle and self.status() != IDLE:
                     self.connection.rollback()
-            except self.connection.Error:
-                return False
-            finally:
-                timer.cancel()
-                timer.join()
+        except self.connection.Error:
+            return False
         return not self.lost()
 
     def backend_pid(self) -> int:
@@ -401,6 +404,28 @@ class Psycopg2Link(Link):
         from psycopg2.extensions import cursor
 
         return self.connection.cursor(cursor_factory=cursor)
+
+
+@contextlib.contextmanager
+def _shut_down_after(seconds: float, fd: int) -> Iterator[None]:
+    """Bound what is done within it on a socket: after that time the socket is shut down.
+
+    psycopg2 offers no query with a limit. A timer that shuts the socket down ends the wait in every
+    case: packets dropped, a frozen server, and where the platform has no TCP_USER_TIMEOUT (which a
+    live kernel below a frozen server would satisfy anyway).
+
+    Without a bound, as the stock engine is, where no file descriptor is left, and where no thread
+    can be started: none left, or the interpreter ends (Python 3.12).
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError, RuntimeError):
+            own = stack.enter_context(socket.socket(fileno=socket.dup(fd)))
+            timer = threading.Timer(seconds, _shut_down, [own])
+            timer.daemon = True
+            timer.start()
+            stack.callback(timer.join)
+            stack.callback(timer.cancel)
+        yield
 
 
 def _shut_down(own: socket.socket) -> None:

@@ -361,11 +361,17 @@ class ResilientDatabaseMixin(Wrapper):
         return False
 
     def _mark(self, link: Link, status: int) -> Mark | None:
-        """The id of the transaction, asked for before COMMIT; ``None``: it has only read."""
+        """The id of the transaction, asked for before COMMIT.
+
+        Returns:
+            ``None``: it has only read, or it cannot be asked for.
+        """
         if status != IN_TRANSACTION or not self._transaction.begun:
             return None
-        from .committing import mark_transaction
-
+        try:
+            from .committing import mark_transaction
+        except OSError:  # no file descriptor is left
+            return None
         try:
             return mark_transaction(self, link)
         except Error:
