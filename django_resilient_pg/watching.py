@@ -11,6 +11,7 @@ import math
 from time import monotonic
 
 from . import notes, signals
+from .ageing import Suspected
 from .drivers import IDLE, UNKNOWN, Link
 from .facts import Path
 from .liveness import Vital, inspect
@@ -83,6 +84,7 @@ def inspect_connection(db: Wrapper, now: float) -> Vital:
         note_idle_loss(db, link, idle)
     elif vital is Vital.ALIVE and idle > options.ping_after:
         link.heard_at = now
+        resilience.shared.learned.outlived(idle)
     return vital
 
 
@@ -108,13 +110,17 @@ def note_idle_loss(
     word, reason = link.last_word, reason_of(link)
     if reason is Reason.FORK:
         level = min(level, logging.INFO)  # as it should be, in a server that forks its workers
-    unannounced = word is None and not link.inherited and link.status() in {IDLE, UNKNOWN}
+    silent = word is None and not (link.inherited or link.timed_out)
+    unannounced = silent and link.status() in {IDLE, UNKNOWN}
     text = word.text if word is not None else "the socket was closed without a word"
     sqlstate = word.sqlstate if word is not None else None
     _announce_loss(db, link, reason, sqlstate, text, idle, "before sending", level)
     # Last: the limit that this makes did not hold before.
-    if learns and ((unannounced and idle >= _LEARN_FROM) or reason in _IDLE_TIMEOUTS):
-        db.resilience.shared.learned.note(idle)
+    learned = db.resilience.shared.learned
+    if learns and reason in _IDLE_TIMEOUTS:
+        learned.note(idle)
+    elif learns and unannounced and idle >= _LEARN_FROM:
+        learned.suspect(Suspected(idle, link.heard_at))  # the next connection tells
 
 
 def note_loss(db: Wrapper, verdict: Verdict, error: BaseException, noticed: str) -> Loss:

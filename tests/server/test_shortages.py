@@ -231,3 +231,32 @@ def test_a_connect_timeout_as_the_driver_takes_it(
     given["options"] = {"connect_timeout": value, "resilience": {"retry_deadline": 1.0}}
     ours = alone(DOWN, server.database(engine=RESILIENT, **given))
     assert ours == stock
+
+
+# -- warnings as errors ----------------------------------------------------------------------------
+
+ITERATOR = """
+    import gc
+    from django.db import Error, connections
+    cursor = connection.chunked_cursor()
+    cursor.execute("SELECT generate_series(1, 5000)")
+    cursor.fetchmany(10)
+    pid = connection.connection.info.backend_pid
+    other = connections["default"].copy()
+    other.cursor().execute("SELECT pg_terminate_backend(%s)", [pid])
+    other.close()
+    try:
+        with cursor:
+            while cursor.fetchmany(10):
+                pass
+    except Error as error:
+        print("lost")
+    del cursor
+    gc.collect()
+"""
+
+
+def test_a_lost_iterator_leaves_no_warning(server: Server) -> None:
+    """psycopg 3 warns of a server-side cursor that was not closed."""
+    entry = server.database(engine=RESILIENT, CONN_MAX_AGE=None)
+    assert alone(ITERATOR, entry, python=("-W", "error::ResourceWarning")) == "lost"
