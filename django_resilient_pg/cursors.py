@@ -165,7 +165,7 @@ class ResilientCursorMixin:
 
     def _look(self) -> Any:
         """Look at the connection, which may replace it; returns the link of the present one."""
-        self.db._look()
+        self.db._look(self)
         if self._link is not self.db._link:
             self._renew()
         return self._link

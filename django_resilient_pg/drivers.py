@@ -264,10 +264,59 @@ class Link:
         if self.status() != ACTIVE:
             self.consume()
 
+    def leave(self) -> None:
+        """From now on its cursors alone keep the connection: it is closed with the last of them."""
+        left, error = self.connection, self.connection.InterfaceError
+        self.status = _unknown
+        self.connection = weakref.proxy(left, lambda _: self._gone(error))
+
+    def _gone(self, error: type[Exception]) -> None:
+        self.connection = _Closed(error)
+
     def close(self) -> None:
         """Close without a word about errors: the connection is given up."""
         with contextlib.suppress(self.connection.Error, OSError, ValueError):
             self.connection.close()
+
+
+def _unknown() -> int:
+    return UNKNOWN
+
+
+class _Closed:
+    """In the place of a connection that is no more: as psycopg2 has a closed one."""
+
+    closed = 1
+
+    def __init__(self, error: type[Exception]) -> None:
+        self._error = error
+        self.Error = error.__base__
+
+    def close(self) -> None:
+        """Nothing is left to close."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise self._error("connection already closed")
+
+
+class LeftCursor:
+    """In the place of a driver's cursor whose connection is replaced before its next statement."""
+
+    closed = True
+    description = query = None  # which Django's debug log reads
+    rowcount = -1
+
+    def __init__(self, cursor: Any) -> None:
+        self.arraysize = cursor.arraysize
+        self._error = cursor.connection.InterfaceError
+
+    def close(self) -> None:
+        """Nothing is left to close."""
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        raise self._error("cursor already closed")
+
+    execute = executemany = fetchone = fetchmany = fetchall = _refuse
 
 
 class Psycopg3Link(Link):

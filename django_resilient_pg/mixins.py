@@ -187,8 +187,11 @@ class ResilientDatabaseMixin(Wrapper):
 
     # -- looking before a unit of work ------------------------------------------------------
 
-    def _look(self) -> None:
+    def _look(self, asking: Any = None) -> None:
         """The healthy path: one poll, two comparisons. Replaces a connection found dead.
+
+        Args:
+            asking: the cursor wrapper that is about to send a statement, if any.
 
         Raises:
             Error: the connection is lost and may not be replaced, or could not be.
@@ -207,7 +210,7 @@ class ResilientDatabaseMixin(Wrapper):
             return
         from .watching import look_closer
 
-        look_closer(self, status, now)
+        look_closer(self, status, now, asking)
 
     def _cursor(self, name: str | None = None) -> Any:
         link = self._link

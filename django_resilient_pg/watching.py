@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from time import monotonic
+from typing import Any
 
 from . import notes, signals
 from .ageing import Suspected
@@ -28,8 +29,11 @@ _IDLE_TIMEOUTS = frozenset({Reason.SERVER_IDLE_TIMEOUT, Reason.PATH_IDLE_TIMEOUT
 _LEARN_FROM = 5.0
 
 
-def look_closer(db: Wrapper, status: int, now: float) -> None:
-    """Something arrived, or the connection was idle for long, or it is in no state to use."""
+def look_closer(db: Wrapper, status: int, now: float, asking: Any = None) -> None:
+    """Something arrived, or the connection was idle for long, or it is in no state to use.
+
+    ``asking``: the cursor wrapper that is about to send a statement, if any.
+    """
     if (error := lost_error(db)) is not None:
         db.errors_occurred = True
         raise error
@@ -58,7 +62,7 @@ def look_closer(db: Wrapper, status: int, now: float) -> None:
         db.resilience.shared.count("refused")
         look_closer(db, status, now)
     savepoints = list(transaction.savepoints)
-    replace(db, reason, idle)
+    replace(db, reason, idle, asking)
     restore_savepoints(db, savepoints)
 
 
