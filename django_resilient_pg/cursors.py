@@ -25,7 +25,7 @@ from .literals import has_text, known_values
 from .originals import EXECUTE, GETATTR
 from .server_side import ServerSideMixin
 from .session import HARMLESS
-from .units import MOST_TEXTS, NO_TEXT, UNDER_WAY, UNIT
+from .units import LONGEST_TEXT, MOST_TEXTS, NO_TEXT, UNDER_WAY, UNIT
 
 if TYPE_CHECKING:
     from .state.wrapper import Wrapper
@@ -88,7 +88,8 @@ class ResilientCursorMixin:
         if not db.autocommit:
             texts = db._transaction.texts
             if len(texts) < MOST_TEXTS:
-                texts.add(sql if sql.__class__ is str else id(sql))
+                short = sql.__class__ is str and len(sql) <= LONGEST_TEXT
+                texts.add(sql if short else id(sql))
         elif unit is not None:
             unit.took_effect(db.alias, sql)
         # Texts that are known to leave the session as it was are the ordinary case.

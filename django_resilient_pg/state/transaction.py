@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..drivers import FAILED, IDLE, IN_TRANSACTION, UNKNOWN
-from ..units import MOST_TEXTS, NO_TEXT
+from ..units import LONGEST_TEXT, MOST_TEXTS, NO_TEXT
 
 
 class Phase(enum.IntEnum):
@@ -64,7 +64,7 @@ class TransactionState:
     Attributes:
         phase: see :class:`Phase`.
         texts: what has been run, for as long as nothing of it is committed; at most ``MOST_TEXTS``.
-            Of what has no text of its own, its ``id()``.
+            Of what has no text of its own, and of what is too long to keep, its ``id()``.
         savepoints: names of the open ones, in order.
         controlling: a savepoint statement of Django's own is under way.
         hooks_due: how many of ``run_on_commit`` belong to transactions that were committed.
@@ -209,7 +209,8 @@ class TransactionState:
     def ran(self, sql: object) -> None:
         """A statement has been run in a transaction of Django's, or may have been."""
         if len(self.texts) < MOST_TEXTS:
-            self.texts.add(sql if isinstance(sql, str) else id(sql))
+            kept = isinstance(sql, str) and len(sql) <= LONGEST_TEXT
+            self.texts.add(sql if kept else id(sql))
 
     def dirtied(self) -> None:
         """Something that is no statement (COPY) is about to be sent."""

@@ -21,9 +21,7 @@ THREADS = 3
 @pytest.fixture
 def few(server: Server) -> Iterator[str]:
     """A role with as many connections as there are threads."""
-    server.execute(
-        f"CREATE ROLE few LOGIN PASSWORD '{server.password}' CONNECTION LIMIT {THREADS}"
-    )
+    server.execute(f"CREATE ROLE few LOGIN PASSWORD '{server.password}' CONNECTION LIMIT {THREADS}")
     yield "few"
     server.execute("DROP OWNED BY few; DROP ROLE few")
 
