@@ -187,8 +187,11 @@ class ResilientDatabaseMixin(Wrapper):
 
     # -- looking before a unit of work ------------------------------------------------------
 
-    def _look(self) -> None:
+    def _look(self, asking: Any = None) -> None:
         """The healthy path: one poll, two comparisons. Replaces a connection found dead.
+
+        Args:
+            asking: the cursor wrapper that is about to send a statement, if any.
 
         Raises:
             Error: the connection is lost and may not be replaced, or could not be.
@@ -207,7 +210,7 @@ class ResilientDatabaseMixin(Wrapper):
             return
         from .watching import look_closer
 
-        look_closer(self, status, now)
+        look_closer(self, status, now, asking)
 
     def _cursor(self, name: str | None = None) -> Any:
         link = self._link
@@ -288,8 +291,10 @@ class ResilientDatabaseMixin(Wrapper):
             if not autocommit:
                 if monotonic() - link.seen_at > FRESH:
                     self._look()
-                self._transaction.begin()
-            elif link.status() == UNKNOWN:
+                super().set_autocommit(False, force_begin_transaction_with_broken_autocommit)
+                self._transaction.begin()  # now: the driver may refuse
+                return
+            if link.status() == UNKNOWN:
                 from .replacing import leave_lost_transaction
 
                 leave_lost_transaction(self)

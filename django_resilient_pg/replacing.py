@@ -38,8 +38,14 @@ class _Atomic:
             setattr(db, name, value)
 
 
-def replace(db: Wrapper, reason: Reason | None, idle: float) -> None:
+def replace(db: Wrapper, reason: Reason | None, idle: float, asking: Any = None) -> None:
     """Close, connect and restore Django's transaction state; BEGIN comes by itself.
+
+    Args:
+        db: the wrapper.
+        reason: of the loss; ``None``: the connection lives, but is replaced before use.
+        idle: seconds since the server was last heard on it.
+        asking: the cursor wrapper for whose next statement it is replaced, if any.
 
     Raises:
         Error: no new connection could be made. Inside a transaction the old, closed one
@@ -55,7 +61,7 @@ def replace(db: Wrapper, reason: Reason | None, idle: float) -> None:
     db.in_atomic_block = False
     try:
         if reason is None:
-            db._leave_to_its_cursors()
+            db._leave_to_its_cursors(asking)
         db._discard()
         db.ensure_connection()
     except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any, cast
@@ -107,10 +108,13 @@ class ServerSideMixin:
         """Close the cursor on the server, if there still is one."""
         if self._link is not None:
             self._link.cursors.discard(self)
-        # CLOSE on a dead connection would only hide the error that tells what happened.
-        if self._link is None or not self._link.lost():
-            try:
-                self.__getattr__("close")()  # type: ignore[attr-defined]
-            except BaseException:
-                self.db._interrupted()
-                raise
+        if self._link is not None and self._link.lost():
+            # An error of it would only hide the one that tells what happened.
+            with contextlib.suppress(self._link.connection.Error):
+                self.cursor.close()
+            return
+        try:
+            self.__getattr__("close")()  # type: ignore[attr-defined]
+        except BaseException:
+            self.db._interrupted()
+            raise

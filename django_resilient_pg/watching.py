@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import math
 from time import monotonic
+from typing import Any
 
 from . import notes, signals
+from .ageing import Suspected
 from .drivers import IDLE, UNKNOWN, Link
 from .facts import Path
 from .liveness import Vital, inspect
@@ -27,8 +29,11 @@ _IDLE_TIMEOUTS = frozenset({Reason.SERVER_IDLE_TIMEOUT, Reason.PATH_IDLE_TIMEOUT
 _LEARN_FROM = 5.0
 
 
-def look_closer(db: Wrapper, status: int, now: float) -> None:
-    """Something arrived, or the connection was idle for long, or it is in no state to use."""
+def look_closer(db: Wrapper, status: int, now: float, asking: Any = None) -> None:
+    """Something arrived, or the connection was idle for long, or it is in no state to use.
+
+    ``asking``: the cursor wrapper that is about to send a statement, if any.
+    """
     if _left_lost_pipeline(db):
         db._discard()
         return
@@ -60,7 +65,7 @@ def look_closer(db: Wrapper, status: int, now: float) -> None:
         db.resilience.shared.count("refused")
         look_closer(db, status, now)
     savepoints = list(transaction.savepoints)
-    replace(db, reason, idle)
+    replace(db, reason, idle, asking)
     restore_savepoints(db, savepoints)
 
 
@@ -102,6 +107,7 @@ def inspect_connection(db: Wrapper, now: float) -> Vital:
         note_idle_loss(db, link, idle)
     elif vital is Vital.ALIVE and idle > options.ping_after:
         link.heard_at = now
+        resilience.shared.learned.outlived(idle)
     return vital
 
 
@@ -127,13 +133,17 @@ def note_idle_loss(
     word, reason = link.last_word, reason_of(link)
     if reason is Reason.FORK:
         level = min(level, logging.INFO)  # as it should be, in a server that forks its workers
-    unannounced = word is None and not link.inherited and link.status() in {IDLE, UNKNOWN}
+    silent = word is None and not (link.inherited or link.timed_out)
+    unannounced = silent and link.status() in {IDLE, UNKNOWN}
     text = word.text if word is not None else "the socket was closed without a word"
     sqlstate = word.sqlstate if word is not None else None
     _announce_loss(db, link, reason, sqlstate, text, idle, "before sending", level)
     # Last: the limit that this makes did not hold before.
-    if learns and ((unannounced and idle >= _LEARN_FROM) or reason in _IDLE_TIMEOUTS):
-        db.resilience.shared.learned.note(idle)
+    learned = db.resilience.shared.learned
+    if learns and reason in _IDLE_TIMEOUTS:
+        learned.note(idle)
+    elif learns and unannounced and idle >= _LEARN_FROM:
+        learned.suspect(Suspected(idle, link.heard_at))  # the next connection tells
 
 
 def note_loss(db: Wrapper, verdict: Verdict, error: BaseException, noticed: str) -> Loss:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.utils import Error
 
-from ..drivers import ACTIVE, IDLE, UNKNOWN, Link, link_to
+from ..drivers import ACTIVE, IDLE, UNKNOWN, LeftCursor, Link, link_to
 from ..originals import engine_below
 from ..session import Session, Where
 from ..units import MOST_TEXTS, UNDER_WAY, UNIT
@@ -162,17 +162,25 @@ class Wrapper(Base):
             self._link.close()
         self._discard()
 
-    def _leave_to_its_cursors(self) -> None:
+    def _leave_to_its_cursors(self, asking: Any) -> None:
         """Have a connection that lives closed with the last of its cursors, which may have rows.
 
         psycopg2 only: it gives none of a closed connection, and closes one that nobody refers to.
         An engine that takes its connections back (to a pool) gets this one too.
+
+        Args:
+            asking: the cursor wrapper about to send its next statement, if any: no rows are wanted
+                of it any more.
         """
         from django.db.backends.postgresql.base import DatabaseWrapper  # imports a driver
 
         closes = type(self)._close is DatabaseWrapper._close  # type: ignore[attr-defined]
-        if closes and self._link is not None and not self._link.keeps_rows:
+        link = self._link
+        if closes and link is not None and not link.keeps_rows:
+            if asking is not None and asking._link is link:
+                asking.cursor = LeftCursor(asking.cursor)
             self.connection = None
+            link.leave()
 
     def _invalidate(self, invalid: Invalidation) -> None:
         """Keep the dead connection in its place, so that nothing can run as if nothing had been."""
@@ -284,7 +292,9 @@ class Wrapper(Base):
 
     def _note_unsent(self, call: Call) -> None:
         if self._link is not None:
-            self._transaction.unsent(call.first, self._link.status())
+            status = self._link.status()
+            self._transaction.unsent(call.first, status)
+            self._transaction.failed(status)
 
     def _may_commit_inside(self, sql: object) -> bool:
         """Whether a statement that failed may have committed before: CALL, several statements."""

@@ -308,12 +308,6 @@ def make(server: Server, stage_of: Stages) -> Callable[..., None]:
     return run
 
 
-@pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with Proxy(server.port) as running:
-        yield running
-
-
 cases = pytest.mark.parametrize("name", CASES)
 
 

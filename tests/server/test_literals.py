@@ -74,12 +74,6 @@ def stage(server: Server, stage_of: Stages, proxy: Proxy) -> Stage:
 
 
 @pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with Proxy(server.port) as running:
-        yield running
-
-
-@pytest.fixture
 def taught(stage: Stage) -> Iterator[Callable[[str], Any]]:
     """Teach the driver; returns a parameter that calls the function."""
     if DRIVER == "psycopg":

@@ -35,9 +35,7 @@ PRELUDE = """
 """
 
 
-def alone(
-    script: str, entry: dict[str, Any], *given: object, python: tuple[str, ...] = ()
-) -> str:
+def alone(script: str, entry: dict[str, Any], *given: object, python: tuple[str, ...] = ()) -> str:
     """Run a script in a process of its own, with "default" on this entry; what it printed."""
     done = subprocess.run(
         [
@@ -231,3 +229,61 @@ def test_a_connect_timeout_as_the_driver_takes_it(
     given["options"] = {"connect_timeout": value, "resilience": {"retry_deadline": 1.0}}
     ours = alone(DOWN, server.database(engine=RESILIENT, **given))
     assert ours == stock
+
+
+# -- warnings as errors ----------------------------------------------------------------------------
+
+ITERATOR = """
+    import gc
+    from django.db import Error, connections
+    cursor = connection.chunked_cursor()
+    cursor.execute("SELECT generate_series(1, 5000)")
+    cursor.fetchmany(10)
+    pid = connection.connection.info.backend_pid
+    other = connections["default"].copy()
+    other.cursor().execute("SELECT pg_terminate_backend(%s)", [pid])
+    other.close()
+    try:
+        with cursor:
+            while cursor.fetchmany(10):
+                pass
+    except Error as error:
+        print("lost")
+    del cursor
+    gc.collect()
+"""
+
+
+def test_a_lost_iterator_leaves_no_warning(server: Server) -> None:
+    """psycopg 3 warns of a server-side cursor that was not closed."""
+    entry = server.database(engine=RESILIENT, CONN_MAX_AGE=None)
+    assert alone(ITERATOR, entry, python=("-W", "error::ResourceWarning")) == "lost"
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+LONG_TEXTS = """
+    import resource
+    with transaction.atomic():
+        for number in range(100):
+            run(f"SELECT {number} /* " + "x" * 2_000_000 + "*/")
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+IN_A_UNIT = """
+    import resource
+    from django_resilient_pg.transaction import retry_atomic
+
+    def work():
+        for number in range(100):
+            run(f"SELECT {number} /* " + "x" * 2_000_000 + "*/")
+
+    retry_atomic.run(work)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_long_texts_are_not_kept(server: Server) -> None:
+    """200 MB of them, in one transaction."""
+    stock = int(alone(LONG_TEXTS, server.database(engine=STOCK)))
+    for script in (LONG_TEXTS, IN_A_UNIT):
+        assert int(alone(script, server.database(engine=RESILIENT))) <= 1.2 * stock
