@@ -148,6 +148,7 @@ def test_a_transaction_that_only_read_whose_second_connection_is_lost_as_well(
     assert stage.rows() == ["y"]
 
 
+@pytest.mark.psycopg3
 @pytest.mark.parametrize("what", ["read", "commit"])
 def test_a_question_that_leaves_its_connection_in_the_middle_of_a_query(
     what: str, stage_of: Stages, proxy: Proxy, server: Server, make_connection: Connections
