@@ -230,9 +230,24 @@ class Link:
 
     def ask(self, sql: Any, parameters: Any = None) -> list[tuple[Any, ...]]:
         """Run one statement on a raw cursor (a round trip) and return its rows."""
-        with self.cursor() as cursor:
+        with self.asking() as cursor:
             cursor.execute(sql, parameters)
             return list(cursor.fetchall()) if cursor.description is not None else []
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[Any]:
+        """A cursor for a question of the engine's own.
+
+        Drivers may fail in the middle of a query and leave the connection open there, where
+        nothing more can be asked. It is closed, so that :meth:`lost` tells.
+        """
+        try:
+            with self.cursor() as cursor:
+                yield cursor
+        except self.connection.Error:
+            if self.status() in {ACTIVE, UNKNOWN} and not self.in_pipeline():
+                self.close()
+            raise
 
     def login(self) -> tuple[str, str]:
         """The user and the database that libpq has sent."""

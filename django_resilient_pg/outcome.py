@@ -125,7 +125,7 @@ def _first(link: Link) -> tuple[Any, ...] | None:
     The savepoint goes along in the same round trip, and ends with the transaction.
     """
     try:
-        with link.cursor() as cursor:
+        with link.asking() as cursor:
             cursor.execute(f"SAVEPOINT {_SAVEPOINT}; {_MARK}")
             if cursor.description is None:
                 cursor.nextset()  # psycopg 3 begins with the first result, psycopg2 has the last

@@ -115,6 +115,29 @@ class ServerSideMixin:
             return
         try:
             self.__getattr__("close")()  # type: ignore[attr-defined]
-        except BaseException:
-            self.db._interrupted()
-            raise
+        except BaseException as error:
+            if not self._lost_in_close(error):
+                self.db._interrupted()
+                raise
+
+    def _lost_in_close(self, error: BaseException) -> bool:
+        """Whether CLOSE failed because its session ended, with which the cursor has gone.
+
+        No row is missing that was asked for. What else the loss has taken (a transaction), the
+        next statement or COMMIT tells.
+        """
+        db, link = self.db, self._link
+        if link is None or not isinstance(error, (Error, db.Database.Error)):
+            return False
+        from .losses import judge_error
+        from .verdicts import Phase
+        from .watching import note_loss
+
+        verdict = judge_error(link, error, Phase.FETCH)
+        if not verdict.lost:
+            return False
+        if link is db._link:
+            note_loss(db, verdict, error, "fetch")
+        link.doubt()
+        link.close()
+        return True
