@@ -224,10 +224,10 @@ def test_a_connect_timeout_as_the_driver_takes_it(
     """Also where the server is down, so that the engine tries again with what time is left."""
     port = own_server.port
     own_server.stop()
-    given = {"PORT": str(port), "options": {"connect_timeout": value}}
-    stock = alone(DOWN, server.database(engine=STOCK, **given))
-    given["options"] = {"connect_timeout": value, "resilience": {"retry_deadline": 1.0}}
-    ours = alone(DOWN, server.database(engine=RESILIENT, **given))
+    options = {"connect_timeout": value}
+    stock = alone(DOWN, server.database(engine=STOCK, PORT=str(port), options=options))
+    options["resilience"] = {"retry_deadline": 1.0}
+    ours = alone(DOWN, server.database(engine=RESILIENT, PORT=str(port), options=options))
     assert ours == stock
 
 
