@@ -53,7 +53,7 @@ def test_nothing_of_a_lost_pipeline_is_run_elsewhere(
             stage.insert("b")
 
     drivers: Any = stage.connection
-    with pytest.raises((Error, drivers.Database.Error)):
+    with pytest.raises((Error, drivers.Database.Error)) as caught:
         work()
     assert stage.rows() == []
     if given:
