@@ -247,7 +247,7 @@ class Recovery:
         """COMMIT a read whose rows are here.
 
         Raises:
-            Error: the connection was lost and, with this driver, the rows with it.
+            Error: the connection was lost and, with this driver or cursor, the rows with it.
         """
         db = self._db
         try:
@@ -255,8 +255,8 @@ class Recovery:
                 link.ask("COMMIT")
         except Error as error:
             link.close()
-            if not link.keeps_rows:
-                raise
+            if not link.keeps_rows or getattr(self._call.wrapper, "name", None):
+                raise  # a server-side cursor has none yet, and is gone: opened again
             note_loss(db, judge_error(link, error, Phase.STATEMENT), error, "statement")
             db._discard()
 

@@ -11,18 +11,20 @@ import math
 from time import monotonic
 from typing import Any
 
+from django.db.utils import Error
+
 from . import notes, signals
 from .ageing import Suspected
 from .drivers import IDLE, UNKNOWN, Link
 from .facts import Path
 from .liveness import Vital, inspect
 from .loss import PIPELINE, Invalidation, Loss
-from .losses import reason_of, sqlstate_of
+from .losses import judge_error, reason_of, sqlstate_of
 from .replacing import lost_error, replace, restore_savepoints
 from .resilience import logger
 from .state.transaction import MANUAL
 from .state.wrapper import Wrapper
-from .verdicts import Reason, Verdict
+from .verdicts import Phase, Reason, Verdict
 
 _IDLE_TIMEOUTS = frozenset({Reason.SERVER_IDLE_TIMEOUT, Reason.PATH_IDLE_TIMEOUT})
 # Seconds. An idle connection found dead sooner without a word teaches nothing: a crash looks alike.
@@ -64,9 +66,39 @@ def look_closer(db: Wrapper, status: int, now: float, asking: Any = None) -> Non
         db._invalidate(Invalidation(Loss(reason or Reason.UNKNOWN, idle), pinned_by))
         db.resilience.shared.count("refused")
         look_closer(db, status, now)
-    savepoints = list(transaction.savepoints)
-    replace(db, reason, idle, asking)
-    restore_savepoints(db, savepoints)
+    if transaction.savepoints:
+        _replace_with_savepoints(db, reason, idle, asking)
+    else:
+        replace(db, reason, idle, asking)
+
+
+def _replace_with_savepoints(db: Wrapper, reason: Reason | None, idle: float, asking: Any) -> None:
+    """Replace a connection, and once more if the next one is lost while they are made again.
+
+    Raises:
+        Error: how it was lost the last time, with a note.
+    """
+    from .connecting import pause, spending
+
+    savepoints, retries = list(db._transaction.savepoints), db.resilience.options.read_retries
+    with spending(db) as budget:
+        for attempt in range(1 + retries):
+            if attempt > 1:
+                pause(db, attempt, budget)  # as in recovery: at once the first time
+            replace(db, reason, idle, asking)
+            try:
+                restore_savepoints(db, savepoints)
+                return
+            except Error as error:
+                verdict = judge_error(db._link, error, Phase.STATEMENT)
+                if not verdict.lost:
+                    raise
+                loss = note_loss(db, verdict, error, "statement")
+                if attempt == retries or budget.remaining() <= 0:
+                    why = "the connection was lost again each time its savepoints were made again"
+                    note_refused(db, error, loss, why)
+                    raise
+            reason, idle = loss.reason, loss.idle
 
 
 def _pinned_by(db: Wrapper, link: Link) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
@@ -170,3 +171,59 @@ def test_a_question_that_leaves_its_connection_in_the_middle_of_a_query(
     with stage.atomic():
         stage.insert("y")
     assert stage.rows() == ["y"]
+
+
+@at
+@pytest.mark.parametrize("message", [1, 2, 3])
+@pytest.mark.parametrize("known", [False, True])
+def test_savepoints_that_are_lost_while_they_are_made_again(
+    known: bool, message: int, point: Point, stage_of: Stages, proxy: Proxy
+) -> None:
+    """Nothing had been run in the transaction but savepoints."""
+    stage = stage_of(PORT=proxy.port)
+    with cut_again(proxy, message, point) as made, stage.atomic(), stage.atomic():
+        stage.kill()
+        assert not (known and stage.connection.is_usable())
+        stage.insert("x")
+        # Nor is COMMIT cut, where fewer messages were sent.
+        proxy.cut_at(1000, "before")
+    assert made
+    assert stage.rows() == ["x"]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_savepoints_that_are_lost_each_time_are_told_of(
+    known: bool, stage_of: Stages, proxy: Proxy
+) -> None:
+    stage = stage_of(PORT=proxy.port)
+
+    def cut(**_: Any) -> None:
+        proxy.cut_at(1, "before")
+
+    connection_created.connect(cut)
+    try:
+        with pytest.raises(Error) as caught, stage.atomic(), stage.atomic():
+            stage.kill()
+            assert not (known and stage.connection.is_usable())
+            stage.insert("x")
+    finally:
+        connection_created.disconnect(cut)
+    assert "The statement was not run again" in caught.value.__notes__[0]
+    assert caught.value.transaction_lost  # type: ignore[attr-defined]
+    assert stage.rows() == []
+    assert stage.run("SELECT 2") == [(2,)]
+
+
+@at
+def test_a_server_side_cursor_whose_second_connection_is_lost_before_a_row_came(
+    point: Point, stage_of: Stages, proxy: Proxy
+) -> None:
+    stage = stage_of(PORT=proxy.port)
+    for message in range(1, 9):
+        with cut_again(proxy, message, point) as made:
+            with stage.connection.chunked_cursor() as cursor:
+                proxy.cut_at(1, "answer")
+                cursor.execute("SELECT g FROM generate_series(1, 30) AS g")
+                proxy.cut_at(1000, "before")
+                assert len(cursor.fetchall()) == 30
+            assert made
