@@ -37,11 +37,11 @@ class Driver:
             self.session.execute([Control("BEGIN")], by)
         self.begun = self.remembers
 
-    def end(self, words: str) -> None:
+    def end(self, words: str, by: By) -> None:
         """``commit()`` or ``rollback()``: nothing where the driver knows of no transaction."""
         if self.in_transaction:
             self.begun = False
-            self.session.execute([Control(words)], By.RAW)
+            self.session.execute([Control(words)], by)
 
     def set_autocommit(self, value: bool) -> None:
         if self.in_transaction:

@@ -31,8 +31,9 @@ class Ledger:
 
     Attributes:
         group: the transaction that a row belongs to.
-        unwatched: rows of transactions that were begun and committed past Django's cursors. No
-            engine can know of those, so ``retry_atomic`` may run its function again: a limit.
+        unwatched: rows that were committed past Django's cursors where no engine can know of it:
+            their transaction was begun there too, or another one was before Django was asked for
+            anything. So ``retry_atomic`` may run its function again: a limit.
     """
 
     told: dict[int, Told] = field(default_factory=dict)

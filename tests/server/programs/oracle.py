@@ -12,11 +12,14 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from .ledger import Ledger, Violation
 from .postgres import Refused, Seen
 from .world import World
+
+# There is no savepoint of that name, or no transaction to have one.
+_NO_SAVEPOINT: Final = frozenset({"3B001", "25P01"})
 
 
 @dataclass(slots=True)
@@ -112,7 +115,7 @@ class Oracle:
         before = copy.deepcopy(world) if risk else world
         foreseen = _foresee(event, world, risk=risk)
         if outcome.error is not None:
-            if not foreseen.has(outcome.error):
+            if not foreseen.has(outcome.error, vague=vague):
                 self._failed(event, before, outcome.error, foreseen, risk=risk)
             return
         if foreseen.refused is not None and not vague:
@@ -153,11 +156,13 @@ class Foreseen:
     def __str__(self) -> str:
         return "success" if self.refused is None else str(self.refused)
 
-    def has(self, error: BaseException) -> bool:
-        """Whether this is the error."""
+    def has(self, error: BaseException, *, vague: bool) -> bool:
+        """Whether this is the error; ``vague``: see :attr:`.world.World.vague`."""
         refused = self.refused
         if refused is None:
             return False
+        if vague and {refused.sqlstate, sqlstate_of(error)} <= _NO_SAVEPOINT:
+            return True
         if refused.kind and refused.kind not in {kind.__name__ for kind in type(error).__mro__}:
             return False
         return refused.sqlstate is None or sqlstate_of(error) == refused.sqlstate

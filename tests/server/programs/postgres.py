@@ -44,6 +44,8 @@ class Session:
     ledger: Ledger
     setting: Setting = field(default_factory=Setting)
     transaction: Transaction | None = None
+    #: Rows committed past Django's cursors since Django was asked for something.
+    ended_raw: list[int] = field(default_factory=list)
 
     def begin(self, *, implicit: bool = False) -> Transaction:
         self.transaction = Transaction(self.setting, implicit, self.ledger.new_group())
@@ -59,7 +61,7 @@ class Session:
         for text in texts:
             transaction = self.transaction or self.begin(implicit=True)
             if by is not By.RAW:
-                transaction.sighted = transaction.watched = True
+                self.watch()
             try:
                 found = self._one(transaction, text, by)
             except Refused:
@@ -74,6 +76,15 @@ class Session:
         if self.transaction is not None and self.transaction.implicit:
             self.commit()
         return found
+
+    def watch(self) -> None:
+        """Django is asked for something: the engine sees whether a transaction is open."""
+        if self.transaction is not None:
+            self.transaction.sighted = self.transaction.watched = True
+            # It cannot see that this one is not the one that was open before.
+            if not self.transaction.implicit:
+                self.ledger.unwatched.update(self.ended_raw)
+        self.ended_raw = []
 
     def _one(self, transaction: Transaction, text: Text, by: By) -> Seen | None:
         if transaction.failed and not (
@@ -92,7 +103,7 @@ class Session:
             case Set(value, local):
                 self._set(value, local=local)
             case Control(words, name):
-                self._control(transaction, words, name)
+                self._control(transaction, words, name, by)
             case Fail():
                 raise Refused("DataError", "22012")
         return None
@@ -111,10 +122,12 @@ class Session:
         else:
             self.setting = Setting(frozenset({value or ""}))
 
-    def _control(self, transaction: Transaction, words: str, name: str) -> None:
+    def _control(self, transaction: Transaction, words: str, name: str, by: By) -> None:
         if words == "BEGIN":
             transaction.implicit = False
         elif words in {"COMMIT", "END"} and not transaction.failed:
+            if by is By.RAW:
+                self.ended_raw += transaction.writes
             self.commit()
         elif words in _ENDS:
             self.roll_back()

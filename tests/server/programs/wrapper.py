@@ -115,15 +115,14 @@ class Wrapper:
 
     def _end(self, words: str) -> None:
         self.clean = True
-        if self.session.transaction is not None:
-            self.session.transaction.watched = True
+        self.session.watch()
         if self.connected:
-            self.driver.end(words)
+            self.driver.end(words, By.DJANGO)
 
     def end_raw(self, words: str) -> None:
         if self.closed_in_transaction:
             raise Refused
-        self.driver.end(words)
+        self.driver.end(words, By.RAW)
 
     def set_autocommit(self, value: bool) -> None:
         if self.in_atomic_block:
@@ -179,6 +178,5 @@ class Wrapper:
             return False
         if transaction is not None or not self.own_engine:
             self.driver.begin(By.RAW)  # asked with a statement
-        if transaction is not None:
-            transaction.sighted = transaction.watched = True
+        self.session.watch()
         return True
