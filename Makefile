@@ -19,38 +19,55 @@ TOX := .venv/bin/tox run $(TOXFLAGS)
 TOX_ALL := .venv/bin/tox run-parallel --parallel 4 $(if $(filter true,$(CI)),--parallel-live) \
     $(TOXFLAGS)
 
-.PHONY: help test lint unit django-suite django-suite-full benchmark benchmark-commit coverage demo clean python
+# Where the environments of a run note which tests they skipped for want of something.
+SKIPPED := $(CURDIR)/.tox/skipped
+
+.PHONY: help test quick lint unit django-suite django-suite-full benchmark benchmark-commit compare
+.PHONY: coverage demo system-packages clean python
 
 help:
 	@echo "make demo          see it work: a load on both engines while the database is being broken (30 s)"
 	@echo "make test          lint, types and all tests on all versions (make test ENV=NAME for one)"
+	@echo "make quick         lint, types, unit tests, and the promise with one driver (a minute)"
 	@echo "make lint          style, types, import contract"
 	@echo "make unit          the tests that need no server"
 	@echo "make django-suite  Django's own database tests on both engines, compared"
 	@echo "make django-suite-full  all of Django's own tests on both engines, with PostgreSQL 15"
 	@echo "make benchmark     what the engine costs where nothing is wrong"
 	@echo "make benchmark-commit  what the option commit_outcome costs a transaction"
-	@echo "                   both with DRIVER=psycopg2 for the older driver"
+	@echo "make compare       two versions of the engine, in turns: ARGS='--old REVISION'"
+	@echo "                   all with DRIVER=psycopg2 for the older driver"
 	@echo "make coverage      which lines of the package no quick test runs"
+	@echo "make system-packages  what some tests need of Debian or Ubuntu: pgbouncer, PostGIS ... (as root)"
 	@echo "make clean         remove everything the above have made"
 	@echo "PG_BIN=DIR         use that PostgreSQL; ARGS=... goes to pytest or the program"
 
 # Four at a time: servers are mostly waited for. With ENV=NAME one alone, and its output at once.
+# What was skipped for want of a program is told once, in the last line.
 test: .venv/made
-	$(if $(ENV),$(TOX) -e $(ENV),$(TOX_ALL)) $(if $(ARGS),-- $(ARGS))
+	@rm -rf $(SKIPPED)
+	@NEEDS_FOLDER=$(SKIPPED) $(if $(ENV),$(TOX) -e $(ENV),$(TOX_ALL)) $(if $(ARGS),-- $(ARGS)); \
+	status=$$?; $(PYTHON) -m tests.needs told $(SKIPPED) && exit $$status
+
+# What to run after every change: on the source tree, so that nothing is installed anew.
+quick: .venv/made
+	@rm -rf $(SKIPPED)
+	@NEEDS_FOLDER=$(SKIPPED) .venv/bin/tox run-parallel --parallel all $(TOXFLAGS) \
+	    -e lint,quick-unit,quick-promise; \
+	status=$$?; $(PYTHON) -m tests.needs told $(SKIPPED) && exit $$status
 
 lint: .venv/made
 	$(TOX) -e lint
 
-unit django-suite django-suite-full benchmark benchmark-commit coverage: .venv/made
-	$(TOX) -e $@$(if $(filter benchmark%,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
+unit django-suite django-suite-full benchmark benchmark-commit compare coverage: .venv/made
+	$(TOX) -e $@$(if $(filter benchmark% compare,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
 
 demo: .venv-demo/made
 	.venv-demo/bin/python -m testproject.demo $(ARGS)
 
 .venv/made: pyproject.toml | python
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check "tox>=4.31,<5"
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check "tox>=4.67,<5"
 	@touch $@
 
 .venv-demo/made: pyproject.toml | python
@@ -58,6 +75,9 @@ demo: .venv-demo/made
 	.venv-demo/bin/python -m pip install --quiet --disable-pip-version-check \
 	    --editable ".[psycopg,diagnose,demo]"
 	@touch $@
+
+system-packages:
+	@sh scripts/system_packages.sh
 
 python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or later with venv was found" \

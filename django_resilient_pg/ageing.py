@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
@@ -22,6 +23,10 @@ NOTHING_KNOWN: Final = "no idle timeout is known"
 _UNSEEN_DEVICES: Final = 240.0
 # Part of a provider's maximum lifetime that a connection may reach: the rest is for its last use.
 _LIFETIME_MARGIN: Final = 0.9
+# Seconds. What is learned says nothing of times that are shorter than this, and holds for so long:
+# the path may be another one by then.
+_SHORTEST: Final = 0.5
+_FORGOTTEN_AFTER: Final = 3600.0
 
 
 class Kept(enum.Enum):
@@ -63,30 +68,73 @@ class Limits(NamedTuple):
     ping_after: float
 
 
+class Suspected(NamedTuple):
+    """A connection was found dead without a word, for which nobody knows the cause yet.
+
+    Attributes:
+        idle: seconds that it was not used.
+        heard_at: when the server was last heard on it (monotonic seconds).
+    """
+
+    idle: float
+    heard_at: float
+
+
 class Learned:
     """The shortest time after which an idle connection of one alias was found dead.
 
-    Thread safe. The caller leaves out those whose end was announced (administrator, restart,
-    crash): these say nothing about idle time.
+    It counts for an hour, and until a connection has outlived it. Thread safe. The caller leaves
+    out those whose end was announced (administrator, restart, crash): these say nothing about idle
+    time.
+
+    Args:
+        clock: monotonic seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._lock = threading.Lock()
+        self._clock = clock
         self._shortest: float | None = None
+        self._since = 0.0
+        self._suspected: Suspected | None = None
 
     def renew_lock(self) -> None:
         """After a fork: a thread that is not here any more may hold it."""
         self._lock = threading.Lock()
 
     def note(self, idle: float) -> None:
-        """A connection was found dead after ``idle`` seconds without use."""
+        """A connection was ended for having been ``idle`` seconds without use."""
+        idle = max(idle, _SHORTEST)
         with self._lock:
-            if self._shortest is None or idle < self._shortest:
-                self._shortest = idle
+            known = self.value()
+            if known is None or idle < known:
+                self._shortest, self._since = idle, self._clock()
+
+    def suspect(self, found: Suspected) -> None:
+        """One was found dead without a word: to be noted if the server has not been restarted."""
+        with self._lock:
+            self._suspected = found
+
+    def suspected(self) -> Suspected | None:
+        """Return what was suspected last, once."""
+        if self._suspected is None:
+            return None
+        with self._lock:
+            found, self._suspected = self._suspected, None
+            return found
+
+    def outlived(self, idle: float) -> None:
+        """A connection was found alive after ``idle`` seconds without use."""
+        with self._lock:
+            if self._shortest is not None and idle > self._shortest:
+                self._shortest = None
 
     def value(self) -> float | None:
         """Return that time in seconds; ``None``: none was found dead."""
-        return self._shortest
+        shortest = self._shortest
+        if shortest is None or self._clock() - self._since > _FORGOTTEN_AFTER:
+            return None
+        return shortest
 
 
 def limits(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import Final
 
 from django.db.utils import Error
 
@@ -24,8 +23,6 @@ from .statements import STANDARD_STRINGS, Kind, analyse, read_well
 from .units import MOST_TEXTS, NO_TEXT
 from .verdicts import Phase
 from .watching import note_idle_loss, note_loss
-
-_FOREIGN: Final = "SELECT EXISTS (SELECT FROM pg_catalog.pg_foreign_table)"
 
 
 def gone_before_commit(db: Wrapper, link: Link) -> bool:
@@ -91,7 +88,8 @@ def mark_transaction(db: Wrapper, link: Link) -> Mark | None:
     """Learn the id of a transaction before its COMMIT is sent (one round trip).
 
     Returns:
-        ``None`` for one that has run nothing but reads that call nothing: not asked for.
+        ``None`` for one that has run nothing but reads that call nothing, of which it is not asked
+        for, and where the server does not tell it.
 
     Raises:
         TransactionLost: the connection died at this: COMMIT was not sent.
@@ -168,7 +166,9 @@ def _ask(db: Wrapper, loss: Loss, marked: Mark | None, texts: frozenset[object])
 
     If that one dies as well the question is asked again: it is a read like any other.
     """
-    if marked is None:
+    if marked is None or marked.xid is None:
+        # That no id was given out proves nothing of a write: foreign tables and NOTIFY do without,
+        # and so does a server, proxy or coordinator that has none to give out.
         if not only_reads(texts):
             return Outcome.UNKNOWN
         if not texts:
@@ -194,36 +194,12 @@ def _ask(db: Wrapper, loss: Loss, marked: Mark | None, texts: frozenset[object])
 def _answer(fresh: Link, marked: Mark | None, texts: frozenset[object], budget: Budget) -> Outcome:
     if marked is not None and marked.xid is not None:
         found = outcome(fresh, marked, seconds=budget.remaining())
-    elif _may_act_unmarked(fresh, marked, texts):
+    elif why_may_write(fresh, map(str, texts), over=True):
         found = Outcome.UNKNOWN
     else:
         found = Outcome.COMMITTED
     fresh.connection.rollback()  # the questions have begun a transaction
     return found
-
-
-def _may_act_unmarked(fresh: Link, marked: Mark | None, texts: frozenset[object]) -> bool:
-    """Whether COMMIT may have done something although no id of the transaction is known.
-
-    What was written through a foreign table is another server's to commit.
-    """
-    if marked is not None and _may_notify(texts):
-        return True
-    if not only_reads(texts) and fresh.ask(_FOREIGN)[0][0]:
-        return True
-    return bool(why_may_write(fresh, map(str, texts), over=True))
-
-
-def _may_notify(texts: frozenset[object]) -> bool:
-    """NOTIFY gets its transaction id within COMMIT: that there was none before does not tell."""
-    if len(texts) >= MOST_TEXTS:
-        return True
-    return any(
-        not isinstance(text, str)
-        or "notify" in text.lower()
-        or analyse(text).kind is Kind.UNREPEATABLE
-        for text in texts
-    )
 
 
 def only_reads(texts: frozenset[object]) -> bool:

@@ -24,6 +24,7 @@ from . import (
 )
 from .ageing import jittered
 from .bucket import BUCKET
+from .drivers import Link
 from .errors import CredentialsUnavailable, ServerDown, SessionLost
 from .logins import ROTATES, was_refused
 from .losses import judge_error
@@ -38,6 +39,13 @@ from .wanted import wanted
 
 # Not about the server.
 _OWN: Final = (CredentialsUnavailable, SessionLost)
+# For how many seconds the server has been up: since its start, or since its last recovery from a
+# crash, at which it resets these statistics (see ``outcome``).
+_UP: Final = (
+    "SELECT EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-)"
+    " GREATEST(pg_catalog.pg_postmaster_start_time(),"
+    " pg_catalog.pg_stat_get_bgwriter_stat_reset_time()))::pg_catalog.float8"
+)
 
 
 @contextlib.contextmanager
@@ -106,8 +114,12 @@ def _bounded(db: Wrapper, params: dict[str, Any]) -> dict[str, Any]:
     budget = db._connector.budget
     if budget is not None and "connect_timeout" in params and not db._pooled:
         left = max(1, math.ceil(budget.remaining()))
-        configured = int(params["connect_timeout"])
-        params["connect_timeout"] = min(configured, left) if configured > 0 else left
+        # What is no number stays: the driver says so itself.
+        with contextlib.suppress(TypeError, ValueError):
+            configured = float(params["connect_timeout"])
+            # psycopg cuts a fraction off, and takes less than 1 for no limit.
+            if configured > left or configured < 1:
+                params["connect_timeout"] = left
     return params
 
 
@@ -277,14 +289,36 @@ def _gather_facts(db: Wrapper) -> None:
     if shared.facts is not None or link is None:
         return
     shared.facts = facts.gather_from(link, db.settings_dict)
+    _end_question(db, link)
+
+
+def _end_question(db: Wrapper, link: Link) -> None:
+    """With AUTOCOMMIT=False a question begins a transaction."""
     if not db.autocommit and not link.lost():
-        link.connection.rollback()  # with AUTOCOMMIT=False the question began a transaction
+        link.connection.rollback()
+
+
+def _learn(db: Wrapper) -> None:
+    """Learn from a connection that ended without a word, unless the server ended as well."""
+    learned, link = db.resilience.shared.learned, db._link
+    found = learned.suspected()
+    if found is None or link is None:
+        return
+    try:
+        [(up,)] = link.ask(_UP)
+    except link.connection.Error:
+        pass  # not known, so nothing is learned
+    else:
+        if float(up) > monotonic() - found.heard_at:
+            learned.note(found.idle)
+    _end_question(db, link)
 
 
 def settle(db: Wrapper) -> None:
     """After connecting: learn the facts once, then set how long this connection may live."""
     db._connector.in_thread(ends=contexts.watch(db))
     _gather_facts(db)
+    _learn(db)
     roles.require(db)
     resilience, link = db.resilience, db._link
     limits, options = resilience.limits, resilience.options

@@ -25,7 +25,8 @@ from .literals import has_text, known_values
 from .originals import EXECUTE, GETATTR
 from .server_side import ServerSideMixin
 from .session import HARMLESS
-from .units import MOST_TEXTS, NO_TEXT, UNDER_WAY, UNIT
+from .state.transaction import DIRTY
+from .units import LONGEST_TEXT, MOST_TEXTS, NO_TEXT, UNDER_WAY, UNIT
 
 if TYPE_CHECKING:
     from .state.wrapper import Wrapper
@@ -88,7 +89,8 @@ class ResilientCursorMixin:
         if not db.autocommit:
             texts = db._transaction.texts
             if len(texts) < MOST_TEXTS:
-                texts.add(sql if sql.__class__ is str else id(sql))
+                short = sql.__class__ is str and len(sql) <= LONGEST_TEXT
+                texts.add(sql if short else id(sql))
         elif unit is not None:
             unit.took_effect(db.alias, sql)
         # Texts that are known to leave the session as it was are the ordinary case.
@@ -165,7 +167,7 @@ class ResilientCursorMixin:
 
     def _look(self) -> Any:
         """Look at the connection, which may replace it; returns the link of the present one."""
-        self.db._look()
+        self.db._look(self)
         if self._link is not self.db._link:
             self._renew()
         return self._link
@@ -189,8 +191,11 @@ class ResilientCursorMixin:
         except Error as translated:
             db._note_failed(call)
             # Imported at the first failure: what heals costs nothing where nothing is wrong.
-            from .recovery import Recovery
-
+            try:
+                from .recovery import Recovery
+            except OSError as unread:  # no file descriptor is left
+                db._note_left(call)
+                raise translated from (translated.__cause__ or unread)
             try:
                 return Recovery(db, call).after(translated)
             except Error:
@@ -294,6 +299,8 @@ class _Psycopg2Cursor(ResilientCursorMixin):
     """A parameter may be text of its statement (``AsIs``), of which nobody has kept a copy."""
 
     def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
+        if self.db._transaction.phase < DIRTY and not self.db.autocommit:
+            self._see_end()
         # In autocommit and without a unit of work nobody keeps what has run.
         kept = params and (UNDER_WAY or not self.db.autocommit)
         if not (kept and has_text(params, self.cursor, known_values())):
@@ -304,12 +311,19 @@ class _Psycopg2Cursor(ResilientCursorMixin):
     def _call_through(
         self, send: Callable[[Any, Any], Any], sql: Any, params: Any, **how: bool
     ) -> Any:
+        self._see_end()
         # Rows that are made as they are asked for cannot be looked at before.
         many = how.get("many", False)
         unread = many and not isinstance(params, (list, tuple))
         unread = unread or has_text(params, self.cursor, known_values())
         with self._unread() if unread else contextlib.nullcontext():
             return super()._call_through(send, sql, params, **how)
+
+    def _see_end(self) -> None:
+        """Notice that what comes takes effect at once, before anything else has been sent."""
+        db, link = self.db, self._link
+        if not db.autocommit and link is not None and link.ended_unseen():
+            db._transaction.split()
 
     @contextlib.contextmanager
     def _unread(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar, Final, cast
 
@@ -33,28 +33,38 @@ UNKNOWN: Final = 4
 # More rounds than any server has to say at once; a peer that never stops talking cannot keep
 # us here for ever.
 _MAX_ROUNDS: Final = 16
-# What a session's end is announced with: FATAL, PANIC, or the WARNING of an immediate shutdown.
-_LAST_WORDS: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04", "08P01"})
+# What a session's end is announced with, other than FATAL and PANIC: a WARNING of the end of the
+# server, with admin_shutdown or crash_shutdown. Functions may raise what they like.
+_WARNED: Final = frozenset({"57P01", "57P02"})
+_LAST: Final = frozenset({"FATAL", "PANIC"})
 
 
-def _kernels_poll() -> Callable[[], Any]:
-    """``select.poll`` as it was before gevent put its own in the place.
+# psycopg2.extensions.STATUS_BEGIN.
+_BEGUN: Final = 2
+
+
+def _kernels_poll() -> Callable[[], Any] | None:
+    """``select.poll`` as it was before gevent put its own in the place, or eventlet took it away.
 
     Ours never waits, so it need not give way to other greenlets; gevent's does even then, which
     takes seven times as long and lets them run in the middle of a look (measured).
     """
-    monkey = sys.modules.get("gevent.monkey")
-    poll = select.poll if monkey is None else monkey.get_original("select", "poll")
-    return cast(Callable[[], Any], poll)
+    if hasattr(select, "poll"):
+        monkey = sys.modules.get("gevent.monkey")
+        poll = select.poll if monkey is None else monkey.get_original("select", "poll")
+        return cast(Callable[[], Any], poll)
+    patcher = sys.modules.get("eventlet.patcher")
+    return None if patcher is None else getattr(patcher.original("select"), "poll", None)
 
 
 class LastWord:
     """What the server said when it ended the session: plain text and codes."""
 
-    __slots__ = ("severity", "sqlstate", "text")
+    __slots__ = ("at", "severity", "sqlstate", "text")
 
     def __init__(self, severity: str | None, sqlstate: str | None, text: str) -> None:
         self.severity, self.sqlstate, self.text = severity, sqlstate, text
+        self.at = time.monotonic()
 
 
 def poll_for(fd: int) -> Callable[[int], object]:
@@ -64,11 +74,23 @@ def poll_for(fd: int) -> Callable[[int], object]:
     ``poll`` (Windows) it is a ``select``; without POLLRDHUP (macOS) an end of stream is seen as
     "readable", which is enough because readable is always looked into.
     """
-    if hasattr(select, "poll"):
-        poller: select.poll = _kernels_poll()()
+    if (kernels := _kernels_poll()) is not None:
+        poller: select.poll = kernels()
         poller.register(fd, select.POLLIN | getattr(select, "POLLRDHUP", 0))
         return poller.poll
     return lambda timeout: select.select([fd], [], [], timeout / 1000)[0]
+
+
+def wait_for(fd: int, seconds: float, *, writable: bool = False) -> bool:
+    """Wait until ``fd`` is readable (or writable); False: it is not, after so many seconds.
+
+    By what is in ``select`` now, so that other greenlets run meanwhile.
+    """
+    if not hasattr(select, "poll"):
+        return any(select.select([fd], [fd] if writable else [], [], seconds))
+    poller = select.poll()
+    poller.register(fd, select.POLLIN | (select.POLLOUT if writable else 0))
+    return bool(poller.poll(seconds * 1000))
 
 
 def _see_nothing(timeout: int) -> object:
@@ -89,10 +111,11 @@ class Link:
         poll: see :func:`poll_for`.
         peek: the same, or what never sees anything where the option ``peek`` is off.
         quiet: seconds idle after which a peek is not enough.
-        last_word: what the server said when it ended the session, once that was read.
+        timed_out: its last ping was not answered in time.
         heard_at: when the server was last heard (monotonic seconds).
         seen_at: when the connection was last seen to be alive, by an answer or a peek.
-        identity: of the server and its process, once ``outcome`` has asked for them.
+        identity: of the server and its process, once ``outcome`` has asked for them; ``None``:
+            it does not tell what transaction is under way.
         inherited: whether it was made before a fork, by the parent of this process.
         announced: whether its loss has been counted and announced.
         asks_outcome: what became of a lost COMMIT is asked of the server (``commit_outcome``).
@@ -101,6 +124,7 @@ class Link:
 
     __slots__ = (
         "__weakref__",
+        "_word",
         "announced",
         "asks_outcome",
         "connection",
@@ -109,12 +133,12 @@ class Link:
         "heard_at",
         "identity",
         "inherited",
-        "last_word",
         "peek",
         "poll",
         "quiet",
         "seen_at",
         "status",
+        "timed_out",
     )
 
     connection: Any
@@ -124,11 +148,11 @@ class Link:
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
-        self.last_word: LastWord | None = None
+        self._word: LastWord | None = None
         self.heard_at = self.seen_at = time.monotonic()
         self.quiet = 0.0
-        self.inherited = self.announced = self.asks_outcome = False
-        self.identity: tuple[Any, ...] = ()
+        self.inherited = self.announced = self.asks_outcome = self.timed_out = False
+        self.identity: tuple[Any, ...] | None = ()
         self.cursors: weakref.WeakSet[Any] = weakref.WeakSet()
         self.fd = self._fileno()
         self.poll: Callable[[int], object] = poll_for(self.fd)
@@ -144,9 +168,17 @@ class Link:
         """Whether the driver knows the connection to be unusable. No system call."""
         raise NotImplementedError
 
+    def ended_unseen(self) -> bool:
+        """Whether the driver believes in a transaction that is over, and so sends no BEGIN."""
+        return False
+
     def busy(self) -> bool:
         """Whether looking would disturb something: a query under way, pipeline mode."""
         raise NotImplementedError
+
+    def in_pipeline(self) -> bool:
+        """Whether the application is within a pipeline of this connection, which may be lost."""
+        return False
 
     def consume(self) -> None:
         """Let libpq read what has arrived; notifications and notices stay for the application."""
@@ -180,16 +212,42 @@ class Link:
         """Whatever was seen before does not count: the next statement looks."""
         self.seen_at = -math.inf
 
+    @property
+    def last_word(self) -> LastWord | None:
+        """What the server said when it ended the session, once that was read.
+
+        A warning after which it was heard again was not its last word.
+        """
+        word = self._word
+        if word is None or word.severity in _LAST or word.at >= self.heard_at:
+            return word
+        return None
+
     def _hear(self, word: LastWord) -> None:
         """Keep a last word. A pooler adds its own ("server conn crashed?") to the server's."""
-        if self.last_word is None or self.last_word.severity not in {"FATAL", "PANIC"}:
-            self.last_word = word
+        if self._word is None or self._word.severity not in _LAST:
+            self._word = word
 
     def ask(self, sql: Any, parameters: Any = None) -> list[tuple[Any, ...]]:
         """Run one statement on a raw cursor (a round trip) and return its rows."""
-        with self.cursor() as cursor:
+        with self.asking() as cursor:
             cursor.execute(sql, parameters)
             return list(cursor.fetchall()) if cursor.description is not None else []
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[Any]:
+        """A cursor for a question of the engine's own.
+
+        Drivers may fail in the middle of a query and leave the connection open there, where
+        nothing more can be asked. It is closed, so that :meth:`lost` tells.
+        """
+        try:
+            with self.cursor() as cursor:
+                yield cursor
+        except self.connection.Error:
+            if self.status() in {ACTIVE, UNKNOWN} and not self.in_pipeline():
+                self.close()
+            raise
 
     def login(self) -> tuple[str, str]:
         """The user and the database that libpq has sent."""
@@ -233,10 +291,59 @@ class Link:
         if self.status() != ACTIVE:
             self.consume()
 
+    def leave(self) -> None:
+        """From now on its cursors alone keep the connection: it is closed with the last of them."""
+        left, error = self.connection, self.connection.InterfaceError
+        self.status = _unknown
+        self.connection = weakref.proxy(left, lambda _: self._gone(error))
+
+    def _gone(self, error: type[Exception]) -> None:
+        self.connection = _Closed(error)
+
     def close(self) -> None:
         """Close without a word about errors: the connection is given up."""
         with contextlib.suppress(self.connection.Error, OSError, ValueError):
             self.connection.close()
+
+
+def _unknown() -> int:
+    return UNKNOWN
+
+
+class _Closed:
+    """In the place of a connection that is no more: as psycopg2 has a closed one."""
+
+    closed = 1
+
+    def __init__(self, error: type[Exception]) -> None:
+        self._error = error
+        self.Error = error.__base__
+
+    def close(self) -> None:
+        """Nothing is left to close."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise self._error("connection already closed")
+
+
+class LeftCursor:
+    """In the place of a driver's cursor whose connection is replaced before its next statement."""
+
+    closed = True
+    description = query = None  # which Django's debug log reads
+    rowcount = -1
+
+    def __init__(self, cursor: Any) -> None:
+        self.arraysize = cursor.arraysize
+        self._error = cursor.connection.InterfaceError
+
+    def close(self) -> None:
+        """Nothing is left to close."""
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        raise self._error("cursor already closed")
+
+    execute = executemany = fetchone = fetchmany = fetchall = _refuse
 
 
 class Psycopg3Link(Link):
@@ -252,7 +359,7 @@ class Psycopg3Link(Link):
 
     def _notice(self, diagnostic: Any) -> None:
         severity = diagnostic.severity_nonlocalized or diagnostic.severity
-        if severity in {"FATAL", "PANIC"} or diagnostic.sqlstate in _LAST_WORDS:
+        if severity in _LAST or (severity == "WARNING" and diagnostic.sqlstate in _WARNED):
             text = diagnostic.message_primary or ""
             self._hear(LastWord(severity, diagnostic.sqlstate, text))
 
@@ -265,6 +372,11 @@ class Psycopg3Link(Link):
         pgconn = self.connection.pgconn
         # The lock is held while a notifies() generator runs: what we read it would miss.
         return bool(pgconn.pipeline_status) or self.connection.lock.locked()
+
+    def in_pipeline(self) -> bool:
+        """See :meth:`Link.in_pipeline`."""
+        # Of a closed connection libpq says that there is none; the block is still to be left.
+        return getattr(self.connection, "_pipeline", None) is not None
 
     def consume(self) -> None:
         """See :meth:`Link.consume`."""
@@ -288,12 +400,12 @@ class Psycopg3Link(Link):
         try:
             pgconn.send_query(b"SELECT 1")
             while pgconn.flush():
-                if not self._wait(deadline, select.POLLIN | select.POLLOUT):
+                if not self._wait(deadline, writable=True):
                     return False
                 pgconn.consume_input()
             while True:
                 while pgconn.is_busy():
-                    if not self._wait(deadline, select.POLLIN):
+                    if not self._wait(deadline):
                         return False
                     pgconn.consume_input()
                 if pgconn.get_result() is None:
@@ -305,14 +417,12 @@ class Psycopg3Link(Link):
             self.close()
             raise
 
-    def _wait(self, deadline: float, events: int) -> bool:
+    def _wait(self, deadline: float, *, writable: bool = False) -> bool:
         """Until the socket is ready or the deadline has passed, which is False."""
         remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            return False
-        poller = select.poll()
-        poller.register(self.fd, events)
-        return bool(poller.poll(remaining * 1000))
+        ready = remaining > 0 and wait_for(self.fd, remaining, writable=writable)
+        self.timed_out = not ready
+        return ready
 
     def backend_pid(self) -> int:
         """See :meth:`Link.backend_pid`."""
@@ -339,6 +449,10 @@ class Psycopg2Link(Link):
         """See :meth:`Link.lost`."""
         return bool(self.connection.closed)
 
+    def ended_unseen(self) -> bool:
+        """See :meth:`Link.ended_unseen`: COMMIT was sent as text on the driver's own cursor."""
+        return bool(self.connection.status == _BEGUN and self.status() == IDLE)
+
     def busy(self) -> bool:
         """See :meth:`Link.busy`."""
         # An asynchronous connection is the application's own business.
@@ -347,40 +461,41 @@ class Psycopg2Link(Link):
     def consume(self) -> None:
         """See :meth:`Link.consume`."""
         connection = self.connection
+        known = self._notices()[-1:]
         with contextlib.suppress(connection.Error):
             for _ in range(_MAX_ROUNDS):
                 connection.poll()
                 if not self.poll(0):
                     break
-        if connection.closed:
-            # psycopg2 keeps the last 50 notices; the last words are at the end.
-            for notice in connection.notices[-3:]:
-                self._notice(notice)
+        new: list[str] = []
+        for notice in reversed(self._notices()):
+            if known and notice is known[0]:
+                break
+            new.insert(0, notice)
+        for notice in new:
+            self._notice(notice)
+
+    def _notices(self) -> list[str]:
+        """The last ones: psycopg2 keeps 50, or whatever the application has put in the place."""
+        notices = self.connection.notices
+        return notices[-3:] if isinstance(notices, list) else []
 
     def _notice(self, notice: str) -> None:
         severity, _, text = notice.partition(":")
-        if severity in {"FATAL", "PANIC"} or "terminating connection" in text:
+        warned = severity == "WARNING" and "terminating connection" in text
+        if severity in _LAST or (warned and "idle" not in text):
             self._hear(LastWord(severity, None, text.strip()))
 
     def ping(self, timeout: float) -> bool:
         """See :meth:`Link.ping`."""
-        # psycopg2 offers no query with a limit. A timer that shuts the socket down ends the
-        # wait in every case: packets dropped, a frozen server, and where the platform has no
-        # TCP_USER_TIMEOUT (which a live kernel below a frozen server would satisfy anyway).
-        with socket.socket(fileno=socket.dup(self.fd)) as own:
-            timer = threading.Timer(timeout, _shut_down, [own])
-            timer.daemon = True
-            timer.start()
-            idle = self.status() == IDLE
-            try:
+        idle = self.status() == IDLE
+        try:
+            with _shut_down_after(timeout, self):
                 self.ask("SELECT 1")
                 if idle and self.status() != IDLE:
                     self.connection.rollback()
-            except self.connection.Error:
-                return False
-            finally:
-                timer.cancel()
-                timer.join()
+        except self.connection.Error:
+            return False
         return not self.lost()
 
     def backend_pid(self) -> int:
@@ -394,7 +509,30 @@ class Psycopg2Link(Link):
         return self.connection.cursor(cursor_factory=cursor)
 
 
-def _shut_down(own: socket.socket) -> None:
+@contextlib.contextmanager
+def _shut_down_after(seconds: float, link: Link) -> Iterator[None]:
+    """Bound what is done within it: after that time the socket of the connection is shut down.
+
+    psycopg2 offers no query with a limit. A timer that shuts the socket down ends the wait in every
+    case: packets dropped, a frozen server, and where the platform has no TCP_USER_TIMEOUT (which a
+    live kernel below a frozen server would satisfy anyway).
+
+    Without a bound, as the stock engine is, where no file descriptor is left, and where no thread
+    can be started: none left, or the interpreter ends (Python 3.12).
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError, RuntimeError):
+            own = stack.enter_context(socket.socket(fileno=socket.dup(link.fd)))
+            timer = threading.Timer(seconds, _shut_down, [own, link])
+            timer.daemon = True
+            timer.start()
+            stack.callback(timer.join)
+            stack.callback(timer.cancel)
+        yield
+
+
+def _shut_down(own: socket.socket, link: Link) -> None:
+    link.timed_out = True
     with contextlib.suppress(OSError):
         own.shutdown(socket.SHUT_RDWR)
 

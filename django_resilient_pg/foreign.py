@@ -57,14 +57,19 @@ def _watch_new(sender: object, connection: BaseDatabaseWrapper, **_: object) -> 
 
 def _watch(connection: BaseDatabaseWrapper) -> None:
     for way in _WAYS:
-        setattr(connection, way, _noting(connection.alias, getattr(connection, way)))
+        setattr(connection, way, _noting(connection, way))
 
 
-def _noting(alias: str, call: Callable[..., Any]) -> Callable[..., Any]:
+def _noting(connection: BaseDatabaseWrapper, way: str) -> Callable[..., Any]:
+    its_own = connection.__dict__.get(way)
+
     def noting(*args: Any, **kwargs: Any) -> Any:
         if (unit := UNIT.get()) is not None:
-            unit.used_foreign(alias)
-            unit.check(alias)
-        return call(*args, **kwargs)
+            unit.used_foreign(connection.alias)
+            unit.check(connection.alias)
+        if its_own is not None:
+            return its_own(*args, **kwargs)
+        # Looked up at each call: what replaces it on the class still takes effect.
+        return getattr(type(connection), way)(connection, *args, **kwargs)
 
     return noting

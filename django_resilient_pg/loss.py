@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from .verdicts import Reason
+
+#: What was lost with a connection in the middle of a pipeline: see :class:`Invalidation`.
+PIPELINE: Final = "a pipeline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,8 @@ class Invalidation:
 
     Attributes:
         loss: ``None`` if the connection was discarded because a statement was left half-way.
-        pinned_by: the session state that is gone; "" when it was a transaction.
+        pinned_by: the session state that is gone; "" when it was a transaction. ``PIPELINE`` holds
+            until the application has left it.
         rolled_back: the savepoint that Django has rolled back to since, or "".
     """
 

@@ -1,21 +1,12 @@
-"""From an exception to a verdict, and what a loss is remembered as."""
+"""From an exception to a verdict."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from .drivers import Link
 from .errors import CommitOutcomeUnknown
 from .verdicts import Failure, Phase, Reason, Verdict, judge
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """One lost connection: why, and how many seconds after the server was last heard."""
-
-    reason: Reason
-    idle: float
 
 
 def judge_error(link: Link | None, error: BaseException, phase: Phase) -> Verdict:

@@ -16,6 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db.backends import utils
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error
@@ -23,6 +24,7 @@ from django.db.utils import Error
 from .cursors import FRESH, ResilientCursor, adopt
 from .drivers import ACTIVE, IDLE, IN_TRANSACTION, UNKNOWN, Link
 from .originals import (
+    CHECK_HEALTH,
     CHECK_TRANSACTION,
     CURSOR_INIT,
     ENSURE_CONNECTION,
@@ -185,8 +187,11 @@ class ResilientDatabaseMixin(Wrapper):
 
     # -- looking before a unit of work ------------------------------------------------------
 
-    def _look(self) -> None:
+    def _look(self, asking: Any = None) -> None:
         """The healthy path: one poll, two comparisons. Replaces a connection found dead.
+
+        Args:
+            asking: the cursor wrapper that is about to send a statement, if any.
 
         Raises:
             Error: the connection is lost and may not be replaced, or could not be.
@@ -205,7 +210,7 @@ class ResilientDatabaseMixin(Wrapper):
             return
         from .watching import look_closer
 
-        look_closer(self, status, now)
+        look_closer(self, status, now, asking)
 
     def _cursor(self, name: str | None = None) -> Any:
         link = self._link
@@ -230,8 +235,10 @@ class ResilientDatabaseMixin(Wrapper):
     def close_if_health_check_failed(self) -> None:
         """As Django's, without asking for the pool each time."""
         if (
-            self.health_check_enabled and not self.health_check_done
-        ) or self._below.close_if_health_check_failed is not _CHECK_HEALTH:
+            (self.health_check_enabled and not self.health_check_done)
+            or self._below.close_if_health_check_failed is not _CHECK_HEALTH
+            or BaseDatabaseWrapper.close_if_health_check_failed is not CHECK_HEALTH
+        ):
             super().close_if_health_check_failed()
 
     def make_cursor(self, cursor: Any) -> Any:
@@ -284,8 +291,10 @@ class ResilientDatabaseMixin(Wrapper):
             if not autocommit:
                 if monotonic() - link.seen_at > FRESH:
                     self._look()
-                self._transaction.begin()
-            elif link.status() == UNKNOWN:
+                super().set_autocommit(False, force_begin_transaction_with_broken_autocommit)
+                self._transaction.begin()  # now: the driver may refuse
+                return
+            if link.status() == UNKNOWN:
                 from .replacing import leave_lost_transaction
 
                 leave_lost_transaction(self)
@@ -357,11 +366,17 @@ class ResilientDatabaseMixin(Wrapper):
         return False
 
     def _mark(self, link: Link, status: int) -> Mark | None:
-        """The id of the transaction, asked for before COMMIT; ``None``: it has only read."""
+        """The id of the transaction, asked for before COMMIT.
+
+        Returns:
+            ``None``: it has only read, or it cannot be asked for.
+        """
         if status != IN_TRANSACTION or not self._transaction.begun:
             return None
-        from .committing import mark_transaction
-
+        try:
+            from .committing import mark_transaction
+        except OSError:  # no file descriptor is left
+            return None
         try:
             return mark_transaction(self, link)
         except Error:

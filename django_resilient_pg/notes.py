@@ -91,6 +91,15 @@ def session_lost(alias: str, pinned_by: str) -> str:
     )
 
 
+def pipeline_lost(alias: str) -> str:
+    """What every later statement of a lost pipeline raises."""
+    return (
+        f'The connection "{alias}" was lost in the middle of a pipeline: what was sent in it may or'
+        " may not have taken effect. Nothing of it is run on another connection; leave the"
+        " pipeline, look for its effect, then do the work again."
+    )
+
+
 def not_restored(alias: str, words: str, sqlstate: str | None) -> str:
     """What every statement raises when a new session could not be made like the lost one."""
     said = f"SQLSTATE {sqlstate}" if sqlstate else "refused"

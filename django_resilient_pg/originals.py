@@ -32,6 +32,7 @@ ITERATE: Final = original(CursorWrapper, "__iter__")
 CURSOR_INIT: Final = original(CursorWrapper, "__init__")
 MAKE_CURSOR: Final = original(BaseDatabaseWrapper, "make_cursor")
 ENSURE_CONNECTION: Final = original(BaseDatabaseWrapper, "ensure_connection")
+CHECK_HEALTH: Final = original(BaseDatabaseWrapper, "close_if_health_check_failed")
 CHECK_TRANSACTION: Final = original(BaseDatabaseWrapper, "validate_no_broken_transaction")
 
 

@@ -54,6 +54,8 @@ _MARK: Final = (
     f" WHERE a.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()), {_IDENTITY}"
 )
 # Some services do not let their users call all of these: that must not fail the transaction.
+# insufficient_privilege, undefined_function, feature_not_supported.
+_NOT_TOLD: Final = frozenset({"42501", "42883", "0A000"})
 _SAVEPOINT: Final = "django_resilient_pg_mark"
 _STATUS: Final = "SELECT pg_catalog.pg_xact_status(%s::pg_catalog.xid8)"
 _END: Final = (
@@ -76,8 +78,8 @@ class Mark(NamedTuple):
     """A transaction, as it will be asked for.
 
     Attributes:
-        xid: 64-bit transaction id as text; ``None``: it has written nothing, so its COMMIT
-            changes nothing.
+        xid: 64-bit transaction id as text; ``None``: none was given out, so it has written
+            nothing in a table of a server that gives them out.
         pid, backend_start: the session that runs it.
         system, timeline: where the id means anything; ``None`` where the server did not say.
         since: another one after a crash.
@@ -91,30 +93,39 @@ class Mark(NamedTuple):
     since: str | None = None
 
 
-def mark(link: Link) -> Mark:
+def mark(link: Link) -> Mark | None:
     """Ask for the id of the transaction that is open on this connection: one round trip.
 
     What else belongs to a mark is asked for with the first one only, and again where the process
     is another one (behind a pooler): it costs the server several times what the id does.
+
+    Returns:
+        ``None`` where the server does not tell the id; it is not asked on this connection again.
     """
+    if link.identity is None:
+        return None
     if link.identity:
         xid, pid = link.ask(_XID)[0]
         if link.identity[0] == pid:
             return Mark(xid, *link.identity)
-    xid, *identity = _first(link)
+    answer = _first(link)
+    if answer is None:
+        link.identity = None
+        return None
+    xid, *identity = answer
     found = Mark(xid, *identity)
     # A standby may be promoted under its connections.
     link.identity = tuple(identity) if found.timeline or not found.system else ()
     return found
 
 
-def _first(link: Link) -> tuple[Any, ...]:
-    """The row of ``_MARK``, or of ``_XID`` where the server refuses the rest.
+def _first(link: Link) -> tuple[Any, ...] | None:
+    """The row of ``_MARK``, or of ``_XID`` where the server refuses the rest, or that as well.
 
     The savepoint goes along in the same round trip, and ends with the transaction.
     """
     try:
-        with link.cursor() as cursor:
+        with link.asking() as cursor:
             cursor.execute(f"SAVEPOINT {_SAVEPOINT}; {_MARK}")
             if cursor.description is None:
                 cursor.nextset()  # psycopg 3 begins with the first result, psycopg2 has the last
@@ -123,7 +134,13 @@ def _first(link: Link) -> tuple[Any, ...]:
         if link.lost():
             raise
         link.ask(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+    try:
         return link.ask(_XID)[0]
+    except link.connection.Error as error:
+        if link.lost() or sqlstate_of(error) not in _NOT_TOLD:
+            raise
+        link.ask(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+        return None
 
 
 def outcome(

@@ -126,6 +126,12 @@ class Recovery:
         db, call = self._db, self._call
         if db._thread_sharing_count:
             return Decision(None, "the connection is shared between threads")
+        if self._link.in_pipeline():
+            return Decision(
+                None,
+                "it was sent in a pipeline, of which earlier statements may be missing; leave the"
+                " pipeline, look for its effect, then do the work again",
+            )
         # The application may have set the driver's own: then each statement has committed.
         own_autocommit = bool(self._link.connection.autocommit)
         if own_autocommit and not db.autocommit:
@@ -242,7 +248,7 @@ class Recovery:
         """COMMIT a read whose rows are here.
 
         Raises:
-            Error: the connection was lost and, with this driver, the rows with it.
+            Error: the connection was lost and, with this driver or cursor, the rows with it.
         """
         db = self._db
         try:
@@ -250,8 +256,8 @@ class Recovery:
                 link.ask("COMMIT")
         except Error as error:
             link.close()
-            if not link.keeps_rows:
-                raise
+            if not link.keeps_rows or getattr(self._call.wrapper, "name", None):
+                raise  # a server-side cursor has none yet, and is gone: opened again
             note_loss(db, judge_error(link, error, Phase.STATEMENT), error, "statement")
             db._discard()
 

@@ -15,7 +15,7 @@ from django.db.utils import Error
 from . import notes, signals
 from .drivers import Link
 from .errors import SessionLost, TransactionLost
-from .loss import Invalidation, Loss
+from .loss import PIPELINE, Invalidation, Loss
 from .resilience import logger
 from .state.transaction import SPLIT
 from .state.wrapper import Wrapper
@@ -38,21 +38,30 @@ class _Atomic:
             setattr(db, name, value)
 
 
-def replace(db: Wrapper, reason: Reason | None, idle: float) -> None:
+def replace(db: Wrapper, reason: Reason | None, idle: float, asking: Any = None) -> None:
     """Close, connect and restore Django's transaction state; BEGIN comes by itself.
+
+    Args:
+        db: the wrapper.
+        reason: of the loss; ``None``: the connection lives, but is replaced before use.
+        idle: seconds since the server was last heard on it.
+        asking: the cursor wrapper for whose next statement it is replaced, if any.
 
     Raises:
         Error: no new connection could be made. Inside a transaction the old, closed one
-            stays in place, so that nothing can run outside of it.
+            stays in place, so that nothing can run outside of it; so it does inside a pipeline,
+            where none is made.
     """
     began = monotonic()
+    if db._link is not None and db._link.in_pipeline():
+        raise SessionLost(notes.pipeline_lost(db.alias))
     atomic, autocommit, split = _Atomic(db), db.autocommit, db._transaction.phase is SPLIT
     old = db._link
     characteristics = _characteristics(old)
     db.in_atomic_block = False
     try:
         if reason is None:
-            db._leave_to_its_cursors()
+            db._leave_to_its_cursors(asking)
         db._discard()
         db.ensure_connection()
     except BaseException:
@@ -113,7 +122,7 @@ def leave_lost_transaction(db: Wrapper) -> None:
     db.validate_no_atomic_block()
     hooks = db.run_on_commit[: db._transaction.hooks_due]
     due = db.run_commit_hooks_on_set_autocommit_on
-    db._discard()
+    db._discard_or_hold(None if db._invalid is None else db._invalid.loss)
     db.autocommit = True
     db._transaction.moved(True)
     if due:
@@ -129,7 +138,10 @@ def lost_error(db: Wrapper) -> Error | None:
         return None
     if not invalid.pinned_by:
         return transaction_lost(db, invalid.loss)
-    error = SessionLost(notes.session_lost(db.alias, invalid.pinned_by))
+    if invalid.pinned_by is PIPELINE:
+        error = SessionLost(notes.pipeline_lost(db.alias))
+    else:
+        error = SessionLost(notes.session_lost(db.alias, invalid.pinned_by))
     _add_notes(db, error, invalid.loss)
     return error
 

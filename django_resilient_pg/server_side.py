@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any, cast
@@ -107,10 +108,36 @@ class ServerSideMixin:
         """Close the cursor on the server, if there still is one."""
         if self._link is not None:
             self._link.cursors.discard(self)
-        # CLOSE on a dead connection would only hide the error that tells what happened.
-        if self._link is None or not self._link.lost():
-            try:
-                self.__getattr__("close")()  # type: ignore[attr-defined]
-            except BaseException:
+        if self._link is not None and self._link.lost():
+            # An error of it would only hide the one that tells what happened.
+            with contextlib.suppress(self._link.connection.Error):
+                self.cursor.close()
+            return
+        try:
+            self.__getattr__("close")()  # type: ignore[attr-defined]
+        except BaseException as error:
+            if not self._lost_in_close(error):
                 self.db._interrupted()
                 raise
+
+    def _lost_in_close(self, error: BaseException) -> bool:
+        """Whether CLOSE failed because its session ended, with which the cursor has gone.
+
+        No row is missing that was asked for. What else the loss has taken (a transaction), the
+        next statement or COMMIT tells.
+        """
+        db, link = self.db, self._link
+        if link is None or not isinstance(error, (Error, db.Database.Error)):
+            return False
+        from .losses import judge_error
+        from .verdicts import Phase
+        from .watching import note_loss
+
+        verdict = judge_error(link, error, Phase.FETCH)
+        if not verdict.lost:
+            return False
+        if link is db._link:
+            note_loss(db, verdict, error, "fetch")
+        link.doubt()
+        link.close()
+        return True

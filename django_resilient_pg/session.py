@@ -133,8 +133,11 @@ class Session:
         """Whether it controls transactions; such a text is never taken for harmless."""
         # Imported where it is first needed: its patterns take longer to compile than the engine
         # takes to import.
-        from .assignments import PIN, UNTIL_DISCARD, Assignment, effect_of
-
+        try:
+            from .assignments import PIN, UNTIL_DISCARD, Assignment, effect_of
+        except OSError:  # no file descriptor is left
+            self.pin("a text that could not be read when it was run")
+            return True
         effect = effect_of(text, sql, params)
         if effect.frees:
             self._unpin(effect.frees, where)

@@ -16,7 +16,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from .errors import AttemptAbandoned
 
@@ -27,6 +27,9 @@ logger: Final = logging.getLogger("django_resilient_pg")
 #: More different texts than this are not kept: such a unit or transaction counts as one that has
 #: written.
 MOST_TEXTS: Final = 500
+#: Nor are texts that are longer than this (characters): the same holds for these. Room for lists of
+#: some ten thousand parameters.
+LONGEST_TEXT: Final = 65_536
 #: Among the texts of a transaction: something of which there is no text, or not all of it.
 NO_TEXT: Final = object()
 
@@ -108,10 +111,11 @@ class Unit:
     def took_effect(self, alias: str, text: object) -> None:
         """Note one statement."""
         texts = self.texts.setdefault(alias, set())
-        if len(texts) >= MOST_TEXTS or not isinstance(text, str):
+        known = isinstance(text, str) and len(text) <= LONGEST_TEXT
+        if len(texts) >= MOST_TEXTS or not known:
             self.uncounted.add(alias)
         else:
-            texts.add(text)
+            texts.add(cast(str, text))
         if self.parent is not None:
             self.parent.took_effect(alias, text)
 

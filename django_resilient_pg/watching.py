@@ -9,26 +9,36 @@ from __future__ import annotations
 import logging
 import math
 from time import monotonic
+from typing import Any
+
+from django.db.utils import Error
 
 from . import notes, signals
+from .ageing import Suspected
 from .drivers import IDLE, UNKNOWN, Link
 from .facts import Path
 from .liveness import Vital, inspect
-from .loss import Invalidation, Loss
-from .losses import reason_of, sqlstate_of
+from .loss import PIPELINE, Invalidation, Loss
+from .losses import judge_error, reason_of, sqlstate_of
 from .replacing import lost_error, replace, restore_savepoints
 from .resilience import logger
 from .state.transaction import MANUAL
 from .state.wrapper import Wrapper
-from .verdicts import Reason, Verdict
+from .verdicts import Phase, Reason, Verdict
 
 _IDLE_TIMEOUTS = frozenset({Reason.SERVER_IDLE_TIMEOUT, Reason.PATH_IDLE_TIMEOUT})
 # Seconds. An idle connection found dead sooner without a word teaches nothing: a crash looks alike.
 _LEARN_FROM = 5.0
 
 
-def look_closer(db: Wrapper, status: int, now: float) -> None:
-    """Something arrived, or the connection was idle for long, or it is in no state to use."""
+def look_closer(db: Wrapper, status: int, now: float, asking: Any = None) -> None:
+    """Something arrived, or the connection was idle for long, or it is in no state to use.
+
+    ``asking``: the cursor wrapper that is about to send a statement, if any.
+    """
+    if _left_lost_pipeline(db):
+        db._discard()
+        return
     if (error := lost_error(db)) is not None:
         db.errors_occurred = True
         raise error
@@ -51,14 +61,60 @@ def look_closer(db: Wrapper, status: int, now: float) -> None:
     reason = reason_of(link) if vital is Vital.LOST else None
     # After an end that the driver has seen nothing of it is missing.
     begun = transaction.begun and status != IDLE
-    if db._session.pinned_by or begun or transaction.phase is MANUAL:
-        pinned_by = "" if begun else db._session.pinned_by or "BEGIN"
+    if begun or (pinned_by := _pinned_by(db, link)):
+        pinned_by = "" if begun else pinned_by
         db._invalidate(Invalidation(Loss(reason or Reason.UNKNOWN, idle), pinned_by))
         db.resilience.shared.count("refused")
         look_closer(db, status, now)
-    savepoints = list(transaction.savepoints)
-    replace(db, reason, idle)
-    restore_savepoints(db, savepoints)
+    if transaction.savepoints:
+        _replace_with_savepoints(db, reason, idle, asking)
+    else:
+        replace(db, reason, idle, asking)
+
+
+def _replace_with_savepoints(db: Wrapper, reason: Reason | None, idle: float, asking: Any) -> None:
+    """Replace a connection, and once more if the next one is lost while they are made again.
+
+    Raises:
+        Error: how it was lost the last time, with a note.
+    """
+    from .connecting import pause, spending
+
+    savepoints, retries = list(db._transaction.savepoints), db.resilience.options.read_retries
+    with spending(db) as budget:
+        for attempt in range(1 + retries):
+            if attempt > 1:
+                pause(db, attempt, budget)  # as in recovery: at once the first time
+            replace(db, reason, idle, asking)
+            try:
+                restore_savepoints(db, savepoints)
+                return
+            except Error as error:
+                verdict = judge_error(db._link, error, Phase.STATEMENT)
+                if not verdict.lost:
+                    raise
+                loss = note_loss(db, verdict, error, "statement")
+                if attempt == retries or budget.remaining() <= 0:
+                    why = "the connection was lost again each time its savepoints were made again"
+                    note_refused(db, error, loss, why)
+                    raise
+            reason, idle = loss.reason, loss.idle
+
+
+def _pinned_by(db: Wrapper, link: Link) -> str:
+    """What a new connection would not have, or ""."""
+    if db._session.pinned_by:
+        return db._session.pinned_by
+    if db._transaction.phase is MANUAL:
+        return "BEGIN"
+    return PIPELINE if link.in_pipeline() else ""
+
+
+def _left_lost_pipeline(db: Wrapper) -> bool:
+    """Whether what holds a lost connection in its place is a pipeline that is over."""
+    invalid, link = db._invalid, db._link
+    held = invalid is not None and invalid.pinned_by is PIPELINE
+    return held and link is not None and not link.in_pipeline()
 
 
 def inspect_connection(db: Wrapper, now: float) -> Vital:
@@ -83,6 +139,7 @@ def inspect_connection(db: Wrapper, now: float) -> Vital:
         note_idle_loss(db, link, idle)
     elif vital is Vital.ALIVE and idle > options.ping_after:
         link.heard_at = now
+        resilience.shared.learned.outlived(idle)
     return vital
 
 
@@ -108,13 +165,17 @@ def note_idle_loss(
     word, reason = link.last_word, reason_of(link)
     if reason is Reason.FORK:
         level = min(level, logging.INFO)  # as it should be, in a server that forks its workers
-    unannounced = word is None and not link.inherited and link.status() in {IDLE, UNKNOWN}
+    silent = word is None and not (link.inherited or link.timed_out)
+    unannounced = silent and link.status() in {IDLE, UNKNOWN}
     text = word.text if word is not None else "the socket was closed without a word"
     sqlstate = word.sqlstate if word is not None else None
     _announce_loss(db, link, reason, sqlstate, text, idle, "before sending", level)
     # Last: the limit that this makes did not hold before.
-    if learns and ((unannounced and idle >= _LEARN_FROM) or reason in _IDLE_TIMEOUTS):
-        db.resilience.shared.learned.note(idle)
+    learned = db.resilience.shared.learned
+    if learns and reason in _IDLE_TIMEOUTS:
+        learned.note(idle)
+    elif learns and unannounced and idle >= _LEARN_FROM:
+        learned.suspect(Suspected(idle, link.heard_at))  # the next connection tells
 
 
 def note_loss(db: Wrapper, verdict: Verdict, error: BaseException, noticed: str) -> Loss:

@@ -23,7 +23,7 @@ from pathlib import Path
 # Major version -> release of the wheel. Pinned, so that a test run is the same tomorrow.
 RELEASES = {"14": "14.23.0", "15": "15.19.0", "18": "18.6.0"}
 
-PROGRAMS = ("postgres", "initdb")
+PROGRAMS = ("postgres", "initdb", "pg_resetwal")
 ROOT = Path(__file__).resolve().parent.parent
 SYSTEM_CACHE = Path("/var/cache/django-resilient-pg")
 INSTEAD = "Set PG_BIN= to the bin folder of an installed PostgreSQL (14 or later)."
@@ -97,7 +97,7 @@ def _checked(folder: Path) -> Path:
 
 
 def _fetch(release: str, home: Path) -> None:
-    _make_open(home.parent)
+    make_open(home.parent)
     with tempfile.TemporaryDirectory(dir=home.parent, prefix="fetch-") as work:
         unpacked = _unpack(_download(release, Path(work)), Path(work) / "unpacked")
         try:
@@ -107,7 +107,8 @@ def _fetch(release: str, home: Path) -> None:
                 raise
 
 
-def _make_open(folder: Path) -> None:
+def make_open(folder: Path) -> None:
+    """Make a folder, and those it is in, that the server's account can enter."""
     new = [step for step in (folder, *folder.parents) if not step.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for step in new:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from testproject import binaries, certificates, guard
+from testproject import binaries, certificates, guard, prepared
 
 Mode = Literal["smart", "fast", "immediate"]
 SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
@@ -31,6 +31,7 @@ STOP_TIMEOUT = 30.0
 SETTINGS = {
     "fsync": "off",  # the data is thrown away; set "on" to measure commits
     "shared_buffers": "32MB",
+    "max_wal_size": "1GB",  # the usual; initdb takes less where segments are small
     "timezone": "UTC",
     "log_line_prefix": "%m [%p] ",
 }
@@ -192,18 +193,15 @@ class Cluster:
         self._configure_files()
 
     def _initdb(self) -> None:
-        secret = self.folder / "password"
-        secret.write_text(self.superuser_password)
-        if self._account is not None:
-            os.chown(secret, self._account.pw_uid, self._account.pw_gid)
-        options = ["--no-sync", "--locale=C", "--encoding=UTF8", "--auth=scram-sha-256"]
-        who = [f"--username={self.superuser}", f"--pwfile={secret}"]
-        command = [str(self._bin / "initdb"), "-D", str(self.data), *options, *who]
-        answer = self._popen(command, stdout=subprocess.PIPE, cwd=self.folder)
-        output, _ = answer.communicate()
-        secret.unlink()
-        if answer.returncode:
-            raise RuntimeError(f"initdb failed: {output.decode(errors='replace').strip()}")
+        prepared.copy(self._bin, self.superuser, self.data, self._run)
+
+    def _run(self, command: Sequence[str]) -> None:
+        """Run a program as the server's account; raises RuntimeError with what it said."""
+        process = self._popen(command, stdout=subprocess.PIPE, cwd=self.folder)
+        output, _ = process.communicate()
+        if process.returncode:
+            said = output.decode(errors="replace").strip()
+            raise RuntimeError(f"{Path(command[0]).name} failed: {said}")
 
     def _configure_files(self) -> None:
         settings = {

@@ -15,9 +15,10 @@ from testproject.witness import WITNESS
 if TYPE_CHECKING:
     from testproject.postgres import Mode, Server
 
-# Seconds. A kill later than that is left out: those that were due while the server was down would
-# come all at once when it is back, and hit one session again and again.
-LATE = 0.05
+# A kill that is later than this part of the time between two is left out: those that were due while
+# the server was down would come all at once when it is back, and hit one session again and again.
+LATE = 0.5
+LOOK = 0.005  # seconds between two looks at how far a load has come
 
 # The witness counts what the load left behind: it is no part of the application.
 KILL = """
@@ -35,7 +36,7 @@ KILL = """
 def schedule(
     kill_every: float | None, restarts: Sequence[tuple[float, Mode]]
 ) -> Iterator[tuple[float, Mode | None]]:
-    """Seconds after the start and what happens then: a restart in a mode, or ``None``: a kill."""
+    """When something happens, and what: a restart in a mode, or ``None``: a kill."""
     kills = itertools.count(1) if kill_every else ()
     return heapq.merge(
         ((number * (kill_every or 0), None) for number in kills),
@@ -48,16 +49,17 @@ def timely(
     planned: Iterable[tuple[float, Mode | None]],
     elapsed: Callable[[], float],
     wait: Callable[[float], bool],
+    late: float,
 ) -> Iterator[Mode | None]:
     """What is planned, each when its time has come, until ``wait`` says that it is over.
 
-    ``elapsed``: seconds since the start. ``wait(seconds)``: waits, and returns whether to stop.
+    ``elapsed``: how far it is since the start. ``wait(at)``: waits until then, and returns whether
+    to stop. ``late``: a kill that is later is left out.
     """
     for at, mode in planned:
-        early = at - elapsed()
-        if mode is None and early < -LATE:
+        if mode is None and at - elapsed() < -late:
             continue
-        if wait(max(early, 0.0)):
+        if wait(at):
             return
         yield mode
 
@@ -67,8 +69,10 @@ class Faults:
 
     ``kill_every``: seconds between two ``pg_terminate_backend`` of a random session of the
     application (``server.user``) in ``database``; ``None``: none. ``restarts``: pairs of seconds
-    after the start and mode; the server then stays down for ``down`` seconds. What goes wrong with
-    the faults themselves is raised when the context is left.
+    after the start and mode; the server then stays down for ``down`` seconds. With ``done`` set
+    both are not seconds but what that returns, such as the operations of a load so far: on a busy
+    machine an operation is then hit no more often than on an idle one. What goes wrong with the
+    faults themselves is raised when the context is left.
     """
 
     def __init__(
@@ -80,12 +84,15 @@ class Faults:
         restarts: Sequence[tuple[float, Mode]] = (),
         down: float = 0.0,
         seed: int = 1,
+        done: Callable[[], float] | None = None,
     ) -> None:
         self.server = server
         self.database = database
+        self.done = done
         self.kills = 0
         self.restarts = 0
         self._down = down
+        self._late = (kill_every or 0.0) * LATE
         self._schedule = schedule(kill_every, restarts)
         self._random = random.Random(seed)
         self._stop = threading.Event()
@@ -105,15 +112,24 @@ class Faults:
             raise self._error
 
     def _run(self) -> None:
-        start = time.monotonic()
+        self._began = time.monotonic()
         try:
-            for mode in timely(self._schedule, lambda: time.monotonic() - start, self._stop.wait):
+            for mode in timely(self._schedule, self._elapsed, self._wait, self._late):
                 if mode is None:
                     self._kill()
                 else:
                     self._restart(mode)
         except Exception as error:  # raised again where the context is left
             self._error = error
+
+    def _elapsed(self) -> float:
+        return self.done() if self.done else time.monotonic() - self._began
+
+    def _wait(self, at: float) -> bool:
+        while (early := at - self._elapsed()) > 0:
+            if self._stop.wait(LOOK if self.done else early):
+                return True
+        return self._stop.is_set()
 
     def _restart(self, mode: Mode) -> None:
         self.server.stop(mode)

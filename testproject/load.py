@@ -104,6 +104,7 @@ def run(
     *,
     threads: int = 6,
     seconds: float = 10.0,
+    operations: int | None = None,
     seed: int = 1,
     faults: Faults | None = None,
     ask: Ask | None = None,
@@ -111,10 +112,11 @@ def run(
 ) -> Result:
     """Load the alias ``using`` for ``seconds`` and account for every operation.
 
-    ``faults`` begin with the load and end with its last thread. ``ask(sql, params)`` answers from
-    the same database over a connection that has nothing to do with the load; by default one of the
-    stock engine. ``watch`` is called about twice a second, first when the load begins. Raises what
-    the load itself does wrong; errors of the database are counted.
+    ``operations``: so many at least, however long that takes; what ``faults`` has for seconds are
+    operations then. They begin with the load and end with its last thread. ``ask(sql, params)``
+    answers from the same database over a connection that has nothing to do with the load; by
+    default one of the stock engine. ``watch`` is called about twice a second, first when the load
+    begins. Raises what the load itself does wrong; errors of the database are counted.
     """
     # Imported late: models can be imported only when Django is set up.
     from testproject.shop.operations import stock_up
@@ -123,11 +125,13 @@ def run(
     stop = threading.Event()
     shop = stock_up(using)
     workers = [Worker(shop, f"{prefix}-{n}", f"{seed}-{n}", stop) for n in range(threads)]
+    if faults and operations is not None:
+        faults.done = partial(_done, workers)
     with faults or contextlib.nullcontext():
         try:
             for worker in workers:
                 worker.start()
-            elapsed = _wait(workers, seconds, watch)
+            elapsed = _wait(workers, seconds, operations, watch)
         finally:
             stop.set()
         hung = _join(workers)
@@ -138,16 +142,26 @@ def run(
     return judge(ledgers, found, engine=engine, seconds=elapsed, hung=hung)
 
 
+def _done(workers: Sequence[Worker]) -> int:
+    return sum(worker.ledger.operations.total() for worker in workers)
+
+
 def _wait(
-    workers: Sequence[Worker], seconds: float, watch: Callable[[Progress], None] | None
+    workers: Sequence[Worker],
+    seconds: float,
+    operations: int | None,
+    watch: Callable[[Progress], None] | None,
 ) -> float:
     """Let the workers work; returns the seconds it took."""
     start = time.monotonic()
     elapsed = 0.0
-    while elapsed < seconds and all(worker.defect is None for worker in workers):
+    while all(worker.defect is None for worker in workers):
+        left = seconds - elapsed if operations is None else operations - _done(workers)
+        if left <= 0:
+            break
         if watch:
             watch(_progress([worker.ledger for worker in workers], elapsed))
-        time.sleep(min(LOOK, seconds - elapsed))
+        time.sleep(min(LOOK, left) if operations is None else LOOK)
         elapsed = time.monotonic() - start
     return elapsed
 

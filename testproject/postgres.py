@@ -39,7 +39,10 @@ class Server(Cluster):
         first = self._folder is None
         super().start()
         if first:
-            self.execute(f"CREATE ROLE {self.user} LOGIN PASSWORD '{self.password}'")
+            self.execute(
+                f"ALTER ROLE {self.superuser} PASSWORD '{self.superuser_password}';"
+                f" CREATE ROLE {self.user} LOGIN PASSWORD '{self.password}'"
+            )
             self.create_database("app")
 
     def database(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from django.db import connections
+from django.db import OperationalError, connections
 
 from testproject.ledger import Found
 
 Ask = Callable[[str, Sequence[str]], Sequence[Sequence[Any]]]
 
+PATIENCE = 30.0  # seconds for a server that is down at the moment
 WITNESS = "witness"  # its application_name: sessions called so are left alone by the faults
 TABLES = {"movements": "shop_movement", "orders": "shop_order", "lines": "shop_orderline"}
 
@@ -39,10 +41,19 @@ def independent(using: str) -> Iterator[Ask]:
     wrapper = DatabaseWrapper(settings, using)
 
     def ask(sql: str, params: Sequence[str]) -> Sequence[Sequence[Any]]:
-        with wrapper.cursor() as cursor:
-            cursor.execute(sql, params)
-            rows: Sequence[Sequence[Any]] = cursor.fetchall()
-        return rows
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                with wrapper.cursor() as cursor:
+                    cursor.execute(sql, params)
+                    rows: Sequence[Sequence[Any]] = cursor.fetchall()
+                return rows
+            except OperationalError:
+                # The faults of the demo go on until it hears of the result: a restart may be one.
+                if time.monotonic() > deadline:
+                    raise
+                wrapper.close()
+                time.sleep(0.1)
 
     try:
         yield ask

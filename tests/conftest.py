@@ -1,7 +1,8 @@
 """Fixtures for all tests.
 
 In CI a skipped test is a failure; what is for one driver only is marked ``psycopg3`` or
-``psycopg2``, and not selected where there is the other.
+``psycopg2``, and not selected where there is the other. What needs a program or a library of the
+system is marked ``needs``: see :mod:`tests.needs`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import django
+import hypothesis
 import pytest
 from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -26,14 +28,20 @@ if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))  # at the end: an installed package comes before the source tree
 
 from testproject.postgres import Server
+from tests import needs
 from tests.engines import DRIVER, RESILIENT, STOCK, Connections, backend_pid, killed_midway
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 CI = os.environ.get("CI", "").lower() == "true"
+LACKED = pytest.StashKey[dict[str, list[str]]]()  # test -> what was missing for it
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Set Django up. "default" leads nowhere until a test asks for a server."""
+    config.stash[LACKED] = {}
+    # By default an example that takes long is a failure: as on a busy machine.
+    hypothesis.settings.register_profile("unhurried", deadline=None)
+    hypothesis.settings.load_profile("unhurried")
     os.environ["DJANGO_SETTINGS_MODULE"] = "testproject.settings"
     os.environ.update(DATABASE_ENGINE=RESILIENT, DATABASE_HOST="127.0.0.1", DATABASE_PORT="1")
     django.setup()
@@ -72,10 +80,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(folder)
         elif "server" in getattr(item, "fixturenames", ()):
             raise pytest.UsageError(f"{item.nodeid} needs a server: its place is tests/server")
+        for fixture in needs.OF_FIXTURES.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.needs(*needs.OF_FIXTURES[fixture]))
         (left_out if item.get_closest_marker(other) else kept).append(item)
     items[:] = kept
     if left_out:
         config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test, before its fixtures, that needs what this machine lacks."""
+    names = dict.fromkeys(name for mark in item.iter_markers("needs") for name in mark.args)
+    needs.name_those_of_a_test(names)
+    lacking = [name for name in names if needs.lacking(name)]
+    if lacking:
+        item.config.stash[LACKED][item.nodeid] = lacking
+        pytest.skip(needs.reason(lacking))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say in the very end how many tests were skipped for want of what."""
+    line = needs.note(config.stash[LACKED])
+    if line:
+        sys.stdout.write(f"{line}\n")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -23,8 +23,6 @@ STOCK = "django.db.backends.postgresql"
 RESILIENT = os.environ.get("DATABASE_ENGINE") or "django_resilient_pg"
 DRIVER = "psycopg" if find_spec("psycopg") else "psycopg2"
 PATIENCE = 10.0  # seconds
-# The programs of a PostgreSQL with all that belongs to it; the embedded one has no extensions.
-POSTGIS_BIN = os.environ.get("POSTGIS_BIN") or "/usr/lib/postgresql/15/bin"
 
 NUMBERS = itertools.count(1)  # of aliases, in the whole run: ports are used again
 

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..drivers import FAILED, IDLE, IN_TRANSACTION, UNKNOWN
-from ..units import MOST_TEXTS, NO_TEXT
+from ..units import LONGEST_TEXT, MOST_TEXTS, NO_TEXT
 
 
 class Phase(enum.IntEnum):
@@ -64,7 +64,7 @@ class TransactionState:
     Attributes:
         phase: see :class:`Phase`.
         texts: what has been run, for as long as nothing of it is committed; at most ``MOST_TEXTS``.
-            Of what has no text of its own, its ``id()``.
+            Of what has no text of its own, and of what is too long to keep, its ``id()``.
         savepoints: names of the open ones, in order.
         controlling: a savepoint statement of Django's own is under way.
         hooks_due: how many of ``run_on_commit`` belong to transactions that were committed.
@@ -100,8 +100,15 @@ class TransactionState:
     # -- where it begins and ends -----------------------------------------------------------
 
     def begin(self) -> None:
-        """Django enters a transaction; BEGIN itself goes out with the first statement."""
-        self.phase = CLEAN
+        """Django has entered a transaction; BEGIN itself goes out with the first statement.
+
+        psycopg2 enters one that a text has begun: what that has run was not kept.
+        """
+        if self.phase is MANUAL:
+            self.phase = DIRTY
+            self.texts.add(NO_TEXT)
+        else:
+            self.phase = CLEAN
 
     def over(self, hooks_due: int) -> None:
         """COMMIT or ROLLBACK has ended it; ``hooks_due`` of its hooks are to run."""
@@ -209,7 +216,8 @@ class TransactionState:
     def ran(self, sql: object) -> None:
         """A statement has been run in a transaction of Django's, or may have been."""
         if len(self.texts) < MOST_TEXTS:
-            self.texts.add(sql if isinstance(sql, str) else id(sql))
+            kept = isinstance(sql, str) and len(sql) <= LONGEST_TEXT
+            self.texts.add(sql if kept else id(sql))
 
     def dirtied(self) -> None:
         """Something that is no statement (COPY) is about to be sent."""
@@ -220,6 +228,14 @@ class TransactionState:
         """A statement failed: a first one that the driver itself refused has changed nothing."""
         if first and self.phase is DIRTY and status == IDLE:
             self.phase = CLEAN
+
+    def failed(self, status: int) -> None:
+        """A statement of it failed: only what ends it, or a part of it, can follow.
+
+        Where something else does, code that uses the driver directly has begun anew, unseen.
+        """
+        if status == FAILED:
+            self.texts.add(NO_TEXT)
 
     def sent_nothing(self, first: bool, status: int) -> None:
         """A statement with no rows: nothing was sent but, by psycopg 3, BEGIN."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.utils import Error
 
-from ..drivers import ACTIVE, IDLE, UNKNOWN, Link, link_to
+from ..drivers import ACTIVE, IDLE, UNKNOWN, LeftCursor, Link, link_to
 from ..originals import engine_below
 from ..session import Session, Where
 from ..units import MOST_TEXTS, UNDER_WAY, UNIT
@@ -162,17 +162,25 @@ class Wrapper(Base):
             self._link.close()
         self._discard()
 
-    def _leave_to_its_cursors(self) -> None:
+    def _leave_to_its_cursors(self, asking: Any) -> None:
         """Have a connection that lives closed with the last of its cursors, which may have rows.
 
         psycopg2 only: it gives none of a closed connection, and closes one that nobody refers to.
         An engine that takes its connections back (to a pool) gets this one too.
+
+        Args:
+            asking: the cursor wrapper about to send its next statement, if any: no rows are wanted
+                of it any more.
         """
         from django.db.backends.postgresql.base import DatabaseWrapper  # imports a driver
 
         closes = type(self)._close is DatabaseWrapper._close  # type: ignore[attr-defined]
-        if closes and self._link is not None and not self._link.keeps_rows:
+        link = self._link
+        if closes and link is not None and not link.keeps_rows:
+            if asking is not None and asking._link is link:
+                asking.cursor = LeftCursor(asking.cursor)
             self.connection = None
+            link.leave()
 
     def _invalidate(self, invalid: Invalidation) -> None:
         """Keep the dead connection in its place, so that nothing can run as if nothing had been."""
@@ -190,9 +198,21 @@ class Wrapper(Base):
         if not pinned_by and self._transaction.phase is MANUAL:
             pinned_by = "BEGIN"
         if self.autocommit and not pinned_by:
-            self._discard()
+            self._discard_or_hold(loss)
             return
         self._invalidate(Invalidation(loss, pinned_by if self.autocommit else ""))
+
+    def _discard_or_hold(self, loss: Loss | None) -> None:
+        """Discard a connection, or keep it in its place until its pipeline is left.
+
+        What comes next in the pipeline would take effect without what went before.
+        """
+        from ..loss import PIPELINE, Invalidation
+
+        if self._link is not None and self._link.in_pipeline():
+            self._invalidate(Invalidation(loss, PIPELINE))
+        else:
+            self._discard()
 
     # -- session ----------------------------------------------------------------------------
 
@@ -243,8 +263,11 @@ class Wrapper(Base):
         """In what a statement has just run."""
         # Within transaction() of psycopg 3 its end is the driver's, and not known here.
         nested = getattr(self.connection, "_num_transactions", 0)
+        # Ended inside its block: what follows may take effect at once (psycopg2), or with an end
+        # that nobody here sees.
+        unseen = nested or self._transaction.was_split
         # ACTIVE: in a pipeline, whose results are still to come.
-        if many or nested or status == ACTIVE or (self.autocommit and status != IDLE):
+        if many or unseen or status == ACTIVE or (self.autocommit and status != IDLE):
             return Where.UNCLEAR
         return Where.AUTOCOMMIT if self.autocommit else Where.TRANSACTION
 
@@ -269,7 +292,9 @@ class Wrapper(Base):
 
     def _note_unsent(self, call: Call) -> None:
         if self._link is not None:
-            self._transaction.unsent(call.first, self._link.status())
+            status = self._link.status()
+            self._transaction.unsent(call.first, status)
+            self._transaction.failed(status)
 
     def _may_commit_inside(self, sql: object) -> bool:
         """Whether a statement that failed may have committed before: CALL, several statements."""

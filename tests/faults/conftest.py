@@ -11,7 +11,7 @@ import pytest
 from testproject.postgres import Server
 from tests.engines import Connections
 from tests.faults.cluster import Replicated
-from tests.faults.namespace import Namespace, missing
+from tests.faults.namespace import Namespace
 from tests.faults.proxy import Proxy
 
 
@@ -35,8 +35,6 @@ def proxy(make_proxy: Callable[..., Proxy]) -> Proxy:
 @pytest.fixture(scope="module")
 def namespace() -> Iterator[Namespace]:
     """A network namespace, shared by the tests of a module."""
-    if reason := missing():
-        pytest.skip(reason)
     with Namespace() as made:
         yield made
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,11 +13,10 @@ from typing import Any, ClassVar, Final, Self
 
 from testproject.cluster import free_port
 from testproject.postgres import Server
+from tests import needs
 from tests.engines import PATIENCE, until
 
 ADDRESS: Final = "127.0.0.1"
-# /usr/sbin is not in everybody's PATH.
-_PATH: Final = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
 
 
 class Daemon:
@@ -27,20 +25,16 @@ class Daemon:
     name: ClassVar[str]
 
     def __init__(self, server: Server) -> None:
+        needs.check_named(self.name)
         self.server = server
         self.port = free_port()
         self._folder = tempfile.TemporaryDirectory(prefix=f"{self.name}-", dir=server.folder.parent)
         self._process: subprocess.Popen[str] | None = None
 
     @classmethod
-    def missing(cls) -> str | None:
-        """Return what stands in its way on this machine, or None."""
-        return None if shutil.which(cls.name, path=_PATH) else f"not installed: {cls.name}"
-
-    @classmethod
     def program(cls) -> str:
         """Return where it is."""
-        return shutil.which(cls.name, path=_PATH) or cls.name
+        return needs.program(cls.name)
 
     @property
     def folder(self) -> Path:

@@ -1,13 +1,12 @@
 """A network namespace with a PostgreSQL in it, and packets that vanish on the way there.
 
 The rules are in the namespace and go away with it; nothing of the machine's own network is changed
-but one pair of virtual interfaces. Needs root, iproute2 and iptables.
+but one pair of virtual interfaces. A test that makes one needs what ``needs.NAMESPACE`` says.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import Literal, Self
 
 from testproject import guard
 from testproject.postgres import Server
+from tests import needs
 
 # drop: packets vanish, as after a power loss or in a NAT that forgot the flow. reset: a firewall
 # that answers with RST.
@@ -26,14 +26,6 @@ PREFIX = "drpg"
 _numbers = count(1)
 
 
-def missing() -> str | None:
-    """Return what stands in the way of a namespace on this machine, or None."""
-    if os.geteuid() != 0:
-        return "a network namespace needs root"
-    lacking = [name for name in ("ip", "iptables") if shutil.which(name) is None]
-    return f"not installed: {', '.join(lacking)}" if lacking else None
-
-
 class Namespace:
     """A namespace, reached at ``inner`` (in it) from ``outer`` (here) over virtual Ethernet.
 
@@ -41,6 +33,7 @@ class Namespace:
     """
 
     def __init__(self) -> None:
+        needs.check_named(*needs.NAMESPACE)
         number = next(_numbers)
         self.name = f"{PREFIX}-{os.getpid()}-{number}"
         # Interface names have 15 characters at most.
@@ -66,12 +59,13 @@ class Namespace:
 
     def run(self, *command: str) -> str:
         """Run a command in the namespace and return what it printed."""
-        return _run(*self.launcher, *command)
+        program, *arguments = command
+        return _run(*self.launcher, needs.program(program), *arguments)
 
     @property
     def launcher(self) -> tuple[str, ...]:
         """What to put before a command to run it in the namespace."""
-        return ("ip", "netns", "exec", self.name)
+        return (needs.program("ip"), "netns", "exec", self.name)
 
     @contextmanager
     def server(self, **options: str) -> Iterator[Server]:
@@ -160,6 +154,8 @@ def _remove_orphans() -> None:
 
 
 def _run(*command: str) -> str:
+    program, *arguments = command
+    command = (needs.program(program), *arguments)
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if answer.returncode:
         raise RuntimeError(f"{' '.join(command)}: {answer.stderr.strip()}")

@@ -22,7 +22,6 @@ from django_resilient_pg.errors import CommitOutcomeUnknown, TransactionLost
 from testproject.cluster import free_port
 from tests.engines import NUMBERS, RESILIENT, STOCK, Connections, backend_pid, until
 from tests.faults.cluster import Replicated
-from tests.faults.namespace import missing
 from tests.faults.pgbouncer import PgBouncer
 from tests.faults.proxy import Proxy
 
@@ -272,6 +271,7 @@ def test_no_standby_is_kept_where_libpq_was_told_that_any_will_do(
     assert run(either, "SELECT pg_is_in_recovery()") == [(True,)]
 
 
+@pytest.mark.needs("pgbouncer")
 def test_a_pooler_does_not_hide_that_its_server_is_a_standby_now(
     pair: Replicated, connect: Connect
 ) -> None:
@@ -369,11 +369,10 @@ print(ask(), flush=True)
 """
 
 
+@pytest.mark.needs("CAP_SYS_ADMIN")
 @pytest.mark.parametrize("engine", [RESILIENT, STOCK])
 def test_a_name_is_resolved_anew(engine: str, tmp_path: Path) -> None:
     """In a mount namespace of its own, with an own /etc/hosts that changes with the failover."""
-    if reason := missing():
-        pytest.skip(reason)
     with Replicated(addresses=("127.0.0.21", "127.0.0.22"), port=free_port()) as pair:
         entry = pair.database(engine=engine, HOST="db.internal", PORT=str(pair.first.port))
         entry["OPTIONS"]["sslmode"] = "verify-ca"

@@ -12,8 +12,9 @@ from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from testproject.postgres import Server
+from tests import needs
 from tests.engines import STOCK, Connections, until
-from tests.faults.namespace import Namespace, missing
+from tests.faults.namespace import Namespace
 from tests.faults.proxy import End, Mode, Proxy
 
 
@@ -177,9 +178,8 @@ def test_reset_flow_fails_at_once(
     assert ask(connection) == 1
 
 
+@pytest.mark.needs(*needs.NAMESPACE)
 def test_namespace_goes_away_with_its_rules() -> None:
-    if reason := missing():
-        pytest.skip(reason)
     with Namespace() as made:
         made.begin("drop", 5432)
         assert made.name in subprocess.check_output(["ip", "netns"], text=True)

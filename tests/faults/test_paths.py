@@ -32,21 +32,19 @@ def seen(connection: Any, path: Path, evidence: str) -> None:
         assert each.socket.tls is True
 
 
+@pytest.mark.needs("pgbouncer")
 @ENGINES
 @pytest.mark.parametrize("mode", ["session", "transaction"])
 def test_pgbouncer(server: Server, make_connection: Connections, engine: str, mode: str) -> None:
-    if reason := PgBouncer.missing():
-        pytest.skip(reason)
     with PgBouncer(server, pool_mode=mode) as bouncer:
         connection = make_connection(engine, PORT=str(bouncer.port))
         seen(connection, Path.POOLER, "a pooler is in between")
         connection.close()
 
 
+@pytest.mark.needs("haproxy")
 @ENGINES
 def test_haproxy(server: Server, make_connection: Connections, engine: str) -> None:
-    if reason := HAProxy.missing():
-        pytest.skip(reason)
     with HAProxy(server) as proxy:
         connection = make_connection(engine, PORT=str(proxy.port))
         seen(connection, Path.NAT_OR_PROXY, "NAT or a TCP proxy is in between")

@@ -24,6 +24,7 @@ from testproject.postgres import Server
 from tests.engines import STOCK, Connections
 from tests.faults.pgbouncer import PgBouncer
 
+pytestmark = pytest.mark.needs("pgbouncer")
 FORCED = "user=forced pool_mode=transaction"
 
 
@@ -38,8 +39,6 @@ def forced(server: Server) -> Iterator[None]:
 @contextmanager
 def pooled(server: Server, made: Connections, **settings: Any) -> Iterator[str]:
     """An alias that leads through PgBouncer."""
-    if reason := PgBouncer.missing():
-        pytest.skip(reason)
     with PgBouncer(server, **settings) as bouncer:
         yield made(STOCK, PORT=str(bouncer.port), CONN_MAX_AGE=60, CONN_HEALTH_CHECKS=True).alias
 

@@ -241,6 +241,7 @@ def test_in_the_middle_a_read_is_run_again_and_a_write_is_not(
     assert (rows(behind), executions(behind)) == (1, 2)
 
 
+@pytest.mark.needs("pgbouncer")
 def test_a_server_that_is_down_behind_the_pooler_is_waited_for(
     connect: Callable[..., BaseDatabaseWrapper], behind: Server
 ) -> None:
@@ -263,6 +264,7 @@ def test_a_server_that_is_down_behind_the_pooler_is_waited_for(
         assert connection.resilience.stats.replaced < 30  # type: ignore[attr-defined]
 
 
+@pytest.mark.needs("pgbouncer")
 @pytest.mark.parametrize(
     ("settings", "sql", "reason"),
     [
@@ -314,13 +316,14 @@ class Through:
         self._bouncer.start()
 
 
+@pytest.mark.needs("pgbouncer")
 @pytest.mark.slow
 def test_a_load_through_a_transaction_pooler_fails_no_read_and_doubles_no_write(
     connect: Callable[..., BaseDatabaseWrapper],
     behind: Server,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """PgBouncer restarted twice, its server connections killed all the time.
+    """PgBouncer restarted twice, a server connection of it killed after every forty operations.
 
     There are as many of them as threads. PgBouncer makes do with two or three, and one of these
     would be killed three times within one read now and then, which no ``read_retries`` of 2 bears.
@@ -333,13 +336,13 @@ def test_a_load_through_a_transaction_pooler_fails_no_read_and_doubles_no_write(
     with PgBouncer(behind, console=True, pool_mode="transaction", **settings) as bouncer:
         connection = connect(bouncer)
         call_command("migrate", database=connection.alias, verbosity=0)
-        restarts: list[tuple[float, Mode]] = [(20.0, "fast"), (40.0, "fast")]
+        restarts: list[tuple[float, Mode]] = [(2000, "fast"), (4000, "fast")]
         through: Any = Through(bouncer)
-        faults = Faults(through, "app", kill_every=0.3, restarts=restarts, down=0.3)
+        faults = Faults(through, "app", kill_every=40, restarts=restarts, down=0.3)
         result = load(
             connection.alias,
             threads=6,
-            seconds=60.0,
+            operations=6000,
             faults=faults,
             ask=lambda sql, params: behind.execute(sql, params, database="app"),
         )
@@ -353,6 +356,7 @@ def test_a_load_through_a_transaction_pooler_fails_no_read_and_doubles_no_write(
 # -- HAProxy ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.needs("haproxy")
 @pytest.mark.parametrize("does", DOES)
 @pytest.mark.parametrize("fault", ["idle", "restart", "reload", "backend down"])
 def test_what_comes_after_haproxy_did_its_worst_is_done(
@@ -381,6 +385,7 @@ def test_what_comes_after_haproxy_did_its_worst_is_done(
         assert rows(behind) == ROWS[does]
 
 
+@pytest.mark.needs("haproxy")
 def test_a_gentle_reload_of_haproxy_is_not_noticed(
     behind: Server, connect: Callable[..., BaseDatabaseWrapper]
 ) -> None:

@@ -30,8 +30,6 @@ from tests.report_schema import validate
 
 @contextmanager
 def proxied(server: Server, **timeouts: str) -> Iterator[int]:
-    if reason := HAProxy.missing():
-        pytest.skip(reason)
     with HAProxy(server, **timeouts) as proxy:
         yield proxy.port
 
@@ -73,6 +71,7 @@ def probe(connection: Any, seconds: float, **options: Any) -> ProbeResult:
 
 
 @pytest.mark.slow
+@pytest.mark.needs("haproxy")
 @pytest.mark.parametrize("engine", [RESILIENT, STOCK])
 def test_a_proxy_with_a_timeout(server: Server, make_connection: Connections, engine: str) -> None:
     """HAProxy ends an idle client after 7 s; keepalives do not reach it."""
@@ -92,6 +91,7 @@ def test_a_proxy_with_a_timeout(server: Server, make_connection: Connections, en
 
 
 @pytest.mark.slow
+@pytest.mark.needs("haproxy")
 @pytest.mark.parametrize(
     ("engine", "finding"), [(RESILIENT, "resilient_pg.W128"), (STOCK, "resilient_pg.W121")]
 )
@@ -128,6 +128,7 @@ def test_what_was_measured_is_judged(
 
 
 @pytest.mark.slow
+@pytest.mark.needs("sysctl")
 def test_a_router_that_forgets(
     namespace: Namespace, far_server: Server, make_far_connection: Connections
 ) -> None:
@@ -149,6 +150,7 @@ def test_a_router_that_forgets(
 
 
 @pytest.mark.slow
+@pytest.mark.needs("haproxy")
 def test_ctrl_c_on_a_real_path(server: Server) -> None:
     """It tells what it has, and leaves nothing behind."""
     server.create_database("interrupted")

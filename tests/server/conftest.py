@@ -9,6 +9,7 @@ import pytest
 
 from testproject.postgres import Server
 from tests.engines import RESILIENT, Connections
+from tests.faults.proxy import Proxy
 from tests.server.scenarios import DATABASE, Stage, lay_out
 from tests.server.tls import TlsServer
 
@@ -41,6 +42,13 @@ def database(server: Server) -> Iterator[str]:
     server.create_database(DATABASE)
     yield DATABASE
     server.drop_database(DATABASE)
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[Proxy]:
+    """A proxy before ``server`` that can cut its stream: ``stage_of(PORT=proxy.port)``."""
+    with Proxy(server.port) as running:
+        yield running
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from django_resilient_pg.drivers import link_to
 from django_resilient_pg.errors import CommitOutcomeUnknown, TransactionLost
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
-from tests.engines import POSTGIS_BIN, Connections
+from tests import needs
+from tests.engines import Connections
 from tests.faults.proxy import Proxy
 from tests.server.scenarios import DATABASE, TABLE, Stage
 
@@ -305,12 +306,6 @@ def make(server: Server, stage_of: Stages) -> Callable[..., None]:
             server.execute(statement.replace("{how}", how), database=DATABASE)
 
     return run
-
-
-@pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with Proxy(server.port) as running:
-        yield running
 
 
 cases = pytest.mark.parametrize("name", CASES)
@@ -688,7 +683,7 @@ def test_more_than_can_be_looked_at(
 @pytest.fixture(scope="module")
 def full_server() -> Iterator[Server]:
     """One that has extensions."""
-    with Server(pg_bin=POSTGIS_BIN) as running:
+    with Server(pg_bin=needs.postgres_with("postgres_fdw")) as running:
         running.create_database("remote")
         running.execute("CREATE TABLE ledger (value int)", database="remote")
         running.execute("GRANT ALL ON ledger TO app", database="remote")

@@ -17,6 +17,8 @@ from testproject.postgres import Server
 from tests.server.impostors import Impostor
 from tests.server.tls import TlsServer, client_certificate
 
+pytestmark = pytest.mark.once_per_driver
+
 PAST = datetime(2024, 1, 2, 3, 4, tzinfo=UTC)
 
 

@@ -38,6 +38,8 @@ from tests.report_schema import validate
 from tests.server.impostors import Impostor
 from tests.server.tls import TlsServer, client_certificate, encrypt
 
+pytestmark = pytest.mark.once_per_driver
+
 ROOT = Path(__file__).resolve().parents[2]
 UNREACHABLE: dict[str, Any] = {"HOST": "localhost", "PORT": "1"}
 

@@ -13,7 +13,8 @@ from django.db import Error, transaction
 from django_resilient_pg.errors import CommitOutcomeUnknown, TransactionLost
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
-from tests.engines import POSTGIS_BIN, RESILIENT, STOCK, Connections
+from tests import needs
+from tests.engines import RESILIENT, STOCK, Connections
 from tests.faults.proxy import Proxy
 from tests.server.scenarios import DATABASE, TABLE, Stage
 
@@ -296,7 +297,7 @@ def _begin(stage: Stage, how: str) -> None:
 @pytest.fixture(scope="module")
 def full_server() -> Iterator[Server]:
     """One that has postgres_fdw: no wheel brings it."""
-    with Server(pg_bin=POSTGIS_BIN) as running:
+    with Server(pg_bin=needs.postgres_with("postgres_fdw")) as running:
         running.create_database("remote")
         running.execute("CREATE TABLE ledger (value text)", database="remote")
         running.execute("GRANT ALL ON ledger TO app", database="remote")

@@ -19,6 +19,8 @@ from testproject import guard
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections, backend_pid, until
 
+pytestmark = pytest.mark.once_per_driver
+
 
 @pytest.fixture
 def database(server: Server) -> Iterator[str]:

@@ -22,6 +22,7 @@ from django.test import override_settings
 from django_resilient_pg.diagnosis.findings import PREFIX, Finding, Level, findings
 from django_resilient_pg.diagnosis.gathering import from_settings, survey
 from testproject.postgres import Server
+from tests import needs
 from tests.engines import DRIVER, RESILIENT, STOCK, Connections
 from tests.faults import namespace
 from tests.faults.haproxy import HAProxy
@@ -29,6 +30,8 @@ from tests.faults.pgbouncer import PgBouncer
 from tests.faults.proxy import Mode, Proxy
 from tests.server.impostors import Impostor
 from tests.server.tls import TlsServer, client_certificate
+
+pytestmark = pytest.mark.once_per_driver
 
 TIMEOUT = 2.0
 NEON = "ep-cool-name-123456.eu-central-1.aws.neon.tech"
@@ -42,12 +45,6 @@ SOUND = {
     "tcp_user_timeout": 30_000,
 }
 KEPT = {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
-
-
-def needed(missing: str | None) -> None:
-    """Skip where something is not installed, which CI does not allow."""
-    if missing:
-        pytest.skip(missing)
 
 
 class Lab:
@@ -81,7 +78,6 @@ class Lab:
     @cached_property
     def far(self) -> Server:
         """A server that is not on this machine: in a network namespace."""
-        needed(namespace.missing())
         there = self._stack.enter_context(namespace.Namespace())
         return self._stack.enter_context(there.server())
 
@@ -103,6 +99,8 @@ class State(NamedTuple):
 
 
 Breakage = Callable[[Lab], AbstractContextManager[State]]
+# What a state needs of the system: see tests.needs.
+NEEDED: dict[Breakage, tuple[str, ...]] = {}
 
 
 class Row(NamedTuple):
@@ -253,18 +251,20 @@ def pooled(**settings: Any) -> Breakage:
 
     @contextmanager
     def state(lab: Lab) -> Iterator[State]:
-        needed(PgBouncer.missing())
         with PgBouncer(lab.server, **settings) as bouncer:
             yield State(lab.server, {"PORT": bouncer.port})
 
+    NEEDED[state] = ("pgbouncer",)
     return state
 
 
 @contextmanager
 def balanced(lab: Lab) -> Iterator[State]:
-    needed(HAProxy.missing())
     with HAProxy(lab.server) as proxy:
         yield State(lab.server, {"PORT": proxy.port})
+
+
+NEEDED[balanced] = ("haproxy",)
 
 
 @contextmanager
@@ -284,6 +284,9 @@ def crowded(lab: Lab) -> Iterator[State]:
 @contextmanager
 def far_away(lab: Lab) -> Iterator[State]:
     yield State(lab.far)
+
+
+NEEDED[far_away] = needs.NAMESPACE
 
 
 @contextmanager
@@ -514,7 +517,12 @@ def test_the_table_is_long_enough() -> None:
     assert len({row.what for row in ROWS}) == len(ROWS) >= 30
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.what)
+def with_its_needs(row: Row) -> Any:
+    names = NEEDED.get(row.state, ()) if row.state else ()
+    return pytest.param(row, id=row.what, marks=[pytest.mark.needs(*names)] if names else [])
+
+
+@pytest.mark.parametrize("row", [with_its_needs(row) for row in ROWS])
 def test_a_broken_set_up(row: Row, lab: Lab) -> None:
     """What is broken is found, and nothing else that is serious."""
     found, meant = judged(row, lab), set(row.found.split())

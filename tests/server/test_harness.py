@@ -18,6 +18,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from testproject.postgres import Server
 from tests.engines import STOCK, Connections, backend_pid
 
+pytestmark = pytest.mark.once_per_driver
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 Kill = Callable[[BaseDatabaseWrapper], int]
 KillMidway = Callable[[BaseDatabaseWrapper], AbstractContextManager[list[int]]]

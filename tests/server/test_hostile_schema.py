@@ -231,6 +231,7 @@ def test_ending_a_session(connection: BaseDatabaseWrapper, server: Server) -> No
     with transaction.atomic(using=connection.alias):
         link = link_to(connection.connection)
         made = outcome.mark(link)
+        assert made is not None
         assert made.backend_start is not None
         assert link.ask(outcome._END, [0, made.backend_start]) == []
         assert backend_pid(connection) == made.pid

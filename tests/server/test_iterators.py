@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from django.db import Error, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from django_resilient_pg.errors import TransactionLost
+from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
 from tests.engines import STOCK, Connections, backend_pid, until
 
@@ -183,26 +187,20 @@ def test_no_row_was_delivered_and_another_statement_was_healed(
         server.terminate(backend_pid(connection))
         ask(connection)
         healed = backend_pid(connection)
-        assert len(cursor.fetchmany(100)) == 100
-        assert len(cursor.fetchall()) == 4900
+        with pytest.raises(Error) as caught:
+            cursor.fetchmany(100)
+    assert "another statement has got a new connection" in caught.value.__notes__[0]
     assert backend_pid(connection) == healed
 
 
-@pytest.mark.parametrize("healed", [True, False])
-def test_what_counts_is_not_read_again(
-    healed: bool, make_connection: Connections, server: Server
-) -> None:
+def test_what_counts_is_not_read_again(make_connection: Connections, server: Server) -> None:
     """The server has run all of it when the cursor was opened, whatever became of the fetch."""
     server.execute("CREATE SEQUENCE opened; GRANT ALL ON SEQUENCE opened TO app", database="app")
     connection = make_connection(CONN_MAX_AGE=None)
     try:
         with pytest.raises(Error) as caught, connection.chunked_cursor() as cursor:
             cursor.execute("SELECT nextval('opened')")
-            if healed:
-                server.terminate(backend_pid(connection))
-                ask(connection)
-            else:
-                connection.connection.close()  # the driver will not even send the fetch
+            connection.connection.close()  # the driver will not even send the fetch
             cursor.fetchmany(100)
         assert "nextval" in caught.value.__notes__[0]
         assert server.execute("SELECT last_value FROM opened", database="app") == [(1,)]
@@ -240,3 +238,90 @@ def test_who_closes_a_connection_gets_what_the_stock_engine_gives(
         said.append((type(caught.value), str(caught.value), hasattr(caught.value, "__notes__")))
         connections[connection.alias].close()
     assert said[0] == said[1]
+
+
+# -- its end is cut ------------------------------------------------------------------------------
+
+
+def cut_at_the_end(connection: BaseDatabaseWrapper, kill: Callable[[], object], end: str) -> None:
+    """Read a server-side cursor whose session ends before its last FETCH, or before CLOSE."""
+    with connection.chunked_cursor() as cursor:
+        cursor.execute("SELECT g FROM generate_series(1, 10) AS g")
+        assert len(cursor.fetchmany(10)) == 10
+        if end == "FETCH":
+            kill()
+            cursor.fetchmany(10)
+        else:
+            assert cursor.fetchmany(10) == []
+            kill()
+
+
+@pytest.mark.parametrize("end", ["FETCH", "CLOSE"])
+def test_a_transaction_runs_again_whose_cursor_is_lost_at_its_end(
+    end: str, make_connection: Connections, server: Server
+) -> None:
+    connection = make_connection(CONN_MAX_AGE=None)
+    runs: list[int] = []
+
+    def work() -> None:
+        runs.append(1)
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE TEMP TABLE own (x int) ON COMMIT DROP")
+        kill = partial(server.terminate, backend_pid(connection))
+        cut_at_the_end(connection, kill if len(runs) == 1 else int, end)
+
+    retry_atomic.run(work, using=connection.alias)
+    assert len(runs) == 2
+    assert sum(connection.resilience.stats.lost.values()) == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+def test_a_cursor_that_is_lost_at_its_last_fetch_says_so(
+    atomic: bool, make_connection: Connections, server: Server
+) -> None:
+    connection = make_connection(CONN_MAX_AGE=None)
+    ask(connection)
+    kill = partial(server.terminate, backend_pid(connection))
+    block = transaction.atomic(using=connection.alias) if atomic else contextlib.nullcontext()
+    with pytest.raises(Error) as caught, block:
+        cut_at_the_end(connection, kill, "FETCH")
+    assert "was lost" in caught.value.__notes__[0]
+    assert caught.value.connection_lost  # type: ignore[attr-defined]
+    assert sum(connection.resilience.stats.lost.values()) == 1  # type: ignore[attr-defined]
+    assert ask(connection, "SELECT 5") == 5
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+@pytest.mark.parametrize("managed", [False, True])
+def test_nothing_is_missing_when_a_cursor_is_lost_at_its_close(
+    managed: bool, atomic: bool, make_connection: Connections, server: Server
+) -> None:
+    """All rows are here; a transaction that only read has nothing to lose."""
+    connection = make_connection(CONN_MAX_AGE=None)
+    ask(connection)
+    kill = partial(server.terminate, backend_pid(connection))
+    block = transaction.atomic(using=connection.alias) if atomic else contextlib.nullcontext()
+    with block:
+        if managed:
+            cut_at_the_end(connection, kill, "CLOSE")
+        else:  # as QuerySet.iterator() does it
+            cursor = connection.chunked_cursor()
+            cursor.execute("SELECT g FROM generate_series(1, 10) AS g")
+            assert len(cursor.fetchmany(100)) == 10
+            kill()
+            cursor.close()
+    assert sum(connection.resilience.stats.lost.values()) == 1  # type: ignore[attr-defined]
+    assert ask(connection, "SELECT 5") == 5
+
+
+def test_a_transaction_is_missing_when_a_cursor_is_lost_at_its_close(
+    make_connection: Connections, server: Server
+) -> None:
+    connection = make_connection(CONN_MAX_AGE=None)
+    with pytest.raises(TransactionLost) as caught, transaction.atomic(using=connection.alias):
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE TEMP TABLE own (x int) ON COMMIT DROP")
+        cut_at_the_end(connection, partial(server.terminate, backend_pid(connection)), "CLOSE")
+        ask(connection)
+    assert caught.value.transaction_lost
+    assert ask(connection, "SELECT 5") == 5

@@ -19,6 +19,8 @@ from tests.engines import Connections, until
 from tests.server.impostors import Impostor
 from tests.server.tls import TlsServer, client_certificate, target_of
 
+pytestmark = pytest.mark.once_per_driver
+
 TIMEOUT = 2.0
 # What comes of a mode: no connection, one in plain text, one over TLS, not tried (to the end).
 NO, PLAIN, TLS, OPEN = "no", "plain", "TLS", "not tried"

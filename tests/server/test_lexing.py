@@ -16,6 +16,8 @@ from django_resilient_pg.statements import Kind, analyse
 from testproject.postgres import Server
 from tests.engines import Connections
 
+pytestmark = pytest.mark.once_per_driver
+
 SECOND = "; INSERT INTO seen VALUES (1); --"
 
 # Types whose names end as a string's prefix does, or with what only PostgreSQL calls a letter.

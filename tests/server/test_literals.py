@@ -74,12 +74,6 @@ def stage(server: Server, stage_of: Stages, proxy: Proxy) -> Stage:
 
 
 @pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with Proxy(server.port) as running:
-        yield running
-
-
-@pytest.fixture
 def taught(stage: Stage) -> Iterator[Callable[[str], Any]]:
     """Teach the driver; returns a parameter that calls the function."""
     if DRIVER == "psycopg":
@@ -297,7 +291,7 @@ def test_a_dumper_that_does_not_quote_itself(binding: bool, stage_of: Stages, pr
             return CALL.encode()
 
         if binding:
-            quote = dump  # which the server's binding does not ask for
+            quote = dump  # type: ignore[assignment]  # the server's binding does not ask for it
 
     stage = stage_of(PORT=proxy.port, options={"server_side_binding": binding})
     stage.connection.connection.adapters.register_dumper(Plain, Dumps)

@@ -200,18 +200,15 @@ def test_health_checks_cost_no_round_trip(make_connection: Connections, server: 
 def test_the_idle_timeout_of_the_server_is_found_and_kept(
     own_connections: Connections, own_server: Server
 ) -> None:
-    """idle_session_timeout = 3s, requests 0.5 to 4 s apart: no loss in a minute."""
+    """idle_session_timeout = 3s, requests 0.5 to 4 s apart: no loss."""
     own_server.configure(idle_session_timeout="3s")
     connection = own_connections(CONN_MAX_AGE=600, CONN_HEALTH_CHECKS=True)
     assert run(connection, "SELECT 1") == [(1,)]
     limits = connection.resilience.limits  # type: ignore[attr-defined]
     assert limits.age is not None
     assert limits.age < 3.0
-    pauses = [0.5, 1.0, 1.4, 1.6, 2.0, 2.5, 2.9, 3.1, 3.5, 4.0]
-    ends = time.monotonic() + 60
-    while time.monotonic() < ends:
-        for pause in pauses:
-            connections[connection.alias].close_if_unusable_or_obsolete()
-            assert run(connection, "SELECT 1") == [(1,)]
-            time.sleep(pause)
+    for pause in [0.5, 1.0, 1.4, 1.6, 2.0, 2.5, 2.9, 3.1, 3.5, 4.0]:
+        connections[connection.alias].close_if_unusable_or_obsolete()
+        assert run(connection, "SELECT 1") == [(1,)]
+        time.sleep(pause)
     assert dict(connection.resilience.stats.lost) == {}  # type: ignore[attr-defined]

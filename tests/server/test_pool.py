@@ -384,15 +384,15 @@ def test_what_was_interrupted_while_it_was_cleaned_serves_nobody(
 def test_a_load_on_a_pool_fails_no_read_and_loses_and_doubles_nothing(
     own_connections: Connections, own_server: Server
 ) -> None:
-    """Six threads, four connections, a session killed every 0.2 s, a restart."""
+    """Six threads, four connections, a session killed after every forty operations, a restart."""
     connection = own_connections(options=sized(4))
     call_command("migrate", database=connection.alias, verbosity=0)
     connection.close()
-    faults = Faults(own_server, kill_every=0.2, restarts=[(6.0, "fast")], down=0.5)
+    faults = Faults(own_server, kill_every=40, restarts=[(1200, "fast")], down=0.5)
     result = load(
         connection.alias,
         threads=6,
-        seconds=15.0,
+        operations=3000,
         faults=faults,
         ask=lambda sql, params: own_server.execute(sql, params, database="app"),
     )

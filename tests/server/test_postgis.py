@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from testproject.postgres import Server
-from tests.engines import POSTGIS_BIN
+from tests import needs
 from tests.server.other_engines import ask, create
 
 DATABASE = "places"
@@ -38,7 +38,7 @@ RECOVERED: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def postgis_server() -> Iterator[Server]:
-    with Server(pg_bin=POSTGIS_BIN) as running:
+    with Server(pg_bin=needs.postgres_with("PostGIS")) as running:
         yield running
 
 

@@ -332,20 +332,26 @@ def ends(request: pytest.FixtureRequest) -> list[str]:
     return sql
 
 
+@pytest.fixture(scope="module")
+def two_phase_server() -> Iterator[Server]:
+    """A server that allows PREPARE TRANSACTION, with the table."""
+    with Server(settings={"max_prepared_transactions": "5"}) as running:
+        running.execute(f"CREATE TABLE {TABLE} (value text)", database="app")
+        running.execute(f"GRANT ALL ON {TABLE} TO app", database="app")
+        yield running
+
+
 @pytest.fixture
-def two_phases(own_server: Server, own_connections: Connections) -> BaseDatabaseWrapper:
-    """A connection to a server that allows PREPARE TRANSACTION, with the table."""
-    own_server.configure(max_prepared_transactions="5")
-    own_server.stop("fast")
-    own_server.start()
-    own_server.execute(f"CREATE TABLE {TABLE} (value text)", database="app")
-    own_server.execute(f"GRANT ALL ON {TABLE} TO app", database="app")
-    return own_connections(RESILIENT, alias="first", CONN_MAX_AGE=60)
+def two_phases(two_phase_server: Server) -> Iterator[BaseDatabaseWrapper]:
+    """A connection to that server."""
+    made = Connections(two_phase_server)
+    yield made(RESILIENT, alias="first", CONN_MAX_AGE=60)
+    made.close()
 
 
 @pytest.mark.parametrize("via", ["retry_atomic", "request"])
 def test_what_was_committed_as_text_is_not_done_twice(
-    via: str, ends: list[str], two_phases: BaseDatabaseWrapper, own_server: Server
+    via: str, ends: list[str], two_phases: BaseDatabaseWrapper, two_phase_server: Server
 ) -> None:
     db, runs = two_phases, []
 
@@ -354,20 +360,20 @@ def test_what_was_committed_as_text_is_not_done_twice(
         insert(db, "x")
         for sql in ends:
             run(db, sql)
-        if own_server.execute("SELECT 1 FROM pg_prepared_xacts"):
-            own_server.execute("COMMIT PREPARED 'by hand'", database="app")
+        if two_phase_server.execute("SELECT 1 FROM pg_prepared_xacts"):
+            two_phase_server.execute("COMMIT PREPARED 'by hand'", database="app")
         run(db, "SELECT 1")
         if len(runs) == 1:
-            own_server.terminate(backend_pid(db))
+            two_phase_server.terminate(backend_pid(db))
             run(db, "SELECT 1")
             insert(db, "y")
-            own_server.terminate(backend_pid(db))
+            two_phase_server.terminate(backend_pid(db))
             run(db, "SELECT 1")
 
     # More than once: what is known of a text is remembered.
     for _ in range(2):
         runs.clear()
-        own_server.execute(f"TRUNCATE {TABLE}", database="app")
+        two_phase_server.execute(f"TRUNCATE {TABLE}", database="app")
         if via == "request":
 
             def do() -> None:
@@ -380,8 +386,8 @@ def test_what_was_committed_as_text_is_not_done_twice(
                 retry_atomic.run(work, using=db.alias)
             assert not getattr(caught.value, "transaction_lost", False)
         assert len(runs) == 1
-        assert rows(own_server).count("x") == 1
-        assert rows(own_server).count("y") <= 1
+        assert rows(two_phase_server).count("x") == 1
+        assert rows(two_phase_server).count("y") <= 1
         db.close()
 
 

@@ -63,9 +63,10 @@ def _environ(server: Server) -> dict[str, str]:
 
 def _comparable(text: str) -> str:
     """Without what differs from run to run."""
-    text = re.sub(r"\b\d+\.\d+s\b", "N s", text)
+    text = re.sub(r"\b\d+\.\d+s\b(?: \(\d+:\d\d:\d\d\))?", "N s", text)
     text = re.sub(r"(?m)^\(\d\.\d{3}\) ", "(N) ", text)  # of a statement, with --debug-sql
     text = re.sub(r"\(\d+[.\d]* ?s\)|in [\d.]+ ?s", "(N s)", text)
+    text = re.sub(r"=+", "=", text)  # as wide as the time leaves room for
     return re.sub(r"process_id=\d+|0x[0-9a-f]+|port=\d+", "N", text)
 
 

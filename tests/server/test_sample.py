@@ -9,6 +9,8 @@ import pytest
 
 from testproject.sample import sample
 
+pytestmark = pytest.mark.once_per_driver
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

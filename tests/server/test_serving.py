@@ -25,7 +25,7 @@ from testproject.cluster import free_port
 from testproject.environment import variables
 from testproject.faults import Faults
 from testproject.ledger import Kind, Ledger, Result, judge
-from testproject.postgres import Server
+from testproject.postgres import Mode, Server
 from testproject.shop.operations import CUSTOMERS, PRODUCTS, sku, stock_up
 from testproject.witness import count
 from tests.engines import RESILIENT, STOCK, Connections
@@ -162,10 +162,13 @@ READS = [
 def load(port: int, server: Server) -> tuple[list[Ledger], str, float, int]:
     """Make all requests under faults; returns ledgers, prefix of tokens, seconds, kills."""
     prefix = uuid.uuid4().hex[:8]
-    numbers = iter(Shared(range(REQUESTS)))
-    clients = [Client(port, prefix, number, numbers) for number in range(CLIENTS)]
+    shared = Shared(range(REQUESTS))
+    clients = [Client(port, prefix, number, shared) for number in range(CLIENTS)]
     began = time.monotonic()
-    faults = Faults(server, kill_every=0.15, restarts=[(1.5, "fast")], down=0.3)
+    # Not so many in a second: a busy machine takes longer for one request, which must not mean that
+    # it is hit more often.
+    restarts: list[tuple[float, Mode]] = [(REQUESTS / 3, "fast")]
+    faults = Faults(server, kill_every=12, restarts=restarts, down=0.3, done=shared.taken)
     with faults, ThreadPoolExecutor(CLIENTS) as pool:
         for each in [pool.submit(client.run) for client in clients]:
             each.result()
@@ -178,6 +181,7 @@ class Shared:
 
     def __init__(self, values: range) -> None:
         self._values = iter(values)
+        self._taken = 0
         self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[int]:
@@ -185,7 +189,12 @@ class Shared:
 
     def __next__(self) -> int:
         with self._lock:
-            return next(self._values)
+            value = next(self._values)
+            self._taken += 1
+            return value
+
+    def taken(self) -> int:
+        return self._taken
 
 
 def line(name: str, result: Result, kills: int) -> str:

@@ -227,6 +227,36 @@ def test_a_transaction_ended_by_hand_shows_no_other_tenants_row(
         assert run("SELECT current_setting('app.tenant')") == [(live,)]
 
 
+@pytest.mark.parametrize("replaced", ["within the block", "after it"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "SET app.tenant = '2'",
+        "SELECT set_config('app.tenant', '2', false)",
+        "SET ROLE clerk",
+        "RESET app.tenant",
+    ],
+)
+@pytest.mark.parametrize("text", ["COMMIT", "END", "ROLLBACK", "SELECT 1; COMMIT"])
+def test_what_is_set_after_a_transaction_was_ended_by_hand_is_not_lost_silently(
+    text: str, change: str, replaced: str, run: Run, kill: Any, connection: BaseDatabaseWrapper
+) -> None:
+    """psycopg2 takes no notice of the end, so that it takes effect at once."""
+    ask = "SELECT current_setting('app.tenant'), current_user"
+    run("SET app.tenant = '1'")
+    with suppress(Error):
+        with transaction.atomic(using=connection.alias):
+            run("SELECT 1")
+            run(text)
+            run(change)
+            live = run(ask)
+            if replaced == "within the block":
+                kill()
+        if replaced == "after it":
+            kill()
+        assert run(ask) == live
+
+
 @pytest.mark.parametrize("how", ["rolled back", "failed and committed", "SET LOCAL", "lost"])
 def test_what_did_not_outlive_its_transaction_is_not_made_again(
     how: str, run: Run, connection: BaseDatabaseWrapper, kill: Any
@@ -507,20 +537,37 @@ def test_the_stock_engine_fails_and_a_new_connection_shows_what_is_not_ones_own(
 
 
 ROUNDS = 1000
+STATEMENTS = 6  # between two kills, on average
 
 
 class Killer(threading.Thread):
-    """Ends the sessions of one database at random moments, until it is told to stop."""
+    """Ends the sessions of one database at random moments, until it is told to stop.
+
+    A random number of statements (:meth:`counted`) lies between two of them, however long those
+    take: on a busy machine as many get through as on an idle one.
+    """
 
     def __init__(self, server: Server, database: str, *, one: bool = False) -> None:
         super().__init__(name="killer")
         self.stop, self.killed = threading.Event(), 0
         self._most = "ORDER BY random() LIMIT 1" if one else ""
         self._server, self._database = server, database
+        self._statements = 0
+
+    def counted(self, run: Run) -> Run:
+        def counting(sql: Any, params: Any = None) -> list[tuple[Any, ...]]:
+            self._statements += 1
+            return run(sql, params)
+
+        return counting
 
     def run(self) -> None:
         luck = random.Random(5)
-        while not self.stop.wait(luck.uniform(0.0, 0.02)):
+        while not self.stop.is_set():
+            due = self._statements + luck.randrange(1, 2 * STATEMENTS)
+            while self._statements < due and not self.stop.wait(0.0005):
+                pass
+            self.stop.wait(luck.uniform(0.0, 0.002))
             sql = (
                 "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity"
                 f" WHERE datname = %s AND backend_type = 'client backend' {self._most}) AS chosen"
@@ -534,11 +581,11 @@ def test_never_another_tenants_row(
 ) -> None:
     """Random kills around every statement: right, or raised, and mostly right."""
     connection = make_connection(database=database, CONN_MAX_AGE=None, retry_deadline=30)
-    run = runner(connection)
     luck = random.Random(4)
     wrong: list[Any] = []
     raised = right = 0
     killer = Killer(server, database)
+    run = killer.counted(runner(connection))
     killer.start()
     try:
         for number in range(ROUNDS):
@@ -576,17 +623,18 @@ def test_never_another_tenants_row(
 class Request(threading.Thread):
     """Requests one after the other on a small pool; some set a tenant, others set nothing."""
 
-    def __init__(self, alias: str, seed: int, rounds: int) -> None:
+    def __init__(self, alias: str, seed: int, rounds: int, killer: Killer) -> None:
         super().__init__(name=f"requests {seed}")
         self.wrong: list[Any] = []
         self.right = self.raised = 0
         self._alias, self._luck, self._rounds = alias, random.Random(seed), rounds
+        self._killer = killer
 
     def run(self) -> None:
         connection = connections[self._alias]
         for _ in range(self._rounds):
             try:
-                self._one(runner(connection))
+                self._one(self._killer.counted(runner(connection)))
                 self.right += 1
             except Error:
                 self.raised += 1
@@ -621,8 +669,8 @@ def test_never_another_tenants_setting_on_a_pool(
     connection = make_connection(database=database, options={"pool": pool}, retry_deadline=30)
     connection.ensure_connection()
     connection.close()
-    requests = [Request(connection.alias, seed, ROUNDS // 2) for seed in range(3)]
     killer = Killer(server, database, one=True)
+    requests = [Request(connection.alias, seed, ROUNDS // 2, killer) for seed in range(3)]
     killer.start()
     for request in requests:
         request.start()

@@ -24,6 +24,8 @@ from tests.engines import DRIVER, RESILIENT, STOCK, Connections, until
 from tests.server.impostors import Impostor
 from tests.server.tls import TlsServer, client_certificate, encrypt, target_of
 
+pytestmark = pytest.mark.once_per_driver
+
 TIMEOUT = 2.0
 
 

@@ -27,6 +27,8 @@ from testproject.shop.models import Customer, Movement, Order, OrderLine, Produc
 from testproject.shop.operations import PRODUCTS, stock_up
 from tests.engines import RESILIENT, STOCK, Connections
 
+pytestmark = pytest.mark.once_per_driver
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -147,8 +149,8 @@ def test_load_leaves_no_connection_behind(stock_alias: str, server: Server) -> N
 
 
 def test_load_sees_the_stock_engine_fail(stock_alias: str, server: Server) -> None:
-    faults = Faults(server, "project", kill_every=0.05)
-    result = run(stock_alias, seconds=2.0, faults=faults)
+    faults = Faults(server, "project", kill_every=10)
+    result = run(stock_alias, operations=500, faults=faults)
     assert faults.kills > 10
     assert result.failed_reads > 0
     assert (result.lost, result.doubled, result.half_committed) == (0, 0, 0)
@@ -158,8 +160,8 @@ def test_load_sees_failures_of_a_restart(own_server: Server) -> None:
     made = Connections(own_server)
     alias = made(STOCK).alias
     call_command("migrate", database=alias, verbosity=0)
-    faults = Faults(own_server, "app", kill_every=None, restarts=[(0.5, "fast")], down=0.2)
-    result = run(alias, seconds=1.5, faults=faults)
+    faults = Faults(own_server, "app", kill_every=None, restarts=[(100, "fast")], down=0.2)
+    result = run(alias, operations=300, faults=faults)
     made.close()
     assert (faults.kills, faults.restarts) == (0, 1)
     assert result.failed_reads > 0
@@ -195,15 +197,16 @@ def test_defect_of_the_load_is_raised(stock_alias: str, monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-def test_a_minute_of_kills_and_two_restarts_fails_no_read_and_doubles_no_write(
+def test_two_hundred_kills_and_two_restarts_fail_no_read_and_double_no_write(
     own_connections: Connections, own_server: Server
 ) -> None:
+    """For one read to be hit three times, sixty others would have to be done meanwhile."""
     connection = own_connections(RESILIENT, CONN_MAX_AGE=60, CONN_HEALTH_CHECKS=True)
     call_command("migrate", database=connection.alias, verbosity=0)
-    restarts: list[tuple[float, Mode]] = [(20.0, "fast"), (40.0, "immediate")]
-    faults = Faults(own_server, "app", kill_every=0.1, restarts=restarts)
-    result = run(connection.alias, threads=6, seconds=60.0, faults=faults)
-    assert (faults.kills > 300, faults.restarts) == (True, 2)
+    restarts: list[tuple[float, Mode]] = [(2000, "fast"), (4000, "immediate")]
+    faults = Faults(own_server, "app", kill_every=30, restarts=restarts)
+    result = run(connection.alias, threads=6, operations=6000, faults=faults)
+    assert (faults.kills > 150, faults.restarts) == (True, 2)
     assert result.failed_reads == 0, result.errors
     assert (result.lost, result.doubled, result.half_committed, result.hung) == (0, 0, 0, 0)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event, Thread
 from typing import Any
 
@@ -23,6 +23,7 @@ from django.urls import path
 from django_resilient_pg.errors import SessionLost, TransactionLost
 from django_resilient_pg.transaction import retry_atomic
 from tests.engines import DRIVER, PATIENCE, RESILIENT, STOCK, until
+from tests.faults.proxy import Proxy
 from tests.server.scenarios import TABLE, Stage
 
 Stages = Callable[..., Stage]
@@ -365,6 +366,51 @@ def test_is_usable_says_so_and_changes_nothing(noticed: str, stage_of: Stages) -
     with pytest.raises(TransactionLost):
         stage.connection.commit()
     assert stage.rows() == []
+
+
+@pytest.mark.parametrize("noticed", ["raw cursor", "raw close"])
+def test_autocommit_that_is_turned_off_later_ends_nothing(noticed: str, stage_of: Stages) -> None:
+    """psycopg refuses to turn it off within a transaction, psycopg2 does it."""
+    stage = stage_of()
+    begin(stage)
+    with suppress(Error):
+        stage.connection.set_autocommit(False)
+    lose(stage, noticed)
+    with pytest.raises((SessionLost, TransactionLost)):
+        stage.insert("second")
+    with pytest.raises(TransactionLost):
+        stage.connection.commit()
+    assert stage.rows() == []
+
+
+@psycopg3
+def test_what_came_after_a_failed_statement_is_not_taken_for_nothing(stage_of: Stages) -> None:
+    """The driver's own cursor has ended the failed transaction, and begun another one.
+
+    With psycopg2 what follows the ROLLBACK has taken effect at once.
+    """
+    stage = stage_of()
+    with pytest.raises(TransactionLost), stage.atomic():
+        with pytest.raises(Error):
+            stage.run("SELECT 1/0")
+        raw(stage, "ROLLBACK")
+        raw(stage, INSERT % "first")
+        stage.kill()
+    assert stage.rows() == []
+
+
+@psycopg2
+@pytest.mark.parametrize("ended", ["ROLLBACK", "COMMIT"])
+def test_a_statement_that_the_driver_sends_without_begin_is_not_retried(
+    ended: str, stage_of: Stages, proxy: Proxy
+) -> None:
+    """psycopg2 believes that its BEGIN still holds, so the statement takes effect at once."""
+    stage = stage_of(PORT=proxy.port)
+    with pytest.raises(OperationalError), stage.atomic():
+        raw(stage, ended)
+        proxy.cut_at(1, "answer")
+        stage.insert("first")
+    assert stage.rows() == ["first"]
 
 
 # -- what ends a lost transaction ------------------------------------------------------------------

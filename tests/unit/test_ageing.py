@@ -215,6 +215,34 @@ def test_learned_only_ever_falls() -> None:
         assert learned.value() == value
 
 
+def test_what_was_learned_is_forgotten_after_an_hour() -> None:
+    now = 1000.0
+    learned = Learned(clock=lambda: now)
+    learned.note(60.0)
+    now += 3599.0
+    learned.note(70.0)
+    assert learned.value() == 60.0
+    now += 2.0
+    assert learned.value() is None
+    learned.note(70.0)
+    assert learned.value() == 70.0
+
+
+def test_what_was_learned_is_forgotten_when_a_connection_outlives_it() -> None:
+    learned = Learned()
+    learned.note(60.0)
+    learned.outlived(59.0)
+    assert learned.value() == 60.0
+    learned.outlived(61.0)
+    assert learned.value() is None
+
+
+def test_no_time_is_learned_that_would_end_every_connection() -> None:
+    learned = Learned()
+    learned.note(0.026)
+    assert learned.value() == 0.5
+
+
 def test_learned_by_many_threads() -> None:
     learned = Learned()
     together = threading.Barrier(8)

@@ -17,6 +17,8 @@ from django_resilient_pg.options import parse
 from tests.unit.test_docs import NODES, PAGES, blocks, page, section, titles
 from tests.unit.test_findings import CASES
 
+pytestmark = pytest.mark.once_per_driver
+
 PAGE = "docs/checks.rst"
 ID = re.compile(r"[EWI]\d{3}")
 SHAPE = ["What", "Why", "Fix", "Source"]

@@ -15,6 +15,8 @@ from testproject.demo import row
 from testproject.ledger import Found, Kind, Ledger, judge
 from testproject.screen import Cell, Line, plain_table, print_table
 
+pytestmark = pytest.mark.once_per_driver
+
 
 def good() -> Outcome:
     ledger = Ledger()

@@ -56,6 +56,8 @@ from django_resilient_pg.verdicts import Failure, Phase, Reason
 from testproject import shop
 from testproject.shop import models as shop_models
 
+pytestmark = pytest.mark.once_per_driver
+
 # Imported by name: docutils has no types of its own.
 NODES: Any = import_module("docutils.nodes")
 CORE: Any = import_module("docutils.core")
@@ -248,14 +250,19 @@ def test_there_are_snippets() -> None:
     assert MODULES
 
 
-# psycopg2 has no pool.
-FOR_A_DRIVER = [
-    pytest.param(one, marks=pytest.mark.psycopg3) if '"pool"' in one.code else one
-    for one in SETTINGS
-]
+# psycopg2 has no pool. The engine for GeoDjango loads its libraries, but asks no database here.
+ONLY_WITH = {
+    '"pool"': pytest.mark.psycopg3,
+    '"django_resilient_pg.postgis"': pytest.mark.needs("GDAL", "GEOS"),
+}
 
 
-@pytest.mark.parametrize("snippet", FOR_A_DRIVER, ids=str)
+def with_its_marks(snippet: Snippet) -> Any:
+    marks = [mark for text, mark in ONLY_WITH.items() if text in snippet.code]
+    return pytest.param(snippet, marks=marks)
+
+
+@pytest.mark.parametrize("snippet", [with_its_marks(one) for one in SETTINGS], ids=str)
 def test_settings_work(snippet: Snippet, tmp_path: Path) -> None:
     """In a process of its own: Django starts, and this engine takes every database."""
     for module in MODULES:

@@ -23,6 +23,8 @@ from django_resilient_pg.serving_checks import check_credentials
 from tests.engines import RESILIENT, STOCK, Connections
 from tests.report_schema import validate
 
+pytestmark = pytest.mark.once_per_driver
+
 ALIAS = "entry"
 ENGINES = pytest.mark.parametrize("engine", [RESILIENT, STOCK])
 

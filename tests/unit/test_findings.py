@@ -31,6 +31,8 @@ from django_resilient_pg.facts import Endpoint, Facts, Path, SocketOptions, Sock
 from django_resilient_pg.options import Options
 from django_resilient_pg.providers import recognise_host
 
+pytestmark = pytest.mark.once_per_driver
+
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HERE, THERE = Endpoint("10.0.0.1", 40000), Endpoint("10.0.0.2", 5432)
 LOOPBACK = {"local": Endpoint("127.0.0.1", 40000), "peer": Endpoint("127.0.0.1", 5432)}

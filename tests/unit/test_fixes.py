@@ -12,6 +12,8 @@ from django_resilient_pg.diagnosis.fixes import merged, pasteable, snippet
 from django_resilient_pg.diagnosis.reports import WIDTH
 from tests.unit.test_findings import STOCK, known
 
+pytestmark = pytest.mark.once_per_driver
+
 OPTIONS: list[dict[str, Any]] = [
     {"resilience": {"idle_timeout": 6.9}},
     {"pool": {"max_idle": 30, "min_size": 0}},

@@ -19,6 +19,8 @@ from django_resilient_pg.diagnosis.series import times
 from django_resilient_pg.verdicts import Reason
 from tests.unit.test_findings import STOCK, known
 
+pytestmark = pytest.mark.once_per_driver
+
 PATIENCE = 3.0
 SERVER = Ending(
     How.SAID,

@@ -78,6 +78,22 @@ def test_a_statement_enters(
     assert made.phase is after
 
 
+def test_entering_what_a_text_has_begun_does_not_make_it_clean() -> None:
+    made = state(MANUAL)
+    made.begin()
+    assert made.begun
+    assert NO_TEXT in made.texts
+
+
+def test_a_failed_statement_is_never_all_that_was_run() -> None:
+    made = state(CLEAN)
+    made.enter(IDLE, False)
+    made.failed(IN_TRANSACTION)
+    assert not made.texts
+    made.failed(FAILED)
+    assert NO_TEXT in made.texts
+
+
 def test_a_transaction_that_the_driver_has_ended_is_told_once() -> None:
     splits = Splits()
     made = state(DIRTY, splits)

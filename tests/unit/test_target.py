@@ -11,6 +11,8 @@ from django_resilient_pg.diagnosis.hosts import Host
 from django_resilient_pg.diagnosis.target import MODES, SYSTEM, Target, target
 from tests.engines import RESILIENT
 
+pytestmark = pytest.mark.once_per_driver
+
 
 def at(home: Path, environ: dict[str, str] | None = None, /, **params: object) -> Target:
     """The target of these parameters, in an environment with nothing else in it."""

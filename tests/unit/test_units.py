@@ -10,7 +10,7 @@ import pytest
 
 from django_resilient_pg.errors import AttemptAbandoned
 from django_resilient_pg.retry import Budget
-from django_resilient_pg.units import UNDER_WAY, UNIT, Unit, around
+from django_resilient_pg.units import LONGEST_TEXT, UNDER_WAY, UNIT, Unit, around
 
 
 class Connection:
@@ -160,3 +160,10 @@ def test_a_unit_knows_whose_transaction_it_is() -> None:
         seen.append(outer.has_committed)
     assert seen == [False, True]
     assert outer.again().is_transaction_of(mine)
+
+
+def test_of_a_long_text_it_cannot_be_told_what_it_did() -> None:
+    unit = Unit(Budget(1.0))
+    unit.took_effect("default", "SELECT '" + "x" * LONGEST_TEXT)
+    assert unit.texts == {"default": set()}
+    assert unit.uncounted == {"default"}

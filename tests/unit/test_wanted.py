@@ -21,6 +21,8 @@ from django_resilient_pg.diagnosis.survey import Measured, Survey
 from django_resilient_pg.keepalives import TCP_DEFAULTS
 from tests.unit.test_findings import KERNEL, OVER_NAT, STOCK, known, numbers, settled
 
+pytestmark = pytest.mark.once_per_driver
+
 ABOUT = {f"{PREFIX}{number}" for number in "W101 W102 W103 W106 W107 W108 W128 E009".split()}
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .events import Quiet, claim, is_certain, is_unknown, may_be_committed, must_not_pass
 from .ledger import Violation
-from .oracle import Outcome, World
+from .oracle import Outcome
 from .postgres import Refused
-from .stack import Django
+from .world import World
 
 
 @dataclass(slots=True)
@@ -48,7 +49,7 @@ class Rerun(Quiet):
     """``retry_atomic`` runs its function again."""
 
     def __str__(self) -> str:
-        return "run again"
+        return "again"
 
     def predict(self, world: World) -> None:
         if not (world.at_risk or world.armed):
@@ -73,6 +74,8 @@ class Exit(Quiet):
 
     kind: str
     failed: bool
+    #: Whether Django wants the block around to be rolled back, as ``get_rollback()`` tells.
+    wants_rollback: Callable[[], bool]
 
     def __str__(self) -> str:
         return f"leave {self.kind}{' by an exception' * self.failed}"
@@ -82,19 +85,25 @@ class Exit(Quiet):
         return True
 
     def predict(self, world: World) -> None:
-        world.django.exit(failed=self.failed)
+        django = world.django
+        django.exit(failed=self.failed)
+        if world.at_risk and django.needs_rollback and not self.wants_rollback():
+            # By a savepoint of which the same is true as below.
+            django.needs_rollback = False
+            if django.session.transaction is not None:
+                django.session.transaction.failed = False
 
     def passes(self, world: World, refused: Refused) -> bool:
         """A savepoint that a text has ended is there again on a new connection."""
         if refused.sqlstate == "3B001":
-            self._leave_inner(world.django)
+            self._leave_inner(world, failed=False)
         return refused.sqlstate == "3B001"
 
     def told(self, world: World, error: BaseException) -> None:
         django = world.django
         if django.savepoint_ids:
             world.lose()
-            self._leave_inner(django)
+            self._leave_inner(world, failed=True)
             return
         if not (self.failed or django.needs_rollback):
             certain = is_certain(error) or (self.kind == "retry" and not is_unknown(error))
@@ -107,7 +116,7 @@ class Exit(Quiet):
         django = world.django
         assert world.lost is not None
         if django.savepoint_ids:
-            self._leave_inner(django)
+            self._leave_inner(world, failed=outcome.error is not None)
             return
         if not (self.failed or django.needs_rollback):
             transaction = world.lost.transaction
@@ -118,8 +127,11 @@ class Exit(Quiet):
                 django.ledger.unknown(transaction.writes)
         leave_block(world)
 
-    def _leave_inner(self, django: Django) -> None:
+    def _leave_inner(self, world: World, *, failed: bool) -> None:
+        django = world.django
         name = django.savepoint_ids.pop()
+        if world.lost is not None and (failed or self.failed):
+            world.lost.roll_back_to(name)
         if self.failed or django.needs_rollback:
             django.needs_rollback = name is None
         if not (django.savepoint_ids or django.commit_on_exit):

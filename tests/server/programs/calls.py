@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from .events import Quiet, claim, is_certain, may_be_committed, must_not_pass
 from .ledger import Violation
-from .oracle import Outcome, World
+from .oracle import Outcome
 from .postgres import Refused
-from .stack import BROKEN, Django
+from .world import World
+from .wrapper import BROKEN
 
 _NEVER_RAISE: Final = frozenset({"close", "is_usable", "close_if_unusable_or_obsolete"})
 
@@ -45,6 +46,10 @@ class Called(Quiet):
         if self.name == "raw_commit" or (self.name == "commit" and not is_certain(error)):
             may_be_committed(world)
             world.lose_what_was(transaction, must_raise=False)
+        elif self.name == "commit":
+            world.lose(ended=True)
+            if transaction is not None:
+                transaction.writes.clear()  # that they are lost is said for certain
         else:
             world.lose()
 
@@ -160,7 +165,7 @@ def _rolled_back_after_loss(world: World) -> None:
 
 
 def _turned_on(world: World) -> None:
-    django: Django = world.django
+    django = world.django
     django.autocommit = True
     world.leave()
     django.run_hooks()
@@ -177,6 +182,11 @@ def _savepoint_after_loss(world: World) -> None:
         _savepoint(world)
 
 
+def _savepoint_rolled_back(world: World) -> None:
+    assert world.lost is not None
+    world.lost.roll_back_to(world.django.last_savepoint)
+
+
 def _driver_committed(world: World) -> None:
     claim(world)
     world.leave()
@@ -188,6 +198,7 @@ _AFTER_LOSS: Final[dict[str, Callable[[World], Any]]] = {
     "set_autocommit(False)": _turned_off,
     "set_autocommit(True)": _turned_on,
     "savepoint": _savepoint_after_loss,
+    "savepoint_rollback": _savepoint_rolled_back,
     "close": _close,
     "raw_commit": _driver_committed,
     "raw_rollback": World.leave,

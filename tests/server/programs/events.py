@@ -6,10 +6,11 @@ import contextlib
 from dataclasses import dataclass
 from typing import Final
 
-from .language import By, Control, Read, Text, Write
+from .language import By, Control, Fate, Read, Text, Write
 from .ledger import Told, Violation
-from .oracle import Outcome, World, compare
+from .oracle import Outcome, compare
 from .postgres import Refused, Seen
+from .world import World
 
 _NOTHING_SENT: Final = frozenset({"SessionLost", "ServerDown"})
 
@@ -63,6 +64,10 @@ class Quiet:
         return False
 
     @property
+    def lingers(self) -> bool:
+        return False
+
+    @property
     def proves_life(self) -> bool:
         return False
 
@@ -95,6 +100,12 @@ class Statement:
         )
 
     @property
+    def lingers(self) -> bool:
+        return any(
+            isinstance(text, Write) and text.fate not in {None, Fate.EARLY} for text in self.texts
+        )
+
+    @property
     def proves_life(self) -> bool:
         return bool(self.texts)
 
@@ -115,13 +126,15 @@ class Statement:
     def told(self, world: World, error: BaseException) -> None:
         session = world.django.session
         before = session.transaction
-        done = 0 if before is None else before.acknowledged
+        done, written = (before.acknowledged, len(before.writes)) if before else (0, 0)
         if is_certain(error):
             self._never_ran(world)
         else:
             self._perhaps(world)
         ended = session.transaction is not before
         world.lose_what_was(before, must_raise=done > 0 and not ended)
+        if before is not None and not ended:
+            del before.writes[written:]  # of this statement the application knows that it failed
 
     def after_loss(self, world: World, outcome: Outcome) -> None:
         lost, django = world.lost, world.django
@@ -144,7 +157,7 @@ class Statement:
             must_not_pass(world, self)
         seen = self.predict(world)
         if self.proves_life:
-            world.at_risk = self.deadly
+            world.at_risk = self.lingers and not world.armed
         if seen is not None:
             compare(seen, outcome.value)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Final, TypeVar
 
@@ -29,7 +30,7 @@ from .language import (
 T = TypeVar("T")
 
 _BY: Final = {By.DJANGO: 72, By.KEPT: 8, By.RAW: 20}
-_PHASES: Final = {"plain": 3, "by text": 4, "autocommit off": 2, "atomic": 5, "retry": 2}
+_PHASES: Final = {"plain": 3, "by text": 4, "autocommit off": 2, "atomic": 5, "retry": 3}
 _STEPS: Final = {
     "write": 34,
     "read": 18,
@@ -172,7 +173,7 @@ class Generator:
         return self._write()
 
     def _write(self) -> Write:
-        fate = self._random.choice(list(Fate)) if self._chance(0.06) else None
+        fate = self._random.choice(list(Fate)) if self._chance(0.09) else None
         return Write(next(self._keys), fate)
 
     def _with_kill(self, steps: Sequence[Step]) -> list[Step]:
@@ -180,8 +181,8 @@ class Generator:
         at = self._random.randint(0, len(steps))
         before, after = list(steps[:at]), list(steps[at:])
         if after and isinstance(block := after[0], Block) and self._chance(0.8):
-            body = tuple(self._with_kill(block.body))
-            return [*before, Block(block.kind, body, block.swallows, block.leaves), *after[1:]]
+            inside = replace(block, body=tuple(self._with_kill(block.body)))
+            return [*before, inside, *after[1:]]
         return [*before, Kill(), *after]
 
     # -- chance ------------------------------------------------------------------------------------

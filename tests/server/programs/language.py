@@ -193,42 +193,6 @@ def lines(program: Program, indent: str = "") -> Iterator[str]:
             yield indent + "    pass"
 
 
-def walk(program: Program) -> Iterator[Step]:
-    """Every step, those within blocks too."""
-    for step in program:
-        yield step
-        if isinstance(step, Block):
-            yield from walk(step.body)
-
-
-def undisturbed(program: Program) -> Program:
-    """The same program, in which no session dies."""
-    steps: list[Step] = []
-    for step in program:
-        match step:
-            case Kill():
-                continue
-            case Block(kind, body, swallows, leaves):
-                steps.append(Block(kind, undisturbed(body), swallows, leaves))
-            case Run(by, texts):
-                steps.append(Run(by, tuple(map(_harmless, texts))))
-            case RunMany(by, writes):
-                steps.append(RunMany(by, tuple(Write(one.key) for one in writes)))
-            case _:
-                steps.append(step)
-    return tuple(steps)
-
-
-def _harmless(text: Text) -> Text:
-    match text:
-        case Write(key):
-            return Write(key)
-        case Read():
-            return Read()
-        case _:
-            return text
-
-
 def fresh(program: Program) -> Program:
     """A copy whose equal steps are different objects: each ends its session itself, once."""
     return copy.deepcopy(program)

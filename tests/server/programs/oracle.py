@@ -2,88 +2,21 @@
 
 While no session has died everything is as the model of a session that never dies has it, errors
 included. Once one has, a step either still does that, or raises; from then on it is known to the
-application that what was under way is lost, and :mod:`.losses` says what may follow.
+application that what was under way is lost, and :meth:`Event.after_loss` says what may follow.
 """
 
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from .ledger import Ledger, Violation
-from .postgres import Refused, Seen, Transaction
-from .stack import Django
-
-
-@dataclass(slots=True)
-class Lost:
-    """The application was told of a loss, and has not left what it was in.
-
-    Attributes:
-        transaction: what was open then.
-        must_raise: nothing may run outside of the transaction it was written for. False where
-            nothing of it had succeeded (what follows may as well be its beginning), where a COMMIT
-            of it was tried, and where the engine could not know of it: begun and lost past
-            Django's cursors.
-    """
-
-    transaction: Transaction | None
-    must_raise: bool
-
-
-@dataclass(slots=True)
-class World:
-    """The model, and whether its session may be dead.
-
-    Attributes:
-        at_risk: a session has died, and nothing has come from another one since.
-    """
-
-    django: Django
-    at_risk: bool = False
-    lost: Lost | None = None
-
-    @property
-    def armed(self) -> bool:
-        transaction = self.django.session.transaction
-        return transaction is not None and transaction.armed
-
-    @property
-    def vague(self) -> bool:
-        """Whether both are right: that a statement is its own transaction, or not.
-
-        psycopg2, after a text has ended its transaction, goes on without one; on a new connection
-        it begins one. The application has been told of no COMMIT, whichever it is.
-        """
-        return self.at_risk and self.django.driver.mistaken
-
-    def lose(self, *, ended: bool = False) -> None:
-        """The application is told now: what is open is lost, until it is left."""
-        transaction = self.django.session.transaction
-        done = 0 if transaction is None else transaction.acknowledged
-        self.lose_what_was(transaction, must_raise=done > 0 and not ended)
-
-    def lose_what_was(self, transaction: Transaction | None, *, must_raise: bool) -> None:
-        """The same, where the step itself may have ended the transaction."""
-        self.drop()
-        self.at_risk = True
-        if transaction is not None or not self.django.autocommit:
-            sighted = transaction is not None and transaction.sighted
-            self.lost = Lost(transaction, must_raise and sighted)
-
-    def drop(self) -> None:
-        """The session is gone; Django's own state stays."""
-        self.django.session.roll_back()
-        self.django.driver.begun = False
-
-    def leave(self) -> None:
-        """What was lost is left: what comes now is as on a new session."""
-        self.lost = None
-        self.drop()
-        self.django.driver.autocommit = self.django.autocommit
+from .postgres import Refused, Seen
+from .world import World
 
 
 @dataclass(slots=True)
@@ -103,6 +36,10 @@ class Event(Protocol):
     @property
     def deadly(self) -> bool:
         """Whether the step may end its session itself."""
+
+    @property
+    def lingers(self) -> bool:
+        """Whether its session may end because of it after it has succeeded."""
 
     @property
     def proves_life(self) -> bool:
@@ -135,11 +72,14 @@ class Oracle:
     world: World
     violation: Violation | None = None
     trace: list[str] = field(default_factory=list)
+    #: How often something came of a loss.
+    met: Counter[str] = field(default_factory=Counter)
 
     def observe(self, event: Event, act: Callable[[], Any]) -> Any:
         """Run a step and judge what comes of it; what it returns or raises is passed on."""
         outcome = _outcome_of(act)
         self.trace.append(f"{event}: {_described(outcome)}")
+        self.met[str(event)] += str(event) == "again"
         self._until_violated(lambda: self._judge(event, outcome))
         return outcome.unwrap()
 
@@ -164,44 +104,79 @@ class Oracle:
     def _judge(self, event: Event, outcome: Outcome) -> None:
         world = self.world
         if world.lost is not None:
+            self.met["after"] += 1
             event.after_loss(world, outcome)
             return
         armed, vague = world.armed, world.vague
         risk = world.at_risk or armed or event.deadly
         before = copy.deepcopy(world) if risk else world
-        try:
-            with world.django.ledger.in_doubt() if vague else nullcontext():
-                if world.at_risk and event.goes_on:
-                    world.django.session.forgive_unseen()
-                expected, refused = event.predict(world), None
-        except Refused as error:
-            expected, refused = None, error
-        if outcome.error is None and refused is not None and risk and not vague:
-            self.world = world = before
-            if not event.passes(world, refused):
-                raise Violation("passed", f"{event} succeeded where {refused} is expected")
-        elif outcome.error is None:
-            if not vague:
-                self._passed(event, outcome, expected, refused, risk=risk)
-            if event.proves_life:
-                world.at_risk = event.deadly or vague
-            world.at_risk |= armed and not world.armed
-        elif refused is None or not is_same(outcome.error, refused):
-            if not risk:
-                expectation = "success" if refused is None else str(refused)
-                raise Violation("refused", f"{event} raised where {expectation} is expected")
-            self.world = before
-            event.told(before, outcome.error)
+        foreseen = _foresee(event, world, risk=risk)
+        if outcome.error is not None:
+            if not foreseen.has(outcome.error):
+                self._failed(event, before, outcome.error, foreseen, risk=risk)
+            return
+        if foreseen.refused is not None and not vague:
+            self._passed(event, before, foreseen, risk=risk)
+            return
+        if not vague:
+            foreseen.compare(event, outcome.value, risk=risk)
+        if event.proves_life:
+            self.met["healed"] += world.at_risk
+            # Of an open transaction only the end will show.
+            world.at_risk = vague or (event.lingers and not world.armed)
+        world.at_risk |= armed and not world.armed
 
-    def _passed(
-        self, event: Event, outcome: Outcome, expected: Any, refused: Refused | None, *, risk: bool
+    def _failed(
+        self, event: Event, before: World, error: BaseException, foreseen: Foreseen, *, risk: bool
     ) -> None:
-        if refused is not None:
-            raise Violation("passed", f"{event} succeeded where {refused} is expected")
-        if isinstance(expected, Seen):
-            compare(expected, outcome.value)
-        elif expected is not None and outcome.value != expected and not risk:
-            raise Violation("answer", f"{event} gave {outcome.value!r} for {expected!r}")
+        if not risk:
+            raise Violation("refused", f"{event} raised where {foreseen} is expected")
+        self.met["told"] += 1
+        self.met["unknown"] += type(error).__name__ == "CommitOutcomeUnknown"
+        self.world = before
+        event.told(before, error)
+
+    def _passed(self, event: Event, before: World, foreseen: Foreseen, *, risk: bool) -> None:
+        assert foreseen.refused is not None
+        if not (risk and event.passes(before, foreseen.refused)):
+            raise Violation("passed", f"{event} succeeded where {foreseen} is expected")
+        self.world = before
+
+
+@dataclass(slots=True)
+class Foreseen:
+    """What the model gives for a step, or the error that it foresees."""
+
+    value: Any = None
+    refused: Refused | None = None
+
+    def __str__(self) -> str:
+        return "success" if self.refused is None else str(self.refused)
+
+    def has(self, error: BaseException) -> bool:
+        """Whether this is the error."""
+        refused = self.refused
+        if refused is None:
+            return False
+        if refused.kind and refused.kind not in {kind.__name__ for kind in type(error).__mro__}:
+            return False
+        return refused.sqlstate is None or sqlstate_of(error) == refused.sqlstate
+
+    def compare(self, event: Event, value: Any, *, risk: bool) -> None:
+        if isinstance(self.value, Seen):
+            compare(self.value, value)
+        elif self.value is not None and value != self.value and not risk:
+            raise Violation("answer", f"{event} gave {value!r} for {self.value!r}")
+
+
+def _foresee(event: Event, world: World, *, risk: bool) -> Foreseen:
+    with world.django.ledger.in_doubt() if world.vague else nullcontext():
+        if risk and event.goes_on:
+            world.django.session.forgive_unseen()
+        try:
+            return Foreseen(event.predict(world))
+        except Refused as refused:
+            return Foreseen(refused=refused)
 
 
 def compare(expected: Seen, value: tuple[str, frozenset[int]]) -> None:
@@ -216,13 +191,6 @@ def compare(expected: Seen, value: tuple[str, frozenset[int]]) -> None:
         raise Violation(
             "stale read", f"missing rows: {sorted(missing)}, unexpected rows: {sorted(foreign)}"
         )
-
-
-def is_same(error: BaseException, refused: Refused) -> bool:
-    """Whether this is the error that the model foresaw."""
-    if refused.kind and refused.kind not in {kind.__name__ for kind in type(error).__mro__}:
-        return False
-    return refused.sqlstate is None or sqlstate_of(error) == refused.sqlstate
 
 
 def sqlstate_of(error: BaseException) -> str | None:

@@ -8,6 +8,7 @@ from typing import Final
 
 from .language import By, Control, Fail, Fate, Read, Set, Text, Write
 from .ledger import Ledger, Told
+from .transaction import Setting, Transaction
 
 #: How names of savepoints begin that Django makes.
 OWN: Final = "django_"
@@ -28,69 +29,12 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """The values the tenant may have: one, unless a COMMIT that set it has an unknown outcome."""
-
-    session: frozenset[str] = frozenset({""})
-    local: str | None = None
-
-    @property
-    def visible(self) -> frozenset[str]:
-        return self.session if self.local is None else frozenset({self.local})
-
-
-@dataclass(frozen=True, slots=True)
-class Savepoint:
-    name: str
-    writes: int
-    setting: Setting
-
-
-@dataclass(frozen=True, slots=True)
 class Seen:
     """What a read must return: one of these tenants, these rows, and perhaps those."""
 
     tenants: frozenset[str]
     rows: frozenset[int]
     perhaps: frozenset[int]
-
-
-@dataclass(slots=True)
-class Transaction:
-    """A transaction of the server.
-
-    Attributes:
-        before: the setting to return to when it is rolled back.
-        implicit: of one statement or one string, without BEGIN.
-        group: its number in the ledger.
-        acknowledged: how many statements of it have succeeded.
-        armed: a row of it ends its session at COMMIT.
-        begun_raw: its first statement came past Django's cursors.
-        sighted: Django was asked for something while it was open.
-        writes_seen, writes_unseen: rows were written on Django's cursors, and past them.
-    """
-
-    before: Setting
-    implicit: bool
-    group: int
-    failed: bool = False
-    writes: list[int] = field(default_factory=list)
-    savepoints: list[Savepoint] = field(default_factory=list)
-    acknowledged: int = 0
-    armed: bool = False
-    begun_raw: bool = False
-    sighted: bool = False
-    writes_seen: bool = False
-    writes_unseen: bool = False
-
-    @property
-    def invisible(self) -> bool:
-        """Whether it wrote where the engine cannot know: a limit that is documented.
-
-        What is sent past Django's cursors is noticed where it begins the transaction. After that
-        a transaction that by its other statements only reads counts as one that only reads.
-        """
-        return self.writes_unseen and not (self.begun_raw or self.writes_seen)
 
 
 @dataclass(slots=True)
@@ -114,7 +58,8 @@ class Session:
         found: Seen | None = None
         for text in texts:
             transaction = self.transaction or self.begin(implicit=True)
-            transaction.sighted |= by is not By.RAW
+            if by is not By.RAW:
+                transaction.sighted = transaction.watched = True
             try:
                 found = self._one(transaction, text, by)
             except Refused:
@@ -176,22 +121,18 @@ class Session:
         elif transaction.implicit:
             raise Refused("InternalError", "25P01")
         elif words == "SAVEPOINT":
-            savepoint = Savepoint(name, len(transaction.writes), self.setting)
-            transaction.savepoints.append(savepoint)
+            transaction.add_savepoint(name, self.setting)
         else:
             self._leave_savepoint(transaction, words, name)
 
     def _leave_savepoint(self, transaction: Transaction, words: str, name: str) -> None:
-        named = [number for number, one in enumerate(transaction.savepoints) if one.name == name]
-        if not named:
+        savepoint = transaction.find(name)
+        if savepoint is None:
             raise Refused("", "3B001")  # of a class that differs by driver
         if words == "RELEASE":
-            del transaction.savepoints[named[-1] :]
+            del transaction.savepoints[transaction.savepoints.index(savepoint) :]
             return
-        savepoint = transaction.savepoints[named[-1]]
-        del transaction.savepoints[named[-1] + 1 :]
-        self.ledger.absent(transaction.writes[savepoint.writes :])
-        del transaction.writes[savepoint.writes :]
+        self.ledger.absent(transaction.roll_back_to(savepoint))
         self.setting = savepoint.setting
         transaction.failed = False
 
@@ -208,6 +149,8 @@ class Session:
         transaction, self.transaction = self.transaction, None
         assert transaction is not None
         self.ledger.committed(transaction.writes)
+        if not transaction.watched:
+            self.ledger.unwatched.update(transaction.writes)
         session = self.setting.session
         if self.ledger.doubting:
             session |= transaction.before.session

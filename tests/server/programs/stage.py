@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import time
+import os
+import select
 from collections import Counter
-from contextlib import closing
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any, Final, TypeAlias
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -50,6 +52,7 @@ CREATE TRIGGER early BEFORE INSERT ON effects FOR EACH ROW
 CREATE CONSTRAINT TRIGGER late AFTER INSERT ON effects DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW WHEN (NEW.fate <> 'early') EXECUTE FUNCTION die_late();
 """
+Value: TypeAlias = str | int | None
 _ROWS: Final = "coalesce(string_agg(id::text, ',' ORDER BY id), '')"
 #: Keys per program: a row's id is the program's number times this, plus the key.
 _KEYS: Final = 1000
@@ -95,17 +98,15 @@ class Stage:
 
     def kill(self, pid: int) -> bool:
         """End a session and wait until its process is gone; False if it was not there."""
-        [(done,)] = self._ask(f"SELECT pg_terminate_backend({pid})")
-        deadline = time.monotonic() + PATIENCE
-        while guard.alive(pid):
-            if time.monotonic() > deadline:
+        with _watched(pid) as is_gone:
+            [(done,)] = self._ask(f"SELECT pg_terminate_backend({pid})")
+            if not is_gone(PATIENCE):
                 raise TimeoutError(f"session {pid} is still there after {PATIENCE:g} s")
-            time.sleep(0.0002)
         return bool(done)
 
     # -- texts -------------------------------------------------------------------------------------
 
-    def sql(self, text: Text, victim: int) -> tuple[str, list[object]]:
+    def sql(self, text: Text, victim: int) -> tuple[str, list[Value]]:
         """A text as it is sent, with its parameters; ``victim`` dies if that is its fate."""
         match text:
             case Write(key, fate):
@@ -144,11 +145,34 @@ def backend_pid(connection: BaseDatabaseWrapper) -> int:
     return int(driver.info.backend_pid)
 
 
-def _written_out(sql: str, parameters: list[object]) -> str:
+@contextmanager
+def _watched(pid: int) -> Iterator[Callable[[float], bool]]:
+    """A way to wait for the end of a process, so many seconds at most.
+
+    By a descriptor of the process, where there are such: to ask again and again costs more than all
+    else that a program does.
+    """
+    if not hasattr(os, "pidfd_open"):
+        yield lambda timeout: guard.wait_gone([pid], timeout)
+        return
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        yield lambda timeout: True
+        return
+    try:
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        yield lambda timeout: bool(poller.poll(timeout * 1000))
+    finally:
+        os.close(descriptor)
+
+
+def _written_out(sql: str, parameters: list[Value]) -> str:
     return sql % tuple(map(_literal, parameters)) if parameters else sql
 
 
-def _literal(value: object) -> str:
+def _literal(value: Value) -> str:
     if value is None:
         return "NULL"
     return f"'{value}'" if isinstance(value, str) else str(value).lower()

@@ -1,0 +1,1 @@
+"""An engine that reconnects and runs the statement again, whatever it was: what not to do."""

@@ -1,0 +1,92 @@
+"""Simpler programs: without what ends sessions, or as short as still breaks a promise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from .language import Block, By, Kill, Program, Read, Run, RunMany, Step, Text, Write
+
+
+def shrink(program: Program, breaks: Callable[[Program], bool]) -> Program:
+    """Try one simplification after another until none is left that keeps the violation."""
+    shorter = True
+    while shorter:
+        shorter = False
+        for candidate in _simpler(program):
+            if breaks(candidate):
+                program, shorter = candidate, True
+                break
+    return program
+
+
+def _simpler(program: Program) -> Iterator[Program]:
+    """Programs that are a little simpler: the largest cuts first."""
+    for at, step in enumerate(program):
+        before, after = program[:at], program[at + 1 :]
+        yield before + after
+        for instead in _instead_of(step):
+            yield before + instead + after
+
+
+def _instead_of(step: Step) -> Iterator[Program]:
+    match step:
+        case Block():
+            yield from _instead_of_block(step)
+        case Run(by, texts):
+            for shorter in _simpler_texts(texts):
+                yield (Run(by, shorter),)
+            if by is By.KEPT:
+                yield (Run(By.DJANGO, texts),)
+        case RunMany(by, writes):
+            if writes:
+                yield (Run(by, writes[:1]),)
+            for at in range(len(writes)):
+                yield (RunMany(by, writes[:at] + writes[at + 1 :]),)
+
+
+def _instead_of_block(block: Block) -> Iterator[Program]:
+    yield block.body
+    for shorter in _simpler(block.body):
+        yield (replace(block, body=shorter),)
+    if block.leaves:
+        yield (replace(block, leaves=False),)
+    if block.kind != "atomic":
+        yield (replace(block, kind="atomic"),)
+
+
+def _simpler_texts(texts: tuple[Text, ...]) -> Iterator[tuple[Text, ...]]:
+    for at, text in enumerate(texts):
+        before, after = texts[:at], texts[at + 1 :]
+        if before or after:
+            yield before + after
+        if _harmless(text) != text:
+            yield (*before, _harmless(text), *after)
+
+
+def undisturbed(program: Program) -> Program:
+    """The same program, in which no session dies."""
+    steps: list[Step] = []
+    for step in program:
+        match step:
+            case Kill():
+                continue
+            case Block():
+                steps.append(replace(step, body=undisturbed(step.body)))
+            case Run(by, texts):
+                steps.append(Run(by, tuple(map(_harmless, texts))))
+            case RunMany(by, writes):
+                steps.append(RunMany(by, tuple(Write(one.key) for one in writes)))
+            case _:
+                steps.append(step)
+    return tuple(steps)
+
+
+def _harmless(text: Text) -> Text:
+    match text:
+        case Write(key):
+            return Write(key)
+        case Read():
+            return Read()
+        case _:
+            return text

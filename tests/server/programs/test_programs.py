@@ -1,0 +1,187 @@
+"""Random programs, in which sessions die at random points, against a model of the promise.
+
+Nothing is doubled, nothing that the application was told to be committed is lost, no half of a
+transaction stays, and nobody gets another session's state: :mod:`.oracle`. Each run has programs
+of a fixed and of a random seed. For more of them, or the same again::
+
+    PROGRAMS=10000 PROGRAMS_SEED=a1b2c3 python -m pytest tests/server/programs
+
+``PROGRAMS`` is the number per test (300), ``PROGRAMS_SEED`` takes the place of the random seed; a
+failure names both, and shows each program that breaks a promise as short as it could be made.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Final
+
+import pytest
+from django.db import Error
+
+from testproject.postgres import Server
+from tests.engines import DRIVER, RESILIENT, STOCK
+
+from .bench import Bench
+from .examples import EXAMPLES
+from .generator import Generator
+from .language import By, Fate, Program, Read, Run, Write, lines
+from .runner import Report
+from .simpler import shrink, undisturbed
+from .stage import SETTINGS, Stage, backend_pid
+
+PROGRAMS: Final = int(os.environ.get("PROGRAMS") or 300)
+FIXED: Final = "fixed"
+RANDOM: Final = os.environ.get("PROGRAMS_SEED") or secrets.token_hex(4)
+BLIND: Final = "tests.server.programs.blind"
+#: What comes of a loss, see ``Oracle.met``.
+WAYS: Final = ("healed", "told", "after", "again", "unknown")
+#: Violations that are shortened and shown; a broken engine has them by the dozen.
+SHOWN: Final = 3
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    with Server(tls=False, settings=SETTINGS) as server:
+        stage = Stage(server)
+        yield stage
+        stage.close()
+
+
+@pytest.fixture
+def bench(stage: Stage) -> Iterator[Callable[[str], Bench]]:
+    """Make a bench of an engine. Logs would be thousands of lines of what is meant to happen."""
+    made: list[Bench] = []
+    loggers = [logging.getLogger(name) for name in ("django_resilient_pg", "psycopg")]
+
+    def make(engine: str) -> Bench:
+        made.append(Bench(stage, engine))
+        return made[-1]
+
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        yield make
+    finally:
+        for logger in loggers:
+            logger.disabled = False
+        for one in made:
+            one.close()
+
+
+def violations(bench: Bench, seed: str, *, kills: bool = True) -> list[str]:
+    """Run the programs of a seed; the first few that break a promise, as people read them."""
+    found: list[str] = []
+    for number in range(PROGRAMS):
+        program = program_of(seed, number)
+        report = bench.run(number, program if kills else undisturbed(program))
+        if report.violation is not None:
+            report = shortened(bench, number, report)
+            found.append(shown(report, f"PROGRAMS_SEED={seed}, number {number}"))
+            if len(found) == SHOWN:
+                break
+    return found
+
+
+def program_of(seed: str, number: int) -> Program:
+    return Generator(f"{seed} {number}").program()
+
+
+def shortened(bench: Bench, number: int, report: Report) -> Report:
+    """The same violation with the fewest steps; itself where it does not come again."""
+
+    def breaks(program: Program) -> bool:
+        violation = bench.run(number, program).violation
+        return violation is not None and violation.kind == kind
+
+    assert report.violation is not None
+    kind = report.violation.kind
+    again = bench.run(number, shrink(report.program, breaks))
+    return report if again.violation is None else again
+
+
+def shown(report: Report, where: str) -> str:
+    steps, trace = "\n".join(lines(report.program)), "\n    ".join(report.trace)
+    return f"\n{where}: {report.violation}\n{steps}\n    {trace}\n    rows: {report.rows}"
+
+
+def assert_none(found: list[str]) -> None:
+    assert not found, f"with {DRIVER}, of {PROGRAMS} programs:" + "\n".join(found)
+
+
+# -- the promise -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [FIXED, RANDOM], ids=["fixed", "random"])
+def test_programs_whose_sessions_die(bench: Callable[[str], Bench], seed: str) -> None:
+    one = bench(RESILIENT)
+    assert_none(violations(one, seed))
+    if seed == FIXED:  # a generator that has lost its teeth finds nothing either
+        assert min(one.met[way] for way in WAYS) >= PROGRAMS // 150, one.met
+
+
+@pytest.mark.parametrize("engine", [STOCK, RESILIENT], ids=["stock", "resilient"])
+def test_programs_whose_sessions_live(bench: Callable[[str], Bench], engine: str) -> None:
+    """The model is that of the stock engine, errors included; and this one does the same."""
+    assert_none(violations(bench(engine), FIXED, kills=False))
+
+
+@pytest.mark.parametrize("asks", [0, 1], ids=["", "commit_outcome"])
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_programs_that_broke_a_promise_once(
+    bench: Callable[[str], Bench], name: str, asks: int
+) -> None:
+    report = bench(RESILIENT).run(asks, EXAMPLES[name])
+    assert report.violation is None, shown(report, name)
+
+
+def test_an_engine_that_repeats_blindly_is_found_out(bench: Callable[[str], Bench]) -> None:
+    one, wanted = bench(BLIND), {"doubled", "lost", "half a transaction", "another session's state"}
+    for number in range(PROGRAMS):
+        violation = one.run(number, program_of(FIXED, number)).violation
+        wanted.discard("" if violation is None else violation.kind)
+        if not wanted:
+            return
+    pytest.fail(f"not found in {PROGRAMS} programs: {wanted}")
+
+
+# -- the stage -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fate", "told", "rows"),
+    [
+        (Fate.EARLY, False, 0),
+        (Fate.COMMIT, False, 0),
+        (Fate.ANSWER, False, 1),
+        (Fate.AFTER, True, 1),
+    ],
+)
+def test_a_row_ends_its_session_when_it_is_to(
+    bench: Callable[[str], Bench], stage: Stage, fate: Fate, told: bool, rows: int
+) -> None:
+    stage.next_program()
+    connection = bench(STOCK).connection(0)
+    sql, parameters = stage.sql(Write(1, fate), backend_pid(connection))
+    succeeded = False
+    with suppress(Error), connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        succeeded = True
+    assert (succeeded, stage.rows()[1], connection.is_usable()) == (told, rows, False)
+
+
+def test_a_program_is_made_short() -> None:
+    """Whatever it is about: here of a read by a cursor, in whatever else."""
+
+    def breaks(program: Program) -> bool:
+        return "cursor.execute" in str(list(lines(program)))
+
+    for number in range(20):
+        program = Generator(number).program()
+        if breaks(program):
+            shortest = shrink(program, breaks)
+            assert len(shortest) == 1, list(lines(shortest))
+    assert shrink((Run(By.KEPT, (Read(dies=True),)),), breaks) == (Run(By.DJANGO, (Read(),)),)
