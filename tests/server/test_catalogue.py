@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from django.db import Error
 
-from django_resilient_pg import catalogue
+from django_resilient_pg import catalogue, questions
 from django_resilient_pg.catalogue import why_may_write
 from django_resilient_pg.drivers import link_to
 from django_resilient_pg.errors import CommitOutcomeUnknown, TransactionLost
@@ -672,7 +672,7 @@ def test_more_than_can_be_looked_at(
     set_up(["CREATE VIEW v0 AS SELECT 1 AS a", *views])
     stage = stage_of()
     assert why(stage, "SELECT * FROM v8") == ""
-    few = catalogue.QUESTION.replace(f"{catalogue.MOST}", "5")
+    few = questions.QUESTION.replace(f"{questions.MOST}", "5")
     monkeypatch.setattr(catalogue, "QUESTION", few)
     assert "objects of the database belong to what it names" in why(stage, "SELECT * FROM v8")
 
