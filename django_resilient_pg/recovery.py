@@ -236,7 +236,8 @@ class Recovery:
     def _why_may_write(self, link: Link) -> str:
         try:
             with self._db.wrap_database_errors:
-                return why_may_write(link, [text_of(self._call.sql, link.connection)])
+                text = text_of(self._call.sql, link.connection)
+                return why_may_write(link, [text], alias=self._db.alias)
         except Error as error:
             if link.lost():
                 raise

@@ -165,18 +165,18 @@ def _why_texts(alias: str, texts: Set[str], *, ask: bool = True, over: bool = Tr
         ):
             return _wrote(alias)
         with connection.wrap_database_errors:
-            return _asked(link, texts, over=over)
+            return _asked(link, texts, over=over, alias=alias)
     except Error:
         return cannot
 
 
-def _asked(link: Link, texts: Set[str], *, over: bool) -> str:
+def _asked(link: Link, texts: Set[str], *, over: bool, alias: str) -> str:
     """Ask the catalogues; a transaction that is open there outlives their refusal."""
     if link.status() != IN_TRANSACTION:
-        return why_may_write(link, texts, over=over)
+        return why_may_write(link, texts, over=over, alias=alias)
     link.ask(f"SAVEPOINT {_SAVEPOINT}")
     try:
-        return why_may_write(link, texts, over=over)
+        return why_may_write(link, texts, over=over, alias=alias)
     finally:
         if not link.lost():
             link.ask(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")

@@ -7,12 +7,12 @@ function behind it that writes, and with the same function declared STABLE, whic
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from django.db import Error
 
-from django_resilient_pg import catalogue
+from django_resilient_pg import catalogue, questions
 from django_resilient_pg.catalogue import why_may_write
 from django_resilient_pg.drivers import link_to
 from django_resilient_pg.errors import CommitOutcomeUnknown, TransactionLost
@@ -557,6 +557,48 @@ def test_what_has_ended_with_its_transaction(stage_of: Stages) -> None:
     assert why(stage, "SELECT pg_advisory_lock(1)", over=True)
 
 
+class Counting:
+    """A link that counts its questions."""
+
+    def __init__(self, stage: Stage) -> None:
+        stage.connection.ensure_connection()
+        self._link = link_to(stage.connection.connection)
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._link, name)
+
+    def ask(self, *args: Any) -> Any:
+        self.asked += 1
+        return self._link.ask(*args)
+
+
+def test_an_answer_is_kept_for_some_seconds_for_its_alias(
+    set_up: Callable[[list[str]], None], stage_of: Stages
+) -> None:
+    set_up(["CREATE VIEW v AS SELECT 1 AS a"])
+    link: Any = Counting(stage_of())
+    plain, view, acts = "SELECT * FROM promise", "SELECT a FROM v", "SELECT nextval('numbers')"
+    now = 100.0
+
+    def ask(*texts: str, alias: str = "some") -> tuple[bool, int]:
+        link.asked = 0
+        return bool(why_may_write(link, texts, alias=alias, clock=lambda: now)), link.asked
+
+    assert ask(plain) == (False, 1)
+    assert ask(plain) == (False, 0)
+    assert ask(plain, view) == (False, 2), "what leads further takes a second question"
+    assert ask(view, plain) == (False, 0)
+    assert ask(acts) == ask(plain, acts, alias="other") == (True, 1)
+    assert ask(acts) == (True, 0)
+    assert ask(plain, alias="other") == (False, 1), "of several it is not known which one acts"
+    assert ask(plain, alias="") == ask(plain, alias="") == (False, 1)
+    now += 10.1
+    set_up(["CREATE OR REPLACE VIEW v AS SELECT nextval('numbers')::int AS a"])
+    assert ask(view) == (True, 2)
+    assert ask(plain) == (False, 1)
+
+
 @pytest.mark.psycopg3
 @pytest.mark.parametrize("binding", [False, True])
 def test_the_question_does_not_depend_on_who_binds_parameters(
@@ -630,8 +672,8 @@ def test_more_than_can_be_looked_at(
     set_up(["CREATE VIEW v0 AS SELECT 1 AS a", *views])
     stage = stage_of()
     assert why(stage, "SELECT * FROM v8") == ""
-    question = catalogue._QUESTION.replace(f"{catalogue._MOST}", "5")
-    monkeypatch.setattr(catalogue, "_QUESTION", question)
+    few = questions.QUESTION.replace(f"{questions.MOST}", "5")
+    monkeypatch.setattr(catalogue, "QUESTION", few)
     assert "objects of the database belong to what it names" in why(stage, "SELECT * FROM v8")
 
 
