@@ -115,12 +115,12 @@ def test_mute_proxy_lets_the_write_happen(
 def test_proxy_ends_idle_connections(
     make_proxy: Callable[..., Proxy], make_connection: Connections, end: End
 ) -> None:
-    proxy = make_proxy(idle_timeout=0.3, idle_end=end)
+    proxy = make_proxy(idle_timeout=1.5, idle_end=end)
     through = make_connection(STOCK, PORT=proxy.port)
     for _ in range(3):
-        time.sleep(0.15)
+        time.sleep(0.6)
         assert ask(through) == 1
-    time.sleep(0.5)
+    until(lambda: not proxy.open, "the proxy keeps it")
     with pytest.raises(OperationalError):
         ask(through)
 
@@ -144,7 +144,7 @@ def test_dropped_flow_is_silence(
         start = time.monotonic()
         with pytest.raises(OperationalError):
             ask(connection)
-        assert 1.4 < time.monotonic() - start < 5
+        assert 1.4 < time.monotonic() - start < 10
         connection.close()
         assert namespace.dropped() > before
     assert ask(connection) == 1
@@ -173,7 +173,7 @@ def test_reset_flow_fails_at_once(
         start = time.monotonic()
         with pytest.raises(OperationalError):
             ask(connection)
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 5
     connection.close()
     assert ask(connection) == 1
 

@@ -51,7 +51,7 @@ def test_an_idle_flow_that_was_dropped_is_found_by_the_ping(
         time.sleep(1.2)
         began = time.monotonic()
         assert ask(connection, "SELECT 7") == 7
-        assert time.monotonic() - began < 3.0
+        assert time.monotonic() - began < 10.0
 
 
 def test_the_stock_engine_hangs_under_the_same_fault(

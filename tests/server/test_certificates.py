@@ -33,7 +33,7 @@ def test_a_healthy_server(tls_server: TlsServer) -> None:
     assert seen.cipher is not None
     assert seen.chain_verified is True
     assert seen.hostname_matches is True
-    assert 0 < seen.seconds < 1
+    assert 0 < seen.seconds < 5
 
 
 @pytest.mark.parametrize("version", [None, "15"])
@@ -139,12 +139,12 @@ def test_what_does_not_answer_costs_its_time_and_no_more(tls_server: TlsServer) 
     with Impostor() as silent:
         seen = handshake("127.0.0.1", silent.port, timeout=0.5)
     assert seen.answer is Answer.SILENT
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
     tls_server.pause()
     try:
         began = time.monotonic()
         assert shake(tls_server, timeout=0.5).answer is Answer.SILENT
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5
     finally:
         tls_server.resume()
 
@@ -155,7 +155,7 @@ def test_a_handshake_that_stops_midway_ends_in_time() -> None:
         seen = handshake("127.0.0.1", half.port, timeout=0.5)
     assert seen.answer is Answer.TLS
     assert seen.failure == "no answer in time"
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_resilient_pg import signals
 from testproject.postgres import Server
-from tests.engines import Connections
+from tests.engines import PATIENCE, Connections
 
 
 def run(connection: BaseDatabaseWrapper, sql: str) -> list[tuple[Any, ...]]:
@@ -36,7 +36,7 @@ def test_a_server_that_is_down_is_given_up_in_time_and_recovers_by_itself(
         began = time.monotonic()
         with pytest.raises(OperationalError) as caught:
             run(connection, "SELECT 1")
-        assert time.monotonic() - began <= 2.0 * 1.2
+        assert time.monotonic() - began < 2.0 + PATIENCE / 2
         assert "retry_deadline is 2.0 s" in caught.value.__notes__[0]
     own_server.start()
     assert run(connection, "SELECT 1") == [(1,)]
@@ -67,7 +67,7 @@ def test_a_server_that_will_be_back_is_asked_often(
     with pytest.raises(OperationalError):
         run(connection, "SELECT 1")
     signals.connect_retried.disconnect(listen)
-    assert len(waits) >= 6
+    assert len(waits) >= 4
     assert max(waits) <= 0.5
 
 
@@ -91,7 +91,7 @@ def test_a_wrong_setting_fails_at_once_and_leaks_nothing(
     began = time.monotonic()
     with pytest.raises(OperationalError, match=text) as caught:
         run(connection, "SELECT 1")
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < PATIENCE / 2
     said = str(caught.value) + " ".join(getattr(caught.value, "__notes__", [])) + caplog.text
     assert connection.settings_dict["PASSWORD"] not in said
 
@@ -101,7 +101,7 @@ def test_a_refused_certificate_fails_at_once(make_connection: Connections) -> No
     began = time.monotonic()
     with pytest.raises(OperationalError, match=r"certificate|root"):
         run(connection, "SELECT 1")
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < PATIENCE / 2
 
 
 def test_a_wrong_option_is_said_before_anything_is_sent(make_connection: Connections) -> None:

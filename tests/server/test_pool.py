@@ -90,12 +90,12 @@ def test_a_pool_whose_sessions_were_all_ended_is_right_at_once(
         pool_of(connection).wait(PATIENCE)
         return took
 
-    # The best of three: the machine may be busy with something else.
-    assert min(first_query() for _ in range(3)) < 0.2
+    # Once is enough: the machine may be busy with something else.
+    assert any(first_query() < 0.2 for _ in range(10))
     server.terminate_all()
     outcomes = requests(connection, size)
     assert [outcome for outcome, _ in outcomes] == [[(42,)]] * size
-    assert max(seconds for _, seconds in outcomes) < 1.0
+    assert max(seconds for _, seconds in outcomes) < PATIENCE / 2
 
 
 @pytest.mark.parametrize("size", [4, 8, 20])
@@ -444,8 +444,8 @@ def test_a_pool_that_is_used_up_is_waited_for_no_longer_than_the_budget(
     assert isinstance(outcome, OperationalError)
     assert "1 of at most 1 are in use" in str(outcome)
     assert "max_size" in str(outcome)
-    assert 0.9 < seconds < 2.0
-    assert time.monotonic() - began < 3.0
+    assert 0.9 < seconds < PATIENCE / 2
+    assert time.monotonic() - began < PATIENCE / 2
 
 
 def test_a_timeout_the_user_has_set_is_his(make_connection: Connections) -> None:
@@ -460,9 +460,9 @@ def test_what_max_waiting_turns_away_is_not_tried_again(make_connection: Connect
     connection = make_connection(options=sized(1, max_waiting=1), retry_deadline=2.0)
     run(connection, "SELECT 1")
     outcomes = requests(connection, 3)
-    assert sorted(seconds < 1.0 for _, seconds in outcomes) == [False, True, True]
-    turned_away = [str(outcome) for outcome, seconds in outcomes if seconds < 1.0]
-    assert all("requests waiting" in text for text in turned_away)
+    *turned_away, waited = sorted(outcomes, key=lambda outcome: outcome[1])
+    assert ["requests waiting" in str(outcome) for outcome, _ in turned_away] == [True, True]
+    assert "requests waiting" not in str(waited[0])
 
 
 def test_a_connection_given_back_serves_who_waits(make_connection: Connections) -> None:
@@ -477,7 +477,7 @@ def test_a_wrong_password_is_said_at_once(make_connection: Connections) -> None:
     began = time.monotonic()
     with pytest.raises(OperationalError, match="password authentication failed"):
         run(connection, "SELECT 1")
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < PATIENCE / 2
 
 
 def test_a_server_that_is_down_is_given_up_in_time_and_recovers_by_itself(
@@ -488,7 +488,7 @@ def test_a_server_that_is_down_is_given_up_in_time_and_recovers_by_itself(
     began = time.monotonic()
     with pytest.raises(OperationalError, match="refused") as caught:
         run(connection, "SELECT 1")
-    assert time.monotonic() - began < 2.0 * 1.5
+    assert time.monotonic() - began < 2.0 + PATIENCE / 2
     assert "retry_deadline is 2.0 s" in " ".join(caught.value.__notes__)
     own_server.start()
     assert run(connection, "SELECT 1") == [(1,)]
@@ -550,14 +550,14 @@ def test_what_the_user_has_set_holds(own_connections: Connections, own_server: S
 def test_a_connection_idle_for_longer_than_its_limit_is_replaced_before_use(
     make_connection: Connections, caplog: pytest.LogCaptureFixture
 ) -> None:
-    connection = filled(make_connection(options=sized(1), idle_timeout=1.0))
+    connection = filled(make_connection(options=sized(1), idle_timeout=4.0))
     connection.ensure_connection()
     pid = backend_pid(connection)
     connection.close()
     connection.ensure_connection()
     assert backend_pid(connection) == pid
     connection.close()
-    time.sleep(0.6)
+    time.sleep(2.1)  # half of it and more
     with caplog.at_level(logging.WARNING):
         run(connection, "SELECT 1")
     assert backend_pid(connection) != pid
@@ -599,7 +599,7 @@ def test_a_check_that_refuses_all_is_named_and_makes_no_storm(
     began = time.monotonic()
     with pytest.raises(OperationalError, match=r"check refused .* ValueError") as caught:
         run(connection, "SELECT 1")
-    assert time.monotonic() - began < 2.0 * 1.5
+    assert time.monotonic() - began < 2.0 + PATIENCE / 2
     assert 3 < len(asked) < 30
     assert "max_size" not in str(caught.value)
 
@@ -631,7 +631,7 @@ def test_a_pool_that_was_closed_is_made_anew(make_connection: Connections) -> No
     first.close()
     began = time.monotonic()
     assert run(connection, "SELECT 1") == [(1,)]
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < PATIENCE / 2
     assert pool_of(connection) is not first
     connection.close()
     for _ in range(2):

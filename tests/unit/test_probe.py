@@ -137,7 +137,7 @@ def test_what_shows_is_found_at_once() -> None:
     seconds=st.floats(5.0, 1000.0),
     how=st.sampled_from([How.SILENT, How.REFUSED, How.CLOSED]),
 )
-@hypothesis_settings(max_examples=25, deadline=None)
+@hypothesis_settings(max_examples=12, deadline=None)
 def test_the_interval_holds_the_timeout(timeout: float, seconds: float, how: How) -> None:
     path = Path(timeout=timeout, ending=Ending(how), keepalives_help=False)
     result = path.probe(seconds)
@@ -166,7 +166,7 @@ def test_the_usual_timeouts_are_found_in_the_default_time(timeout: float) -> Non
 
 
 @given(timeout=st.floats(2.5, 900.0))
-@hypothesis_settings(max_examples=15, deadline=None)
+@hypothesis_settings(max_examples=8, deadline=None)
 def test_the_interval_is_narrow_in_proportion(timeout: float) -> None:
     found = Path(timeout=timeout).probe(1000.0).off
     assert found.died is not None
