@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Mapping, Set
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -37,7 +38,6 @@ _SCALAR: Final = (
     r"(?:-?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|NULL|true|false"
     rf"|'(?:[^'\\]|'')*'|E'(?:[^'\\]|''|\\\\)*'){_TYPE}"
 )
-_VALUE: Final = re.compile(rf"\ *(?:{_SCALAR}|ARRAY\[{_SCALAR}(?:,\ *{_SCALAR})*\]{_TYPE})")
 # OIDs of what users make begin here.
 _USERS: Final = 16384
 
@@ -107,7 +107,14 @@ def _is_own(kind: Any) -> bool:
 
 def _is_value(literal: object) -> bool:
     """Whether a literal calls nothing and ends nothing."""
-    return _VALUE.fullmatch(bytes(literal).decode("latin-1")) is not None  # type: ignore[call-overload]
+    text = bytes(literal).decode("latin-1")  # type: ignore[call-overload]
+    return _value().fullmatch(text) is not None
+
+
+@cache
+def _value() -> re.Pattern[str]:
+    """Compiled where it is first needed: the module belongs to the healthy path."""
+    return re.compile(rf"\ *(?:{_SCALAR}|ARRAY\[{_SCALAR}(?:,\ *{_SCALAR})*\]{_TYPE})")
 
 
 # -- psycopg2 ------------------------------------------------------------------------------------

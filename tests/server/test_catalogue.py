@@ -438,12 +438,13 @@ OWN = {
 
 
 @pytest.fixture
-def set_up(server: Server, stage_of: Stages) -> Callable[[list[str]], None]:
+def set_up(server: Server, stage_of: Stages) -> Iterator[Callable[[list[str]], None]]:
     def run(made: list[str]) -> None:
         for statement in [*made, GRANT]:
             server.execute(statement, database=DATABASE)
 
-    return run
+    yield run
+    server.execute("DROP CAST IF EXISTS (bigint AS bool)", database=DATABASE)  # is in no schema
 
 
 def why(stage: Stage, *texts: str, over: bool = False) -> str:
