@@ -79,6 +79,7 @@ _ENDS: Final[dict[Text | str, float]] = {
 }
 _KINDS: Final = {"atomic": 6, "durable": 1, "no savepoint": 2}
 _DEPTH: Final = 3
+_FATAL: Final = 0.09
 
 
 class Generator:
@@ -87,6 +88,7 @@ class Generator:
     def __init__(self, seed: object) -> None:
         self._random = random.Random(str(seed))
         self._keys = count(1)
+        self._fatal = _FATAL  # the part of writes that end their session
 
     def program(self) -> Program:
         self._keys = count(1)
@@ -101,7 +103,9 @@ class Generator:
 
     def _phase(self, kind: str) -> list[Step]:
         if kind == "plain":
-            return self._steps(1, 3)
+            self._fatal = 0.3  # in autocommit each is a COMMIT of its own
+            steps, self._fatal = self._steps(1, 3), _FATAL
+            return steps
         if kind == "by text":
             return self._by_text()
         if kind == "autocommit off":
@@ -173,7 +177,7 @@ class Generator:
         return self._write()
 
     def _write(self) -> Write:
-        fate = self._random.choice(list(Fate)) if self._chance(0.09) else None
+        fate = self._random.choice(list(Fate)) if self._chance(self._fatal) else None
         return Write(next(self._keys), fate)
 
     def _with_kill(self, steps: Sequence[Step]) -> list[Step]:

@@ -134,6 +134,8 @@ class Oracle:
     ) -> None:
         if not risk:
             raise Violation("refused", f"{event} raised where {foreseen} is expected")
+        if not _of_database(error):
+            raise Violation("refused", f"{event} raised {type(error).__name__} after a loss")
         self.met["told"] += 1
         self.met["unknown"] += type(error).__name__ == "CommitOutcomeUnknown"
         self.world = before
@@ -205,6 +207,11 @@ def sqlstate_of(error: BaseException) -> str | None:
             if found := getattr(one, name, None):
                 return str(found)
     return None
+
+
+def _of_database(error: BaseException) -> bool:
+    """Whether it is an error of Django's or the driver's that applications reckon with."""
+    return "Error" in {kind.__name__ for kind in type(error).__mro__}
 
 
 def _outcome_of(act: Callable[[], Any]) -> Outcome:

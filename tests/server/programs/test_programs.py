@@ -7,7 +7,9 @@ of a fixed and of a random seed. For more of them, or the same again::
     PROGRAMS=10000 PROGRAMS_SEED=a1b2c3 python -m pytest tests/server/programs
 
 ``PROGRAMS`` is the number per test (300), ``PROGRAMS_SEED`` takes the place of the random seed; a
-failure names both, and shows each program that breaks a promise as short as it could be made.
+failure names both, and shows the first programs that break a promise as short as they could be
+made. What the engine cannot see, because it was sent past Django's cursors, is no violation where
+``docs/promise.rst`` says so: ``Transaction.invisible`` and ``Ledger.unwatched``.
 """
 
 from __future__ import annotations
@@ -140,12 +142,13 @@ def test_programs_that_broke_a_promise_once(
 
 def test_an_engine_that_repeats_blindly_is_found_out(bench: Callable[[str], Bench]) -> None:
     one, wanted = bench(BLIND), {"doubled", "lost", "half a transaction", "another session's state"}
-    for number in range(PROGRAMS):
+    most = max(PROGRAMS, 300)
+    for number in range(most):
         violation = one.run(number, program_of(FIXED, number)).violation
         wanted.discard("" if violation is None else violation.kind)
         if not wanted:
             return
-    pytest.fail(f"not found in {PROGRAMS} programs: {wanted}")
+    pytest.fail(f"not found in {most} programs: {wanted}")
 
 
 # -- the stage -------------------------------------------------------------------------------------
