@@ -128,6 +128,7 @@ class ResilientDatabaseMixin(Wrapper):
     def _make_ready(self) -> None:
         """What the engine adds to a new connection before anything is run on it."""
         self._bind()
+        from . import watching  # noqa: F401  later there may be no file descriptor left for it
         from .connecting import settle
 
         settle(self)

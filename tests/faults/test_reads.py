@@ -34,6 +34,8 @@ def test_the_rows_are_there_when_only_the_end_of_their_transaction_was_lost(
         RESILIENT, options={"sslmode": "disable"}, PORT=str(proxy.port), read_retries=3
     )
     connection.ensure_connection()
+    # Before that, so that the catalogues' answer is known: they are asked each time if it is late.
+    assert read_killed_midway(server, connection) == list(range(1, 301))
     # Once only to count the messages. The last one is COMMIT.
     proxy.cut_at(MANY, "before")
     assert read_killed_midway(server, connection) == list(range(1, 301))
