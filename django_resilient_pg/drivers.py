@@ -172,6 +172,10 @@ class Link:
         """Whether the driver believes in a transaction that is over, and so sends no BEGIN."""
         return False
 
+    def sends_commit(self) -> bool:
+        """Whether the driver believes in a transaction, and so has a COMMIT to send."""
+        return True
+
     def busy(self) -> bool:
         """Whether looking would disturb something: a query under way, pipeline mode."""
         raise NotImplementedError
@@ -452,6 +456,10 @@ class Psycopg2Link(Link):
     def ended_unseen(self) -> bool:
         """See :meth:`Link.ended_unseen`: COMMIT was sent as text on the driver's own cursor."""
         return bool(self.connection.status == _BEGUN and self.status() == IDLE)
+
+    def sends_commit(self) -> bool:
+        """See :meth:`Link.sends_commit`: it knows nothing of a BEGIN that was sent as text."""
+        return bool(self.connection.status == _BEGUN)
 
     def busy(self) -> bool:
         """See :meth:`Link.busy`."""

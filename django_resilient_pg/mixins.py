@@ -372,7 +372,7 @@ class ResilientDatabaseMixin(Wrapper):
         Returns:
             ``None``: it has only read, or it cannot be asked for.
         """
-        if status != IN_TRANSACTION or not self._transaction.begun:
+        if status != IN_TRANSACTION or not (self._transaction.begun and link.sends_commit()):
             return None
         try:
             from .committing import mark_transaction

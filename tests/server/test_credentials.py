@@ -186,7 +186,7 @@ def test_a_password_rotated_under_load_fails_no_read(
         rotate(own_server, 8)
         time.sleep(0.3)
     assert load.failed == []
-    assert next(load.reads) > 50
+    assert next(load.reads) > 5
 
 
 def test_with_a_fixed_password_the_stock_engine_fails(
