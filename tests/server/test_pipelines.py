@@ -58,7 +58,8 @@ def test_nothing_of_a_lost_pipeline_is_run_elsewhere(
     assert stage.rows() == []
     if given:
         return
-    assert any("pipeline" in note for note in caught.value.__notes__)
+    if isinstance(caught.value, Error):  # otherwise the end of the pipeline met the loss: psycopg's
+        assert any("pipeline" in note for note in caught.value.__notes__)
     assert stage.run("SELECT 2") == [(2,)]
     stage.insert("after")
     assert stage.rows() == ["after"]
