@@ -10,7 +10,7 @@ from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
 
-from testproject import guard
+from testproject import guard, sockets
 from testproject.cluster import START_TIMEOUT, Cluster, Mode
 
 __all__ = ["Mode", "Server"]
@@ -118,10 +118,20 @@ class Server(Cluster):
         return [pid for (pid,) in self.execute(sql, [database])]
 
     def terminate(self, *pids: int) -> None:
-        """End sessions as an administrator does, and wait until their processes are gone."""
-        self.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) AS pid", [list(pids)])
+        """End sessions as an administrator does.
+
+        Returns when their processes are gone and the other ends of their connections know it.
+        """
+        ended = self.execute(
+            "SELECT client_port, pg_terminate_backend(pid)"
+            " FROM unnest(%s::int[]) AS pid LEFT JOIN pg_stat_activity USING (pid)",
+            [list(pids)],
+        )
         if not guard.wait_gone(list(pids), GONE_TIMEOUT):
             raise TimeoutError(f"a session of {pids} is still there after {GONE_TIMEOUT:g} s")
+        ports = [port for port, _ in ended if port and port > 0]  # -1: a Unix socket
+        if not sockets.wait_ended(ports, self.port, GONE_TIMEOUT):
+            raise TimeoutError(f"a client of {pids} has not heard of it in {GONE_TIMEOUT:g} s")
 
     def terminate_all(self, database: str = "app") -> None:
         """End all sessions of clients in this database, and wait until they are gone."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from testproject.cluster import free_port
+from testproject.sockets import wait_ended
 
 # pass: forward. refuse: nobody listens. cut: accept, end at once, as a balancer without backends.
 # deaf: connections come about (the kernel sees to that), but nothing is read or forwarded.
@@ -64,6 +65,7 @@ class Pair:
 
     there: Flow
     back: Flow
+    client_port: int
 
     def end(self, how: End) -> None:
         for each in (self.there.source, self.back.source):
@@ -119,10 +121,17 @@ class Proxy:
         self._order(lambda: self._enter(mode))
 
     def cut(self, how: End = "reset") -> int:
-        """End all connections on both sides; return how many there were."""
-        count = len(self._pairs)
-        self._order(lambda: self._end_all(how))
-        return count
+        """End all connections on both sides; return how many there were, once clients know it."""
+        clients: list[int] = []
+
+        def end() -> None:
+            clients.extend(pair.client_port for pair in self._pairs)
+            self._end_all(how)
+
+        self._order(end)
+        if not wait_ended(clients, self.port, PATIENCE):
+            raise TimeoutError(f"a client has not heard of the cut within {PATIENCE:g} s")
+        return len(clients)
 
     def cut_at(self, message: int, point: Point) -> None:
         """Cut at a message that is still to come from a client: 1 is the next one.
@@ -223,7 +232,7 @@ class Proxy:
         return None if self._idle_timeout is None else self._idle_timeout / 20
 
     def _accept(self, listener: socket.socket) -> None:
-        client, _ = listener.accept()
+        client, (_, client_port) = listener.accept()
         self.accepted += 1
         if self.mode == "cut":
             _end(client, "close")
@@ -236,7 +245,7 @@ class Proxy:
         for each in (client, server):
             each.setblocking(False)
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._pairs.append(Pair(Flow(client, server), Flow(server, client)))
+        self._pairs.append(Pair(Flow(client, server), Flow(server, client), client_port))
 
     def _sweep(self) -> None:
         """End what is over, broken, or idle for too long."""

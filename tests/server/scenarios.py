@@ -7,6 +7,7 @@ fails under the same fault, so none of them can pass by chance.
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,7 +17,7 @@ from django.db import Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from testproject.postgres import Server
-from tests.engines import backend_pid, killed_midway
+from tests.engines import PATIENCE, backend_pid, killed_midway
 
 Connection = BaseDatabaseWrapper
 
@@ -68,8 +69,12 @@ class Stage:
         return [value for (value,) in found]
 
     def kill(self) -> None:
-        """End the session of the connection under test and wait until it is gone."""
+        """End the session of the connection under test and wait until this end could know it."""
+        descriptor = self.connection.connection.fileno()
         self.server.terminate(self.pid())
+        heard = select.poll()
+        heard.register(descriptor, select.POLLRDHUP)
+        assert heard.poll(PATIENCE * 1000), "the end of the session was not seen"
 
     def killed_midway(self) -> AbstractContextManager[list[int]]:
         """End the session in the middle of a ``pg_sleep`` that the block runs."""
