@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -35,6 +36,9 @@ SETTINGS = {
     "timezone": "UTC",
     "log_line_prefix": "%m [%p] ",
 }
+
+MEMORY = Path("/dev/shm")
+ENOUGH = 4 * 2**30  # bytes; a server takes some 60 MB, and four runs go on at once
 
 HBA = """\
 local all postgres trust
@@ -285,5 +289,15 @@ def free_port() -> int:
 
 
 def _temporary_root() -> str | None:
-    """Return the folder for temporary folders that the server can enter; None: the usual one."""
+    """Return the folder for temporary folders that the server can enter; None: the usual one.
+
+    In memory where there is enough: on a disk the making of a server takes four times as long.
+    """
+    if "TMPDIR" not in os.environ and _has_room(MEMORY):
+        return str(MEMORY)
     return None if binaries.reachable(Path(tempfile.gettempdir())) else "/tmp"
+
+
+def _has_room(folder: Path) -> bool:
+    writable = folder.is_dir() and os.access(folder, os.W_OK)
+    return writable and shutil.disk_usage(folder).free > ENOUGH
