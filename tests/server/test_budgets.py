@@ -28,6 +28,8 @@ from testproject.postgres import Server
 from tests.engines import PATIENCE, STOCK, Connections
 from tests.faults.proxy import Proxy
 
+pytestmark = pytest.mark.once_per_driver
+
 
 def ask(alias: str) -> None:
     with connections[alias].cursor() as cursor:

@@ -17,6 +17,8 @@ from django_resilient_pg import signals
 from testproject.postgres import Server
 from tests.engines import PATIENCE, Connections
 
+pytestmark = pytest.mark.once_per_driver
+
 
 def run(connection: BaseDatabaseWrapper, sql: str) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:

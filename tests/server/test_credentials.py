@@ -24,6 +24,8 @@ from testproject.postgres import Server
 from tests.engines import DRIVER, PATIENCE, RESILIENT, STOCK, Connections
 from tests.faults.proxy import Proxy
 
+pytestmark = pytest.mark.once_per_driver
+
 SECRET = "a-token-that-must-not-be-seen"
 POOLS: dict[str, dict[str, Any]] = {"alone": {}}
 if DRIVER == "psycopg":

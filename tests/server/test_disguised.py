@@ -18,6 +18,8 @@ from tests.engines import RESILIENT, STOCK, Connections
 from tests.faults.proxy import Proxy
 from tests.server.scenarios import DATABASE, TABLE, Stage
 
+pytestmark = pytest.mark.once_per_driver
+
 Stages = Callable[..., Stage]
 WRITES = f"(v text) RETURNS int VOLATILE LANGUAGE sql AS $$ INSERT INTO {TABLE} (value) VALUES (v)"
 ROWS = f"""(v text) RETURNS SETOF record VOLATILE LANGUAGE plpgsql

@@ -16,6 +16,8 @@ from django_resilient_pg.facts import Facts, Path, SocketOptions, gather_from, s
 from testproject.postgres import Server
 from tests.engines import STOCK, Connections
 
+pytestmark = pytest.mark.once_per_driver
+
 DATABASE = "facts"
 
 

@@ -22,7 +22,10 @@ from testproject.postgres import Server
 from tests.engines import DRIVER, RESILIENT, STOCK, Connections, backend_pid, until
 
 # Python says what this module is about.
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+pytestmark = [
+    pytest.mark.once_per_driver,
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded"),
+]
 
 CHILDREN, STATEMENTS = 8, 200
 TRANSPORTS = {"plain": {"sslmode": "disable"}, "TLS": {}}

@@ -20,6 +20,8 @@ from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK
 from tests.faults.proxy import Proxy
 
+pytestmark = pytest.mark.once_per_driver
+
 ROOT = Path(__file__).resolve().parents[2]
 
 PRELUDE = """

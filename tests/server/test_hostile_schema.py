@@ -22,6 +22,8 @@ from testproject.postgres import Server
 from tests.engines import Connections, backend_pid
 from tests.faults.proxy import Proxy
 
+pytestmark = pytest.mark.once_per_driver
+
 DATABASE = "hostile"
 HOME = Path(str(django_resilient_pg.__file__)).parent
 # What a trap writes, with the query that has sprung it.

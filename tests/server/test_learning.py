@@ -15,6 +15,8 @@ from django_resilient_pg import watching
 from testproject.postgres import Server
 from tests.engines import Connections, backend_pid, until
 
+pytestmark = pytest.mark.once_per_driver
+
 NO_LIMIT = float("inf")
 #: What a server says when it ends a session, said by a function.
 WORDS = [

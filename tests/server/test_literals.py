@@ -20,6 +20,8 @@ from tests.engines import DRIVER
 from tests.faults.proxy import Proxy
 from tests.server.scenarios import DATABASE, TABLE, Stage
 
+pytestmark = pytest.mark.once_per_driver
+
 Stages = Callable[..., Stage]
 # The look before COMMIT is left out right after an answer; then the loss is found by COMMIT itself.
 TOLD = (TransactionLost, CommitOutcomeUnknown)

@@ -16,6 +16,8 @@ from django_resilient_pg.signals import connection_lost
 from testproject.postgres import Server
 from tests.engines import DRIVER, PATIENCE, Connections, backend_pid
 
+pytestmark = pytest.mark.once_per_driver
+
 
 def run(connection: BaseDatabaseWrapper, sql: str) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:

@@ -17,7 +17,7 @@ from tests.engines import STOCK
 from tests.faults.proxy import Proxy
 from tests.server.scenarios import Stage
 
-pytestmark = pytest.mark.psycopg3
+pytestmark = [pytest.mark.once_per_driver, pytest.mark.psycopg3]
 
 Stages = Callable[..., Stage]
 

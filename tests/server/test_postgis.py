@@ -14,6 +14,8 @@ from testproject.postgres import Server
 from tests import needs
 from tests.server.other_engines import ask, create
 
+pytestmark = pytest.mark.once_per_driver
+
 DATABASE = "places"
 OURS = "django_resilient_pg.postgis"
 BARE = "django.contrib.gis.db.backends.postgis"

@@ -25,6 +25,8 @@ from tests.server.request_views import faults, lose, lost_reads, runs
 from tests.server.test_middleware import OURS, TEMPLATES, send, send_async
 from tests.server.test_traces import add, names
 
+pytestmark = pytest.mark.once_per_driver
+
 LOCALE = "django.middleware.locale.LocaleMiddleware"
 SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
 seen: list[object] = []

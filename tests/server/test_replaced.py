@@ -15,6 +15,8 @@ from django.db import connections
 from testproject.postgres import Server
 from tests.engines import RESILIENT, Connections, backend_pid
 
+pytestmark = pytest.mark.once_per_driver
+
 THREADS = 3
 
 

@@ -19,6 +19,8 @@ from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections
 
+pytestmark = pytest.mark.once_per_driver
+
 PRELUDE = """
     import json, sys
     from django.conf import settings

@@ -35,6 +35,8 @@ from .runner import Report
 from .simpler import shrink, undisturbed
 from .stage import SETTINGS, Stage, backend_pid
 
+pytestmark = pytest.mark.once_per_driver
+
 PROGRAMS: Final = int(os.environ.get("PROGRAMS") or 300)
 FIXED: Final = "fixed"
 RANDOM: Final = os.environ.get("PROGRAMS_SEED") or secrets.token_hex(4)
