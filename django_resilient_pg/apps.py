@@ -11,8 +11,9 @@ class DjangoResilientPgConfig(AppConfig):
 
     def ready(self) -> None:
         """Enter the checks into Django's registry."""
-        from . import checks, middleware_checks, serving_checks
+        from . import checks, middleware_checks, package_checks, serving_checks
 
         checks.register()
         middleware_checks.register()
+        package_checks.register()
         serving_checks.register()

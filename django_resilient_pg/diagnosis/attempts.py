@@ -60,7 +60,7 @@ class Connector:
         parameters: Callable[[], Mapping[str, Any]],
         libpq: int = 0,
     ) -> None:
-        self._connect, self._parameters, self._libpq = connect, parameters, libpq
+        self._connect, self._parameters, self.libpq = connect, parameters, libpq
         self._secrets: set[str] = {os.environ.get("PGPASSWORD", "")}
         self._known: set[str] = set()
 
@@ -79,7 +79,7 @@ class Connector:
         self._known.update(str(params.get(name)) for name in ("user", "dbname", "host"))
         merged = {**params, **changes}
         given = {name: value for name, value in merged.items() if value is not None}
-        takes_one = self._libpq >= _SSLPASSWORD_SINCE
+        takes_one = self.libpq >= _SSLPASSWORD_SINCE
         if takes_one and not Lookup(given, os.environ).text("sslpassword"):
             given["sslpassword"] = _NO_PASSPHRASE
         connection = self._connect(**given)

@@ -37,6 +37,7 @@ _ENGINES: Final = (
     "django.db.backends.postgresql",
     "django.contrib.gis.db.backends.postgis",
     "django_resilient_pg",
+    "django_resilient_pg.postgresql",
     "django_resilient_pg.postgis",
 )
 # Said, lest nothing found be taken for nothing there.

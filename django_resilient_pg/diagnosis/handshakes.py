@@ -19,9 +19,12 @@ from .certificates import Certificate
 from .greetings import Answer, ask, remaining
 from .target import SYSTEM
 
-__all__ = ["Answer", "TlsFacts", "handshake", "system_file"]
+__all__ = ["Answer", "TlsFacts", "handshake", "names_protocol", "system_file"]
 
 ALPN: Final = "postgresql"
+# libpq names the protocol in every handshake since this version, and in none before. A proxy that
+# ends TLS may refuse the name.
+_ALPN_SINCE: Final = 170_000
 #: Seconds for the peer to say goodbye, too.
 LEAVE: Final = 0.2
 
@@ -64,6 +67,11 @@ class TlsFacts:
     certificate_note: str = ""
 
 
+def names_protocol(libpq: int) -> bool:
+    """Whether this version of libpq (as 180000; 0: not known) sends :data:`ALPN`."""
+    return libpq == 0 or libpq >= _ALPN_SINCE
+
+
 def handshake(
     host: str,
     port: int,
@@ -72,6 +80,7 @@ def handshake(
     direct: bool = False,
     timeout: float = 5.0,
     trust: str = "",
+    alpn: bool = True,
 ) -> TlsFacts:
     """Shake hands with a server, read its certificate, and hang up. Never raises.
 
@@ -81,13 +90,18 @@ def handshake(
         direct: ``sslnegotiation=direct``.
         timeout: seconds, for all together (a silent address: half a second more).
         trust: authorities to check the chain against: a file's path, "system", or "" for none.
+        alpn: name the protocol, as libpq does (see :func:`names_protocol`).
     """
     talk = _Talk(host, port, server_name, direct, time.monotonic() + timeout)
     context, unreadable = _strict(trust)
+    lenient = _lenient()
+    if alpn or direct:
+        context.set_alpn_protocols([ALPN])
+        lenient.set_alpn_protocols([ALPN])
     facts = talk.shake(context)
     if facts.answer is Answer.TLS and (facts.verify_error or facts.failure):
         # Once more, taking whatever comes: how else to read what was refused?
-        facts = _merged(facts, talk.shake(_lenient()))
+        facts = _merged(facts, talk.shake(lenient))
     elif facts.version and context.verify_mode is ssl.CERT_REQUIRED:
         facts = replace(facts, chain_verified=True)
     error = facts.verify_error or unreadable
@@ -117,7 +131,6 @@ def _strict(trust: str) -> tuple[ssl.SSLContext, str]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # libpq's ssl_min_protocol_version
     context.check_hostname = False  # after the chain, and with libpq's rules
-    context.set_alpn_protocols([ALPN])
     unreadable = ""
     try:
         file = system_file() if trust == SYSTEM else trust
@@ -151,7 +164,6 @@ def _lenient() -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_NONE
     context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
     context.set_ciphers("ALL:@SECLEVEL=0")
-    context.set_alpn_protocols([ALPN])
     return context
 
 

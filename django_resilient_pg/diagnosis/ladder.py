@@ -17,7 +17,7 @@ from ..facts import socket_view
 from .attempts import Connector, Refusal, Refused, attempt
 from .conclusions import Rung, conclude
 from .greetings import Answer
-from .handshakes import TlsFacts, handshake, system_file
+from .handshakes import TlsFacts, handshake, names_protocol, system_file
 from .network import knock, resolve
 from .refusals import Cause, explain, sentence
 from .stages import NAMES, Walk
@@ -70,7 +70,7 @@ def sslmodes(
     if target.hosts and all(host.unix for host in target.hosts):
         text = "libpq does not use TLS over a Unix socket: sslmode changes nothing here."
         return Ladder((), target.sslmode, "", text)
-    seen = tls or _handshake(target, timeout)
+    seen = tls or _handshake(target, connect, timeout)
     rungs = _climb(target, connect, timeout, seen)
     root = _system_root(target, connect, timeout, seen, rungs)
     mode, text = conclude(target, rungs, root)
@@ -89,7 +89,7 @@ def not_tried(walk: Walk) -> Ladder | None:
     return Ladder((), None, "", text, walk.tls)
 
 
-def _handshake(target: Target, timeout: float) -> TlsFacts | None:
+def _handshake(target: Target, connect: Connector, timeout: float) -> TlsFacts | None:
     """Look at the first address that accepts."""
     for host in target.hosts:
         try:
@@ -106,6 +106,7 @@ def _handshake(target: Target, timeout: float) -> TlsFacts | None:
                     direct=target.direct,
                     timeout=timeout,
                     trust=target.trust,
+                    alpn=names_protocol(connect.libpq),
                 )
     return None
 

@@ -87,7 +87,13 @@ def _stopped(trip: Trip, refusal: Refusal) -> Stopped:
     explained = explain(refusal.text, trip.target, trip.tls)
     if explained is not None:
         stage = _stage_of(explained, refusal)
-        return Stopped(explained.sentence, explained.advice, refusal.transient, stage)
+        return Stopped(
+            explained.sentence,
+            explained.advice,
+            refusal.transient,
+            stage,
+            answered=refusal.answered,
+        )
     stage, advice = _RULES.get(refusal.rule, _OTHERWISE)
     text = refusal.text
     if refusal.rule in {"timeout", "unreachable"} and trip.reached is not None:
@@ -107,7 +113,7 @@ def _stopped(trip: Trip, refusal: Refusal) -> Stopped:
     else:
         known = (place for said, place in _SAID.items() if said in text)
         stage, advice = next(known, (stage, advice))
-    return Stopped(sentence(text), advice, passing, stage)
+    return Stopped(sentence(text), advice, passing, stage, answered=refusal.answered)
 
 
 def _meant(text: str) -> str:

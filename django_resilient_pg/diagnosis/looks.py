@@ -6,7 +6,7 @@ import errno
 from typing import Final
 
 from .greetings import Answer
-from .handshakes import TlsFacts, handshake
+from .handshakes import TlsFacts, handshake, names_protocol
 from .hosts import Host
 from .network import Knock, Place, knock, resolve
 from .target import Target
@@ -114,7 +114,13 @@ def tls(trip: Trip) -> str:
     host, port = reached.place.address[:2]
     name = reached.place.host.name
     trip.tls = found = handshake(
-        host, port, name, direct=target.direct, timeout=trip.timeout, trust=target.trust
+        host,
+        port,
+        name,
+        direct=target.direct,
+        timeout=trip.timeout,
+        trust=target.trust,
+        alpn=names_protocol(trip.connect.libpq),
     )
     trip.seconds["TLS"] = max(0.0, found.seconds - (reached.seconds or 0.0)) or None
     _check_answer(str(reached.place), found, trip.timeout)

@@ -16,12 +16,15 @@ from ..drivers import Link
 from ..facts import Facts
 from . import logins, looks
 from .attempts import Connector
+from .greetings import Answer
 from .handshakes import TlsFacts
 from .network import Knock
 from .target import Target
 from .trip import NotNeeded, Stopped, Trip
 
 TIMEOUT: Final = 5.0
+#: Values of ``sslmode`` with which libpq begins without TLS.
+PLAIN_FIRST: Final = ("disable", "allow")
 
 
 class Outcome(enum.Enum):
@@ -125,7 +128,8 @@ def walk(
         examine: called with the open session before it is closed, if there is one.
 
     Three connections are made: one that sends nothing, one for TLS (two if its certificate is
-    refused), one that logs in. After that, one round trip.
+    refused), one that logs in. After that, one round trip. Where the one for TLS fails, the login
+    is tried all the same: what works for the driver is no error.
     """
     trip = Trip(target, connect, timeout, primary=primary, assume_role=assume_role)
     try:
@@ -148,20 +152,45 @@ def refused_settings(target: Target, error: str) -> Walk:
 def _run(trip: Trip) -> Walk:
     done: dict[str, Stage] = {}
     retryable = True
+    doubt = None
     for name in NAMES:
         began = time.monotonic()
         try:
             done[name] = _stage(trip, name)
         except Stopped as stop:
             spent = time.monotonic() - began
+            if name == "TLS" and _login_decides(trip):
+                doubt = stop
+                done[name] = Stage(name, Outcome.OK, spent, f"{stop.detail} The driver connects.")
+                continue
+            if doubt is not None and trip.link is None and not stop.answered:
+                # The look knows more of what listens there than libpq says.
+                name, spent, stop = "TLS", done["TLS"].seconds or 0.0, doubt
             done = _with_failure(done, name, spent, stop)
             retryable = stop.retryable
             break
+    if doubt is not None and trip.link is not None and not _shaken(trip):
+        trip.tls = None  # of another conversation than the driver's
     stages = tuple(done.get(name) or Stage(name, Outcome.NOT_RUN) for name in NAMES)
     # A failure may be blamed on an earlier stage: of those that count as not run nothing is told.
     tls = trip.tls if "TLS" in done else None
     knocks = trip.knocks if "TCP" in done else ()
     return Walk(trip.target, stages, retryable, knocks, tls, trip.connect_seconds, trip.facts)
+
+
+def _login_decides(trip: Trip) -> bool:
+    """Whether the driver may get in although the look at TLS failed.
+
+    It may in another way than the look (no TLS, another host, a younger OpenSSL), or because the
+    next connection comes to another server. Where nobody answers it would only wait once more,
+    unless it asks for something else than TLS first.
+    """
+    silent = trip.tls is not None and trip.tls.answer is Answer.SILENT
+    return not silent or trip.target.sslmode in PLAIN_FIRST
+
+
+def _shaken(trip: Trip) -> bool:
+    return trip.tls is not None and trip.tls.answer is Answer.TLS
 
 
 def _stage(trip: Trip, name: str) -> Stage:

@@ -15,11 +15,23 @@ class NotNeeded(Exception):
 
 
 class Stopped(Exception):
-    """The way ends: in this stage, or as it turns out in another (``stage``)."""
+    """The way ends: in this stage, or as it turns out in another (``stage``).
 
-    def __init__(self, detail: str, advice: str, retryable: bool, stage: str = "") -> None:
+    ``answered``: the server said so itself, so that it was reached.
+    """
+
+    def __init__(
+        self,
+        detail: str,
+        advice: str,
+        retryable: bool,
+        stage: str = "",
+        *,
+        answered: bool = False,
+    ) -> None:
         super().__init__(detail)
         self.detail, self.advice, self.retryable, self.stage = detail, advice, retryable, stage
+        self.answered = answered
 
 
 class Trip:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 
+from django_resilient_pg.diagnosis.greetings import SSL_REQUEST
+
 PATIENCE = 10.0
+#: TLS alert, fatal: no_application_protocol.
+REFUSED_NAME = b"\x15\x03\x03\x00\x02\x02\x78"
 
 
 class Impostor:
@@ -65,3 +70,81 @@ class Impostor:
             link.recv(1024)  # until the other side hangs up
         else:
             link.sendall(self._answer)
+
+
+class Front:
+    """Stands in front of a server as a proxy that ends TLS does, and refuses some handshakes.
+
+    ``refuse_name``: those that name the protocol (ALPN). ``refuse_first``: so many at first,
+    without a word. ``refuse_tls``: even to be asked for it. The others reach the server. ``named``
+    tells of each whether it had the name.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        *,
+        refuse_name: bool = False,
+        refuse_first: int = 0,
+        refuse_tls: bool = False,
+    ) -> None:
+        self._upstream, self._refuse_name, self._refuse_first = port, refuse_name, refuse_first
+        self._refuse_tls = refuse_tls
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self.named: list[bool] = []
+        self._threads: list[threading.Thread] = []
+        self._start(self._run)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
+        self._listener.close()
+        while self._threads:
+            self._threads.pop().join(PATIENCE)
+
+    def _start(self, target: Callable[..., None], *given: object) -> None:
+        thread = threading.Thread(target=target, args=given, name=f"front {self.port}")
+        self._threads.append(thread)
+        thread.start()
+
+    def _run(self) -> None:
+        with suppress(OSError):
+            while True:
+                self._start(self._serve, self._listener.accept()[0])
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, suppress(OSError):
+            client.settimeout(PATIENCE)
+            request = client.recv(len(SSL_REQUEST))
+            if not request or (request == SSL_REQUEST and self._refuse_tls):
+                return  # it only knocked, or is refused
+            with socket.create_connection(("127.0.0.1", self._upstream), PATIENCE) as server:
+                server.sendall(request)
+                if request != SSL_REQUEST:
+                    self._both_ways(client, server)
+                    return
+                client.sendall(server.recv(1))
+                hello = client.recv(65536)
+                self.named.append(b"postgresql" in hello)
+                if len(self.named) <= self._refuse_first:
+                    return
+                if self._refuse_name and self.named[-1]:
+                    client.sendall(REFUSED_NAME)
+                    return
+                server.sendall(hello)
+                self._both_ways(client, server)
+
+    def _both_ways(self, client: socket.socket, server: socket.socket) -> None:
+        self._start(self._relay, server, client)
+        self._relay(client, server)
+
+    @staticmethod
+    def _relay(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)

@@ -37,6 +37,7 @@ class Composition:
 TENANTS = "django_tenants.postgresql_backend"
 ON_OURS = {"ORIGINAL_BACKEND": "django_resilient_pg"}
 COMPOSITIONS = {
+    "long-path": Composition("django_resilient_pg.postgresql", "django.db.backends.postgresql"),
     "prometheus": Composition("counted", "django_prometheus.db.backends.postgresql"),
     "tenants": Composition(
         TENANTS,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from django_resilient_pg import middleware_checks, serving_checks
+from django_resilient_pg import middleware_checks, package_checks, serving_checks
 from django_resilient_pg.diagnosis.findings import PREFIX, RULES, Rule, findings
 from django_resilient_pg.diagnosis.fixes import snippet
 from django_resilient_pg.options import parse
@@ -114,8 +114,9 @@ def test_what_the_command_would_change_is_what_is_documented(rule: Rule) -> None
 
 
 def of_other_checks() -> set[str]:
-    """Those explained in ``docs/units.rst`` and ``docs/servers.rst``."""
-    files = [Path(str(module.__file__)) for module in (middleware_checks, serving_checks)]
+    """Those explained in ``docs/units.rst``, ``docs/servers.rst`` and ``docs/packages.rst``."""
+    modules = (middleware_checks, package_checks, serving_checks)
+    files = [Path(str(module.__file__)) for module in modules]
     sources = "".join(file.read_text(encoding="utf-8") for file in files)
     return set(re.findall(r"resilient_pg\.[EWI]3\d\d", sources))
 
@@ -133,7 +134,7 @@ def test_the_ids_of_other_checks_are_linked() -> None:
     text, links = page(PAGE).astext(), [n["refuri"] for n in page(PAGE).findall(NODES.reference)]
     named = set(re.findall(r"[EW]3\d\d", text.replace("W301 to W304", "W301 W302 W303 W304")))
     assert {PREFIX + each for each in named} == of_other_checks()
-    assert {"units.rst", "servers.rst"} <= set(links)
+    assert {"units.rst", "servers.rst", "packages.rst"} <= set(links)
 
 
 def test_there_are_fixes_to_paste() -> None:

@@ -16,14 +16,17 @@ import pytest
 import django_resilient_pg
 
 HOME = Path(str(django_resilient_pg.__file__)).parent
-#: What these write is for people.
-PROSE = ("notes.py", "reasons.py", "diagnosis/findings/")
+#: What these write is for people, or a name that is looked for and never called.
+PROSE = ("notes.py", "reasons.py", "diagnosis/findings/", "providers/table.py")
 MODULES = [
     path for path in sorted(HOME.rglob("*.py")) if not str(path.relative_to(HOME)).startswith(PROSE)
 ]
 # In capitals, as all SQL of the package has its keywords; or a call of what only PostgreSQL has.
 SQL = re.compile(
     r"\b(?:SELECT|INSERT INTO|UPDATE|DELETE FROM|EXTRACT)\b|\bpg_\w+\(|current_setting\("
+    # Or a part of one, to be filled in: a call, a relation, a condition.
+    r"|\A(?:\w+\.)?[a-z_]\w*\(.*\)(?:::\w+)?\Z|\bOPERATOR\(|\A(?:pg_\w+\.)?pg_\w+ AS \w+\Z"
+    r"|\b(?:FROM|JOIN) [a-z_]\w*\.?|\A *(?:WHERE|AND|OR) "
 )
 PATTERN = re.compile(r"\\[sbw]")
 
@@ -126,6 +129,15 @@ def test_the_texts_are_found() -> None:
 )
 def test_an_unqualified_name_is_refused(sql: str, fault: str) -> None:
     assert faults(sql) == [fault]
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    ["inet_client_port()", "host(inet_client_addr())", "pg_stat_activity AS a", " AND pid = %s"],
+)
+def test_a_fragment_is_read_too(fragment: str) -> None:
+    """It may be filled into a text that is looked at without it."""
+    assert list(_chosen(1, fragment))
 
 
 def test_a_qualified_one_is_not() -> None:

@@ -1,0 +1,5 @@
+"""``ENGINE + ".operations"``, which other packages import: Django's own, unchanged."""
+
+# First: on Django 6.1 some modules of its engine cannot be imported before it.
+from django.db.backends.postgresql import base
+from django.db.backends.postgresql.operations import *

@@ -1,0 +1,3 @@
+"""``ENGINE + ".client"``: GeoDjango's engine uses that of PostgreSQL."""
+
+from ..client import *

@@ -1,0 +1,3 @@
+"""``ENGINE + ".creation"``: GeoDjango's engine uses that of PostgreSQL."""
+
+from ..creation import *

@@ -1,0 +1,1 @@
+"""The same engine under a path that says "postgresql"; see :mod:`.base`."""

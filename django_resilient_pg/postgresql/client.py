@@ -1,0 +1,3 @@
+"""``ENGINE + ".client"``, as in the package above."""
+
+from ..client import *

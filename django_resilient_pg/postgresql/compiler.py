@@ -1,0 +1,3 @@
+"""``ENGINE + ".compiler"``, as in the package above."""
+
+from ..compiler import *

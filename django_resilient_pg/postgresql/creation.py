@@ -1,0 +1,3 @@
+"""``ENGINE + ".creation"``, as in the package above."""
+
+from ..creation import *

@@ -1,0 +1,3 @@
+"""``ENGINE + ".features"``, as in the package above."""
+
+from ..features import *

@@ -1,0 +1,3 @@
+"""``ENGINE + ".introspection"``, as in the package above."""
+
+from ..introspection import *

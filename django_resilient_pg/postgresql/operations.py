@@ -1,0 +1,3 @@
+"""``ENGINE + ".operations"``, as in the package above."""
+
+from ..operations import *

@@ -1,0 +1,3 @@
+"""``ENGINE + ".psycopg_any"``, as in the package above."""
+
+from ..psycopg_any import *

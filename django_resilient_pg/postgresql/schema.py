@@ -1,0 +1,3 @@
+"""``ENGINE + ".schema"``, as in the package above."""
+
+from ..schema import *
