@@ -73,7 +73,7 @@ demo: .venv-demo/made
 .venv-demo/made: pyproject.toml | python
 	$(PYTHON) -m venv --clear .venv-demo
 	.venv-demo/bin/python -m pip install --quiet --disable-pip-version-check \
-	    --editable ".[psycopg,diagnose,demo]"
+	    --editable ".[psycopg,demo]"
 	@touch $@
 
 system-packages:

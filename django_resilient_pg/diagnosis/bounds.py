@@ -56,6 +56,12 @@ def one_of(known: Collection[str]) -> Callable[[object], str]:
     return parse
 
 
+def in_any_case(known: Collection[str]) -> Callable[[object], str]:
+    """As :func:`one_of`, of words in lower case."""
+    parse = one_of(known)
+    return lambda given: parse(given.lower() if isinstance(given, str) else given)
+
+
 def every(parse: Callable[[object], str]) -> Callable[[object], list[str]]:
     """As :func:`seconds`, of one value or several."""
 

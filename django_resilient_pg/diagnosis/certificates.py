@@ -1,22 +1,30 @@
-"""A server's certificate: what it says, and whether a host name is among its names.
-
-Reading needs ``cryptography`` (extra ``diagnose``); without it :func:`read` says so.
-"""
+"""A server's certificate: what it says, and whether a host name is among its names."""
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
+import ssl
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from cryptography import x509
+from typing import Any, Final
 
 #: X509_V_ERR_CERT_HAS_EXPIRED: of any certificate in the chain.
 EXPIRED: Final = 10
-MISSING: Final = 'The certificate was not read: run pip install "django-resilient-pg[diagnose]".'
+# How RFC 4514 shortens what OpenSSL writes in full.
+_SHORT: Final = {
+    "commonName": "CN",
+    "countryName": "C",
+    "domainComponent": "DC",
+    "localityName": "L",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "stateOrProvinceName": "ST",
+    "streetAddress": "STREET",
+    "userId": "UID",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +36,7 @@ class Certificate:
         common_name: of the subject, "" if it has none.
         dns_names, ip_addresses: the subject's alternative names.
         not_before, not_after: in UTC.
-        self_signed: signed with its own key, by no authority.
+        self_signed: its issuer is its subject.
         fingerprint: SHA-256 of the whole, as hexadecimal digits.
     """
 
@@ -68,58 +76,61 @@ class Certificate:
         return not present and bool(self.common_name) and _fits(self.common_name, host)
 
 
-def read(der: bytes) -> tuple[Certificate | None, str]:
-    """Return a certificate and "", or None and a sentence that says why it could not be read."""
+def read(secure: ssl.SSLSocket) -> tuple[Certificate | None, str]:
+    """Return the peer's certificate and "", or None and a sentence that says why it is not read.
+
+    ``ssl`` takes a certificate apart only where it demands one, and shakes hands only with what it
+    then trusts. So the hands are shaken as the socket's context says, and afterwards another
+    context takes its place, which asks nobody anything any more.
+    """
+    secure.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        from cryptography import x509
-    except ImportError:
-        return None, MISSING
-    try:
-        return _certificate(x509.load_der_x509_certificate(der)), ""
-    except ValueError as error:
-        return None, f"The certificate cannot be read: {error}."
+        der, fields = secure.getpeercert(binary_form=True), secure.getpeercert()
+        if not der or not fields:
+            return None, "The server sent no certificate."
+        return _certificate(der, fields), ""
+    except (LookupError, OSError, OverflowError, TypeError, ValueError):
+        return None, "The server's certificate is malformed: it was not checked."
 
 
-def _certificate(found: x509.Certificate) -> Certificate:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes
-
-    common = found.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    dns_names, ip_addresses = _alternative_names(found)
+def _certificate(der: bytes, fields: Mapping[str, Any]) -> Certificate:
+    """Of what :meth:`ssl.SSLSocket.getpeercert` returns in its two forms."""
+    subject, issuer = fields["subject"], fields["issuer"]
+    alternative = fields.get("subjectAltName", ())
+    common = [value for part in subject for name, value in part if name == "commonName"]
     return Certificate(
-        subject=found.subject.rfc4514_string(),
-        issuer=found.issuer.rfc4514_string(),
-        common_name=str(common[0].value) if common else "",
-        dns_names=dns_names,
-        ip_addresses=ip_addresses,
-        not_before=found.not_valid_before_utc,
-        not_after=found.not_valid_after_utc,
-        self_signed=_self_signed(found),
-        fingerprint=found.fingerprint(hashes.SHA256()).hex(),
+        subject=_distinguished(subject),
+        issuer=_distinguished(issuer),
+        common_name=common[0] if common else "",
+        dns_names=tuple(value for kind, value in alternative if kind == "DNS"),
+        ip_addresses=tuple(
+            _address(value.strip()) or value.strip()
+            for kind, value in alternative
+            if kind == "IP Address"
+        ),
+        not_before=_moment(fields["notBefore"]),
+        not_after=_moment(fields["notAfter"]),
+        self_signed=subject == issuer,
+        fingerprint=hashlib.sha256(der).hexdigest(),
     )
 
 
-def _alternative_names(found: x509.Certificate) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    from cryptography import x509
-
-    try:
-        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return (), ()
-    addresses = names.get_values_for_type(x509.IPAddress)
-    return tuple(names.get_values_for_type(x509.DNSName)), tuple(map(str, addresses))
+def _moment(text: str) -> datetime:
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(text), UTC)
 
 
-def _self_signed(found: x509.Certificate) -> bool:
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+def _distinguished(name: Iterable[Iterable[tuple[str, str]]]) -> str:
+    """A name as RFC 4514 writes it: the last part first."""
+    parts = (
+        "+".join(f"{_SHORT.get(kind, kind)}={_escaped(value)}" for kind, value in part)
+        for part in name
+    )
+    return ",".join(reversed(list(parts)))
 
-    if found.issuer != found.subject:
-        return False
-    try:
-        found.verify_directly_issued_by(found)
-    except (InvalidSignature, TypeError, UnsupportedAlgorithm, ValueError):
-        return False
-    return True
+
+def _escaped(value: str) -> str:
+    escaped = re.sub(r'([,+"\\<>;])', r"\\\1", value)
+    return re.sub(r"^([ #])|( )$", r"\\\g<0>", escaped)
 
 
 def _fits(pattern: str, host: str) -> bool:

@@ -204,7 +204,6 @@ class _Talk:
                 link, server_hostname=_sni(self.server_name), do_handshake_on_connect=False
             ) as secure:
                 secure.do_handshake()
-                # Before the certificate is read, which imports much the first time.
                 spent = time.monotonic() - began
                 facts = replace(self._seen(secure), seconds=spent)
                 _take_leave(secure)
@@ -217,7 +216,7 @@ class _Talk:
             return TlsFacts(Answer.TLS, failure=_words(error))
 
     def _seen(self, secure: ssl.SSLSocket) -> TlsFacts:
-        certificate, note = certificates.read(secure.getpeercert(binary_form=True) or b"")
+        certificate, note = certificates.read(secure)
         agreed = not self.direct or secure.selected_alpn_protocol() == ALPN
         cipher = secure.cipher()
         return TlsFacts(

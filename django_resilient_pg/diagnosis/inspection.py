@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
+
+from django.core import checks
 
 from . import idleness
 from .drill import DrillResult
@@ -12,8 +15,12 @@ from .ladder import Ladder
 from .probe import ProbeResult
 from .survey import Survey
 
-#: What ``--fail-level`` may be, from the strictest.
-LEVELS = {level.word: level for level in Level}
+#: What ``--fail-level`` may be, from the strictest: the names of Django's ``check``. No finding is
+#: critical, so with that only what was asked for and failed is a failure.
+LEVELS: Final[Mapping[str, int]] = {
+    **{level.word: level for level in Level},
+    "critical": checks.CRITICAL,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,7 @@ class Inspection:
         """How many findings of a level there are."""
         return sum(one.level is level for one in self.findings)
 
-    def exit_status(self, fail_level: Level) -> int:
+    def exit_status(self, fail_level: int) -> int:
         """0; 1: findings at that level, or not reachable for now; 3: the configuration is wrong."""
         walk = self.survey.walk
         if walk is not None and walk.exit_status:

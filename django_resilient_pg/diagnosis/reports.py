@@ -1,10 +1,12 @@
-"""The report for people: 80 columns, the verdict first. The same with and without ``rich``."""
+"""The report for people: 80 columns, the verdict first, in the colours of Django's commands."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
+
+from django.core.management.color import Style
 
 from . import fixes, idleness
 from .checklist import checklist
@@ -18,13 +20,17 @@ from .stages import Outcome, Stage
 
 WIDTH: Final = 80
 _LABEL: Final = 23
-_GOOD, _BAD, _WARN, _DIM, _HEAD = "green", "bold red", "yellow", "dim", "bold"
-_STYLES: Final = {Level.ERROR: _BAD, Level.WARNING: _WARN, Level.INFO: "cyan"}
-_HEADINGS: Final = {Level.ERROR: "Errors", Level.WARNING: "Warnings", Level.INFO: "Worth knowing"}
+_GOOD, _BAD, _WARN, _HEAD = "SUCCESS", "ERROR", "WARNING", "MIGRATE_HEADING"
+_STYLES: Final = {Level.ERROR: _BAD, Level.WARNING: _WARN, Level.INFO: ""}
+_HEADINGS: Final = {
+    Level.ERROR: "Errors",
+    Level.WARNING: "Warnings",
+    Level.INFO: "Worth knowing",
+}
 
 
 class Line(NamedTuple):
-    """One line of at most :data:`WIDTH` columns, and how ``rich`` shows it."""
+    """One line of at most :data:`WIDTH` columns, and the name of its style in Django."""
 
     text: str
     style: str = ""
@@ -35,22 +41,28 @@ def report(
     *,
     verbosity: int = 1,
     fix: bool = False,
-    fail_level: Level = Level.ERROR,
+    fail_level: int = Level.ERROR,
 ) -> list[Line]:
     """The report on one alias.
 
     Args:
         inspection: what was found.
-        verbosity: 0: the verdict and what failed; 1: all; 2: with the evidence of every finding.
+        verbosity: 0: the verdict and what failed; 1: with what was asked for and what is worth
+            knowing; 2: with the stages, the facts and the evidence of every finding.
         fix: with the settings to paste.
         fail_level: findings of this level or worse are told in any case.
     """
-    lines = [*_verdict(inspection), *_findings(inspection, verbosity, fail_level)]
+    lines = [*_verdict(inspection), *_extras(inspection)]
+    lines += _findings(inspection, verbosity, fail_level)
     if fix:
         lines += _fix(inspection)
-    if verbosity > 0:
+    if verbosity > 1:
         lines += [*_stages(inspection), *_facts(inspection), *_checklist(inspection)]
-    return [*lines, *_extras(inspection), Line("")]
+    elif verbosity == 1:
+        # Which stage failed is told without being asked for.
+        lines += [*_stages(inspection)] if not inspection.reachable else []
+        lines += [*_more()]
+    return [*lines, Line("")]
 
 
 def _verdict(inspection: Inspection) -> Iterator[Line]:
@@ -59,7 +71,7 @@ def _verdict(inspection: Inspection) -> Iterator[Line]:
     yield from _wrapped(f'"{inspection.survey.alias}": {inspection.verdict}', style)
 
 
-def _findings(inspection: Inspection, verbosity: int, fail_level: Level) -> Iterator[Line]:
+def _findings(inspection: Inspection, verbosity: int, fail_level: int) -> Iterator[Line]:
     for level in sorted(Level, reverse=True):
         own = [one for one in inspection.findings if one.level is level]
         if own and (verbosity > 0 or level >= min(Level.WARNING, fail_level)):
@@ -73,7 +85,12 @@ def _finding(one: Finding, verbosity: int) -> Iterator[Line]:
     yield from _wrapped(f"  {number}  {one.message}", _STYLES[one.level], 8)
     yield from _wrapped(f"        Fix: {one.hint}", "", 8)
     if one.evidence and (verbosity > 1 or one.level is Level.ERROR):
-        yield from _wrapped(f"        Seen: {one.evidence}", _DIM, 8)
+        yield from _wrapped(f"        Seen: {one.evidence}", "", 8)
+
+
+def _more() -> Iterator[Line]:
+    yield Line("")
+    yield Line("Run it with -v 2 for the connection stages, all facts and the evidence.")
 
 
 def _fix(inspection: Inspection) -> Iterator[Line]:
@@ -89,15 +106,8 @@ def _stages(inspection: Inspection) -> Iterator[Line]:
         return
     yield from _heading("The way to a session")
     for stage in walk.stages:
-        yield from _pair(stage.name, _outcome(stage), _STAGE_STYLES[stage.outcome])
-
-
-_STAGE_STYLES: Final = {
-    Outcome.OK: "",
-    Outcome.FAILED: _BAD,
-    Outcome.NOT_NEEDED: _DIM,
-    Outcome.NOT_RUN: _DIM,
-}
+        style = _BAD if stage.outcome is Outcome.FAILED else ""
+        yield from _pair(stage.name, _outcome(stage), style)
 
 
 def _outcome(stage: Stage) -> str:
@@ -118,7 +128,7 @@ def _checklist(inspection: Inspection) -> Iterator[Line]:
     for number, step in enumerate(checklist(inspection.survey), 1):
         yield from _wrapped(f"  {number}. {step.question} {step.answer}", "", 5)
         if step.command:
-            yield Line(f"     $ {step.command}", _DIM)
+            yield Line(f"     $ {step.command}")
 
 
 def _extras(inspection: Inspection) -> Iterator[Line]:
@@ -150,7 +160,7 @@ def _ladder(ladder: Ladder) -> Iterator[Line]:
     for rung in ladder.rungs:
         word = {True: "connects", False: "refused", None: "not tried"}[rung.connects]
         how = {True: ", encrypted", False: ", NOT encrypted", None: ""}[rung.encrypted]
-        style = {True: "", False: _WARN, None: _DIM}[rung.connects]
+        style = _WARN if rung.connects is False else ""
         why = f". {rung.why_not}" if rung.why_not else ""
         yield from _pair(rung.mode, f"{word}{how}{why}", style)
     yield from _wrapped(f"  {ladder.conclusion}", _HEAD, 2)
@@ -178,23 +188,8 @@ def _wrapped(text: str, style: str = "", indent: int = 0) -> Iterator[Line]:
     yield from (Line(line, style) for line in room)
 
 
-def write(lines: Iterable[Line], out: Any, *, color: bool) -> None:
-    """Write the lines, in colour if ``rich`` is installed and ``color`` is set."""
-    console = _console(out) if color else None
+def write(lines: Iterable[Line], out: Any, style: Style) -> None:
+    """Write the lines in these styles: :func:`django.core.management.color.no_style` for none."""
     for line in lines:
-        if console is None:
-            out.write(f"{line.text}\n")
-        else:
-            console.print(line.text, style=line.style or None, **_PLAIN)
-
-
-# As it is: nothing of it is markup, and it is as wide as it should be.
-_PLAIN: Final[dict[str, Any]] = {"markup": False, "highlight": False, "soft_wrap": True}
-
-
-def _console(out: Any) -> Any:
-    try:
-        from rich.console import Console
-    except ImportError:
-        return None
-    return Console(file=out, width=WIDTH, force_terminal=True)
+        paint = getattr(style, line.style) if line.style and line.text else str
+        out.write(f"{paint(line.text)}\n")

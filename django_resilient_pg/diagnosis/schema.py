@@ -17,13 +17,12 @@ from django_resilient_pg import __version__
 from . import fixes, idleness
 from .checklist import checklist
 from .details import details
-from .findings import Level
 from .inspection import Inspection
 
 VERSION: Final = 1
 
 
-def document(inspections: Iterable[Inspection], fail_level: Level) -> dict[str, Any]:
+def document(inspections: Iterable[Inspection], fail_level: int) -> dict[str, Any]:
     """The whole report, ready for ``json.dumps``."""
     databases = [_database(one, fail_level) for one in inspections]
     return {
@@ -34,7 +33,7 @@ def document(inspections: Iterable[Inspection], fail_level: Level) -> dict[str, 
     }
 
 
-def _database(inspection: Inspection, fail_level: Level) -> dict[str, Any]:
+def _database(inspection: Inspection, fail_level: int) -> dict[str, Any]:
     survey = inspection.survey
     walk = survey.walk
     return {

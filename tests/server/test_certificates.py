@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import time
 from datetime import UTC, datetime
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from django_resilient_pg.diagnosis.certificates import MISSING, Certificate, days_left
+from django_resilient_pg.diagnosis.certificates import Certificate, days_left
 from django_resilient_pg.diagnosis.greetings import Answer
 from django_resilient_pg.diagnosis.handshakes import TlsFacts, handshake
 from testproject.postgres import Server
@@ -19,6 +21,7 @@ from tests.server.tls import TlsServer, client_certificate
 
 pytestmark = pytest.mark.once_per_driver
 
+ROOT = Path(__file__).resolve().parents[2]
 PAST = datetime(2024, 1, 2, 3, 4, tzinfo=UTC)
 
 
@@ -117,16 +120,6 @@ def test_no_tls(tls_server: TlsServer) -> None:
     assert seen.failure
 
 
-def test_without_cryptography_it_says_so(
-    tls_server: TlsServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "cryptography", None)
-    seen = shake(tls_server)
-    assert (seen.certificate, seen.certificate_note) == (None, MISSING)
-    assert seen.chain_verified is True  # needs OpenSSL alone
-    assert seen.hostname_matches is None
-
-
 def test_a_handshake_leaves_no_trace_in_the_log(tls_server: TlsServer) -> None:
     before = tls_server.log_text()
     shake(tls_server)
@@ -223,3 +216,29 @@ def certificate(*dns: str, ip: tuple[str, ...] = (), common_name: str = "") -> C
 )
 def test_names_match_as_libpq_matches_them(made: Certificate, host: str, fits: bool) -> None:
     assert made.matches(host) is fits
+
+
+ALONE = """
+import json, sys
+sys.modules.update(cryptography=None, rich=None)  # not installed
+from django.conf import settings
+settings.configure(
+    DATABASES={"default": json.loads(sys.argv[1])}, INSTALLED_APPS=["django_resilient_pg"]
+)
+from django.core.management import execute_from_command_line
+execute_from_command_line(["manage.py", "checkdbconn", "--fail-level", "warning"])
+"""
+
+
+def test_an_expired_certificate_is_found_with_django_and_a_driver_alone(
+    tls_server: TlsServer,
+) -> None:
+    tls_server.present("localhost", expires=PAST)
+    entry = tls_server.database(options={"sslmode": "require"})
+    del entry["OPTIONS"]["sslrootcert"]
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, json.dumps(entry)],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "certificate expired" in " ".join(done.stdout.split())

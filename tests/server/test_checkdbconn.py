@@ -77,7 +77,7 @@ def document(alias: str, **options: Any) -> dict[str, Any]:
 
 def test_it_says_what_lies_between(make_connection: Connections) -> None:
     connection = make_connection(CONN_MAX_AGE=600)
-    said, complaints, status = run(connection.alias)
+    said, complaints, status = run(connection.alias, verbosity=2)
     assert (status, complaints) == (0, "")
     said = words(said)
     assert said.startswith(f'"{connection.alias}": Healthy')
@@ -94,7 +94,7 @@ def test_it_says_what_lies_between(make_connection: Connections) -> None:
 def test_the_verdict_comes_first_then_findings_by_level_then_facts(
     make_connection: Connections,
 ) -> None:
-    said, _, _ = run(make_connection(STOCK, CONN_MAX_AGE=None).alias)
+    said, _, _ = run(make_connection(STOCK, CONN_MAX_AGE=None).alias, verbosity=2)
     lines = said.splitlines()
     assert "warning" in lines[0]
     order = [lines.index(name) for name in ("Warnings", "Facts", "The seven questions")]
@@ -104,12 +104,39 @@ def test_the_verdict_comes_first_then_findings_by_level_then_facts(
     assert len([line for line in lines if re.match(r"  \d\. .+\?", line)]) == 7
 
 
-def test_rich_shows_the_same_in_colour(make_connection: Connections) -> None:
+def test_colours_change_nothing_else(make_connection: Connections) -> None:
     alias = make_connection(STOCK).alias
     plain, _, _ = run(alias, verbosity=0)
     coloured, _, _ = run(alias, verbosity=0, no_color=False, force_color=True)
     assert "\x1b[" in coloured
     assert re.sub(r"\x1b\[[\d;]*m", "", coloured) == plain
+
+
+def test_the_ordinary_report_is_short(make_connection: Connections) -> None:
+    """All is well: the verdict, and how to see more. What was asked for comes right after it."""
+    alias = make_connection(CONN_MAX_AGE=600).alias
+    said, _, _ = run(alias)
+    assert len(said.splitlines()) < 16
+    asked, _, _ = run(alias, sslmodes=True)
+    lines = asked.splitlines()
+    assert lines.index("sslmode") == 2
+    assert "Facts" not in lines
+
+
+def test_progress_is_not_shown_as_a_failure(own_connections: Connections) -> None:
+    own_connections.server.stop()
+    complaints = io.StringIO()
+    with pytest.raises(CommandError):
+        call_command(
+            "checkdbconn",
+            database=own_connections(CONN_MAX_AGE=600).alias,
+            wait=0.2,
+            stdout=io.StringIO(),
+            stderr=complaints,
+            force_color=True,
+        )
+    assert "not yet" in complaints.getvalue()
+    assert "\x1b[" not in complaints.getvalue()
 
 
 def test_the_environment_can_switch_colours_off(
@@ -142,20 +169,20 @@ def test_it_finds_the_servers_idle_timeout(
     own_connections: Connections, own_server: Server
 ) -> None:
     own_server.configure(idle_session_timeout="3s")
-    said = words(run(own_connections(CONN_MAX_AGE=600).alias)[0])
+    said = words(run(own_connections(CONN_MAX_AGE=600).alias, verbosity=2)[0])
     assert "idle_session_timeout of the server (3 s)" in said
     assert "connection age 1.5 s at most, by " in said
 
 
 def test_it_reads_keepalives_back_from_the_socket(make_connection: Connections) -> None:
     options = {"keepalives_idle": 77, "tcp_user_timeout": 41000}
-    said = words(run(make_connection(RESILIENT, options=options).alias)[0])
+    said = words(run(make_connection(RESILIENT, options=options).alias, verbosity=2)[0])
     assert "on the socket: idle 77 s" in said
     assert "user timeout 41 s" in said
 
 
 def test_it_works_with_djangos_own_engine(make_connection: Connections) -> None:
-    said, _, status = run(make_connection(STOCK).alias)
+    said, _, status = run(make_connection(STOCK).alias, verbosity=2)
     assert status == 0
     assert "user timeout not set" in words(said)
 
@@ -237,6 +264,9 @@ def test_the_fail_level_decides_whether_findings_are_a_failure(
 ) -> None:
     alias = make_connection(STOCK, CONN_MAX_AGE=None).alias
     assert [run(alias, fail_level=level)[2] for level in ("error", "warning", "info")] == [0, 1, 1]
+    # As Django's check has them.
+    names = ("CRITICAL", "critical", "ERROR", "WARNING", "Info")
+    assert [run(alias, fail_level=level)[2] for level in names] == [0, 0, 0, 1, 1]
 
 
 def _shell(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -253,7 +283,7 @@ def _shell(*arguments: str) -> subprocess.CompletedProcess[str]:
     ("arguments", "status", "complaint"),
     [
         (["--database", "defualt"], 2, "defualt"),
-        (["--fail-level", "critical"], 2, "critical"),
+        (["--fail-level", "fatal"], 2, "fatal"),
         (["--probe-idle", "abc"], 2, "abc"),
         (["--probe-idle", "1"], 2, "the nearest is 5 s"),
         ([], 1, 'Not in order: "default".'),
@@ -398,7 +428,7 @@ def current(alias: str) -> dict[str, str]:
 def test_the_user_is_the_one_that_the_credentials_name(make_connection: Connections) -> None:
     alias = make_connection(USER="somebody-else", credentials=f"{__name__}.current").alias
     LOGIN.update(user="app", password=make_connection.server.password)
-    said, _, status = run(alias)
+    said, _, status = run(alias, verbosity=2)
     assert status == 0, said
     assert 'Logged in as "app"' in words(said)
     (database,) = document(alias)["databases"]
@@ -606,12 +636,12 @@ def test_no_mode_is_tried_where_none_would_change_anything(
         said = words(run(alias, sslmodes=True)[0])
     assert time.monotonic() - began < 8
     stage = "TLS" if mode == "silent" else "TCP"
-    assert said.endswith(f"No sslmode was tried: the stage {stage} fails, whatever the mode.")
+    assert f"No sslmode was tried: the stage {stage} fails, whatever the mode." in said
 
 
 def test_a_misspelt_option_is_told_with_the_right_one(make_connection: Connections) -> None:
     alias = make_connection(STOCK, options={"conect_timeout": 5}).alias
-    said = words(run(alias)[0])
+    said = words(run(alias, verbosity=2)[0])
     assert 'Did you mean "connect_timeout"?' in said
     assert "certificate localhost" not in said
     assert "No TLS handshake was made." in said

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.core.management.color import no_style
 from django.db import connections
 
 from ...diagnosis import bounds, reports, schema
@@ -32,7 +33,7 @@ _SECONDS = {"probe_idle": bounds.seconds(LEAST, MOST), "wait": bounds.seconds(0,
 _FORMATS = ("text", "json")
 _OTHER_VALUES: dict[str, Callable[[object], object]] = {
     "format": bounds.one_of(_FORMATS),
-    "fail_level": bounds.one_of(LEVELS),
+    "fail_level": bounds.in_any_case(LEVELS),
     "verbosity": bounds.whole(0, 3),
 }
 
@@ -56,9 +57,10 @@ class Command(BaseCommand):
         add("--format", choices=_FORMATS, default="text", help="of the report")
         add(
             "--fail-level",
+            type=str.lower,
             choices=tuple(LEVELS),
             default=Level.ERROR.word,
-            help="exit status 1 for findings of this level or worse (default: error)",
+            help="exit status 1 for findings of this level or worse, in any case (default: error)",
         )
         add("--fix", action="store_true", help="print the settings to paste, only what differs")
         add("--sslmodes", action="store_true", help="try every sslmode and say which to set")
@@ -134,7 +136,7 @@ class Command(BaseCommand):
             elif self._options["database"]:
                 self._misnamed.append(f'"{alias}" is not PostgreSQL ({vendor})')
             else:
-                self.stderr.write(f'"{alias}" is not PostgreSQL ({vendor}): skipped.')
+                self._say(f'"{alias}" is not PostgreSQL ({vendor}): skipped.')
 
     @staticmethod
     def _vendor(alias: str) -> str:
@@ -167,7 +169,7 @@ class Command(BaseCommand):
             tls = walk.tls if walk is not None else None
             found = found.adding(ladder=skipped or sslmodes(seen.target, connect, tls=tls))
         if options["drill"] and reachable:
-            found = found.adding(drill=drill(seen, self.stderr.write))
+            found = found.adding(drill=drill(seen, self._say))
         return found
 
     def _survey(self, alias: str) -> Survey:
@@ -188,7 +190,7 @@ class Command(BaseCommand):
     def _waiting(self, last: Survey, left: float) -> None:
         self._last = last
         stage = last.walk.failed.name if last.walk is not None and last.walk.failed else ""
-        self.stderr.write(f'"{last.alias}": not yet (stage {stage}), {left:.0f} s left.')
+        self._say(f'"{last.alias}": not yet (stage {stage}), {left:.0f} s left.')
 
     def _probe(self, connect: Connector, seen: Survey) -> ProbeResult | str:
         """The result, or why there is none: the rest of the report is worth having all the same."""
@@ -202,20 +204,22 @@ class Command(BaseCommand):
         except Refused as error:
             return sentence(f"not even one session came about: {error}")
 
+    def _say(self, text: str, ending: str = "\n") -> None:
+        """What is no failure, to standard error: without the red that Django gives it."""
+        self.stderr.write(text, style_func=str, ending=ending)
+
     def _progress(self, progress: Progress) -> None:
         """Once a second on a terminal, else only news: to standard error."""
         if progress.told:
-            self.stderr.write(f"{progress.seconds:5.0f} s: {progress.told}")
+            self._say(f"{progress.seconds:5.0f} s: {progress.told}")
         elif self.stderr.isatty():
             text = f"{progress.seconds:5.0f} of {progress.until:.0f} s, {progress.alive} sessions"
-            self.stderr.write(text, ending="\r")
+            self._say(text, ending="\r")
 
-    def _print(self, inspection: Inspection, fail_level: Level) -> None:
+    def _print(self, inspection: Inspection, fail_level: int) -> None:
         options = self._options
         lines = reports.report(
             inspection, verbosity=options["verbosity"], fix=options["fix"], fail_level=fail_level
         )
         wanted = options["force_color"] or (not options["no_color"] and self.stdout.isatty())
-        # Django's own styles are without colours under DJANGO_COLORS=nocolor.
-        color = wanted and self.style.ERROR("!") != "!"
-        reports.write(lines, self.stdout, color=color)
+        reports.write(lines, self.stdout, self.style if wanted else no_style())
