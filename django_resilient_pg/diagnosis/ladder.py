@@ -2,9 +2,9 @@
 
 The driver itself logs in with each mode, from the strongest down, so that a password goes out
 unprotected only where nothing better came about. A mode weaker than the one in the settings gets
-no password in clear text: trying it must not be less safe than the application is. Where a login
-fails for a reason that no mode changes (a wrong password), the rest is not tried, lest the account
-be locked.
+no password in clear text and no MD5 hash of one: trying it must not be less safe than the
+application is. Where a login fails for a reason that no mode changes (a wrong password), the rest
+is not tried, lest the account be locked.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from .target import MODES, SYSTEM, Target
 __all__ = ["Ladder", "Rung", "sslmodes"]
 
 TIMEOUT: Final = 5.0
+# What is safe only where the server has proved who it is, or the application trusts it anyway.
+_GIVEN_AWAY: Final = ("password", "md5")
 # Entries of the verdict table that do not say what the server minded.
 _VAGUE: Final = {"cut", "closed by the server", "broken stream", "unknown connection error"}
 
@@ -128,8 +130,12 @@ def _climb(
 def _try(
     target: Target, connect: Connector, timeout: float, tls: TlsFacts | None, mode: str
 ) -> Rung:
+    changes = _changes(target, mode)
+    if changes.get("require_auth") == "":
+        text = f'Not tried: require_auth "{target.require_auth}" allows nothing that is safe here.'
+        return Rung(mode, None, None, text)
     try:
-        link, seconds = attempt(connect, _changes(target, mode), timeout, len(target.hosts))
+        link, seconds = attempt(connect, changes, timeout, len(target.hosts))
     except Refused as error:
         return _refused(mode, error.refusal, target, tls)
     try:
@@ -141,13 +147,29 @@ def _try(
 def _changes(target: Target, mode: str) -> dict[str, object]:
     """GSSAPI encryption would win over TLS, and hide what TLS does."""
     changes: dict[str, object] = {"sslmode": mode, "gssencmode": "disable"}
-    weaker = MODES.index(mode) < MODES.index(target.sslmode)
-    return changes | ({"require_auth": "!password"} if weaker and not target.require_auth else {})
+    if _weaker(mode, target):
+        changes["require_auth"] = _without_passwords(target.require_auth)
+    return changes
+
+
+def _weaker(mode: str, target: Target) -> bool:
+    return MODES.index(mode) < MODES.index(target.sslmode)
+
+
+def _without_passwords(allowed: str) -> str:
+    """``require_auth`` without what gives a password, or its MD5 hash, to whoever asks for it.
+
+    "" if nothing else is allowed. libpq takes either what is allowed or, after "!", what is not.
+    """
+    methods = [each.strip() for each in allowed.split(",") if each.strip()]
+    if methods and not methods[0].startswith("!"):
+        return ",".join(each for each in methods if each not in _GIVEN_AWAY)
+    return ",".join(dict.fromkeys([*methods, *(f"!{each}" for each in _GIVEN_AWAY)]))
 
 
 def _refused(mode: str, refusal: Refusal, target: Target, tls: TlsFacts | None) -> Rung:
     if refusal.local and "require_auth" in refusal.text:
-        text = "This libpq (before 16) might send the password in clear text."
+        text = "This libpq (before 16) might send the password, or its MD5 hash."
         return Rung(mode, None, None, text)
     found = explain(refusal.text, target, tls)
     if found is None:

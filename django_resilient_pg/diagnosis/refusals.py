@@ -59,7 +59,7 @@ _TEXTS: Final = (
     (Cause.PRIVATE_KEY, ("load private key file",)),
     (Cause.NO_TLS, ("does not support ssl",)),
     (Cause.OPTION, ("weak sslmode", "invalid when ssl support is not compiled in")),
-    (Cause.CLEAR_TEXT, ("cleartext password",)),
+    (Cause.CLEAR_TEXT, ("cleartext password", "hashed password")),
     # pg_hba.conf's refusals end in the state of the connection; "SSL off" up to version 13.
     (Cause.ENCRYPTION_REQUIRED, ("no encryption", "ssl off", "requires tls", "is insecure")),
     (Cause.ENCRYPTION_REQUIRED, ("ssl required", "ssl is required")),  # poolers
@@ -188,7 +188,7 @@ def _encryption_refused(target: Target, tls: TlsFacts) -> tuple[str, str]:
 
 def _clear_text(target: Target, tls: TlsFacts) -> tuple[str, str]:
     return (
-        "The server asks for the password in clear text, which was not sent in this mode.",
+        "The server asks for the password in clear text or as an MD5 hash: not sent in this mode.",
         "Use scram-sha-256 in the server's pg_hba.conf.",
     )
 

@@ -72,6 +72,23 @@ class Impostor:
             link.sendall(self._answer)
 
 
+class Asker(Impostor):
+    """Refuses TLS, sends ``request`` to whoever logs in all the same, keeps what they answer."""
+
+    def __init__(self, request: bytes) -> None:
+        self._request = request
+        self.answers: list[bytes] = []
+        super().__init__()
+
+    def _serve(self, link: socket.socket) -> None:
+        if link.recv(1024) == SSL_REQUEST:
+            link.sendall(b"N")
+            if not link.recv(1024):
+                return
+        link.sendall(self._request)
+        self.answers.append(link.recv(1024))
+
+
 class Front:
     """Stands in front of a server as a proxy that ends TLS does, and refuses some handshakes.
 

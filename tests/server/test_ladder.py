@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import struct
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from django_resilient_pg.diagnosis.ladder import Ladder, Rung, sslmodes
 from django_resilient_pg.diagnosis.refusals import Cause
 from django_resilient_pg.diagnosis.target import MODES
 from tests.engines import Connections, until
-from tests.server.impostors import Impostor
+from tests.server.impostors import Asker, Impostor
 from tests.server.tls import TlsServer, client_certificate, target_of
 
 pytestmark = pytest.mark.once_per_driver
@@ -208,6 +209,26 @@ def test_a_password_in_clear_text_is_not_sent_where_the_settings_would_not(
     ladder = climbed(tls_connections, "prefer")
     check(ladder, OPEN, OPEN, TLS, TLS, TLS, TLS)
     assert {rung.cause for rung in ladder.rungs[:2]} == {Cause.CLEAR_TEXT}
+
+
+@pytest.mark.parametrize(
+    ("method", "require_auth"),
+    [("password", ""), ("md5", ""), ("password", "password"), ("md5", "md5,password")],
+)
+def test_who_ends_the_tls_of_a_verified_server_gets_no_password(
+    tls_connections: Connections, method: str, require_auth: str
+) -> None:
+    """Somebody else answers: without TLS, and asks for what it could use."""
+    code = {"password": 3, "md5": 5}[method]
+    salt = b"salt" if method == "md5" else b""
+    with Asker(b"R" + struct.pack("!II", 8 + len(salt), code) + salt) as peer:
+        options = {"require_auth": require_auth} if require_auth else {}
+        connection = tls_connections(
+            HOST="127.0.0.1", PORT=peer.port, options={"sslmode": "verify-full", **options}
+        )
+        ladder = sslmodes(*target_of(connection), TIMEOUT)
+    assert not any(peer.answers), peer.answers
+    assert not any(rung.connects for rung in ladder.rungs)
 
 
 def test_a_wrong_password_is_tried_once(
