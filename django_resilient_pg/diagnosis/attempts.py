@@ -22,6 +22,7 @@ from ..verdicts import Phase, judge
 from .lookup import Lookup
 from .network import limited
 from .pasted import secrets
+from .plain import plain
 
 _SECRETS: Final = ("password", "sslpassword", "oauth_client_secret", "scram_client_key")
 # What libpq (14 and later) puts before what happened at one address.
@@ -189,7 +190,7 @@ def _refusal(error: Exception, hide: Callable[[str], str], seconds: float) -> Re
         _OPTION in text or not _ATTEMPT.search(text)
     )
     answered = bool(_ANSWER.search(text))
-    return Refusal(verdict.rule, verdict.transient, hide(said(text)), local, seconds, answered)
+    return Refusal(verdict.rule, verdict.transient, plain(hide(said(text))), local, seconds, answered)
 
 
 def _of_a_driver(error: Exception) -> bool:

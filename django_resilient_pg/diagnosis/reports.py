@@ -15,6 +15,7 @@ from .findings import Finding, Level
 from .findings.base import PREFIX
 from .inspection import Inspection
 from .ladder import Ladder
+from .plain import plain
 from .probe import ProbeResult
 from .stages import Outcome, Stage
 
@@ -179,7 +180,7 @@ def _pair(label: str, text: str, style: str = "") -> Iterator[Line]:
 def _wrapped(text: str, style: str = "", indent: int = 0) -> Iterator[Line]:
     """Lines of at most :data:`WIDTH`; only a word that is longer (a path) is left whole."""
     room = textwrap.wrap(
-        text,
+        plain(text),
         WIDTH,
         subsequent_indent=" " * indent,
         break_long_words=False,
@@ -192,4 +193,4 @@ def write(lines: Iterable[Line], out: Any, style: Style) -> None:
     """Write the lines in these styles: :func:`django.core.management.color.no_style` for none."""
     for line in lines:
         paint = getattr(style, line.style) if line.style and line.text else str
-        out.write(f"{paint(line.text)}\n")
+        out.write(f"{paint(plain(line.text))}\n")

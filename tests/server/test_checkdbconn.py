@@ -35,7 +35,7 @@ from testproject import environment
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections, until
 from tests.report_schema import validate
-from tests.server.impostors import Impostor
+from tests.server.impostors import Asker, Impostor
 from tests.server.tls import TlsServer, client_certificate, encrypt
 
 pytestmark = pytest.mark.once_per_driver
@@ -868,3 +868,41 @@ def test_settings_once_pasted_leave_nothing_to_paste(
     said, _, status = run(flawed.alias, fix=True, fail_level="warning")
     assert status == 0, said
     assert "# Nothing to change in the settings." in said
+
+
+# -- what peers send --------------------------------------------------------------------------
+
+NASTY = "\x1b[2J\x1b]0;owned\x07 \u202eterces\u202c \x9b31m \x08\x08"
+
+
+@pytest.mark.parametrize("options", [{}, {"verbosity": 2}, {"sslmodes": True}, {"format": "json"}])
+def test_nothing_that_a_peer_sends_reaches_the_terminal_raw(
+    make_connection: Connections, options: dict[str, Any]
+) -> None:
+    said = f"{NASTY}{'x' * 20_000}".encode()
+    body = b"SFATAL\0VFATAL\0C57P99\0M" + said + b"\0\0"
+    with Asker(b"E" + struct.pack("!I", 4 + len(body)) + body) as peer:
+        alias = make_connection(
+            HOST="127.0.0.1", PORT=peer.port, options={"sslmode": "prefer"}
+        ).alias
+        report, complaints, status = run(alias, **options)
+    assert status in {1, 3}
+    shown = report + complaints
+    assert [each for each in set(shown) - {"\n"} if not each.isprintable()] == []
+    assert len(shown) < 20_000
+    assert "xxx" in shown
+
+
+def test_a_name_of_the_database_is_shown_escaped(
+    make_connection: Connections, server: Server
+) -> None:
+    name = f"odd {NASTY}"
+    server.execute(f'CREATE DATABASE "{name}" OWNER {server.user}')
+    try:
+        report, complaints, _ = run(make_connection(database=name).alias, verbosity=2)
+    finally:
+        server.terminate_all(name)
+        server.drop_database(name)
+    raw = [line for line in (report + complaints).splitlines() if not line.isprintable()]
+    assert raw == []
+    assert r"\x1b[2J" in words(report)

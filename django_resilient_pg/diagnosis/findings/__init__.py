@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 
+from ..plain import plain
 from ..survey import Survey
 from . import certificates, connecting, keepalives, lifetimes, measured, poolers, servers, tls
 from .base import PREFIX, RULES, Finding, Found, Level, Rule
@@ -35,7 +36,10 @@ def _judged(rule: Rule, survey: Survey) -> Finding | None:
         found = rule.judge(survey)
     except Exception as error:
         return _failed(rule, error)
-    return None if found is None else Finding(rule.id, rule.level, *found)
+    if found is None:
+        return None
+    texts = map(plain, (found.message, found.hint, found.evidence))
+    return Finding(rule.id, rule.level, *texts, found.fix)
 
 
 def _failed(rule: Rule, error: Exception) -> Finding:

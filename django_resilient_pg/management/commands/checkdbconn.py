@@ -19,6 +19,7 @@ from ...diagnosis.findings import Level
 from ...diagnosis.gathering import survey
 from ...diagnosis.inspection import LEVELS, Inspection
 from ...diagnosis.ladder import not_tried, sslmodes
+from ...diagnosis.plain import plain
 from ...diagnosis.probe import DEFAULT, LEAST, MOST, ProbeResult, Progress, probe_idle
 from ...diagnosis.refusals import sentence
 from ...diagnosis.shares import share_of
@@ -206,7 +207,7 @@ class Command(BaseCommand):
 
     def _say(self, text: str, ending: str = "\n") -> None:
         """What is no failure, to standard error: without the red that Django gives it."""
-        self.stderr.write(text, style_func=str, ending=ending)
+        self.stderr.write(plain(text), style_func=str, ending=ending)
 
     def _progress(self, progress: Progress) -> None:
         """Once a second on a terminal, else only news: to standard error."""
