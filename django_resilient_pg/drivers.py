@@ -167,6 +167,8 @@ class Link:
     status: Callable[[], int]
     #: Whether rows that have arrived can still be fetched when the connection is closed.
     keeps_rows: ClassVar[bool]
+    #: Whether the server's last words are lost when a statement fails by them.
+    hides_words: ClassVar[bool] = False
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
@@ -468,6 +470,7 @@ class Psycopg2Link(Link):
 
     __slots__ = ()
     keeps_rows = False  # "cursor already closed"
+    hides_words = True  # with libpq 17
 
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)

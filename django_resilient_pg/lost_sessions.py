@@ -1,4 +1,4 @@
-"""What became of a session that was lost without a word of the server's own.
+"""What became of a session that was lost without a word, or terminated in a long statement.
 
 Where a path breaks on the client's side the server does not notice: the old session lives on, and
 so do its locks. Whatever is retried would wait for them, or answer wrongly
@@ -48,13 +48,14 @@ _ALIKE: Final = (
     " AND a.usename OPERATOR(pg_catalog.=) SESSION_USER"
 )
 # Columns: own, process id, seconds since it began, since its transaction began, ended, seconds
-# since the server recovered from a crash (see ``outcome``).
+# since the server recovered from a crash (see ``outcome``), and since it was started.
 _SESSIONS: Final = (
     "SELECT a.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid(), a.pid,"
     f" {_AGE.format('a.backend_start')}, {_AGE.format('a.xact_start')},"
     " CASE WHEN a.pid OPERATOR(pg_catalog.=) {pid} AND {ours}"
     " THEN pg_catalog.pg_terminate_backend(a.pid, {milliseconds}) END,"
-    f" {_AGE.format('pg_catalog.pg_stat_get_bgwriter_stat_reset_time()')}"
+    f" {_AGE.format('pg_catalog.pg_stat_get_bgwriter_stat_reset_time()')},"
+    f" {_AGE.format('pg_catalog.pg_postmaster_start_time()')}"
     " FROM pg_catalog.pg_stat_activity AS a"
     f" WHERE a.pid OPERATOR(pg_catalog.=) {{pid}} OR ({_ALIKE})"
 )
@@ -91,7 +92,7 @@ def end(link: Link, pid: int, started: str | None) -> None:
 
 
 class LostSession:
-    """One session that was lost without a word, until it is known what became of it.
+    """One lost session, until it is known what became of it.
 
     Attributes:
         text: of the statement that met the loss; ``None``: it was found by looking.
@@ -100,6 +101,7 @@ class LostSession:
         asked: whether it was asked about.
         why: why it cannot be said to be gone; "" when it is, or was not asked about yet.
         crashed: the server has recovered from a crash since it was last heard.
+        cancelled: an administrator has ended it for its statement: the server lives on.
     """
 
     __slots__ = (
@@ -109,7 +111,9 @@ class LostSession:
         "_pid",
         "_port",
         "_started",
+        "_terminated",
         "asked",
+        "cancelled",
         "crashed",
         "holds",
         "reason",
@@ -118,10 +122,19 @@ class LostSession:
     )
 
     def __init__(
-        self, link: Link, reason: Reason, text: object, now: float, *, holds: bool, direct: bool
+        self,
+        link: Link,
+        reason: Reason,
+        text: object,
+        now: float,
+        *,
+        holds: bool,
+        direct: bool,
+        terminated: bool = False,
     ) -> None:
         self.text, self.reason, self.holds = text, reason, holds
-        self.why, self.crashed, self.asked = "", False, False
+        self.why, self._terminated = "", terminated
+        self.asked = self.crashed = self.cancelled = False
         self._pid, self._port = link.pid, link.port if direct else None
         self._made_at, self._heard_at, self._lost_at = link.made_at, link.heard_at, now
         known = link.identity
@@ -165,6 +178,9 @@ class LostSession:
                 return
             self.asked = True
             self.crashed = any(row[5] is not None and row[5] < now - self._heard_at for row in rows)
+            up = max((row[6] for row in rows if row[6] is not None), default=0.0)
+            lives_on = up > now - self._heard_at and not self.crashed
+            self.cancelled = self._terminated and lives_on
             self.why = self._why(link, rows, now) if self.holds else ""
             if self.why is not _BEHIND_A_POOLER or clock() >= ends:
                 return
@@ -188,7 +204,7 @@ class LostSession:
             since = now - self._lost_at
             older = any(not row[0] and _may_be_in_transaction(row, since) for row in rows)
             return _BEHIND_A_POOLER if older else ""
-        for _, pid, age, _, ended, _ in rows:
+        for _, pid, age, _, ended, *_ in rows:
             if pid != self._pid:
                 continue
             if ended is not None:

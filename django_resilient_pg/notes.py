@@ -144,6 +144,14 @@ def not_ended(alias: str, why: str) -> str:
     )
 
 
+def cancelled(alias: str) -> str:
+    """Why a long statement is not retried that an administrator has terminated."""
+    return (
+        f'its session was terminated after it had run for long, and the server of "{alias}" lives'
+        " on: somebody has stopped it (pg_terminate_backend)"
+    )
+
+
 def crashed(alias: str) -> str:
     """Why a statement that met a crash is not retried a second time."""
     return (

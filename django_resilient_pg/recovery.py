@@ -17,13 +17,13 @@ from .bucket import BUCKET
 from .calls import Call
 from .catalogue import why_may_write
 from .connecting import deadline, pause, spending
-from .drivers import IN_TRANSACTION, Link
+from .drivers import IDLE, IN_TRANSACTION, Link
 from .errors import ServerDown, SessionLost
 from .loss import Loss
 from .losses import judge_error, sqlstate_of
 from .replacing import replace, restore_savepoints
 from .resilience import logger
-from .retry import Budget, Circumstances, Decision, Row, decide
+from .retry import Budget, Circumstances, Decision, Row, decide, was_terminated
 from .session import text_of
 from .state.transaction import MANUAL
 from .state.wrapper import Wrapper
@@ -40,6 +40,10 @@ _CANCELLED = "cancelled by recovery"
 
 class NotAgain(Exception):
     """The statement must not be run again after all; the argument says why."""
+
+
+class Cancelled(NotAgain):
+    """Nor is it by any layer around it: somebody has stopped it."""
 
 
 class Recovery:
@@ -69,7 +73,7 @@ class Recovery:
                 verdict = self._judge(error)
                 if not verdict.lost:
                     return self._after_cancellation(error, verdict)
-                loss = note_loss(db, verdict, error, "statement", self._text)
+                loss = self._note_loss(verdict, error)
                 if self._has_met_crash(loss):
                     loss = Loss(Reason.CRASH, loss.idle, final=True)
                     self._give_up(error, loss, notes.crashed(db.alias))
@@ -82,6 +86,8 @@ class Recovery:
                 try:
                     result = self._again(decision.row, loss, budget)
                 except NotAgain as refusal:
+                    final = isinstance(refusal, Cancelled)
+                    loss = dataclasses.replace(loss, final=final)
                     self._give_up(error, loss, str(refusal))
                 except Error as next_error:
                     next_error.__context__ = error
@@ -89,6 +95,15 @@ class Recovery:
                     continue
                 self._announce(decision.row)
                 return result
+
+    def _note_loss(self, verdict: Verdict, error: Error) -> Loss:
+        link = self._db._link
+        terminated = False
+        # Seen just before the statement was sent: of a later one nobody knows when that was.
+        if link is not None and self._call.first and self._call.status == IDLE:
+            ran = monotonic() - link.seen_at
+            terminated = was_terminated(verdict, ran, hides_words=link.hides_words)
+        return note_loss(self._db, verdict, error, "statement", self._text, terminated=terminated)
 
     @property
     def _text(self) -> object:
@@ -204,6 +219,8 @@ class Recovery:
             raise NotAgain(f"{sentence} ({first_line})") from error
         if loss.session is not None:
             self._crashed = self._crashed or loss.session.crashed
+            if loss.session.cancelled:
+                raise Cancelled(notes.cancelled(db.alias))
             if loss.session.why:
                 if self._may_wait():
                     raise NotAgain(notes.not_ended(db.alias, loss.session.why))

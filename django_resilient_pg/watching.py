@@ -190,6 +190,7 @@ def note_loss(
     sql: object = None,
     *,
     committing: bool = False,
+    terminated: bool = False,
 ) -> Loss:
     """Count, log and announce a loss that an error told of.
 
@@ -200,6 +201,7 @@ def note_loss(
         noticed: by what.
         sql: the statement that met the loss, if one did.
         committing: its transaction may be committed by now: ``outcome`` finds that out.
+        terminated: an administrator has ended the statement, if the server lives on.
     """
     link = db._link
     reason = verdict.reason
@@ -209,31 +211,40 @@ def note_loss(
     line, sqlstate = str(error).partition("\n")[0], sqlstate_of(error)
     session = None
     if link is not None and not committing:
-        session = _remember(db, link, reason, sqlstate, str(error), sql)
+        session = _remember(db, link, reason, sqlstate, str(error), sql, terminated=terminated)
     _announce_loss(db, link, reason, sqlstate, line, idle, noticed)
     return Loss(reason, idle, session)
 
 
 def _remember(
-    db: Wrapper, link: Link, reason: Reason, sqlstate: str | None, text: str, sql: object
+    db: Wrapper,
+    link: Link,
+    reason: Reason,
+    sqlstate: str | None,
+    text: str,
+    sql: object,
+    *,
+    terminated: bool = False,
 ) -> LostSession | None:
     """Have the next connection ask what became of a session that was lost without a word.
 
     It may still hold the locks of its transaction, or have crashed by its statement. Not of one
     whose transaction may be committing by itself: that must be left alone.
     """
-    if link.announced or link.inherited or sqlstate is not None or link.last_word is not None:
+    if link.announced or link.inherited:
         return None
-    if _LAST_WORDS in text:
-        return None  # psycopg2 gives no SQLSTATE
+    # psycopg2 gives no SQLSTATE.
+    silent = sqlstate is None and link.last_word is None and _LAST_WORDS not in text
     transaction = db._transaction
-    holds = transaction.phase is DIRTY and not link.connection.autocommit
+    holds = silent and transaction.phase is DIRTY and not link.connection.autocommit
     holds = holds and not all(map(is_plain, {*transaction.texts, *([] if sql is None else [sql])}))
-    if not holds and sql is None:
+    if not (holds or terminated or (silent and sql is not None)):
         return None
     facts = db.resilience.facts
     direct = facts is not None and facts.path is Path.DIRECT
-    session = LostSession(link, reason, sql, monotonic(), holds=holds, direct=direct)
+    session = LostSession(
+        link, reason, sql, monotonic(), holds=holds, direct=direct, terminated=terminated
+    )
     db._connector.has_lost(session)
     return session
 
