@@ -19,7 +19,7 @@ from .replacing import replace, transaction_lost
 from .retry import Budget
 from .state.transaction import MANUAL
 from .state.wrapper import Wrapper
-from .statements import STANDARD_STRINGS, Kind, analyse, read_well
+from .statements import STANDARD_STRINGS, analyse, is_plain, read_well
 from .units import MOST_TEXTS, NO_TEXT
 from .verdicts import Phase
 from .watching import note_idle_loss, note_loss
@@ -95,7 +95,7 @@ def mark_transaction(db: Wrapper, link: Link) -> Mark | None:
         TransactionLost: the connection died at this: COMMIT was not sent.
     """
     ran = db._transaction.texts
-    if len(ran) < MOST_TEXTS and all(map(_is_plain, ran)):
+    if len(ran) < MOST_TEXTS and all(map(is_plain, ran)):
         return None
     try:
         with db.wrap_database_errors:
@@ -108,14 +108,6 @@ def mark_transaction(db: Wrapper, link: Link) -> Mark | None:
         link.close()
         db.resilience.shared.count("refused")
         raise transaction_lost(db, loss) from error
-
-
-def _is_plain(text: object) -> bool:
-    """Whether a statement reads without calling anything, so that it cannot have written."""
-    if not isinstance(text, str) or "\\" in text:
-        return False
-    statement = analyse(text)
-    return statement.kind is Kind.READ and not statement.functions
 
 
 def has_committed(db: Wrapper, link: Link, error: Error, marked: Mark | None) -> bool:
@@ -134,7 +126,7 @@ def has_committed(db: Wrapper, link: Link, error: Error, marked: Mark | None) ->
         return False
     texts = _texts(db, link)
     ran, pending = db._transaction.set_texts_aside(), db._session.pending
-    loss = note_loss(db, verdict, error, "commit")
+    loss = note_loss(db, verdict, error, "commit", committing=True)
     link.close()
     found = _ask(db, loss, marked, texts)
     if found is Outcome.ABORTED:

@@ -314,9 +314,37 @@ def _learn(db: Wrapper) -> None:
     _end_question(db, link)
 
 
+def _ask_after_lost(db: Wrapper) -> None:
+    """Find out what became of the sessions that were lost without a word, before anything runs.
+
+    Raises:
+        Error: the new connection is lost in turn; the next one asks again.
+    """
+    link, connector, shared = db._link, db._connector, db.resilience.shared
+    assert link is not None
+    kept = [one for one in connector.lost if not one.forgotten(monotonic())]
+    try:
+        with spending(db) as budget, db.wrap_database_errors:
+            for one in kept:
+                one.settle(link, budget.remaining())
+                _end_question(db, link)
+    finally:
+        connector.settled([one for one in kept if one.why or not one.asked])
+    for one in kept:
+        if one.crashed:
+            shared.crashed(one.reason.name)
+            if (unit := UNIT.get()) is not None:
+                unit.met_crash(one.text)
+            logger.warning('The server of "%s" has crashed since the last answer.', db.alias)
+        if one.why:
+            logger.warning("%s", notes.not_ended(db.alias, one.why))
+
+
 def settle(db: Wrapper) -> None:
     """After connecting: learn the facts once, then set how long this connection may live."""
     db._connector.in_thread(ends=contexts.watch(db))
+    if db._connector.lost:
+        _ask_after_lost(db)
     _gather_facts(db)
     _learn(db)
     roles.require(db)

@@ -8,6 +8,7 @@ Everything is duck-typed on the connection object, so importing this module impo
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import math
 import os
@@ -93,6 +94,21 @@ def wait_for(fd: int, seconds: float, *, writable: bool = False) -> bool:
     return bool(poller.poll(seconds * 1000))
 
 
+def _port_of(fd: int) -> int | None:
+    """The own TCP port of a socket, without a duplicate of its descriptor."""
+    try:
+        own = _socket.socket(fileno=fd)
+    except OSError:  # none
+        return None
+    try:
+        name = own.getsockname()
+    except OSError:
+        return None
+    finally:
+        own.detach()
+    return int(name[1]) if isinstance(name, tuple) else None
+
+
 def _see_nothing(timeout: int) -> object:
     return ()
 
@@ -112,7 +128,10 @@ class Link:
         peek: the same, or what never sees anything where the option ``peek`` is off.
         quiet: seconds idle after which a peek is not enough.
         timed_out: its last ping was not answered in time.
-        heard_at: when the server was last heard (monotonic seconds).
+        pid: the process id of its cancel key: a pooler's is not the server's.
+        port: its own TCP port; ``None``: it has none.
+        made_at: when it was made (monotonic seconds).
+        heard_at: when the server was last heard.
         seen_at: when the connection was last seen to be alive, by an answer or a peek.
         identity: of the server and its process, once ``outcome`` has asked for them; ``None``:
             it does not tell what transaction is under way.
@@ -133,8 +152,11 @@ class Link:
         "heard_at",
         "identity",
         "inherited",
+        "made_at",
         "peek",
+        "pid",
         "poll",
+        "port",
         "quiet",
         "seen_at",
         "status",
@@ -145,16 +167,20 @@ class Link:
     status: Callable[[], int]
     #: Whether rows that have arrived can still be fetched when the connection is closed.
     keeps_rows: ClassVar[bool]
+    #: Whether the server's last words are lost when a statement fails by them.
+    hides_words: ClassVar[bool] = False
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
         self._word: LastWord | None = None
-        self.heard_at = self.seen_at = time.monotonic()
+        self.made_at = self.heard_at = self.seen_at = time.monotonic()
         self.quiet = 0.0
         self.inherited = self.announced = self.asks_outcome = self.timed_out = False
         self.identity: tuple[Any, ...] | None = ()
         self.cursors: weakref.WeakSet[Any] = weakref.WeakSet()
         self.fd = self._fileno()
+        # Now: of a lost connection nobody can tell.
+        self.pid, self.port = self.backend_pid(), _port_of(self.fd)
         self.poll: Callable[[int], object] = poll_for(self.fd)
         self.peek = self.poll
         LINKS.add(self)
@@ -444,6 +470,7 @@ class Psycopg2Link(Link):
 
     __slots__ = ()
     keeps_rows = False  # "cursor already closed"
+    hides_words = True  # with libpq 17
 
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from .lost_sessions import LostSession
 from .verdicts import Reason
 
 #: What was lost with a connection in the middle of a pipeline: see :class:`Invalidation`.
@@ -13,10 +14,19 @@ PIPELINE: Final = "a pipeline"
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """One lost connection: why, and how many seconds after the server was last heard."""
+    """One lost connection.
+
+    Attributes:
+        reason: why it was lost.
+        idle: how many seconds after the server was last heard.
+        session: what the next connection finds out of it, if the server had said nothing.
+        final: nothing of it is retried, by whatever layer.
+    """
 
     reason: Reason
     idle: float
+    session: LostSession | None = None
+    final: bool = False
 
 
 @dataclass(slots=True)

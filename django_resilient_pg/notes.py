@@ -135,6 +135,30 @@ def cursor_lost(alias: str, why: str) -> str:
     return f'The connection "{alias}" of this server-side cursor was lost. {reason}'
 
 
+def not_ended(alias: str, why: str) -> str:
+    """Why what waits for locks is not retried, and what to do."""
+    return (
+        f'the lost session of "{alias}" may still hold its locks, and could not be terminated'
+        f" ({why}); wait until the server has ended it (tcp_user_timeout,"
+        " client_connection_check_interval), or have its role allowed to terminate it"
+    )
+
+
+def cancelled(alias: str) -> str:
+    """Why a long statement is not retried that an administrator has terminated."""
+    return (
+        f'its session was terminated after it had run for long, and the server of "{alias}" lives'
+        " on: somebody has stopped it (pg_terminate_backend)"
+    )
+
+
+def crashed(alias: str) -> str:
+    """Why a statement that met a crash is not retried a second time."""
+    return (
+        f'the server of "{alias}" crashed when it was run before, so it may be what makes it crash'
+    )
+
+
 def standby(alias: str) -> str:
     """Why a connection that came about was not kept. ``reasons`` knows it by libpq's words."""
     return (

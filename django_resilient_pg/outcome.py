@@ -29,6 +29,7 @@ from typing import Any, Final, NamedTuple
 
 from .drivers import Link
 from .losses import sqlstate_of
+from .lost_sessions import STARTED, end
 
 # While COMMIT is still under way on a backend that has not noticed the loss, it is ended: until
 # then the answer could change. Seconds of patience before that.
@@ -46,7 +47,7 @@ _XID: Final = (
     "SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text,"
     " pg_catalog.pg_backend_pid()"
 )
-_STARTED: Final = "EXTRACT(epoch FROM a.backend_start)::pg_catalog.text"
+_STARTED: Final = f"{STARTED}::pg_catalog.text"
 # backend_start guards the process id: the operating system uses it again. As a number: text depends
 # on the session's time zone.
 _MARK: Final = (
@@ -58,10 +59,6 @@ _MARK: Final = (
 _NOT_TOLD: Final = frozenset({"42501", "42883", "0A000"})
 _SAVEPOINT: Final = "django_resilient_pg_mark"
 _STATUS: Final = "SELECT pg_catalog.pg_xact_status(%s::pg_catalog.xid8)"
-_END: Final = (
-    "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity AS a"
-    f" WHERE a.pid OPERATOR(pg_catalog.=) %s AND {_STARTED} OPERATOR(pg_catalog.=) %s"
-)
 # SQLSTATE of pg_xact_status for an id that was not given out yet: invalid_parameter_value.
 _NO_SUCH_ID: Final = "22023"
 
@@ -195,6 +192,6 @@ def _final(
         if status is None or clock() - began > seconds:
             return Outcome.UNKNOWN
         if not ended and clock() - began > _PATIENCE:
-            link.ask(_END, [asked.pid, asked.backend_start])
+            end(link, asked.pid, asked.backend_start)
             ended = True
         sleep(_PAUSE)

@@ -17,19 +17,19 @@ from .bucket import BUCKET
 from .calls import Call
 from .catalogue import why_may_write
 from .connecting import deadline, pause, spending
-from .drivers import IN_TRANSACTION, Link
+from .drivers import IDLE, IN_TRANSACTION, Link
 from .errors import ServerDown, SessionLost
 from .loss import Loss
 from .losses import judge_error, sqlstate_of
 from .replacing import replace, restore_savepoints
 from .resilience import logger
-from .retry import Budget, Circumstances, Decision, Row, decide
+from .retry import Budget, Circumstances, Decision, Row, decide, was_terminated
 from .session import text_of
 from .state.transaction import MANUAL
 from .state.wrapper import Wrapper
 from .statements import Kind
 from .units import UNIT
-from .verdicts import Phase, Verdict
+from .verdicts import Phase, Reason, Verdict
 from .watching import note_loss, note_refused
 
 # SQLSTATE of a write refused inside READ ONLY (PostgreSQL manual, appendix A).
@@ -42,6 +42,10 @@ class NotAgain(Exception):
     """The statement must not be run again after all; the argument says why."""
 
 
+class Cancelled(NotAgain):
+    """Nor is it by any layer around it: somebody has stopped it."""
+
+
 class Recovery:
     """One statement's way back. Made when it has failed."""
 
@@ -49,6 +53,7 @@ class Recovery:
         self._db, self._call = db, call
         self._began = monotonic()
         self._attempts = self._paid = self._rounds = 0
+        self._crashed = False
         self._link = call.wrapper._link
 
     def after(self, error: Error) -> Any:
@@ -68,7 +73,10 @@ class Recovery:
                 verdict = self._judge(error)
                 if not verdict.lost:
                     return self._after_cancellation(error, verdict)
-                loss = note_loss(db, verdict, error, "statement")
+                loss = self._note_loss(verdict, error)
+                if self._has_met_crash(loss):
+                    loss = Loss(Reason.CRASH, loss.idle, final=True)
+                    self._give_up(error, loss, notes.crashed(db.alias))
                 decision = self._decide(verdict)
                 if decision.row is None:
                     self._give_up(error, loss, decision.why)
@@ -78,6 +86,8 @@ class Recovery:
                 try:
                     result = self._again(decision.row, loss, budget)
                 except NotAgain as refusal:
+                    final = isinstance(refusal, Cancelled)
+                    loss = dataclasses.replace(loss, final=final)
                     self._give_up(error, loss, str(refusal))
                 except Error as next_error:
                     next_error.__context__ = error
@@ -85,6 +95,28 @@ class Recovery:
                     continue
                 self._announce(decision.row)
                 return result
+
+    def _note_loss(self, verdict: Verdict, error: Error) -> Loss:
+        link = self._db._link
+        terminated = False
+        # Seen just before the statement was sent: of a later one nobody knows when that was.
+        if link is not None and self._call.first and self._call.status == IDLE:
+            ran = monotonic() - link.seen_at
+            terminated = was_terminated(verdict, ran, hides_words=link.hides_words)
+        return note_loss(self._db, verdict, error, "statement", self._text, terminated=terminated)
+
+    @property
+    def _text(self) -> object:
+        """What it is known by to units of work."""
+        sql = self._call.sql
+        return sql if isinstance(sql, str) else repr(sql)
+
+    def _has_met_crash(self, loss: Loss) -> bool:
+        """Whether the server crashed when it ran this before, and said nothing this time either."""
+        if loss.session is None:
+            return False
+        unit = UNIT.get()
+        return self._crashed or (unit is not None and self._text in unit.crashes)
 
     def _judge(self, error: Error) -> Verdict:
         """The verdict; a standby that refuses to write is as good as lost."""
@@ -185,12 +217,32 @@ class Recovery:
             first_line = str(error).partition("\n")[0]
             sentence = notes.unreachable(db.alias, waited, deadline(db), lent=budget.lent)
             raise NotAgain(f"{sentence} ({first_line})") from error
+        if loss.session is not None:
+            self._crashed = self._crashed or loss.session.crashed
+            if loss.session.cancelled:
+                raise Cancelled(notes.cancelled(db.alias))
+            if loss.session.why:
+                if self._may_wait():
+                    raise NotAgain(notes.not_ended(db.alias, loss.session.why))
+                db._connector.settled(
+                    [one for one in db._connector.lost if one is not loss.session]
+                )
         restore_savepoints(db, savepoints)
         call.wrapper._renew()
         if row is Row.READ:
             return self._guarded()
         db._transaction.dirtied()
         return self._run()
+
+    def _may_wait(self) -> bool:
+        """Whether it may wait for locks, or answer by them; asked outside of a transaction."""
+        link = self._db._link
+        assert link is not None
+        if self._call.statement(link).kind is Kind.READ and not self._why_may_write(link):
+            if not self._db.autocommit:
+                link.connection.rollback()  # the question has begun one
+            return False
+        return True
 
     def _replace(self, row: Row, loss: Loss) -> None:
         db = self._db

@@ -52,7 +52,7 @@ def replace(db: Wrapper, reason: Reason | None, idle: float, asking: Any = None)
             stays in place, so that nothing can run outside of it; so it does inside a pipeline,
             where none is made.
     """
-    began = monotonic()
+    began, lost = monotonic(), list(db._connector.lost)
     if db._link is not None and db._link.in_pipeline():
         raise SessionLost(notes.pipeline_lost(db.alias))
     atomic, autocommit, split = _Atomic(db), db.autocommit, db._transaction.phase is SPLIT
@@ -78,6 +78,8 @@ def replace(db: Wrapper, reason: Reason | None, idle: float, asking: Any = None)
         db.autocommit = False
         db._transaction.moved(autocommit, split=split)
     db._link.adopt(characteristics)
+    if any(session.crashed for session in lost):
+        reason = Reason.CRASH
     _announce_replaced(db, reason, idle, monotonic() - began)
 
 
@@ -151,7 +153,9 @@ def transaction_lost(db: Wrapper, loss: Loss | None) -> TransactionLost:
     split = db._transaction.was_split
     text = notes.split_transaction_lost if split else notes.transaction_lost
     error = TransactionLost(text(db.alias))
-    error.transaction_lost = not split
+    final = loss is not None and loss.final
+    error.transaction_lost = not (split or final)
+    error.connection_lost = not final
     _add_notes(db, error, loss)
     return error
 

@@ -10,6 +10,7 @@ from django.db.utils import Error
 from django.http import HttpRequest
 from django.utils.connection import ConnectionDoesNotExist
 
+from . import notes
 from .catalogue import why_may_write
 from .decorators import marked
 from .drivers import IN_TRANSACTION, Link
@@ -76,7 +77,7 @@ def why_not(
         return "its body was a stream and is gone"
     if snapshot.session_was_saved():
         return "it gave its session another key, or none"
-    return _open_transaction() or why_lasting(unit)
+    return _open_transaction() or why_lasting(unit) or _why_locked_anywhere()
 
 
 def _open_transaction() -> str:
@@ -116,6 +117,26 @@ def why_lasting(unit: Unit, *, ask: bool = True) -> str:
         if why := _why_texts(alias, texts.copy(), ask=ask):
             return why
     return ""
+
+
+def _why_locked_anywhere() -> str:
+    own = [one for one in connections.all(initialized_only=True) if is_ours(one)]
+    return next(filter(None, map(why_locked, own)), "")
+
+
+def why_locked(db: Wrapper) -> str:
+    """Whether a session lost on this alias may still hold locks that a second run would meet.
+
+    Connects, which ends it, if that has not been done.
+    """
+    if not any(one.holds for one in db._connector.lost):
+        return ""
+    try:
+        db.ensure_connection()
+    except Error:
+        return ""  # nothing can run, and the next connection asks
+    whys = (one.why for one in db._connector.lost if one.holds and one.why)
+    return next((notes.not_ended(db.alias, why) for why in whys), "")
 
 
 def why_open(others: Collection[Wrapper], hooks: Mapping[str, int]) -> str:

@@ -15,6 +15,7 @@ from .facts import Facts
 from .logins import Logins
 from .options import Options, of_entry, parse
 from .probing import Probe
+from .verdicts import Reason
 
 logger = logging.getLogger("django_resilient_pg")
 
@@ -60,13 +61,19 @@ class Shared:
         with self._lock:
             self._counts[what, detail] += 1
 
+    def crashed(self, counted: str) -> None:
+        """A loss that was counted by another reason was the server's crash."""
+        with self._lock:
+            self._counts["lost", counted] -= 1
+            self._counts["lost", Reason.CRASH.name] += 1
+
     def stats(self) -> Stats:
         """The counts as they are now."""
         with self._lock:
             counts = dict(self._counts)
 
         def by_detail(what: str) -> Mapping[str, int]:
-            return MappingProxyType({d: n for (w, d), n in counts.items() if w == what})
+            return MappingProxyType({d: n for (w, d), n in counts.items() if w == what and n})
 
         return Stats(
             lost=by_detail("lost"),

@@ -21,6 +21,12 @@ from .verdicts import Verdict
 # Rules of ``reasons.TABLE``: a statement that they have ended took too long.
 _LIMITS: Final = frozenset({"transaction_timeout", "query_timeout"})
 
+# Of ``reasons.TABLE``: an administrator's ``pg_terminate_backend``, or a server's fast shutdown.
+_TERMINATED: Final = "administrator command"
+_CLOSED: Final = "closed by the server"
+#: Seconds after which a statement that is terminated has run away: nobody ends a short one by hand.
+RAN_AWAY: Final = 5.0
+
 Clock = Callable[[], float]
 
 
@@ -120,6 +126,18 @@ def _decide_one(verdict: Verdict, kind: Kind, at: Circumstances) -> Decision:
 def _would_end_again(verdict: Verdict) -> bool:
     """Whether it was a limit on its time that ended it."""
     return verdict.lost and verdict.rule in _LIMITS
+
+
+def was_terminated(verdict: Verdict, ran: float, *, hides_words: bool) -> bool:
+    """Whether an administrator has ended this statement, if the server lives on.
+
+    Args:
+        verdict: on its loss.
+        ran: seconds that it had run for.
+        hides_words: the driver does not pass on what the server said, only that it took leave.
+    """
+    told = verdict.rule == _TERMINATED or (hides_words and verdict.rule == _CLOSED)
+    return told and ran >= RAN_AWAY
 
 
 def _refused(why: str) -> Decision:

@@ -213,6 +213,14 @@ def analyse(sql: str, *, standard_strings: bool = True) -> Statement:
     return Statement(kind, keyword, _functions(text), _all_pins(text, sql), controls)
 
 
+def is_plain(text: object) -> bool:
+    """Whether a statement reads without calling anything: it cannot have written, nor locked."""
+    if not isinstance(text, str) or "\\" in text:
+        return False
+    statement = analyse(text)
+    return statement.kind is Kind.READ and not statement.functions
+
+
 def read_well(texts: Iterable[str], standard_strings: str | None) -> bool:
     """Whether no backslash may have hidden a part of these texts, or shown what is none.
 

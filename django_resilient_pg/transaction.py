@@ -293,10 +293,14 @@ class _Attempts:
         """
         if unit.has_committed:
             return "its transaction had been committed by then, or may have been"
-        from .replaying import why_lasting, why_open  # with what is needed for requests
+        from .replaying import why_lasting, why_locked, why_open  # with what is needed for requests
 
         return unit.give_up(
-            lambda: why_lasting(unit) or why_open(_with_transactions(self._db), self._hooks)
+            lambda: (
+                why_lasting(unit)
+                or why_open(_with_transactions(self._db), self._hooks)
+                or why_locked(self._db)
+            )
         )
 
 

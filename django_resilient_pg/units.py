@@ -44,6 +44,7 @@ class Unit:
         hooks: ``on_commit`` hooks that have run.
         uncounted: statements of which it cannot be told what they did, by alias.
         foreign: aliases of other engines that were used: nobody counts what took effect there.
+        crashes: texts of statements at which a server has crashed; kept likewise.
         sessions: by alias, what the session held when this unit first changed it or closed it; kept
             from one attempt to the next.
         transaction_of: the wrapper whose transaction this unit is (``retry_atomic``), if it is one.
@@ -59,6 +60,7 @@ class Unit:
         "_deciding",
         "abandoned",
         "budget",
+        "crashes",
         "ended",
         "foreign",
         "has_committed",
@@ -84,6 +86,7 @@ class Unit:
         self.transaction_of = transaction_of
         self.has_committed = False
         self.sessions: dict[str, Any] = {}
+        self.crashes: set[object] = set()
         self.texts: dict[str, set[str]] = {}
         self.hooks = 0
         self.uncounted: set[str] = set()
@@ -96,7 +99,7 @@ class Unit:
     def again(self) -> Unit:
         """The unit of the next attempt."""
         following = Unit(self.budget, self.parent, self.transaction_of)
-        following.sessions = self.sessions
+        following.sessions, following.crashes = self.sessions, self.crashes
         return following
 
     def line(self) -> Iterator[Unit]:
@@ -136,6 +139,11 @@ class Unit:
         for unit in self.line():
             if alias not in unit.sessions:
                 unit.sessions[alias] = held()
+
+    def met_crash(self, text: object) -> None:
+        """Note that a server has crashed while it ran this statement."""
+        for unit in self.line():
+            unit.crashes.add(text)
 
     def ran_hooks(self, number: int) -> None:
         """Note that so many hooks run now."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 from django.db.utils import Error
 
@@ -20,12 +20,15 @@ from .facts import Path
 from .liveness import Vital, inspect
 from .loss import PIPELINE, Invalidation, Loss
 from .losses import judge_error, reason_of, sqlstate_of
+from .lost_sessions import LostSession
 from .replacing import lost_error, replace, restore_savepoints
 from .resilience import logger
-from .state.transaction import MANUAL
+from .state.transaction import DIRTY, MANUAL
 from .state.wrapper import Wrapper
+from .statements import is_plain
 from .verdicts import Phase, Reason, Verdict
 
+_LAST_WORDS: Final = "terminating connection"
 _IDLE_TIMEOUTS = frozenset({Reason.SERVER_IDLE_TIMEOUT, Reason.PATH_IDLE_TIMEOUT})
 # Seconds. An idle connection found dead sooner without a word teaches nothing: a crash looks alike.
 _LEARN_FROM = 5.0
@@ -169,6 +172,7 @@ def note_idle_loss(
     unannounced = silent and link.status() in {IDLE, UNKNOWN}
     text = word.text if word is not None else "the socket was closed without a word"
     sqlstate = word.sqlstate if word is not None else None
+    _remember(db, link, reason, sqlstate, text, None)
     _announce_loss(db, link, reason, sqlstate, text, idle, "before sending", level)
     # Last: the limit that this makes did not hold before.
     learned = db.resilience.shared.learned
@@ -178,16 +182,71 @@ def note_idle_loss(
         learned.suspect(Suspected(idle, link.heard_at))  # the next connection tells
 
 
-def note_loss(db: Wrapper, verdict: Verdict, error: BaseException, noticed: str) -> Loss:
-    """Count, log and announce a loss that an error told of."""
+def note_loss(
+    db: Wrapper,
+    verdict: Verdict,
+    error: BaseException,
+    noticed: str,
+    sql: object = None,
+    *,
+    committing: bool = False,
+    terminated: bool = False,
+) -> Loss:
+    """Count, log and announce a loss that an error told of.
+
+    Args:
+        db: the wrapper.
+        verdict: on the error.
+        error: of the driver's, or Django's translation of it.
+        noticed: by what.
+        sql: the statement that met the loss, if one did.
+        committing: its transaction may be committed by now: ``outcome`` finds that out.
+        terminated: an administrator has ended the statement, if the server lives on.
+    """
     link = db._link
     reason = verdict.reason
     if reason is Reason.UNKNOWN and link is not None:
         reason = reason_of(link)
     idle = 0.0 if link is None else monotonic() - link.heard_at
-    line = str(error).partition("\n")[0]
-    _announce_loss(db, link, reason, sqlstate_of(error), line, idle, noticed)
-    return Loss(reason, idle)
+    line, sqlstate = str(error).partition("\n")[0], sqlstate_of(error)
+    session = None
+    if link is not None and not committing:
+        session = _remember(db, link, reason, sqlstate, str(error), sql, terminated=terminated)
+    _announce_loss(db, link, reason, sqlstate, line, idle, noticed)
+    return Loss(reason, idle, session)
+
+
+def _remember(
+    db: Wrapper,
+    link: Link,
+    reason: Reason,
+    sqlstate: str | None,
+    text: str,
+    sql: object,
+    *,
+    terminated: bool = False,
+) -> LostSession | None:
+    """Have the next connection ask what became of a session that was lost without a word.
+
+    It may still hold the locks of its transaction, or have crashed by its statement. Not of one
+    whose transaction may be committing by itself: that must be left alone.
+    """
+    if link.announced or link.inherited:
+        return None
+    # psycopg2 gives no SQLSTATE.
+    silent = sqlstate is None and link.last_word is None and _LAST_WORDS not in text
+    transaction = db._transaction
+    holds = silent and transaction.phase is DIRTY and not link.connection.autocommit
+    holds = holds and not all(map(is_plain, {*transaction.texts, *([] if sql is None else [sql])}))
+    if not (holds or terminated or (silent and sql is not None)):
+        return None
+    facts = db.resilience.facts
+    direct = facts is not None and facts.path is Path.DIRECT
+    session = LostSession(
+        link, reason, sql, monotonic(), holds=holds, direct=direct, terminated=terminated
+    )
+    db._connector.has_lost(session)
+    return session
 
 
 def note_refused(db: Wrapper, error: BaseException, loss: Loss, why: str) -> None:
@@ -198,8 +257,8 @@ def note_refused(db: Wrapper, error: BaseException, loss: Loss, why: str) -> Non
     split = db._transaction.was_split
     db._abandon(loss)
     # The server has rolled it back: retry_atomic may retry it as a whole.
-    error.transaction_lost = not (db.autocommit or split)  # type: ignore[attr-defined]
-    error.connection_lost = True  # type: ignore[attr-defined]
+    error.transaction_lost = not (db.autocommit or split or loss.final)  # type: ignore[attr-defined]
+    error.connection_lost = not loss.final  # type: ignore[attr-defined]
     error.add_note(notes.refused(db.alias, loss.reason, loss.idle, db.resilience.limits, why))
     if db._in_testcase:
         error.add_note(notes.IN_TESTCASE)

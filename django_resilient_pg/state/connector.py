@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..lost_sessions import LostSession
     from ..retry import Budget
     from ..wanted import Wanted
 
@@ -20,6 +21,8 @@ class Connector:
         budget: what may be spent on reconnecting and retrying, while somebody spends of it.
         wanted: what the alias is to reach; ``None`` before the first connection.
         wake: seconds that a sleeping server may need beyond the ordinary ``connect_timeout``.
+        lost: sessions lost without a word of which it is not known what became of them, or that
+            could not be ended.
         seeks_primary: no standby will do at present.
         thread_ends: this thread ends with its request, so no connection outlives that.
     """
@@ -27,6 +30,7 @@ class Connector:
     __slots__ = (
         "budget",
         "connecting",
+        "lost",
         "retrying",
         "seeks_primary",
         "thread_ends",
@@ -39,6 +43,7 @@ class Connector:
         self.budget: Budget | None = None
         self.wanted: Wanted | None = None
         self.wake = 0.0
+        self.lost: list[LostSession] = []
 
     @contextlib.contextmanager
     def connects(self) -> Iterator[None]:
@@ -76,6 +81,14 @@ class Connector:
             yield
         finally:
             self.seeks_primary = False
+
+    def has_lost(self, session: LostSession) -> None:
+        """The next connection asks what became of it."""
+        self.lost.append(session)
+
+    def settled(self, kept: list[LostSession]) -> None:
+        """Of these alone it is not known yet whether they still hold locks."""
+        self.lost = kept
 
     def planned(self, wanted: Wanted, wake: float) -> None:
         """What the settings say, read when the parameters for libpq were made."""

@@ -97,6 +97,8 @@ class Proxy:
         self._pairs: list[Pair] = []
         self._orders: list[Callable[[], None]] = []
         self._messages, self._point = 0, ""
+        self._leaves = False
+        self._left: list[socket.socket] = []
         self._bell, self._ear = socket.socketpair()
         self._listener: socket.socket | None = None
         self._listen()
@@ -133,14 +135,31 @@ class Proxy:
             raise TimeoutError(f"a client has not heard of the cut within {PATIENCE:g} s")
         return len(clients)
 
-    def cut_at(self, message: int, point: Point) -> None:
+    def cut_clients(self, how: End = "reset") -> int:
+        """End all connections on the client's side alone; return how many there were.
+
+        The server does not notice, as behind a NAT gateway that has forgotten them.
+        """
+        count = len(self._pairs)
+
+        def leave() -> None:
+            for pair in self._pairs:
+                _end(pair.there.source, how)
+                self._left.append(pair.there.sink)
+            self._pairs.clear()
+
+        self._order(leave)
+        return count
+
+    def cut_at(self, message: int, point: Point, *, leaves: bool = False) -> None:
         """Cut at a message that is still to come from a client: 1 is the next one.
 
         A message is what one ``send`` of the client brings: libpq sends a short query at once.
+        ``leaves``: the server does not notice, as with :meth:`cut_clients`.
         """
 
         def plan() -> None:
-            self._messages, self._point = message, point
+            self._messages, self._point, self._leaves = message, point, leaves
 
         self._order(plan)
 
@@ -217,7 +236,10 @@ class Proxy:
             flow.write()
         flow.waiting, self._point = b"", ""
         # An RST would throw away what the server has not read yet.
-        _end(pair.there.sink, "close")
+        if self._leaves:
+            self._left.append(pair.there.sink)
+        else:
+            _end(pair.there.sink, "close")
         _end(pair.there.source, "reset")
         self._pairs.remove(pair)
 
@@ -283,6 +305,8 @@ class Proxy:
         self._running = False
         self._enter("refuse")
         self._end_all("reset")
+        for each in self._left:
+            _end(each, "reset")
 
 
 def _end(each: socket.socket, how: End) -> None:

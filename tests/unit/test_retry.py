@@ -17,6 +17,7 @@ from django_resilient_pg.retry import (
     backoff,
     connect_again,
     decide,
+    was_terminated,
 )
 from django_resilient_pg.statements import Kind
 from django_resilient_pg.verdicts import Failure, Phase, Verdict, judge
@@ -35,6 +36,17 @@ def told(sqlstate: str | None, text: str) -> Verdict:
     return judge(Failure(Phase.STATEMENT, True, "OperationalError", sqlstate, "FATAL", text))
 
 
+TERMINATED = told("57P01", "terminating connection due to administrator command")
+CLOSED = judge(
+    Failure(
+        Phase.STATEMENT,
+        True,
+        "OperationalError",
+        None,
+        None,
+        "SSL connection has been closed unexpectedly",
+    )
+)
 LIMIT = told("25P04", "terminating connection due to transaction timeout")
 LIMITS = [LIMIT, told("08P01", "query_timeout")]
 IDLE = told("25P03", "terminating connection due to idle-in-transaction timeout")
@@ -201,3 +213,20 @@ def test_a_failure_that_cannot_pass_ends_it_at_once() -> None:
     with pytest.raises(ValueError, match="wrong password"):
         server.run(10.0, ValueError("wrong password"))
     assert (server.attempts, server.now) == (0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "ran", "hides_words", "answer"),
+    [
+        (TERMINATED, 5.0, False, True),
+        (TERMINATED, 4.9, False, False),
+        (CLOSED, 5.0, True, True),
+        (CLOSED, 5.0, False, False),
+        (LOST, 60.0, True, False),
+        (IDLE, 60.0, False, False),
+    ],
+)
+def test_nobody_terminates_a_short_statement_by_hand(
+    verdict: Verdict, ran: float, hides_words: bool, answer: bool
+) -> None:
+    assert was_terminated(verdict, ran, hides_words=hides_words) is answer

@@ -1,0 +1,192 @@
+"""Statements that make the server crash each time: the OOM killer, a broken extension."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.db import Error, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.http import HttpRequest, HttpResponse
+from django.test import Client, override_settings
+from django.urls import path
+
+from django_resilient_pg import signals
+from django_resilient_pg.transaction import retry_atomic
+from django_resilient_pg.verdicts import Reason
+from testproject.postgres import Server
+from tests.engines import DRIVER, RESILIENT, Connections
+
+ALIAS = "crashing"
+# Its backend is killed each time that it sleeps.
+CRASHES = "SELECT pg_sleep(20)"
+BRIEF = "SELECT pg_sleep(1)"
+PATIENT: dict[str, Any] = {"retry_deadline": 30, "CONN_MAX_AGE": 60}
+
+
+@contextmanager
+def crashing(server: Server, times: int = 100) -> Iterator[list[int]]:
+    """Kill the process of whatever sleeps, so often; the value gets the process ids."""
+    killed: list[int] = []
+    over = threading.Event()
+    asleep = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = 'app' AND wait_event = 'PgSleep'"
+        " AND backend_type = 'client backend'"
+    )
+
+    def watch() -> None:
+        while not over.is_set() and len(killed) < times:
+            with contextlib.suppress(Exception):  # it recovers from the last time
+                for (pid,) in server.execute(asleep):
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+            over.wait(0.02)
+
+    thread = threading.Thread(target=watch, name="crashing")
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
+
+
+def run(connection: BaseDatabaseWrapper, sql: str) -> list[Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return list(cursor.fetchall())
+
+
+def read(connection: BaseDatabaseWrapper) -> None:
+    run(connection, CRASHES)
+
+
+def first(connection: BaseDatabaseWrapper) -> None:
+    with transaction.atomic(using=connection.alias):
+        run(connection, CRASHES)
+
+
+def first_of_many(connection: BaseDatabaseWrapper) -> None:
+    retry_atomic.run(lambda: read(connection), using=connection.alias, retries=5, deadline=30)
+
+
+def later(connection: BaseDatabaseWrapper) -> None:
+    def work() -> None:
+        run(connection, "SELECT 1")
+        run(connection, CRASHES)
+
+    retry_atomic.run(work, using=connection.alias, retries=5, deadline=30)
+
+
+def swallowed(connection: BaseDatabaseWrapper) -> None:
+    def work() -> None:
+        run(connection, "SELECT 1")
+        with contextlib.suppress(Error):
+            run(connection, CRASHES)
+
+    retry_atomic.run(work, using=connection.alias, retries=5, deadline=30)
+
+
+LAYERS: dict[str, Callable[[BaseDatabaseWrapper], None]] = {
+    "read": read,
+    "first": first,
+    "first_of_many": first_of_many,
+    "later": later,
+    "swallowed": swallowed,
+}
+
+
+def notes_of(error: BaseException) -> str:
+    return "".join(getattr(error, "__notes__", []))
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+def test_a_statement_that_crashes_the_server_is_retried_once_in_all(
+    layers: str, own_server: Server, own_connections: Connections
+) -> None:
+    connection = own_connections(RESILIENT, **PATIENT)
+    connection.ensure_connection()
+    with crashing(own_server) as killed, pytest.raises(Error) as caught:
+        LAYERS[layers](connection)
+    assert len(killed) == 2
+    if layers != "swallowed":
+        assert "it may be what makes it crash" in notes_of(caught.value)
+    assert "a server process crashed" in notes_of(caught.value)
+    assert run(connection, "SELECT 1") == [(1,)]
+
+
+def view(request: HttpRequest, layers: str) -> HttpResponse:
+    LAYERS[layers](connections[ALIAS])
+    return HttpResponse("done")
+
+
+urlpatterns = [path("<str:layers>/", view)]
+
+
+@pytest.mark.parametrize("layers", ["read", "first", "later", "swallowed"])
+def test_nor_does_a_request_crash_it_more_often(
+    layers: str, own_server: Server, own_connections: Connections
+) -> None:
+    own_connections(RESILIENT, alias=ALIAS, **PATIENT).ensure_connection()
+    ours = ["django_resilient_pg.middleware.RequestRetryMiddleware"]
+    settings = {
+        "ROOT_URLCONF": __name__,
+        "MIDDLEWARE": ours,
+        "RESILIENT_PG_REQUEST_RETRIES": 5,
+        "RESILIENT_PG_REQUEST_DEADLINE": 60,
+    }
+    client = Client(raise_request_exception=False)
+    with override_settings(**settings), crashing(own_server) as killed:
+        assert client.get(f"/{layers}/").status_code in {500, 503}
+    assert len(killed) == 2
+
+
+def test_a_crash_that_does_not_come_again_is_healed_and_named(
+    own_server: Server, own_connections: Connections
+) -> None:
+    connection = own_connections(RESILIENT, **PATIENT)
+    connection.ensure_connection()
+    replaced: list[Reason | None] = []
+
+    def hear(record: signals.ConnectionReplaced, **_: Any) -> None:
+        replaced.append(record.reason)
+
+    signals.connection_replaced.connect(hear)
+    try:
+        with crashing(own_server, times=1) as killed:
+            run(connection, BRIEF)
+    finally:
+        signals.connection_replaced.disconnect(hear)
+    assert (len(killed), replaced) == (1, [Reason.CRASH])
+    assert dict(connection.resilience.stats.lost) == {"CRASH": 1}  # type: ignore[attr-defined]
+
+
+def test_a_planned_restart_is_no_crash(own_server: Server, own_connections: Connections) -> None:
+    """Where the driver hides what the server said, it is asked; its statistics live on."""
+    connection = own_connections(RESILIENT, **PATIENT)
+    connection.ensure_connection()
+    restarts: list[int] = []
+
+    def restart() -> None:
+        for _ in range(2):
+            asleep = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+            while not own_server.execute(asleep):
+                time.sleep(0.02)
+            own_server.stop("fast")
+            own_server.start()
+            restarts.append(1)
+
+    thread = threading.Thread(target=restart, name="restart")
+    thread.start()
+    run(connection, BRIEF)
+    thread.join()
+    assert len(restarts) == 2
+    lost = dict(connection.resilience.stats.lost)  # type: ignore[attr-defined]
+    assert lost == ({"UNKNOWN": 2} if DRIVER == "psycopg2" else {"ADMINISTRATOR": 2})

@@ -1,0 +1,197 @@
+"""A statement that has run away, and that an administrator ends by ``pg_terminate_backend``."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.db import Error, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.http import HttpRequest, HttpResponse
+from django.test import Client, override_settings
+from django.urls import path
+
+from django_resilient_pg import retry
+from django_resilient_pg.transaction import retry_atomic
+from testproject.postgres import Server
+from tests.engines import RESILIENT, Connections
+
+ALIAS = "stopped"
+RUNS_AWAY = "SELECT pg_sleep(1.5)"
+ASLEEP = (
+    "SELECT pid FROM pg_stat_activity WHERE datname = 'app' AND wait_event = 'PgSleep'"
+    " AND clock_timestamp() - query_start > %s * interval '1 s'"
+)
+
+
+@contextmanager
+def each_time(end: Callable[[int], object], server: Server, after: float) -> Iterator[list[int]]:
+    """Have ``end`` called with the session of each statement that has slept for so long."""
+    ended: list[int] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            for (pid,) in server.execute(ASLEEP, [after]):
+                end(pid)
+                ended.append(pid)
+            over.wait(0.02)
+
+    thread = threading.Thread(target=watch, name="each_time")
+    thread.start()
+    try:
+        yield ended
+    finally:
+        over.set()
+        thread.join()
+
+
+def run(connection: BaseDatabaseWrapper, sql: str) -> list[Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return list(cursor.fetchall())
+
+
+def read(connection: BaseDatabaseWrapper) -> None:
+    run(connection, RUNS_AWAY)
+
+
+def first(connection: BaseDatabaseWrapper) -> None:
+    with transaction.atomic(using=connection.alias):
+        run(connection, RUNS_AWAY)
+
+
+def retried(connection: BaseDatabaseWrapper) -> None:
+    retry_atomic.run(lambda: read(connection), using=connection.alias)
+
+
+WAYS = {"read": read, "first": first, "retried": retried}
+
+
+def notes_of(error: BaseException) -> str:
+    return "".join(getattr(error, "__notes__", []))
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has run for this long has run away."""
+    monkeypatch.setattr(retry, "RAN_AWAY", 0.4)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_was_terminated_after_long_does_not_come_back(
+    way: str, make_connection: Connections, server: Server, brief: None
+) -> None:
+    connection = make_connection(RESILIENT)
+    with each_time(server.terminate, server, 0.5) as ended, pytest.raises(Error) as caught:
+        WAYS[way](connection)
+    assert len(ended) == 1
+    assert "somebody has stopped it" in notes_of(caught.value)
+    assert run(connection, "SELECT 1") == [(1,)]
+
+
+def view(request: HttpRequest, way: str) -> HttpResponse:
+    WAYS[way](connections[ALIAS])
+    return HttpResponse("done")
+
+
+urlpatterns = [path("<str:way>/", view)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_nor_with_its_request(
+    way: str, make_connection: Connections, server: Server, brief: None
+) -> None:
+    make_connection(RESILIENT, alias=ALIAS, CONN_MAX_AGE=60)
+    ours = ["django_resilient_pg.middleware.RequestRetryMiddleware"]
+    client = Client(raise_request_exception=False)
+    with (
+        override_settings(ROOT_URLCONF=__name__, MIDDLEWARE=ours),
+        each_time(server.terminate, server, 0.5) as ended,
+    ):
+        assert client.get(f"/{way}/").status_code in {500, 503}
+    assert len(ended) == 1
+
+
+@pytest.mark.slow
+def test_five_seconds_are_long(make_connection: Connections, server: Server) -> None:
+    connection = make_connection(RESILIENT)
+    with each_time(server.terminate, server, 5.2) as ended, pytest.raises(Error):
+        run(connection, "SELECT pg_sleep(8)")
+    assert len(ended) == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_had_only_begun_is_retried(
+    way: str, make_connection: Connections, server: Server
+) -> None:
+    connection = make_connection(RESILIENT)
+    ended: list[int] = []
+
+    def once(pid: int) -> None:
+        if not ended:
+            server.terminate(pid)
+            ended.append(pid)
+
+    with each_time(once, server, 0.0):
+        WAYS[way](connection)
+    assert ended
+
+
+def test_time_between_statements_does_not_count(
+    make_connection: Connections,
+    server: Server,
+    brief: None,
+    kill: Callable[[BaseDatabaseWrapper], int],
+) -> None:
+    """A maintenance job ends sessions that wait in the middle of a transaction."""
+    connection = make_connection(RESILIENT)
+    calls: list[int] = []
+
+    def work() -> None:
+        calls.append(1)
+        run(connection, "SELECT 1")
+        if len(calls) == 1:
+            time.sleep(0.5)
+            kill(connection)
+        run(connection, "SELECT 1")
+
+    retry_atomic.run(work, using=connection.alias)
+    assert len(calls) == 2
+
+
+def test_a_restart_of_the_server_is_nobodys_wish_to_stop_it(
+    own_server: Server, own_connections: Connections, brief: None
+) -> None:
+    """It says the same words, and then it is another server."""
+    connection = own_connections(RESILIENT, retry_deadline=30)
+    connection.ensure_connection()
+    restarted: list[int] = []
+
+    def restart(pid: int) -> None:
+        if not restarted:
+            restarted.append(pid)
+            own_server.stop("fast")
+            own_server.start()
+
+    with each_time(restart, own_server, 0.5):
+        run(connection, RUNS_AWAY)
+    assert restarted
+
+
+def test_a_cancelled_statement_is_the_servers_answer(
+    make_connection: Connections, server: Server, brief: None
+) -> None:
+    connection = make_connection(RESILIENT)
+
+    def cancel(pid: int) -> None:
+        server.execute("SELECT pg_cancel_backend(%s)", [pid])
+
+    with each_time(cancel, server, 0.5), pytest.raises(Error) as caught:
+        run(connection, RUNS_AWAY)
+    assert "canceling statement" in str(caught.value)
+    assert connection.resilience.stats.refused == 0  # type: ignore[attr-defined]
