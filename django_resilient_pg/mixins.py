@@ -159,6 +159,7 @@ class ResilientDatabaseMixin(Wrapper):
         super().close()
         if self.connection is None:
             self._release(self._session_after_close())
+            self._tell_kept()
 
     def _configure_role(self, connection: Any) -> bool:
         """As Django's, which asks this wrapper's connection how to quote the role.
@@ -189,7 +190,7 @@ class ResilientDatabaseMixin(Wrapper):
     # -- looking before a unit of work ------------------------------------------------------
 
     def _look(self, asking: Any = None) -> None:
-        """The healthy path: one poll, two comparisons. Replaces a connection found dead.
+        """Replace a connection found dead.
 
         Args:
             asking: the cursor wrapper that is about to send a statement, if any.
@@ -201,17 +202,24 @@ class ResilientDatabaseMixin(Wrapper):
         if link is None or link.connection is not self.connection:
             link = self._bind()
         status = link.status()
+        if not self._glance(link, status):
+            from .watching import look_closer
+
+            look_closer(self, status, monotonic(), asking)
+
+    def _glance(self, link: Link, status: int) -> bool:
+        """The healthy path: one poll, two comparisons. Whether a closer look is not needed."""
+        if link.connection is not self.connection:
+            return False
         # Another thread may be waiting for its answer on a shared connection: reading that away
         # would leave it waiting for ever, and a poll object takes one thread at a time.
         if status == IN_TRANSACTION or (status == IDLE and self._thread_sharing_count):
-            return
+            return True
         now = monotonic()
         if status == IDLE and not link.peek(0) and now - link.heard_at <= link.quiet:
             link.seen_at = now
-            return
-        from .watching import look_closer
-
-        look_closer(self, status, now, asking)
+            return True
+        return False
 
     def _cursor(self, name: str | None = None) -> Any:
         link = self._link
@@ -298,9 +306,22 @@ class ResilientDatabaseMixin(Wrapper):
             if link.status() == UNKNOWN:
                 from .replacing import leave_lost_transaction
 
-                leave_lost_transaction(self)
+                try:
+                    leave_lost_transaction(self)
+                finally:
+                    self._tell_kept()
                 return
-        super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
+        try:
+            super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
+        finally:
+            self._tell_kept()
+
+    def _tell_kept(self) -> None:
+        """A transaction is over, for which log lines and signals may have waited."""
+        if self._transaction.announcements and not self.in_atomic_block:
+            from .announcing import tell_kept
+
+            tell_kept(self)
 
     def _commit(self) -> None:
         """COMMIT; of one that was lost ``committing`` finds out what became of it."""
@@ -331,8 +352,8 @@ class ResilientDatabaseMixin(Wrapper):
             sent = transaction.phase >= OPENED and not self.autocommit
             if unit is not None:
                 self._note_committed()
-            if self._session.pending:
-                self._session.committed()
+            if self._session.pending or transaction.announcements:
+                self._after_commit()
             transaction.over(len(self.run_on_commit))
             if sent:
                 link.heard_at = link.seen_at = monotonic()
@@ -341,6 +362,12 @@ class ResilientDatabaseMixin(Wrapper):
         finally:
             if unit is not None:
                 unit.end(self)
+
+    def _after_commit(self) -> None:
+        if self._session.pending:
+            self._session.committed()
+        if not self.settings_dict["AUTOCOMMIT"]:
+            self._tell_kept()  # it stays off
 
     def _is_over(self, link: Link, status: int) -> bool:
         """Look before COMMIT is sent: whether there is nothing left to send it to.
@@ -431,6 +458,8 @@ class ResilientDatabaseMixin(Wrapper):
         self._invalid = None
         self._transaction_over()
         self._transaction.observe(link.status(), self.autocommit)  # psycopg2: as after COMMIT
+        if not self.settings_dict["AUTOCOMMIT"]:
+            self._tell_kept()  # it stays off
 
     def _savepoint(self, sid: str) -> None:
         self._control(super()._savepoint, sid)

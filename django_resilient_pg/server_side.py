@@ -129,6 +129,7 @@ class ServerSideMixin:
         db, link = self.db, self._link
         if link is None or not isinstance(error, (Error, db.Database.Error)):
             return False
+        from .announcing import collecting
         from .losses import judge_error
         from .verdicts import Phase
         from .watching import note_loss
@@ -136,8 +137,9 @@ class ServerSideMixin:
         verdict = judge_error(link, error, Phase.FETCH)
         if not verdict.lost:
             return False
-        if link is db._link:
-            note_loss(db, verdict, error, "fetch")
-        link.doubt()
-        link.close()
+        with collecting():
+            if link is db._link:
+                note_loss(db, verdict, error, "fetch")
+            link.doubt()
+            link.close()
         return True
