@@ -31,6 +31,7 @@ from .originals import (
     MAKE_CURSOR,
     original,
 )
+from .process import SAME, notice_fork
 from .state.transaction import DIRTY, MANUAL, OPENED
 from .state.wrapper import Wrapper
 from .units import NO_TEXT, UNDER_WAY, UNIT
@@ -64,6 +65,8 @@ class ResilientDatabaseMixin(Wrapper):
         """The pool of this alias (psycopg 3), made at its first use; ``None`` without one."""
         if not self._pooled:
             return None
+        if not SAME[0]:
+            notice_fork()
         pools = self._connection_pools
         pool = pools.get(self.alias)
         if pool is None:
@@ -96,6 +99,8 @@ class ResilientDatabaseMixin(Wrapper):
 
     def connect(self) -> None:
         """Connect once. A connection that could not be set up fully is discarded."""
+        if not SAME[0]:
+            notice_fork()
         if self._session.due:
             from .restoring import refuse_if_pinned
 
@@ -151,11 +156,15 @@ class ResilientDatabaseMixin(Wrapper):
             return
         from .connecting import connect
 
+        if not SAME[0]:
+            notice_fork()
         with self._connector.retries():
             connect(self, super().ensure_connection)
 
     def close(self) -> None:
         """Django's boundary: what comes after starts clean."""
+        if not SAME[0]:
+            notice_fork()
         super().close()
         if self.connection is None:
             self._release(self._session_after_close())
@@ -201,15 +210,17 @@ class ResilientDatabaseMixin(Wrapper):
         link = self._link
         if link is None or link.connection is not self.connection:
             link = self._bind()
-        status = link.status()
-        if not self._glance(link, status):
+        if not self._glance(link, link.status()):
             from .watching import look_closer
 
-            look_closer(self, status, monotonic(), asking)
+            look_closer(self, link.status(), monotonic(), asking)
 
     def _glance(self, link: Link, status: int) -> bool:
         """The healthy path: one poll, two comparisons. Whether a closer look is not needed."""
         if link.connection is not self.connection:
+            return False
+        if not SAME[0]:
+            notice_fork()
             return False
         # Another thread may be waiting for its answer on a shared connection: reading that away
         # would leave it waiting for ever, and a poll object takes one thread at a time.
@@ -227,6 +238,7 @@ class ResilientDatabaseMixin(Wrapper):
             link is None
             or link.connection is not self.connection
             or monotonic() - link.seen_at > FRESH
+            or not SAME[0]
         ):
             self._look()
         try:
@@ -267,6 +279,8 @@ class ResilientDatabaseMixin(Wrapper):
 
     def is_usable(self) -> bool:
         """Django's health check without its round trip: a look, and a bounded ping after long."""
+        if not SAME[0]:
+            notice_fork()
         if self.connection is None or self._invalid is not None:
             return False
         if self._below.is_usable is not _IS_USABLE:
@@ -376,6 +390,9 @@ class ResilientDatabaseMixin(Wrapper):
             TransactionLost: the connection is gone, and with it what the transaction had done.
         """
         transaction = self._transaction
+        if not SAME[0]:
+            notice_fork()
+            status = link.status()
         self._observe(link)
         if status == IN_TRANSACTION and self.autocommit:
             transaction.texts.add(NO_TEXT)  # begun past set_autocommit(): what it ran was not kept
@@ -440,6 +457,8 @@ class ResilientDatabaseMixin(Wrapper):
         if link is None or link.connection is not self.connection:
             super()._rollback()
             return
+        if not SAME[0]:
+            notice_fork()
         try:
             status = self._observe(link)
             if status != UNKNOWN:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import random
 import threading
 import weakref
@@ -37,6 +36,7 @@ from .drivers import Link, link_to
 from .facts import Path
 from .liveness import Vital, inspect
 from .logins import own
+from .process import in_child
 from .retry import backoff
 from .state.wrapper import Wrapper
 from .watching import note_idle_loss
@@ -367,13 +367,10 @@ class _SaidAlready(logging.Filter):
 logging.getLogger("psycopg.pool").addFilter(_SaidAlready())
 
 
+@in_child
 def _leave_all() -> None:
     for pool in list(_MADE):
         pool.leave()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_all)
 
 
 def make(db: Wrapper, parameters: Mapping[str, Any]) -> ResilientPool:
