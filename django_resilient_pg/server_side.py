@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from _thread import get_ident
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any, cast
@@ -108,6 +109,8 @@ class ServerSideMixin:
         """Close the cursor on the server, if there still is one."""
         if self._link is not None:
             self._link.cursors.discard(self)
+            if self.db._thread_ident != get_ident() and self._left_open():
+                return
         if self._link is not None and self._link.lost():
             # An error of it would only hide the one that tells what happened.
             with contextlib.suppress(self._link.connection.Error):
@@ -119,6 +122,17 @@ class ServerSideMixin:
             if not self._lost_in_close(error):
                 self.db._interrupted()
                 raise
+
+    def _left_open(self) -> bool:
+        """Whether it is left to its own thread: an event loop drops what that one has opened.
+
+        Nothing is sent from here, where nobody knows what that thread is at.
+        """
+        db = self.db
+        if db.allow_thread_sharing or self.cursor.closed or self._link.lost():
+            return False
+        self._link.leave_cursor(self.cursor)
+        return True
 
     def _lost_in_close(self, error: BaseException) -> bool:
         """Whether CLOSE failed because its session ended, with which the cursor has gone.

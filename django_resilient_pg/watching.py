@@ -52,6 +52,9 @@ def look_closer(db: Wrapper, status: int, now: float, asking: Any = None) -> Non
     if db._connector.connecting or db._thread_sharing_count or (status == IDLE and link.busy()):
         return
     vital = inspect_connection(db, now)
+    if vital is Vital.ALIVE and link.left:
+        _close_left(db, link)
+        vital = Vital.LOST if link.lost() else vital
     if vital is Vital.ALIVE:
         link.seen_at = now
         return
@@ -68,6 +71,14 @@ def look_closer(db: Wrapper, status: int, now: float, asking: Any = None) -> Non
         _replace_with_savepoints(db, reason, idle, asking)
     else:
         replace(db, reason, idle, asking)
+
+
+def _close_left(db: Wrapper, link: Link) -> None:
+    options = db.resilience.options
+    link.lend(peeks=options.peek, asks_outcome=options.commit_outcome)  # peeks as before
+    link.close_left()
+    if link.lost():
+        note_idle_loss(db, link, monotonic() - link.heard_at, learns=False)
 
 
 def _replace_with_savepoints(db: Wrapper, reason: Reason | None, idle: float, asking: Any) -> None:
