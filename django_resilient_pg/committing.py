@@ -7,6 +7,7 @@ from time import monotonic
 from django.db.utils import Error
 
 from . import notes
+from .announcing import collecting
 from .catalogue import why_may_write
 from .connecting import spending
 from .drivers import IDLE, Link
@@ -25,6 +26,7 @@ from .verdicts import Phase
 from .watching import note_idle_loss, note_loss
 
 
+@collecting()
 def gone_before_commit(db: Wrapper, link: Link) -> bool:
     """Look before COMMIT is sent.
 
@@ -44,8 +46,6 @@ def gone_before_commit(db: Wrapper, link: Link) -> bool:
         return False
     if not known:
         note_idle_loss(db, link, monotonic() - link.heard_at)
-        if db._link is not link:
-            return False  # a receiver of connection_lost has written in a new transaction
     texts = _texts(db, link)
     link.close()
     if transaction.phase is MANUAL:
@@ -84,6 +84,7 @@ def _texts(db: Wrapper, link: Link) -> frozenset[object]:
     return frozenset({NO_TEXT})
 
 
+@collecting()
 def mark_transaction(db: Wrapper, link: Link) -> Mark | None:
     """Learn the id of a transaction before its COMMIT is sent (one round trip).
 
@@ -110,6 +111,7 @@ def mark_transaction(db: Wrapper, link: Link) -> Mark | None:
         raise transaction_lost(db, loss) from error
 
 
+@collecting()
 def has_committed(db: Wrapper, link: Link, error: Error, marked: Mark | None) -> bool:
     """Find out what became of a transaction whose COMMIT failed.
 
@@ -201,6 +203,7 @@ def only_reads(texts: frozenset[object]) -> bool:
     return all(isinstance(text, str) and analyse(text).passes for text in texts)
 
 
+@collecting()
 def lost_in_rollback(db: Wrapper, link: Link, error: Error) -> None:
     """The connection died during ROLLBACK: the server has done it by itself."""
     note_loss(db, judge_error(link, error, Phase.STATEMENT), error, "rollback")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import random
@@ -13,6 +14,7 @@ from typing import Any, Final
 from django.db.utils import Error
 
 from . import (
+    announcing,
     contexts,
     facts,
     forking,  # noqa: F401  registers itself
@@ -30,7 +32,6 @@ from .logins import ROTATES, was_refused
 from .losses import judge_error
 from .probing import Turn
 from .providers import CONNECT_TIMEOUT
-from .resilience import logger
 from .retry import BUDGET, Budget, backoff, connect_again
 from .state.wrapper import Wrapper
 from .units import UNIT
@@ -141,7 +142,17 @@ def connect(db: Wrapper, attempt: Callable[[], None]) -> None:
         ServerDown: this thread has not asked, because another one does or has just done so.
         Error: the last attempt's own error.
     """
+    with announcing.collecting():
+        if db._transaction.announcements:
+            announcing.tell_kept(db)  # of a transaction in which the connection was closed
+        _connect(db, attempt)
+
+
+def _connect(db: Wrapper, attempt: Callable[[], None]) -> None:
     one = _Attempt(db, attempt)
+    budget = db._connector.budget
+    if budget is not None and budget.strict and not budget.remaining():
+        raise one.refusal(waits=False)
     try:
         one()
     except Error as error:
@@ -186,13 +197,16 @@ class _Attempt:
         if not self._is_down(error):
             self._answered(turn)
         elif self._probe.failed(turn, line := str(error).partition("\n")[0], self._pause):
-            logger.warning('The server of "%s" takes no connections: %s', self._db.alias, line)
+            text = 'The server of "%s" takes no connections: %s'
+            announcing.log(self._db, logging.WARNING, text, self._db.alias, line)
 
     def _answered(self, turn: Turn) -> None:
         seconds = self._probe.answered(turn)
         if seconds is not None:
             away = notes.seconds(seconds)
-            logger.warning(
+            announcing.log(
+                self._db,
+                logging.WARNING,
                 'The server of "%s" takes connections again, %s after the first failure.',
                 self._db.alias,
                 away,
@@ -280,7 +294,7 @@ class _Attempt:
         db, line = self._db, str(failed).partition("\n")[0]
         db.resilience.shared.count("connect")
         record = signals.ConnectRetried(db.alias, self._probe.failures, wait, line)
-        signals.connect_retried.send_robust(sender=type(db), connection=db, record=record)
+        announcing.send(db, signals.connect_retried, record)
 
 
 def _gather_facts(db: Wrapper) -> None:
@@ -335,9 +349,10 @@ def _ask_after_lost(db: Wrapper) -> None:
             shared.crashed(one.reason.name)
             if (unit := UNIT.get()) is not None:
                 unit.met_crash(one.text)
-            logger.warning('The server of "%s" has crashed since the last answer.', db.alias)
+            text = 'The server of "%s" has crashed since the last answer.'
+            announcing.log(db, logging.WARNING, text, db.alias)
         if one.why:
-            logger.warning("%s", notes.not_ended(db.alias, one.why))
+            announcing.log(db, logging.WARNING, "%s", notes.not_ended(db.alias, one.why))
 
 
 def settle(db: Wrapper) -> None:
@@ -363,7 +378,9 @@ def settle(db: Wrapper) -> None:
     shared = resilience.shared
     if not shared.age_logged and (configured is None or configured > limits.age):
         shared.age_logged = True
-        logger.info(
+        announcing.log(
+            db,
+            logging.INFO,
             'CONN_MAX_AGE of "%s" is %s; connections are kept for %s at most: %s.',
             db.alias,
             "unlimited" if configured is None else notes.seconds(configured),

@@ -13,6 +13,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
+from .announcing import collecting
 from .losses import judge_error
 from .state.wrapper import Wrapper
 from .verdicts import Phase
@@ -60,6 +61,7 @@ def _noting(db: Wrapper) -> Iterator[None]:
         db._link.heard_at = monotonic()
 
 
+@collecting()
 def _note_if_lost(db: Wrapper, error: Exception) -> None:
     link = db._link
     if link is None or not (verdict := judge_error(link, error, Phase.STATEMENT)).lost:

@@ -72,9 +72,12 @@ class ResilientCursorMixin:
         ):
             return self._call_through(self._send, sql, params, unclear=self.name is not None)
         status = link.status()
-        if status != IN_TRANSACTION and monotonic() - link.seen_at > FRESH:
-            link = self._look()
-            status = link.status()
+        if (
+            status != IN_TRANSACTION
+            and monotonic() - link.seen_at > FRESH
+            and not db._glance(link, status)
+        ):
+            return self._call_through(self._send, sql, params, unclear=self.name is not None)
         first = db._transaction.enter(status, db.autocommit)
         unit = UNIT.get() if UNDER_WAY and not db._connector.connecting else None
         if unit is not None:
@@ -129,10 +132,22 @@ class ResilientCursorMixin:
             many: ``params`` are many rows.
             unclear: what it leaves in its session cannot be told from its text alone.
         """
-        db = self.db
         self._check()
-        link = self._link if self._link.status() == IN_TRANSACTION else self._look()
+        link = self._link
         status = link.status()
+        if status == IN_TRANSACTION or self.db._glance(link, status):
+            return self._sent_through(send, sql, params, many, unclear)
+        from .announcing import collecting
+
+        with collecting():  # what a look has to tell goes out after the statement
+            self._look()
+            return self._sent_through(send, sql, params, many, unclear)
+
+    def _sent_through(
+        self, send: Callable[[Any, Any], Any], sql: Any, params: Any, many: bool, unclear: bool
+    ) -> Any:
+        db = self.db
+        status = self._link.status()
         first = db._transaction.enter(status, db.autocommit)
         unit = UNIT.get() if UNDER_WAY and not db._connector.connecting else None
         if unit is not None:
@@ -196,11 +211,14 @@ class ResilientCursorMixin:
             except OSError as unread:  # no file descriptor is left
                 db._note_left(call)
                 raise translated from (translated.__cause__ or unread)
-            try:
-                return Recovery(db, call).after(translated)
-            except Error:
-                db._note_left(call)
-                raise
+            from .announcing import collecting
+
+            with collecting():
+                try:
+                    return Recovery(db, call).after(translated)
+                except Error:
+                    db._note_left(call)
+                    raise
 
     def _note_interrupted(self, call: Call) -> None:
         self.db._note_effect(call.sql)  # it may have one: it is not known how far it came

@@ -113,6 +113,10 @@ def _see_nothing(timeout: int) -> object:
     return ()
 
 
+def _see_something(timeout: int) -> object:
+    return True
+
+
 #: All links whose connection is still referred to: what a forked child has to let go of.
 LINKS: weakref.WeakSet[Link] = weakref.WeakSet()
 
@@ -139,6 +143,7 @@ class Link:
         announced: whether its loss has been counted and announced.
         asks_outcome: what became of a lost COMMIT is asked of the server (``commit_outcome``).
         cursors: the open server-side cursors that would be lost with it (WITH HOLD).
+        left: driver's cursors of those that another thread has dropped: to be closed.
     """
 
     __slots__ = (
@@ -152,6 +157,7 @@ class Link:
         "heard_at",
         "identity",
         "inherited",
+        "left",
         "made_at",
         "peek",
         "pid",
@@ -178,6 +184,7 @@ class Link:
         self.inherited = self.announced = self.asks_outcome = self.timed_out = False
         self.identity: tuple[Any, ...] | None = ()
         self.cursors: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.left: list[Any] = []
         self.fd = self._fileno()
         # Now: of a lost connection nobody can tell.
         self.pid, self.port = self.backend_pid(), _port_of(self.fd)
@@ -233,6 +240,18 @@ class Link:
         self.peek = self.poll if peeks else _see_nothing
         self.asks_outcome = asks_outcome
         self.seen_at = time.monotonic()
+
+    def leave_cursor(self, cursor: Any) -> None:
+        """A thread that must not use the connection drops a cursor: the next look closes it."""
+        self.left.append(cursor)
+        self.peek = _see_something
+
+    def close_left(self) -> None:
+        """Close what was left, in the thread whose connection this is, between statements."""
+        while self.left:
+            # An error means that the session is lost, and the cursor with it.
+            with contextlib.suppress(self.connection.Error):
+                self.left.pop().close()
 
     def heard(self, now: float) -> None:
         """The server was heard ``now``."""

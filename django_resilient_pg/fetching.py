@@ -11,6 +11,7 @@ from typing import NoReturn
 from django.db.utils import Error
 
 from . import notes
+from .announcing import collecting
 from .losses import judge_error
 from .recovery import Recovery
 from .verdicts import Phase, Verdict
@@ -20,6 +21,7 @@ from .watching import note_loss
 class Fetching(Recovery):
     """One server-side cursor's way back. Made when a fetch has failed."""
 
+    @collecting()
     def after_fetch(self, error: Error, rows: int, *, held: bool, moved: bool = False) -> None:
         """Open the cursor again if it was lost before its first row.
 

@@ -4,17 +4,16 @@ A connection used by two processes does not only fail: in plain text it silently
 query's rows in 12 to 32 % of queries. So in the child every inherited socket is replaced by a dead
 one, under the same number. Nothing that is done there to the driver's objects, by anybody, can then
 reach the parent's session: not a query, not the Terminate message of ``close()``. The next look
-finds the connection lost and replaces it as any other; that is all, and nothing on the way of a
-statement asks for the process id.
+finds the connection lost and replaces it as any other; that is all.
 
-Imported with the first connection: before it there is nothing to let go of. Covers everything that
-forks through Python or calls its hooks (``os.fork``, multiprocessing, billiard, gunicorn, uWSGI).
+Imported with the first connection: before it there is nothing to let go of. What forks through
+Python or calls its hooks (``os.fork``, multiprocessing, billiard, gunicorn) comes here at once; the
+child of what forks in C (uWSGI) when it first looks at a connection or a pool (:mod:`.process`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 
 from django.dispatch import Signal
@@ -22,8 +21,10 @@ from django.dispatch import Signal
 from . import resilience, signals, units
 from .bucket import BUCKET
 from .drivers import LINKS
+from .process import in_child
 
 
+@in_child
 def let_go() -> None:
     """In the child: part from the parent's sessions, and from locks its other threads held."""
     for link in list(LINKS):
@@ -38,7 +39,3 @@ def let_go() -> None:
     # The units of the parent's other threads will never end here.
     unit = units.UNIT.get()
     units.UNDER_WAY[:] = [] if unit is None else list(unit.line())
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=let_go)

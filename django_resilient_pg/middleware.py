@@ -10,9 +10,11 @@ frame on the stack, no other middleware's hook sees two answers, and under ASGI 
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Final
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
@@ -21,7 +23,7 @@ from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, RawPostDataException, UnreadablePostError
 from django.http.response import HttpResponseBase
 
-from . import foreign, request_settings, signals
+from . import announcing, foreign, request_settings, signals
 from .bucket import BUCKET
 from .losses import tells_of
 from .replaying import mark_of, may_ever, start_clean, unreachable, why_lasting, why_not
@@ -181,9 +183,8 @@ class RequestRetryMiddleware:
         else:
             return None
         exception.add_note(f"The request was not run again: {why}.")
-        logger.warning(
-            "%s failed with its connection and was not run again: %s.", _line_of(request), why
-        )
+        text = "%s failed with its connection and was not run again: %s."
+        announcing.log(None, logging.WARNING, text, _line_of(request), why)
         if not self._settings.unavailable:
             return None
         logger.error("Answered with 503.", exc_info=exception)
@@ -219,6 +220,8 @@ class RequestRetryMiddleware:
         """Make the request as new as before its view, and say so."""
         attempts.snapshot.restore()
         setattr(request, _STATE, attempts)
-        logger.warning("%s is run again on a new connection.", _line_of(request))
+        text = "%s is run again on a new connection."
+        announcing.log(None, logging.WARNING, text, _line_of(request))
         record = signals.RequestRetried(str(request.method), request.path, attempts.made)
-        signals.request_retried.send_robust(sender=type(self), request=request, record=record)
+        send = signals.request_retried.send_robust
+        announcing.tell(None, partial(send, sender=type(self), request=request, record=record))

@@ -31,6 +31,7 @@ from .originals import (
     MAKE_CURSOR,
     original,
 )
+from .process import SAME, notice_fork
 from .state.transaction import DIRTY, MANUAL, OPENED
 from .state.wrapper import Wrapper
 from .units import NO_TEXT, UNDER_WAY, UNIT
@@ -64,6 +65,8 @@ class ResilientDatabaseMixin(Wrapper):
         """The pool of this alias (psycopg 3), made at its first use; ``None`` without one."""
         if not self._pooled:
             return None
+        if not SAME[0]:
+            notice_fork()
         pools = self._connection_pools
         pool = pools.get(self.alias)
         if pool is None:
@@ -96,6 +99,8 @@ class ResilientDatabaseMixin(Wrapper):
 
     def connect(self) -> None:
         """Connect once. A connection that could not be set up fully is discarded."""
+        if not SAME[0]:
+            notice_fork()
         if self._session.due:
             from .restoring import refuse_if_pinned
 
@@ -151,14 +156,19 @@ class ResilientDatabaseMixin(Wrapper):
             return
         from .connecting import connect
 
+        if not SAME[0]:
+            notice_fork()
         with self._connector.retries():
             connect(self, super().ensure_connection)
 
     def close(self) -> None:
         """Django's boundary: what comes after starts clean."""
+        if not SAME[0]:
+            notice_fork()
         super().close()
         if self.connection is None:
             self._release(self._session_after_close())
+            self._tell_kept()
 
     def _configure_role(self, connection: Any) -> bool:
         """As Django's, which asks this wrapper's connection how to quote the role.
@@ -189,7 +199,7 @@ class ResilientDatabaseMixin(Wrapper):
     # -- looking before a unit of work ------------------------------------------------------
 
     def _look(self, asking: Any = None) -> None:
-        """The healthy path: one poll, two comparisons. Replaces a connection found dead.
+        """Replace a connection found dead.
 
         Args:
             asking: the cursor wrapper that is about to send a statement, if any.
@@ -200,18 +210,27 @@ class ResilientDatabaseMixin(Wrapper):
         link = self._link
         if link is None or link.connection is not self.connection:
             link = self._bind()
-        status = link.status()
+        if not self._glance(link, link.status()):
+            from .watching import look_closer
+
+            look_closer(self, link.status(), monotonic(), asking)
+
+    def _glance(self, link: Link, status: int) -> bool:
+        """The healthy path: one poll, two comparisons. Whether a closer look is not needed."""
+        if link.connection is not self.connection:
+            return False
+        if not SAME[0]:
+            notice_fork()
+            return False
         # Another thread may be waiting for its answer on a shared connection: reading that away
         # would leave it waiting for ever, and a poll object takes one thread at a time.
         if status == IN_TRANSACTION or (status == IDLE and self._thread_sharing_count):
-            return
+            return True
         now = monotonic()
         if status == IDLE and not link.peek(0) and now - link.heard_at <= link.quiet:
             link.seen_at = now
-            return
-        from .watching import look_closer
-
-        look_closer(self, status, now, asking)
+            return True
+        return False
 
     def _cursor(self, name: str | None = None) -> Any:
         link = self._link
@@ -219,6 +238,7 @@ class ResilientDatabaseMixin(Wrapper):
             link is None
             or link.connection is not self.connection
             or monotonic() - link.seen_at > FRESH
+            or not SAME[0]
         ):
             self._look()
         try:
@@ -259,6 +279,8 @@ class ResilientDatabaseMixin(Wrapper):
 
     def is_usable(self) -> bool:
         """Django's health check without its round trip: a look, and a bounded ping after long."""
+        if not SAME[0]:
+            notice_fork()
         if self.connection is None or self._invalid is not None:
             return False
         if self._below.is_usable is not _IS_USABLE:
@@ -298,9 +320,22 @@ class ResilientDatabaseMixin(Wrapper):
             if link.status() == UNKNOWN:
                 from .replacing import leave_lost_transaction
 
-                leave_lost_transaction(self)
+                try:
+                    leave_lost_transaction(self)
+                finally:
+                    self._tell_kept()
                 return
-        super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
+        try:
+            super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
+        finally:
+            self._tell_kept()
+
+    def _tell_kept(self) -> None:
+        """A transaction is over, for which log lines and signals may have waited."""
+        if self._transaction.announcements and not self.in_atomic_block:
+            from .announcing import tell_kept
+
+            tell_kept(self)
 
     def _commit(self) -> None:
         """COMMIT; of one that was lost ``committing`` finds out what became of it."""
@@ -331,8 +366,8 @@ class ResilientDatabaseMixin(Wrapper):
             sent = transaction.phase >= OPENED and not self.autocommit
             if unit is not None:
                 self._note_committed()
-            if self._session.pending:
-                self._session.committed()
+            if self._session.pending or transaction.announcements:
+                self._after_commit()
             transaction.over(len(self.run_on_commit))
             if sent:
                 link.heard_at = link.seen_at = monotonic()
@@ -342,6 +377,12 @@ class ResilientDatabaseMixin(Wrapper):
             if unit is not None:
                 unit.end(self)
 
+    def _after_commit(self) -> None:
+        if self._session.pending:
+            self._session.committed()
+        if not self.settings_dict["AUTOCOMMIT"]:
+            self._tell_kept()  # it stays off
+
     def _is_over(self, link: Link, status: int) -> bool:
         """Look before COMMIT is sent: whether there is nothing left to send it to.
 
@@ -349,6 +390,9 @@ class ResilientDatabaseMixin(Wrapper):
             TransactionLost: the connection is gone, and with it what the transaction had done.
         """
         transaction = self._transaction
+        if not SAME[0]:
+            notice_fork()
+            status = link.status()
         self._observe(link)
         if status == IN_TRANSACTION and self.autocommit:
             transaction.texts.add(NO_TEXT)  # begun past set_autocommit(): what it ran was not kept
@@ -413,6 +457,8 @@ class ResilientDatabaseMixin(Wrapper):
         if link is None or link.connection is not self.connection:
             super()._rollback()
             return
+        if not SAME[0]:
+            notice_fork()
         try:
             status = self._observe(link)
             if status != UNKNOWN:
@@ -431,6 +477,8 @@ class ResilientDatabaseMixin(Wrapper):
         self._invalid = None
         self._transaction_over()
         self._transaction.observe(link.status(), self.autocommit)  # psycopg2: as after COMMIT
+        if not self.settings_dict["AUTOCOMMIT"]:
+            self._tell_kept()  # it stays off
 
     def _savepoint(self, sid: str) -> None:
         self._control(super()._savepoint, sid)

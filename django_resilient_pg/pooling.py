@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import random
 import threading
 import weakref
@@ -29,6 +28,7 @@ except ImportError as error:  # as Django has it
         "Error loading psycopg_pool module.\nDid you install psycopg[pool]?"
     ) from error
 
+from . import announcing
 from .ageing import Limits, jittered
 from .connecting import deadline
 from .dialling import Dialling
@@ -36,7 +36,7 @@ from .drivers import Link, link_to
 from .facts import Path
 from .liveness import Vital, inspect
 from .logins import own
-from .resilience import logger
+from .process import in_child
 from .retry import backoff
 from .state.wrapper import Wrapper
 from .watching import note_idle_loss
@@ -277,7 +277,7 @@ class ResilientPool(ConnectionPool[Any]):
             return False
         if connection.lent and db._session.continues and not self._cleaned(db, link):
             return False
-        return self._user_check is None or self._passes(connection)
+        return self._user_check is None or self._passes(db, connection)
 
     def _cleaned(self, db: Wrapper, link: Link) -> bool:
         """Make a used session like a new one, before it takes the place of a lost one.
@@ -291,7 +291,9 @@ class ResilientPool(ConnectionPool[Any]):
             link.ask("DISCARD ALL")
             db._configure_connection(connection)
         except connection.Error as error:
-            logger.info(
+            announcing.log(
+                db,
+                logging.INFO,
                 'A pooled connection of "%s" could not be cleaned for use in the place of a lost'
                 " one, and is closed: %s.",
                 self._db.alias,
@@ -330,13 +332,15 @@ class ResilientPool(ConnectionPool[Any]):
         lifetime = jittered(self.max_lifetime, jitter, lambda: float(connection.luck))
         return bool(now - connection.made_at > lifetime)
 
-    def _passes(self, connection: Any) -> bool:
+    def _passes(self, db: Wrapper, connection: Any) -> bool:
         """The user's own check; no error of it is raised, as in psycopg_pool."""
         try:
             self._user_check(connection)
         except Exception as error:
             connection.refused, self._refusal = True, _Refusal(monotonic(), type(error).__name__)
-            logger.info(
+            announcing.log(
+                db,
+                logging.INFO,
                 'A pooled connection of "%s" failed its check: %s.',
                 self._db.alias,
                 type(error).__name__,
@@ -363,13 +367,10 @@ class _SaidAlready(logging.Filter):
 logging.getLogger("psycopg.pool").addFilter(_SaidAlready())
 
 
+@in_child
 def _leave_all() -> None:
     for pool in list(_MADE):
         pool.leave()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_all)
 
 
 def make(db: Wrapper, parameters: Mapping[str, Any]) -> ResilientPool:

@@ -6,13 +6,14 @@ Off the healthy path by construction: nothing here runs unless an error came out
 from __future__ import annotations
 
 import dataclasses
+import logging
 from contextlib import nullcontext
 from time import monotonic
 from typing import Any, NoReturn
 
 from django.db.utils import Error
 
-from . import notes, roles, signals
+from . import announcing, notes, roles, signals
 from .bucket import BUCKET
 from .calls import Call
 from .catalogue import why_may_write
@@ -22,7 +23,6 @@ from .errors import ServerDown, SessionLost
 from .loss import Loss
 from .losses import judge_error, sqlstate_of
 from .replacing import replace, restore_savepoints
-from .resilience import logger
 from .retry import Budget, Circumstances, Decision, Row, decide, was_terminated
 from .session import text_of
 from .state.transaction import MANUAL
@@ -324,11 +324,13 @@ class Recovery:
         db = self._db
         took = monotonic() - self._began
         db.resilience.shared.count("statement", row.value)
-        logger.warning(
+        announcing.log(
+            db,
+            logging.WARNING,
             'A statement on "%s" was run again (%s): its result came %s after it had failed.',
             db.alias,
             row.value,
             notes.seconds(took),
         )
         record = signals.StatementRetried(db.alias, row.value, self._attempts, took)
-        signals.statement_retried.send_robust(sender=type(db), connection=db, record=record)
+        announcing.send(db, signals.statement_retried, record)

@@ -12,11 +12,10 @@ from typing import Any
 
 from django.db.utils import Error
 
-from . import notes, signals
+from . import announcing, notes, signals
 from .drivers import Link
 from .errors import SessionLost, TransactionLost
 from .loss import PIPELINE, Invalidation, Loss
-from .resilience import logger
 from .state.transaction import SPLIT
 from .state.wrapper import Wrapper
 from .verdicts import Reason
@@ -87,7 +86,8 @@ def _announce_replaced(db: Wrapper, reason: Reason | None, idle: float, took: fl
     db.resilience.shared.count("replaced")
     levels = {None: logging.DEBUG, Reason.FORK: logging.INFO}
     level = levels.get(reason, logging.WARNING)
-    logger.log(
+    announcing.log(
+        db,
         level,
         'The connection "%s" was replaced in %s%s.',
         db.alias,
@@ -95,7 +95,7 @@ def _announce_replaced(db: Wrapper, reason: Reason | None, idle: float, took: fl
         "" if reason is not None else f" before use, after {notes.seconds(idle)} idle",
     )
     record = signals.ConnectionReplaced(db.alias, reason, idle, took)
-    signals.connection_replaced.send_robust(sender=type(db), connection=db, record=record)
+    announcing.send(db, signals.connection_replaced, record)
 
 
 def restore_savepoints(db: Wrapper, savepoints: list[str]) -> None:
@@ -111,12 +111,11 @@ def restore_savepoints(db: Wrapper, savepoints: list[str]) -> None:
 
 def abandon_interrupted(db: Wrapper) -> None:
     """Give a connection up on which a statement was left half-way."""
-    logger.warning(
-        'A statement on "%s" was interrupted half-way; its connection is given up.', db.alias
-    )
     if db._link is not None:
         db._link.close()
     db._abandon(None)
+    text = 'A statement on "%s" was interrupted half-way; its connection is given up.'
+    announcing.log(db, logging.WARNING, text, db.alias)
 
 
 def leave_lost_transaction(db: Wrapper) -> None:

@@ -5,15 +5,15 @@ Imported when a session with settings was lost.
 
 from __future__ import annotations
 
+import logging
 from time import monotonic
 
 from django.db.utils import Error
 
-from . import notes
+from . import announcing, notes
 from .drivers import IDLE
 from .errors import SessionLost
 from .losses import sqlstate_of
-from .resilience import logger
 from .state.wrapper import Wrapper
 
 
@@ -55,7 +55,9 @@ def restore(db: Wrapper) -> None:
         # Neither the server's words nor the error itself: they may quote the value.
         raise SessionLost(notes.not_restored(db.alias, words, sqlstate_of(error))) from None
     session.arrived()
-    logger.info(
+    announcing.log(
+        db,
+        logging.INFO,
         'The new connection "%s" was given the %d settings of the lost one in %s.',
         db.alias,
         len(session.settings),

@@ -148,16 +148,22 @@ class Budget:
     """The seconds that may be spent on reconnecting and retrying, all together.
 
     ``lent``: by the request or ``retry_atomic`` around a statement; else ``retry_deadline``.
-    ``ended``: whose it was is over.
+    ``ended``: whose it was is over. ``strict``: without any of them left nothing is tried at all.
     """
 
-    __slots__ = ("_clock", "_ends", "ended", "lent", "seconds")
+    __slots__ = ("_clock", "_ends", "ended", "lent", "seconds", "strict")
 
     def __init__(
-        self, seconds: float, clock: Clock = time.monotonic, *, lent: bool = False
+        self,
+        seconds: float,
+        clock: Clock = time.monotonic,
+        *,
+        lent: bool = False,
+        strict: bool = False,
     ) -> None:
         self.seconds = seconds
         self.lent = lent
+        self.strict = strict
         self.ended = False
         self._clock = clock
         self._ends = clock() + seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from _thread import get_ident
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any, cast
@@ -108,6 +109,8 @@ class ServerSideMixin:
         """Close the cursor on the server, if there still is one."""
         if self._link is not None:
             self._link.cursors.discard(self)
+            if self.db._thread_ident != get_ident() and self._left_open():
+                return
         if self._link is not None and self._link.lost():
             # An error of it would only hide the one that tells what happened.
             with contextlib.suppress(self._link.connection.Error):
@@ -120,6 +123,17 @@ class ServerSideMixin:
                 self.db._interrupted()
                 raise
 
+    def _left_open(self) -> bool:
+        """Whether it is left to its own thread: an event loop drops what that one has opened.
+
+        Nothing is sent from here, where nobody knows what that thread is at.
+        """
+        db = self.db
+        if db.allow_thread_sharing or self.cursor.closed or self._link.lost():
+            return False
+        self._link.leave_cursor(self.cursor)
+        return True
+
     def _lost_in_close(self, error: BaseException) -> bool:
         """Whether CLOSE failed because its session ended, with which the cursor has gone.
 
@@ -129,6 +143,7 @@ class ServerSideMixin:
         db, link = self.db, self._link
         if link is None or not isinstance(error, (Error, db.Database.Error)):
             return False
+        from .announcing import collecting
         from .losses import judge_error
         from .verdicts import Phase
         from .watching import note_loss
@@ -136,8 +151,9 @@ class ServerSideMixin:
         verdict = judge_error(link, error, Phase.FETCH)
         if not verdict.lost:
             return False
-        if link is db._link:
-            note_loss(db, verdict, error, "fetch")
-        link.doubt()
-        link.close()
+        with collecting():
+            if link is db._link:
+                note_loss(db, verdict, error, "fetch")
+            link.doubt()
+            link.close()
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import random
 import sys
 import time
@@ -16,13 +17,12 @@ from asgiref.sync import iscoroutinefunction
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.transaction import atomic
 
-from . import foreign
+from . import announcing, foreign
 from .conf.declarations import Declaration, InvalidValue, suggestion
 from .connecting import spending
 from .loading import is_ours
 from .losses import sqlstate_of, tells_of
 from .replacing import lost_error
-from .resilience import logger
 from .retry import BUDGET, Budget, backoff
 from .state.wrapper import Wrapper
 from .units import UNDER_WAY, UNIT, Unit, around, succeed
@@ -237,6 +237,7 @@ class _Attempts:
     def run(self, function: Callable[[], T]) -> T:
         db = self._db
         with (
+            announcing.collecting(),
             spending(db, seconds=self._deadline) as budget,
             _shared(budget),
             _counting(db, budget) as units,
@@ -277,7 +278,9 @@ class _Attempts:
         if why := self._why_not(unit):
             error.add_note(f"The function was not run again: {why}.")
             return None
-        logger.warning(
+        announcing.log(
+            self._db,
+            logging.WARNING,
             'A transaction on "%s" is run again (%d of %d): %s.',
             self._db.alias,
             attempt,

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from django.db.utils import Error
 
-from . import notes, signals
+from . import announcing, notes, signals
 from .ageing import Suspected
 from .drivers import IDLE, UNKNOWN, Link
 from .facts import Path
@@ -22,7 +22,6 @@ from .loss import PIPELINE, Invalidation, Loss
 from .losses import judge_error, reason_of, sqlstate_of
 from .lost_sessions import LostSession
 from .replacing import lost_error, replace, restore_savepoints
-from .resilience import logger
 from .state.transaction import DIRTY, MANUAL
 from .state.wrapper import Wrapper
 from .statements import is_plain
@@ -34,6 +33,7 @@ _IDLE_TIMEOUTS = frozenset({Reason.SERVER_IDLE_TIMEOUT, Reason.PATH_IDLE_TIMEOUT
 _LEARN_FROM = 5.0
 
 
+@announcing.collecting()
 def look_closer(db: Wrapper, status: int, now: float, asking: Any = None) -> None:
     """Something arrived, or the connection was idle for long, or it is in no state to use.
 
@@ -55,11 +55,12 @@ def look_closer(db: Wrapper, status: int, now: float, asking: Any = None) -> Non
     if db._connector.connecting or db._thread_sharing_count or (status == IDLE and link.busy()):
         return
     vital = inspect_connection(db, now)
+    if vital is Vital.ALIVE and link.left:
+        _close_left(db, link)
+        vital = Vital.LOST if link.lost() else vital
     if vital is Vital.ALIVE:
         link.seen_at = now
         return
-    if db._link is not link:
-        return  # a receiver of connection_lost has used the connection, and so replaced it
     idle = now - link.heard_at
     reason = reason_of(link) if vital is Vital.LOST else None
     # After an end that the driver has seen nothing of it is missing.
@@ -73,6 +74,14 @@ def look_closer(db: Wrapper, status: int, now: float, asking: Any = None) -> Non
         _replace_with_savepoints(db, reason, idle, asking)
     else:
         replace(db, reason, idle, asking)
+
+
+def _close_left(db: Wrapper, link: Link) -> None:
+    options = db.resilience.options
+    link.lend(peeks=options.peek, asks_outcome=options.commit_outcome)  # peeks as before
+    link.close_left()
+    if link.lost():
+        note_idle_loss(db, link, monotonic() - link.heard_at, learns=False)
 
 
 def _replace_with_savepoints(db: Wrapper, reason: Reason | None, idle: float, asking: Any) -> None:
@@ -275,12 +284,12 @@ def _announce_loss(
     noticed: str,
     level: int = logging.WARNING,
 ) -> None:
-    """Once for each connection: a receiver that uses it meets with the same loss."""
+    """Once for each connection, however often its loss is met with."""
     if link is not None:
         if link.announced:
             return
         link.announced = True
     db.resilience.shared.count("lost", reason.name)
-    logger.log(level, "%s", notes.happened(db.alias, reason, idle, db.resilience.limits))
+    announcing.log(db, level, "%s", notes.happened(db.alias, reason, idle, db.resilience.limits))
     record = signals.ConnectionLost(db.alias, reason, sqlstate, text, idle, noticed)
-    signals.connection_lost.send_robust(sender=type(db), connection=db, record=record)
+    announcing.send(db, signals.connection_lost, record)

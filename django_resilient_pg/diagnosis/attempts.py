@@ -190,7 +190,8 @@ def _refusal(error: Exception, hide: Callable[[str], str], seconds: float) -> Re
         _OPTION in text or not _ATTEMPT.search(text)
     )
     answered = bool(_ANSWER.search(text))
-    return Refusal(verdict.rule, verdict.transient, plain(hide(said(text))), local, seconds, answered)
+    text = plain(hide(said(text)))
+    return Refusal(verdict.rule, verdict.transient, text, local, seconds, answered)
 
 
 def _of_a_driver(error: Exception) -> bool:

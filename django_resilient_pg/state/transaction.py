@@ -68,9 +68,18 @@ class TransactionState:
         savepoints: names of the open ones, in order.
         controlling: a savepoint statement of Django's own is under way.
         hooks_due: how many of ``run_on_commit`` belong to transactions that were committed.
+        announcements: log lines and signals that go out when it is over.
     """
 
-    __slots__ = ("_on_split", "controlling", "hooks_due", "phase", "savepoints", "texts")
+    __slots__ = (
+        "_on_split",
+        "announcements",
+        "controlling",
+        "hooks_due",
+        "phase",
+        "savepoints",
+        "texts",
+    )
 
     def __init__(self, on_split: Callable[[bool], None]) -> None:
         self._on_split = on_split
@@ -79,6 +88,7 @@ class TransactionState:
         self.savepoints: list[str] = []
         self.controlling = False
         self.hooks_due = 0
+        self.announcements: list[Callable[[], object]] = []
 
     # -- what it is -------------------------------------------------------------------------
 

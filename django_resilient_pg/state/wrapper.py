@@ -15,6 +15,7 @@ Invariants:
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from ..calls import Call
     from ..loss import Invalidation, Loss
     from ..resilience import Resilience
+    from ..retry import Budget
 
     class Base(DatabaseWrapper):
         """Django's wrapper with what its type stubs leave out (Django 5.2 to 6.1)."""
@@ -57,6 +59,15 @@ if TYPE_CHECKING:
 
 else:
     Base = object
+
+
+#: What a wrapper has of one connection and its transaction: its own, and Django's.
+_LAID_ASIDE = tuple(
+    "_link _transaction _session _connector _invalid connection autocommit in_atomic_block"
+    " savepoint_ids atomic_blocks needs_rollback commit_on_exit run_on_commit savepoint_state"
+    " rollback_exc run_commit_hooks_on_set_autocommit_on close_at closed_in_transaction"
+    " errors_occurred health_check_enabled health_check_done".split()
+)
 
 
 class Wrapper(Base):
@@ -155,6 +166,41 @@ class Wrapper(Base):
                 self.close()
         finally:
             self._release(session)
+
+    @contextlib.contextmanager
+    def _laid_aside(self, budget: Budget) -> Iterator[None]:
+        """Within it the alias is as before its first connection; after it, as it was.
+
+        For those who are told of a recovery: whatever they do on the alias they do on a connection
+        of its own, which is closed in the end. It is given the settings of the session, and taken
+        from no pool, where the threads that recover might all wait for each other's.
+        """
+        kept = {name: getattr(self, name) for name in _LAID_ASIDE if hasattr(self, name)}
+        settings, options = self.settings_dict, self.settings_dict["OPTIONS"]
+        own = {name: value for name, value in options.items() if name != "pool"}
+        self.settings_dict = {**settings, "OPTIONS": own}
+        self.connection = self._link = self._invalid = None
+        self.autocommit = self.in_atomic_block = self.needs_rollback = False
+        self.commit_on_exit, self.run_commit_hooks_on_set_autocommit_on = True, False
+        self.savepoint_ids, self.atomic_blocks, self.run_on_commit = [], [], []
+        self.closed_in_transaction = self.errors_occurred = False
+        self._transaction, self._connector = TransactionState(self._on_split), Connector()
+        self._connector.budget = budget
+        session = Session.of(self._session.held())
+        try:
+            # The outermost way: other engines have state of their own for each connection.
+            self.close()
+            self._start_session_of(session)
+            yield
+        finally:
+            self.in_atomic_block = False
+            try:
+                with contextlib.suppress(Error):
+                    self.close()
+            finally:
+                self.settings_dict = settings
+                for name, value in kept.items():
+                    setattr(self, name, value)
 
     def _discard_unfinished(self) -> None:
         """Discard a connection that is not set up yet; a pool would otherwise hand it on so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import socket
@@ -40,10 +41,21 @@ def run(connection: BaseDatabaseWrapper, sql: str) -> Any:
         return cursor.fetchone()[0]
 
 
-def in_child(work: Callable[[], Any]) -> Any:
+def fork_in_c() -> int:
+    """As uWSGI and others that embed Python do: none of its hooks is called."""
+    # Not CDLL, which lets go of the GIL: a thread that is not in the child might have it.
+    return int(ctypes.PyDLL(None).fork())
+
+
+#: Of what is used in C alone no test needs a thread of the parent's.
+FORKS = {"python": os.fork, "c": fork_in_c}
+any_fork = pytest.mark.parametrize("fork", FORKS)
+
+
+def in_child(work: Callable[[], Any], fork: str = "python") -> Any:
     """What ``work`` returns in a forked child (as JSON), or its error as text."""
     reader, writer = os.pipe()
-    pid = os.fork()
+    pid = FORKS[fork]()
     if not pid:
         code = 1
         try:
@@ -67,10 +79,11 @@ def in_child(work: Callable[[], Any]) -> Any:
 
 # In a process of its own: the one that runs the tests has threads and other connections.
 PREFORK = """
-    import json, os, sys, time
+    import ctypes, json, os, sys, time
     import django
     from django.conf import settings
-    entry, children, statements = json.loads(sys.argv[1])
+    entry, children, statements, fork = json.loads(sys.argv[1])
+    fork = {"python": os.fork, "c": ctypes.PyDLL(None).fork}[fork]
     settings.configure(DATABASES={"default": entry}, USE_TZ=True)
     django.setup()
     from django.db import connection
@@ -104,7 +117,7 @@ PREFORK = """
     start = time.monotonic() + 0.5
     for me in range(1, children + 1):
         reader, writer = os.pipe()
-        if not os.fork():
+        if not fork():
             time.sleep(max(0, start - time.monotonic()))
             os.write(writer, json.dumps(work(me)).encode())
             os._exit(0)
@@ -121,9 +134,9 @@ PREFORK = """
 """
 
 
-def prefork(entry: dict[str, Any]) -> list[list[Any]]:
+def prefork(entry: dict[str, Any], fork: str = "python") -> list[list[Any]]:
     """[rows that were another's, errors, session] of the parent and of each child."""
-    given = json.dumps([entry, CHILDREN, STATEMENTS])
+    given = json.dumps([entry, CHILDREN, STATEMENTS, fork])
     path = os.pathsep.join([str(Path(__file__).resolve().parents[2])])
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(PREFORK), given],
@@ -138,14 +151,16 @@ def prefork(entry: dict[str, Any]) -> list[list[Any]]:
     return found
 
 
+@any_fork
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("pool", POOLS)
 def test_eight_children_and_their_parent_disturb_nobody(
-    transport: str, pool: str, server: Server
+    transport: str, pool: str, fork: str, server: Server
 ) -> None:
     options = {**TRANSPORTS[transport], **POOLS[pool]}
     max_age = 0 if options.get("pool") else 60
-    found = prefork(server.database(engine=RESILIENT, options=options, CONN_MAX_AGE=max_age))
+    entry = server.database(engine=RESILIENT, options=options, CONN_MAX_AGE=max_age)
+    found = prefork(entry, fork)
     assert [(wrong, errors) for wrong, errors, _ in found] == [(0, 0)] * (CHILDREN + 1)
     sessions = [session for *_, session in found]
     assert None not in sessions
@@ -163,9 +178,10 @@ def test_the_stock_engine_mixes_them_up(transport: str, server: Server) -> None:
 # -- what a child may do, and what it must not ----------------------------------------------------
 
 
+@any_fork
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_closing_in_the_child_leaves_the_parents_session_alone(
-    transport: str, make_connection: Connections, server: Server
+    transport: str, fork: str, make_connection: Connections, server: Server
 ) -> None:
     connection = make_connection(options=TRANSPORTS[transport])
     run(connection, "SELECT 1")
@@ -173,12 +189,14 @@ def test_closing_in_the_child_leaves_the_parents_session_alone(
     raw = connection.connection
 
     def close() -> str:
-        raw.close()
+        if fork == "python":
+            raw.close()
         connection.close()
+        raw.close()
         connections.close_all()
         return "closed"
 
-    assert in_child(close) == "closed"
+    assert in_child(close, fork) == "closed"
     assert run(connection, "SELECT pg_backend_pid()") == pid
     until(lambda: server.backends() == [pid], "others are left, or none")
 
@@ -208,24 +226,52 @@ def test_the_child_does_not_keep_the_parents_session_alive(
     assert in_child(peer) is False
 
 
+@any_fork
 def test_a_transaction_of_the_parent_is_not_gone_on_with_in_the_child(
-    make_connection: Connections,
+    fork: str, make_connection: Connections
 ) -> None:
     connection = make_connection()
     with transaction.atomic(using=connection.alias):
         run(connection, "SELECT 1")
         pid = backend_pid(connection)
-        answer = in_child(lambda: run(connection, "SELECT 2"))
+        answer = in_child(lambda: run(connection, "SELECT 2"), fork)
         assert TransactionLost.__name__ in answer
         assert run(connection, "SELECT pg_backend_pid()") == pid
 
 
+@any_fork
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_the_child_does_not_end_a_transaction_of_the_parent(
+    end: str, fork: str, make_connection: Connections
+) -> None:
+    connection = make_connection()
+    with transaction.atomic(using=connection.alias):
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE TEMPORARY TABLE of_the_parent ()")
+        pid = backend_pid(connection)
+        answer = in_child(getattr(connection, f"_{end}"), fork)
+        assert answer is None if end == "rollback" else TransactionLost.__name__ in answer
+        assert run(connection, "SELECT count(*) FROM of_the_parent") == 0
+        assert run(connection, "SELECT pg_backend_pid()") == pid
+
+
+@any_fork
+def test_a_health_check_in_the_child_reads_nothing_of_the_parents(
+    fork: str, make_connection: Connections
+) -> None:
+    connection = make_connection()
+    run(connection, "SELECT 1")
+    assert in_child(connection.is_usable, fork) is False
+    assert connection.is_usable()
+
+
+@any_fork
 def test_what_the_parents_session_held_is_not_silently_missing_in_the_child(
-    make_connection: Connections,
+    fork: str, make_connection: Connections
 ) -> None:
     connection = make_connection()
     run(connection, "SELECT pg_advisory_lock(7)")
-    assert SessionLost.__name__ in in_child(lambda: run(connection, "SELECT 2"))
+    assert SessionLost.__name__ in in_child(lambda: run(connection, "SELECT 2"), fork)
     assert run(connection, "SELECT 3") == 3
 
 
@@ -238,7 +284,8 @@ def test_what_can_be_given_to_another_session_is_given_to_the_childs(
     assert in_child(lambda: run(connection, "SHOW search_path")) == "pg_catalog"
 
 
-def test_a_write_is_the_first_statement_of_a_child(make_connection: Connections) -> None:
+@any_fork
+def test_a_write_is_the_first_statement_of_a_child(fork: str, make_connection: Connections) -> None:
     connection = make_connection()
     run(connection, "SELECT 1")
     sql = "CREATE TEMPORARY TABLE made_in_child AS SELECT 1"
@@ -250,10 +297,11 @@ def test_a_write_is_the_first_statement_of_a_child(make_connection: Connections)
             cursor.execute(sql)
         return int(run(connection, "SELECT count(*) FROM made_in_child"))
 
-    assert in_child(write) == 1
+    assert in_child(write, fork) == 1
 
 
-def test_reason_and_level_of_the_childs_loss(make_connection: Connections) -> None:
+@any_fork
+def test_reason_and_level_of_the_childs_loss(fork: str, make_connection: Connections) -> None:
     connection: Any = make_connection()
     run(connection, "SELECT 1")
 
@@ -261,11 +309,12 @@ def test_reason_and_level_of_the_childs_loss(make_connection: Connections) -> No
         run(connection, "SELECT 1")
         return dict(connection.resilience.stats.lost)
 
-    assert in_child(lost) == {"FORK": 1}
+    assert in_child(lost, fork) == {"FORK": 1}
     assert connection.resilience.stats.lost == {}
 
 
-def test_a_fork_while_other_threads_hold_locks(make_connection: Connections) -> None:
+@any_fork
+def test_a_fork_while_other_threads_hold_locks(fork: str, make_connection: Connections) -> None:
     """Every lock of the engine is held by another thread at the moment of the fork."""
     from django_resilient_pg import resilience, signals
     from django_resilient_pg.bucket import BUCKET
@@ -291,18 +340,22 @@ def test_a_fork_while_other_threads_hold_locks(make_connection: Connections) -> 
     held.wait()
 
     def use_them() -> list[Any]:
+        answer = run(connection, "SELECT 4")
         BUCKET.take()
-        return [run(connection, "SELECT 4"), sum(connection.resilience.stats.lost.values())]
+        return [answer, sum(connection.resilience.stats.lost.values())]
 
     try:
-        assert in_child(use_them) == [4, 1]
+        assert in_child(use_them, fork) == [4, 1]
     finally:
         over.set()
         thread.join()
 
 
+@any_fork
 @pytest.mark.psycopg3
-def test_a_child_has_a_pool_of_its_own(make_connection: Connections, server: Server) -> None:
+def test_a_child_has_a_pool_of_its_own(
+    fork: str, make_connection: Connections, server: Server
+) -> None:
     options = {"pool": {"min_size": 2, "max_size": 2}}
     connection: Any = make_connection(options=options)
     run(connection, "SELECT 1")
@@ -335,7 +388,7 @@ def test_a_child_has_a_pool_of_its_own(make_connection: Connections, server: Ser
     thread.start()
     held.wait()
     try:
-        assert in_child(work) == [False, False, True]
+        assert in_child(work, fork) == [False, False, True]
     finally:
         over.set()
         thread.join()

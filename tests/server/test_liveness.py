@@ -12,7 +12,6 @@ from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_resilient_pg.drivers import link_to
-from django_resilient_pg.signals import connection_lost
 from testproject.postgres import Server
 from tests.engines import DRIVER, PATIENCE, Connections, backend_pid
 
@@ -90,24 +89,29 @@ def test_a_ping_ends_in_time_though_the_server_is_frozen(
     assert 0.4 < took < PATIENCE
 
 
+_FROZEN: list[Server] = []
+
+
+def resume(alias: str) -> dict[str, str]:
+    """The option ``credentials``: another connection is made, so the ping has failed."""
+    _FROZEN[0].resume()
+    return {"password": _FROZEN[0].password}
+
+
 def test_a_frozen_session_is_replaced_after_the_ping(
     own_connections: Connections, own_server: Server
 ) -> None:
     """Idle for longer than ping_after: the ping fails, the read is answered by a new session."""
-    connection = own_connections(ping_after=0.2, ping_timeout=0.3)
+    _FROZEN[:] = [own_server]
+    way = f"{resume.__module__}.{resume.__name__}"
+    connection = own_connections(ping_after=0.2, ping_timeout=0.3, credentials=way)
     run(connection, "SELECT 1")
     pid = backend_pid(connection)
     time.sleep(0.3)
     own_server.pause()
-
-    def resume(**_: Any) -> None:
-        own_server.resume()  # after the ping, or else it might be answered
-
-    connection_lost.connect(resume)
     try:
         assert run(connection, "SELECT 3") == [(3,)]
     finally:
-        connection_lost.disconnect(resume)
         own_server.resume()
     assert backend_pid(connection) != pid
 
