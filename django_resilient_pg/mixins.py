@@ -22,7 +22,7 @@ from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error
 
 from .cursors import FRESH, ResilientCursor, adopt
-from .drivers import ACTIVE, IDLE, IN_TRANSACTION, UNKNOWN, Link
+from .drivers import ACTIVE, FAILED, IDLE, IN_TRANSACTION, UNKNOWN, Link
 from .originals import (
     CHECK_HEALTH,
     CHECK_TRANSACTION,
@@ -208,6 +208,9 @@ class ResilientDatabaseMixin(Wrapper):
         now = monotonic()
         if status == IDLE and not link.peek(0) and now - link.heard_at <= link.quiet:
             link.seen_at = now
+            return
+        if status == FAILED and self._invalid is None:
+            self._observe(link)
             return
         from .watching import look_closer
 

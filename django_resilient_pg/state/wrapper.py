@@ -290,6 +290,13 @@ class Wrapper(Base):
         elif UNDER_WAY and (call.many or self._may_commit_inside(call.sql)):
             self._note_effect(call.sql)
 
+    def _note_wrong(self, call: Call) -> None:
+        """As :meth:`_note_failed`, of a text that leaves nothing behind, and is wrong."""
+        if not self.autocommit:
+            self._note_unsent(call)
+        elif UNDER_WAY and call.many:
+            self._note_effect(call.sql)  # of the rows before
+
     def _note_unsent(self, call: Call) -> None:
         if self._link is not None:
             status = self._link.status()
