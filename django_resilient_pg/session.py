@@ -16,7 +16,7 @@ from .memory import LONGEST, LONGEST_READ, make_room
 from .quotes import emptied, without_strings
 
 if TYPE_CHECKING:
-    from .assignments import Assignment
+    from .assignments import Assignment, Effect
 
     # What pinned a session, and what was set in it.
     Held = tuple[dict[str, str], dict[str, Assignment]]
@@ -29,6 +29,8 @@ HARMLESS: set[str] = set()
 _LONG: Final[set[str]] = set()
 _MOST_LONG: Final = 128
 _LONGEST_KEPT: Final = 65_536
+# What texts set that have no parameters and do nothing else.
+_SETTINGS: Final[dict[object, tuple[Assignment, ...]]] = {}
 #: Settings kept of one session; a session that has made more (names made up on the way) is pinned.
 _MOST_SETTINGS: Final = 200
 
@@ -105,6 +107,10 @@ class Session:
             replays: whether settings are made again (option ``replay_session``).
             saving: whether Django itself deals with savepoints.
         """
+        plain = sql.__class__ is str and params is None and replays
+        if plain and where is Where.TRANSACTION and sql in _SETTINGS:
+            self.pending += _SETTINGS[sql]
+            return
         if not isinstance(sql, (str, bytes)) and not hasattr(sql, "as_string"):
             self.pin(f"a statement given as {type(sql).__name__}")
             return
@@ -159,6 +165,8 @@ class Session:
             self.pin(effect.assignments[0].words, reader.UNTIL_DISCARD)
         elif where is Where.TRANSACTION:
             self.pending += effect.assignments
+            if params is None and sql.__class__ is str:
+                _remember_setting(text, effect)
         else:
             self._assign(effect.assignments)
         return effect.controls
@@ -340,6 +348,13 @@ def _remember(text: str) -> None:
     if len(text) <= LONGEST:
         make_room(HARMLESS)
         HARMLESS.add(text)
+
+
+def _remember_setting(text: str, effect: Effect) -> None:
+    plain = not (effect.controls or effect.frees) and "\\" not in text
+    if plain and len(text) <= LONGEST:
+        make_room(_SETTINGS)
+        _SETTINGS[text] = effect.assignments
 
 
 def text_of(sql: object, driver: Any = None) -> str:

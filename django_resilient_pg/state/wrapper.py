@@ -23,7 +23,7 @@ from django.db.utils import Error
 
 from ..drivers import ACTIVE, IDLE, UNKNOWN, LeftCursor, Link, link_to
 from ..originals import engine_below
-from ..session import Session, Where
+from ..session import Session, Where, text_of
 from ..units import MOST_TEXTS, UNDER_WAY, UNIT
 from .connector import Connector
 from .transaction import MANUAL, TransactionState
@@ -276,10 +276,10 @@ class Wrapper(Base):
 
         psycopg2 takes no notice of it, so that what follows takes effect at once.
         """
-        from ..session import text_of
         from ..statements import ends_transaction
 
-        if status == IDLE or ends_transaction(text_of(sql)):
+        text = sql if isinstance(sql, str) else text_of(sql)
+        if status == IDLE or ends_transaction(text):
             self._transaction.split(by_text=True)
 
     def _note_failed(self, call: Call) -> None:
@@ -305,7 +305,6 @@ class Wrapper(Base):
 
     def _may_commit_inside(self, sql: object) -> bool:
         """Whether a statement that failed may have committed before: CALL, several statements."""
-        from ..session import text_of
         from ..statements import Kind, analyse
 
         link = self._link
@@ -319,7 +318,6 @@ class Wrapper(Base):
         """
         if self._connector.connecting or self._link is None or self._link.lost():
             return
-        from ..session import text_of
         from ..statements import left_by_failure
 
         if words := left_by_failure(text_of(call.sql), many=call.many):

@@ -110,3 +110,12 @@ def test_a_long_text_costs_as_few_calls_as_a_short_one(
         insert(4)
     assert calls["statements"] + calls["assignments"] == 0
     assert calls.total() <= 30
+
+
+def test_a_ping_starts_no_thread(resilient: BaseDatabaseWrapper) -> None:
+    with transaction.atomic(using=resilient.alias):
+        execute(resilient, "SELECT 1")
+        with counted() as calls:
+            assert resilient.is_usable()
+    assert calls["drivers"]
+    assert calls["threads"] == 0
