@@ -26,6 +26,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from benchmarks import callgrind
 from benchmarks.copies import ROOT, copy
 from benchmarks.healthy import pin
 from benchmarks.intervals import Interval, interval
+from benchmarks.jobs import JOBS, TABLES, pooled
 
 STOCK = "stock"
 #: alias -> the package's name.
@@ -42,14 +44,8 @@ ENGINES = {
     "control": "resilient_control",
     "new": "resilient_new",
 }
-#: name -> highest ratio allowed (new : stock).
-BOUNDS = {
-    "query": 1.02,
-    "orm query": 1.02,
-    "transaction": 1.03,
-    "request": 0.85,
-    "query later": 1.05,
-}
+HAS_POOL = find_spec("psycopg_pool") is not None
+POOL = {"min_size": 1, "max_size": 2}
 
 #: By kind, by engine: the values of each block.
 Turns = dict[str, dict[str, list[list[float]]]]
@@ -78,7 +74,8 @@ def workers(
     databases: dict[str, Any], folder: str, *, apart: bool = False, under: Sequence[str] = ()
 ) -> Iterator[tuple[dict[str, Worker], dict[str, str]]]:
     """Fresh processes by engine, one for all unless ``apart``; and the versions they have."""
-    groups = [[alias] for alias in databases] if apart else [list(databases)]
+    engines = [alias for alias in databases if alias in ENGINES]
+    groups = [[alias] for alias in engines] if apart else [engines]
     found: dict[str, Worker] = {}
     with ExitStack() as stack:
         for group in groups:
@@ -92,7 +89,8 @@ def workers(
                 )
             )
             worker = Worker(process)
-            versions = worker.ask("set_up", {alias: databases[alias] for alias in group}, folder)
+            theirs = [alias for alias in databases if alias.split()[0] in group]
+            versions = worker.ask("set_up", {alias: databases[alias] for alias in theirs}, folder)
             found.update(dict.fromkeys(group, worker))
         yield found, versions
 
@@ -136,7 +134,7 @@ def report(job: str, taken: Turns) -> bool:
         )
         if kind == "wall":
             slower = change.low > max(0.0, abs(chance.low), abs(chance.high))
-            missed = slower or ratio.median > BOUNDS[job]
+            missed = slower or ratio.median > JOBS[job].bound
     return missed
 
 
@@ -183,7 +181,8 @@ def main() -> int:
     parser.add_argument("--blocks", type=int, default=6, help="how often to start afresh")
     parser.add_argument("--rounds", type=int, default=40, help="turns of an engine in a block")
     parser.add_argument("--loops", type=int, default=40, help="operations in a turn")
-    parser.add_argument("--jobs", nargs="+", choices=BOUNDS, default=list(BOUNDS))
+    possible = [name for name, job in JOBS.items() if HAS_POOL or not job.pool]
+    parser.add_argument("--jobs", nargs="+", choices=possible, default=possible)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for alias, source in (
@@ -209,6 +208,12 @@ def compare(arguments: argparse.Namespace, folder: str) -> list[str]:
             alias: server.database(engine=engine, CONN_MAX_AGE=None, CONN_HEALTH_CHECKS=True)
             for alias, engine in ENGINES.items()
         }
+        if HAS_POOL:
+            databases |= {
+                pooled(alias): server.database(engine=engine, options={"pool": POOL})
+                for alias, engine in ENGINES.items()
+            }
+        server.execute(TABLES, database="app")
         if arguments.instructions:
             report_counts(databases, folder, arguments.jobs, apart=arguments.apart)
             return []

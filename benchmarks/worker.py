@@ -15,27 +15,25 @@ from collections.abc import Callable, Iterator
 from time import perf_counter_ns, sleep, thread_time_ns
 from typing import Any
 
-from benchmarks.healthy import orm_query, pin, query, request, transaction
+from benchmarks.healthy import pin
+from benchmarks.jobs import JOBS
 
-JOBS: dict[str, Callable[[Any], None]] = {
-    "query": query,
-    "orm query": orm_query,
-    "transaction": transaction,
-    "request": request,
-    "query later": query,
-}
-#: Seconds before an operation; after these the engine looks at its connection.
-PAUSES = {"query later": 0.001}
 _AT_ONCE = 4
 _WARM = 200
 _aliases: list[str] = []
+_warmed: set[str] = set()
 _draw = random.Random()
 
 
 def set_up(databases: dict[str, Any], folder: str) -> dict[str, str]:
-    """Import the engines, connect, and run everything until the interpreter has specialised it."""
+    """Import the engines and connect.
+
+    Args:
+        databases: those that take turns, and those that jobs of theirs use.
+        folder: where the engines are to be imported from.
+    """
     pin()
-    _aliases.extend(databases)
+    _aliases.extend(alias for alias in databases if " " not in alias)
     sys.path.insert(0, folder)
     import django
     from django.conf import settings
@@ -52,19 +50,27 @@ def set_up(databases: dict[str, Any], folder: str) -> dict[str, str]:
     from django.db import connections
 
     call_command("migrate", database=first, verbosity=0)
-    for job in JOBS.values():
-        for alias in databases:
-            for _ in range(_WARM):
-                job(connections[alias])
-    gc.collect()
-    gc.freeze()
-    gc.disable()
     server = connections[first].connection.info.server_version
     return {
         "Django": django.get_version(),
         "driver": _driver(),
         "PostgreSQL": f"{server // 10000}.{server % 10000}",
     }
+
+
+def _warm(job: str) -> None:
+    """Run an operation until the interpreter has specialised it, before it is first measured."""
+    if job in _warmed:
+        return
+    from django.db import connections
+
+    _warmed.add(job)
+    for alias in _aliases:
+        for _ in range(_WARM // JOBS[job].weight):
+            JOBS[job].run(connections[alias])
+    gc.collect()
+    gc.freeze()
+    gc.disable()
 
 
 def _driver() -> str:
@@ -96,10 +102,11 @@ def take_turns(job: str, loops: int) -> dict[str, tuple[float, float]]:
     """
     from django.db import connections
 
-    pause = PAUSES.get(job, 0.0)
-    run, engines = JOBS[job], [connections[alias] for alias in _aliases]
+    _warm(job)
+    run, _, pause, weight, _ = JOBS[job]
+    engines = [connections[alias] for alias in _aliases]
     took: dict[str, tuple[list[int], list[int]]] = {alias: ([], []) for alias in _aliases}
-    for _ in range(loops // _AT_ONCE):
+    for _ in range(max(1, loops // _AT_ONCE // weight)):
         _draw.shuffle(engines)
         for connection in engines:
             run(connection)
@@ -138,7 +145,8 @@ def repeat(alias: str, job: str, loops: int) -> None:
     """Run one operation on one engine."""
     from django.db import connections
 
-    run, connection = JOBS[job], connections[alias]
+    _warm(job)
+    run, connection = JOBS[job].run, connections[alias]
     for _ in range(loops):
         run(connection)
 
@@ -150,7 +158,7 @@ def count(alias: str, job: str, folder: str) -> dict[str, int]:
     from benchmarks import counting
 
     repeat(alias, job, 1)
-    return counting.count(JOBS[job], connections[alias], folder)
+    return counting.count(JOBS[job].run, connections[alias], folder)
 
 
 _ORDERS: dict[str, Callable[..., Any]] = {

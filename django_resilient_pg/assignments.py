@@ -169,6 +169,18 @@ def effect_of(text: str, sql: object, params: Any) -> Effect:
         sql: as it was given to the cursor.
         params: what went with it.
     """
+    if params is None and sql is text:
+        return _effect_of_text(text)
+    return _effect(text, sql, params)
+
+
+@remembered
+def _effect_of_text(text: str) -> Effect:
+    """Of a text without parameters; the same object each time."""
+    return _effect(text, text, None)
+
+
+def _effect(text: str, sql: object, params: Any) -> Effect:
     shape = _shape(text)
     if shape.configs:
         return _configured(shape, params)

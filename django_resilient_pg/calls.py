@@ -6,12 +6,19 @@ On the healthy path only the class is imported; what reads the text is imported 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, ValuesView
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from .drivers import FAILED, IDLE
+from .session import is_harmless, text_of
 
 if TYPE_CHECKING:
     from .drivers import Link
     from .statements import Statement
 
+# SQLSTATE classes that say nothing but that the statement is wrong, or its data: data exceptions,
+# constraints, syntax and names, WITH CHECK OPTION, PL/pgSQL. There is no entry in ``reasons``
+# that does anything about them, once there is a connection.
+_WRONG: Final = frozenset({"22", "23", "42", "44", "P0"})
 # What BEGIN READ ONLY changes.
 _READ_ONLY_SETTING = "transaction_read_only"
 
@@ -59,7 +66,6 @@ class Call:
         import dataclasses
 
         from .literals import has_text
-        from .session import text_of
         from .statements import STANDARD_STRINGS, Kind, analyse
 
         standard = link.parameter(STANDARD_STRINGS) != "off"
@@ -68,6 +74,22 @@ class Call:
             return dataclasses.replace(found, kind=Kind.UNREPEATABLE)
         return found
 
+    def is_wrong(self, error: Any, status: int) -> bool:
+        """Whether an error is of the statement alone, told without reading anything.
+
+        Args:
+            error: the driver's.
+            status: ``PQtransactionStatus`` after it. After an error that ends the session the
+                server is not ready for the next statement, which it is where this is settled.
+        """
+        code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
+        return code[:2] in _WRONG and (status == FAILED or status == IDLE)
+
+    @property
+    def is_harmless(self) -> bool:
+        """Whether its text, unless there is more to it, certainly leaves nothing behind."""
+        return self.sql.__class__ is str and is_harmless(self.sql)
+
     @property
     def repeatable(self) -> bool:
         """Whether its parameters can be gone through again."""
@@ -75,8 +97,6 @@ class Call:
 
     def asks_if_read_only(self) -> bool:
         """Whether its answer depends on the transaction that it is retried in."""
-        from .session import text_of
-
         values = self.params.values() if isinstance(self.params, Mapping) else self.params
         texts = [text_of(self.sql)]
         if isinstance(values, (list, tuple, ValuesView)):

@@ -22,9 +22,10 @@ from .bucket import BUCKET
 from .calls import Call
 from .drivers import IDLE, IN_TRANSACTION
 from .literals import has_text, known_values
+from .memory import LONGEST
 from .originals import EXECUTE, GETATTR
 from .server_side import ServerSideMixin
-from .session import HARMLESS
+from .session import HARMLESS, is_harmless
 from .state.transaction import DIRTY
 from .units import LONGEST_TEXT, MOST_TEXTS, NO_TEXT, UNDER_WAY, UNIT
 
@@ -97,8 +98,14 @@ class ResilientCursorMixin:
         elif unit is not None:
             unit.took_effect(db.alias, sql)
         # Texts that are known to leave the session as it was are the ordinary case.
-        if sql.__class__ is not str or sql not in HARMLESS or BUCKET.short:
-            BUCKET.refund()
+        # A long one is not looked for: that takes as long as it is.
+        if (
+            sql.__class__ is not str
+            or (sql not in HARMLESS if len(sql) <= LONGEST else not is_harmless(sql))
+            or BUCKET.short
+        ):
+            if BUCKET.short:
+                BUCKET.refund()
             # A named cursor calls its functions when its rows are fetched, if they ever are.
             db._note_session(sql, params, many=self.name is not None)
         if unit is not None:
@@ -204,7 +211,14 @@ class ResilientCursorMixin:
             with db.wrap_database_errors:
                 raise error
         except Error as translated:
+            wrong = call.is_wrong(error, self._link.status())
+            if wrong and call.is_harmless:
+                db._note_wrong(call)
+                raise
             db._note_failed(call)
+            if wrong:
+                db._note_left(call)
+                raise
             # Imported at the first failure: what heals costs nothing where nothing is wrong.
             try:
                 from .recovery import Recovery

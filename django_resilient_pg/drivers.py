@@ -349,6 +349,13 @@ class Link:
     def _gone(self, error: type[Exception]) -> None:
         self.connection = _Closed(error)
 
+    def _wait(self, deadline: float, *, writable: bool = False) -> bool:
+        """Until the socket is ready or the deadline has passed, which is False."""
+        remaining = deadline - time.monotonic()
+        ready = remaining > 0 and wait_for(self.fd, remaining, writable=writable)
+        self.timed_out = not ready
+        return ready
+
     def close(self) -> None:
         """Close without a word about errors: the connection is given up."""
         with contextlib.suppress(self.connection.Error, OSError, ValueError):
@@ -466,13 +473,6 @@ class Psycopg3Link(Link):
             self.close()
             raise
 
-    def _wait(self, deadline: float, *, writable: bool = False) -> bool:
-        """Until the socket is ready or the deadline has passed, which is False."""
-        remaining = deadline - time.monotonic()
-        ready = remaining > 0 and wait_for(self.fd, remaining, writable=writable)
-        self.timed_out = not ready
-        return ready
-
     def backend_pid(self) -> int:
         """See :meth:`Link.backend_pid`."""
         return int(self.connection.pgconn.backend_pid)
@@ -542,6 +542,31 @@ class Psycopg2Link(Link):
 
     def ping(self, timeout: float) -> bool:
         """See :meth:`Link.ping`."""
+        deadline = time.monotonic() + timeout
+        try:
+            from . import libpq
+
+            answered = libpq.ping(
+                self.connection, lambda writable: self._wait(deadline, writable=writable)
+            )
+        except (AttributeError, OSError):
+            return self._ping_by_thread(timeout)
+        except BaseException:
+            # A signal handler's: the answer is still to come, and would be taken for another's.
+            self.close()
+            raise
+        if not answered:
+            self._shut_down()
+        self.consume()
+        return answered and not self.lost()
+
+    def _shut_down(self) -> None:
+        """Have whatever else is done by the driver fail at once."""
+        with contextlib.suppress(OSError), socket.socket(fileno=socket.dup(self.fd)) as own:
+            own.shutdown(socket.SHUT_RDWR)
+
+    def _ping_by_thread(self, timeout: float) -> bool:
+        """With a build of psycopg2 that does not show its libpq."""
         idle = self.status() == IDLE
         try:
             with _shut_down_after(timeout, self):

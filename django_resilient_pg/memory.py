@@ -15,6 +15,9 @@ T = TypeVar("T")
 
 #: Texts longer than this (characters) are read anew each time: they are seldom the same.
 LONGEST: Final = 8192
+#: Texts longer than this are not lexed unless something has failed: the healthy path of a long text
+#: would take several times as long as its server.
+LONGEST_READ: Final = 262_144
 #: More texts than this are not kept; then all are forgotten.
 MOST: Final = 4096
 
@@ -47,7 +50,7 @@ def forget() -> None:
     _KEPT.clear()
 
 
-def make_room(kept: MutableMapping[Any, Any] | MutableSet[str]) -> None:
-    """Forget everything where there would be too much."""
-    if len(kept) >= MOST:
+def make_room(kept: MutableMapping[Any, Any] | MutableSet[str], most: int = 0) -> None:
+    """Forget everything where there would be too much: more than ``most``, or ``MOST``."""
+    if len(kept) >= (most or MOST):
         kept.clear()

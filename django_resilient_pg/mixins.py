@@ -22,7 +22,7 @@ from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error
 
 from .cursors import FRESH, ResilientCursor, adopt
-from .drivers import ACTIVE, IDLE, IN_TRANSACTION, UNKNOWN, Link
+from .drivers import ACTIVE, FAILED, IDLE, IN_TRANSACTION, UNKNOWN, Link
 from .originals import (
     CHECK_HEALTH,
     CHECK_TRANSACTION,
@@ -230,6 +230,9 @@ class ResilientDatabaseMixin(Wrapper):
         if status == IDLE and not link.peek(0) and now - link.heard_at <= link.quiet:
             link.seen_at = now
             return True
+        if status == FAILED and self._invalid is None:
+            self._observe(link)
+            return True
         return False
 
     def _cursor(self, name: str | None = None) -> Any:
@@ -289,15 +292,15 @@ class ResilientDatabaseMixin(Wrapper):
         if link is None or link.connection is not self.connection:
             link = self._bind()
         status = self._observe(link)
-        if status == IN_TRANSACTION:
-            from .watching import ping_in_transaction
-
-            return ping_in_transaction(self, link)
-        if status not in {IDLE, UNKNOWN}:
+        if status not in {IDLE, UNKNOWN, IN_TRANSACTION}:
             # A failed transaction answers nothing but ROLLBACK; TestCase counts on this.
             return False
         if self._thread_sharing_count:
             return not link.lost()
+        if status == IN_TRANSACTION:
+            from .watching import ping_in_transaction
+
+            return ping_in_transaction(self, link)
         from .liveness import Vital
         from .watching import inspect_connection
 

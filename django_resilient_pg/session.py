@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from .memory import LONGEST, make_room
+from .memory import LONGEST, LONGEST_READ, make_room
+from .quotes import emptied, without_strings
 
 if TYPE_CHECKING:
-    from .assignments import Assignment
+    from .assignments import Assignment, Effect
 
     # What pinned a session, and what was set in it.
     Held = tuple[dict[str, str], dict[str, Assignment]]
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 #: Texts known to leave nothing behind in a session. Shared by all threads of the process;
 #: additions are atomic, and losing one costs a second look.
 HARMLESS: set[str] = set()
+# Of long ones what stands outside of their strings. A set of its own: in a short text an identifier
+# may look like an emptied string.
+_LONG: Final[set[str]] = set()
+_MOST_LONG: Final = 128
+_LONGEST_KEPT: Final = 65_536
+# What texts set that have no parameters and do nothing else.
+_SETTINGS: Final[dict[object, tuple[Assignment, ...]]] = {}
 #: Settings kept of one session; a session that has made more (names made up on the way) is pinned.
 _MOST_SETTINGS: Final = 200
 
@@ -99,6 +107,10 @@ class Session:
             replays: whether settings are made again (option ``replay_session``).
             saving: whether Django itself deals with savepoints.
         """
+        plain = sql.__class__ is str and params is None and replays
+        if plain and where is Where.TRANSACTION and sql in _SETTINGS:
+            self.pending += _SETTINGS[sql]
+            return
         if not isinstance(sql, (str, bytes)) and not hasattr(sql, "as_string"):
             self.pin(f"a statement given as {type(sql).__name__}")
             return
@@ -107,12 +119,13 @@ class Session:
         if head.startswith(_PASSING_WORDS) and ";" not in text:
             self.controlled(saving=saving)
             return
-        if head.startswith(_DATA_WORDS):
-            lowered = text.lower()
-            if not any(trace in lowered for trace in _TRACES) and not _is_temporary(lowered):
-                _remember(text)
-                return
-        if "\\" in text and _escapes(driver):
+        escapes = "\\" in text and _escapes(driver)
+        if head.startswith(_DATA_WORDS) and _leaves_nothing(text, escapes=escapes):
+            return
+        if len(text) > LONGEST_READ:
+            self.pin("a text too long to be read")
+            self.controlled(saving=saving)
+        elif escapes:
             # Where its strings end is not certain, so what it does is not either.
             self.pin("a text with a backslash, without standard_conforming_strings")
             self.controlled(saving=saving)
@@ -131,18 +144,16 @@ class Session:
         self, text: str, sql: object, params: Any, where: Where, *, replays: bool
     ) -> bool:
         """Whether it controls transactions; such a text is never taken for harmless."""
-        # Imported where it is first needed: its patterns take longer to compile than the engine
-        # takes to import.
         try:
-            from .assignments import PIN, UNTIL_DISCARD, Assignment, effect_of
+            reader = _reader()
         except OSError:  # no file descriptor is left
             self.pin("a text that could not be read when it was run")
             return True
-        effect = effect_of(text, sql, params)
+        effect = reader.effect_of(text, sql, params)
         if effect.frees:
             self._unpin(effect.frees, where)
         if effect.passes and where is Where.TRANSACTION:
-            self.pending.append(Assignment(PIN, None, None, effect.pins))
+            self.pending.append(reader.Assignment(reader.PIN, None, None, effect.pins))
         elif effect.pins:
             self.pin(effect.pins, self._counted(effect.kind, where))
         elif not effect.assignments:
@@ -151,9 +162,11 @@ class Session:
             if not (effect.controls or effect.frees or depends):
                 _remember(text)
         elif where is Where.UNCLEAR or not replays:
-            self.pin(effect.assignments[0].words, UNTIL_DISCARD)
+            self.pin(effect.assignments[0].words, reader.UNTIL_DISCARD)
         elif where is Where.TRANSACTION:
             self.pending += effect.assignments
+            if params is None and sql.__class__ is str:
+                _remember_setting(text, effect)
         else:
             self._assign(effect.assignments)
         return effect.controls
@@ -195,8 +208,11 @@ class Session:
         elif kind == LISTENING:
             self._pins.pop(kind, None)
 
-    def _assign(self, assignments: Iterable[Assignment]) -> None:
+    def _assign(self, assignments: Sequence[Assignment]) -> None:
         """Keep the last value of each name, in the order in which they were given."""
+        last = next(reversed(self.settings.values()), None)
+        if len(assignments) == 1 and assignments[0] is last:
+            return  # the same text once more
         from .assignments import (
             AUTHORIZATION,
             DISCARD_ALL,
@@ -267,6 +283,50 @@ class Session:
         self.continues = False
 
 
+@cache
+def _reader() -> Any:
+    """The module that reads what is not known to be harmless; its patterns take long to compile."""
+    from . import assignments
+
+    return assignments
+
+
+def is_harmless(text: str) -> bool:
+    """Whether a text is one statement on data that leaves session and transaction as they were.
+
+    However it ends. Unlike :data:`HARMLESS`, in which there may be CALL, it knows long texts.
+    """
+    if "\\" in text:
+        return False  # which may escape the end of a string
+    if len(text) > LONGEST:
+        outside = emptied(text)
+        if len(outside) <= _LONGEST_KEPT and outside in _LONG:
+            return True
+    if not text[:9].upper().startswith(_DATA_WORDS):
+        return False
+    return (text in HARMLESS and ";" not in text) or _leaves_nothing(text)
+
+
+def _leaves_nothing(text: str, *, escapes: bool = False) -> bool:
+    """Whether a statement on data certainly leaves its session as it was.
+
+    Args:
+        text: which begins with one of :data:`_DATA_WORDS`.
+        escapes: a backslash in it may escape the end of a string.
+    """
+    short = len(text) <= LONGEST
+    outside = None if short or escapes else without_strings(text)
+    lowered = (outside or text).lower()
+    if any(trace in lowered for trace in _TRACES) or _is_temporary(lowered):
+        return False
+    if short:
+        _remember(text)
+    elif outside and len(outside) <= _LONGEST_KEPT:
+        make_room(_LONG, _MOST_LONG)
+        _LONG.add(outside)
+    return True
+
+
 def _is_temporary(lowered: str) -> bool:
     """Whether there is a word for temporary tables; columns called template_id are common."""
     return "temp" in lowered and _temporary().search(lowered) is not None
@@ -288,6 +348,13 @@ def _remember(text: str) -> None:
     if len(text) <= LONGEST:
         make_room(HARMLESS)
         HARMLESS.add(text)
+
+
+def _remember_setting(text: str, effect: Effect) -> None:
+    plain = not (effect.controls or effect.frees) and "\\" not in text
+    if plain and len(text) <= LONGEST:
+        make_room(_SETTINGS)
+        _SETTINGS[text] = effect.assignments
 
 
 def text_of(sql: object, driver: Any = None) -> str:

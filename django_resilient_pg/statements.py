@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from string import ascii_lowercase, ascii_uppercase
 
-from .memory import remembered
+from .memory import LONGEST_READ, remembered
+from .quotes import without_strings
 
 
 class Kind(enum.Enum):
@@ -88,9 +89,9 @@ _NOT_INSIDE = r"(?<![A-Za-z0-9_$\x80-\U0010ffff])"
 _CONTINUED = r"""(?:[ \t\f\v]|--[^\n\r]*+)*+[\n\r](?:[ \t\f\v\n\r]|--[^\n\r]*+[\n\r])*+'"""
 _TOKEN = re.compile(
     rf"""
-      (?P<estring>{_NOT_INSIDE}[eE]'(?:[^'\\]|\\(?:.|\Z)|''|'{_CONTINUED})*+(?:'|\Z))
-    | (?P<string>(?:[uU]&|[bBxXnN])?'(?:[^']|'')*+(?:'|\Z))
-    | (?P<quoted>(?:[uU]&)?"(?:[^"]|"")*+(?:"|\Z))
+      (?P<estring>{_NOT_INSIDE}[eE]'(?:[^'\\]++|\\(?:.|\Z)|''|'{_CONTINUED})*+(?:'|\Z))
+    | (?P<string>(?:[uU]&|[bBxXnN])?'(?:[^']++|'')*+(?:'|\Z))
+    | (?P<quoted>(?:[uU]&)?"(?:[^"]++|"")*+(?:"|\Z))
     | (?P<dollar>{_NOT_INSIDE}\$
         (?P<tag>(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?)\$
         .*?(?:\$(?P=tag)\$|\Z))
@@ -241,10 +242,13 @@ def _keyword(text: str) -> str:
     return word.upper() if word.isascii() else word
 
 
+@remembered
 def ends_transaction(sql: str) -> bool:
     """Whether a text may end the transaction it runs in, and take effect with it."""
-    if ";" not in sql and sql[:6].upper() in _DATA:
+    if sql[:6].upper() in _DATA and (";" not in sql or ";" not in (without_strings(sql) or ";")):
         return False  # without reading what may be long
+    if len(sql) > LONGEST_READ:
+        return True  # it may
     return _ENDS.search(bare(sql)) is not None
 
 

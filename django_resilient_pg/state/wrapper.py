@@ -24,7 +24,7 @@ from django.db.utils import Error
 
 from ..drivers import ACTIVE, IDLE, UNKNOWN, LeftCursor, Link, link_to
 from ..originals import engine_below
-from ..session import Session, Where
+from ..session import Session, Where, text_of
 from ..units import MOST_TEXTS, UNDER_WAY, UNIT
 from .connector import Connector
 from .transaction import MANUAL, TransactionState
@@ -322,10 +322,10 @@ class Wrapper(Base):
 
         psycopg2 takes no notice of it, so that what follows takes effect at once.
         """
-        from ..session import text_of
         from ..statements import ends_transaction
 
-        if status == IDLE or ends_transaction(text_of(sql)):
+        text = sql if isinstance(sql, str) else text_of(sql)
+        if status == IDLE or ends_transaction(text):
             self._transaction.split(by_text=True)
 
     def _note_failed(self, call: Call) -> None:
@@ -336,6 +336,13 @@ class Wrapper(Base):
         elif UNDER_WAY and (call.many or self._may_commit_inside(call.sql)):
             self._note_effect(call.sql)
 
+    def _note_wrong(self, call: Call) -> None:
+        """As :meth:`_note_failed`, of a text that leaves nothing behind, and is wrong."""
+        if not self.autocommit:
+            self._note_unsent(call)
+        elif UNDER_WAY and call.many:
+            self._note_effect(call.sql)  # of the rows before
+
     def _note_unsent(self, call: Call) -> None:
         if self._link is not None:
             status = self._link.status()
@@ -344,7 +351,6 @@ class Wrapper(Base):
 
     def _may_commit_inside(self, sql: object) -> bool:
         """Whether a statement that failed may have committed before: CALL, several statements."""
-        from ..session import text_of
         from ..statements import Kind, analyse
 
         link = self._link
@@ -358,7 +364,6 @@ class Wrapper(Base):
         """
         if self._connector.connecting or self._link is None or self._link.lost():
             return
-        from ..session import text_of
         from ..statements import left_by_failure
 
         if words := left_by_failure(text_of(call.sql), many=call.many):

@@ -9,13 +9,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_resilient_pg.reasons import TABLE, Entry
+from django_resilient_pg.calls import Call
+from django_resilient_pg.drivers import IDLE, UNKNOWN
+from django_resilient_pg.reasons import NOTHING, TABLE, Entry
 from django_resilient_pg.verdicts import Failure, Phase, Reason, Verdict, judge
 
 ROWS: list[dict[str, Any]] = json.loads(
@@ -653,3 +656,23 @@ def test_importing_it_needs_no_django() -> None:
         check=True,
     )
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("code", ["22003", "23505", "42P01", "42601", "42501", "44000", "P0001"])
+def test_an_error_of_the_statement_alone_is_none_of_ours(code: str) -> None:
+    """Which ``Call.is_wrong`` tells by the class of its SQLSTATE, without asking here."""
+    wrong = Call(None, print, "", None, True, IDLE)  # type: ignore[arg-type]
+    words = [text for entry in TABLE for text in entry.texts]
+    error = SimpleNamespace(sqlstate=code)
+    assert wrong.is_wrong(error, IDLE)
+    assert not wrong.is_wrong(error, UNKNOWN)
+    for phase, text in itertools.product((Phase.STATEMENT, Phase.COMMIT), words):
+        failure = Failure(phase, False, "Error", code, "ERROR", text)
+        assert judge(failure).rule == "not ours"
+
+
+def test_nothing_is_done_about_what_is_wrong_with_a_statement() -> None:
+    later = [one for one in TABLE if Phase.STATEMENT in one.phases and one.again is not NOTHING]
+    codes = {code for entry in later for code in (*entry.codes, *entry.under)}
+    wrong = Call(None, print, "", None, True, IDLE)  # type: ignore[arg-type]
+    assert not [code for code in codes if wrong.is_wrong(SimpleNamespace(sqlstate=code), IDLE)]

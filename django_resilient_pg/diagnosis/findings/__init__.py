@@ -38,8 +38,8 @@ def _judged(rule: Rule, survey: Survey) -> Finding | None:
         return _failed(rule, error)
     if found is None:
         return None
-    texts = map(plain, (found.message, found.hint, found.evidence))
-    return Finding(rule.id, rule.level, *texts, found.fix)
+    message, hint, evidence = map(plain, (found.message, found.hint, found.evidence))
+    return Finding(rule.id, rule.level, message, hint, evidence, found.fix)
 
 
 def _failed(rule: Rule, error: Exception) -> Finding:

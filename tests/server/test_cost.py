@@ -1,0 +1,121 @@
+"""What is ordinary costs little: counted in calls, which no busy machine changes.
+
+``make compare`` measures the same in time, beside the stock engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from django.db import IntegrityError, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+import django_resilient_pg
+
+PACKAGE = str(Path(django_resilient_pg.__file__).parent)
+
+
+@contextlib.contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """Count calls of the package's functions, by module, and threads that are started."""
+    found: Counter[str] = Counter()
+
+    def note(frame: FrameType, event: str, argument: Any) -> None:
+        file = frame.f_code.co_filename
+        if event == "call" and file.startswith(PACKAGE):
+            found[Path(file).stem] += 1
+        if event == "c_call" and "start" in argument.__name__ and "thread" in argument.__name__:
+            found["threads"] += 1
+
+    sys.setprofile(note)
+    try:
+        yield found
+    finally:
+        sys.setprofile(None)
+
+
+def execute(connection: BaseDatabaseWrapper, sql: str, params: Any = None) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, params)
+
+
+@pytest.fixture
+def table(resilient: BaseDatabaseWrapper) -> str:
+    execute(resilient, "CREATE TEMPORARY TABLE taken (id integer PRIMARY KEY, value text)")
+    execute(resilient, "INSERT INTO taken VALUES (1)")
+    return "taken"
+
+
+def fail(connection: BaseDatabaseWrapper) -> None:
+    with pytest.raises(IntegrityError):
+        execute(connection, "INSERT INTO taken (id) VALUES (%s)", [1])
+
+
+def fail_in_atomic(connection: BaseDatabaseWrapper) -> None:
+    with (
+        transaction.atomic(using=connection.alias),
+        pytest.raises(IntegrityError),
+        transaction.atomic(using=connection.alias),
+    ):
+        execute(connection, "INSERT INTO taken (id) VALUES (%s)", [1])
+
+
+@pytest.mark.parametrize("failing", [fail, fail_in_atomic])
+def test_an_error_of_the_statement_is_not_read(
+    failing: Callable[[BaseDatabaseWrapper], None], resilient: BaseDatabaseWrapper, table: str
+) -> None:
+    for _ in range(2):
+        failing(resilient)
+    with counted() as calls:
+        failing(resilient)
+    read = {"recovery", "reasons", "verdicts", "losses", "statements", "assignments", "watching"}
+    assert calls["cursors"]
+    assert not read & set(calls)
+
+
+def test_the_setting_of_a_tenant_is_read_once(resilient: BaseDatabaseWrapper) -> None:
+    def visit() -> None:
+        with transaction.atomic(using=resilient.alias):
+            execute(resilient, "SET search_path = 'one','public'")
+            execute(resilient, "SELECT 1")
+
+    visit()
+    with counted() as calls:
+        visit()
+    assert calls["statements"] == 0, "the text is not lexed anew"
+    assert calls["assignments"] + calls["memory"] <= 3
+
+
+LITERAL = "row; temp "
+
+
+@pytest.mark.parametrize("size", [11_000, 262_000, 1_000_000])
+def test_a_long_text_costs_as_few_calls_as_a_short_one(
+    size: int, resilient: BaseDatabaseWrapper, table: str
+) -> None:
+    def insert(number: int) -> None:
+        literal = LITERAL * (size // len(LITERAL))
+        execute(resilient, f"INSERT INTO taken VALUES ({number}, '{literal}')")
+
+    for number in (2, 3):
+        insert(number)
+    with counted() as calls:
+        insert(4)
+    assert calls["statements"] + calls["assignments"] == 0
+    assert calls.total() <= 30
+
+
+def test_a_ping_starts_no_thread(resilient: BaseDatabaseWrapper) -> None:
+    with transaction.atomic(using=resilient.alias):
+        execute(resilient, "SELECT 1")
+        with counted() as calls:
+            assert resilient.is_usable()
+    assert calls["drivers"]
+    assert calls["threads"] == 0
