@@ -22,8 +22,8 @@ TOX_ALL := .venv/bin/tox run-parallel --parallel 4 $(if $(filter true,$(CI)),--p
 # Where the environments of a run note which tests they skipped for want of something.
 SKIPPED := $(CURDIR)/.tox/skipped
 
-.PHONY: help test quick lint unit django-suite django-suite-full benchmark benchmark-commit compare
-.PHONY: coverage demo system-packages clean python
+.PHONY: help test quick lint unit django-suite django-suite-full foreign-suites benchmark benchmark-commit compare
+.PHONY: foreign-suites coverage demo system-packages clean python
 
 help:
 	@echo "make demo          see it work: a load on both engines while the database is being broken (30 s)"
@@ -33,6 +33,7 @@ help:
 	@echo "make unit          the tests that need no server"
 	@echo "make django-suite  Django's own database tests on both engines, compared"
 	@echo "make django-suite-full  all of Django's own tests on both engines, with PostgreSQL 15"
+	@echo "make foreign-suites  the own tests of other packages on both engines, compared"
 	@echo "make benchmark     what the engine costs where nothing is wrong"
 	@echo "make benchmark-commit  what the option commit_outcome costs a transaction"
 	@echo "make compare       two versions of the engine, in turns: ARGS='--old REVISION'"
@@ -59,7 +60,7 @@ quick: .venv/made
 lint: .venv/made
 	$(TOX) -e lint
 
-unit django-suite django-suite-full benchmark benchmark-commit compare coverage: .venv/made
+unit django-suite django-suite-full foreign-suites benchmark benchmark-commit compare coverage: .venv/made
 	$(TOX) -e $@$(if $(filter benchmark% compare,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
 
 demo: .venv-demo/made

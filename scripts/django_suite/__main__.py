@@ -36,6 +36,9 @@ LABELS = [
 ]
 #: Not counted, and why.
 KNOWN = {
+    "backends.postgresql.tests.Tests.test_pooling_health_checks": "it wants Django's check in a"
+    " private attribute of psycopg_pool, which then sleeps after each dead connection; here"
+    " connections are looked at as they are taken, and nothing sleeps (docs/servers.rst)",
     "backends.postgresql.tests.Tests.test_pool_check_can_be_overridden": "it wants the user's check"
     " in a private attribute of psycopg_pool, which then sleeps after each dead connection; here"
     " the check is asked all the same, and nothing sleeps (docs/servers.rst)",

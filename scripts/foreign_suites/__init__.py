@@ -1,0 +1,1 @@
+"""Runs the own tests of other packages on the stock engine and on this one, and compares."""

@@ -1,0 +1,178 @@
+"""Run ``python -m scripts.foreign_suites [PACKAGE...]``.
+
+The tests are those of the pinned sdists of other packages, unchanged: of those named, by default of
+all. The packages have to be installed. The exit status is 1 if a test fails, is skipped or is
+missing on this engine and not on the stock one, for no known reason. ``PG_VERSION`` puts another
+PostgreSQL in the place of 18.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import django
+
+from scripts.foreign_suites.suites import OURS, SUITES, WITHOUT_TESTS, Suite
+from testproject import binaries
+from testproject.postgres import Server
+
+STOCK = "django.db.backends.postgresql"
+ROOT = Path(__file__).resolve().parent.parent.parent
+CACHE = ROOT / ".cache" / "foreign_suites"
+# Ids of parameters may show the addresses of objects.
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_RUNNER = {"TEST_RUNNER": "scripts.django_suite.runner.RecordingRunner"}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one run came to, by ids of tests."""
+
+    ran: int
+    failed: frozenset[str]
+    skipped: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"{self.ran} ran, {len(self.skipped)} skipped, {len(self.failed)} failed"
+
+
+def unpacked(suite: Suite) -> Path:
+    """Return the folder of the sdist; fetch it if need be."""
+    home = CACHE / suite.package
+    if not home.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as work:
+            _fetched(suite, Path(work)).rename(home)
+    return home
+
+
+def _fetched(suite: Suite, work: Path) -> Path:
+    wanted = ["--no-deps", f"--no-binary={suite.name}", "--dest", str(work), suite.package]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*command, *wanted], check=True)
+    (archive,) = work.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)  # not in 3.11.0 to 3.11.3
+        tar.extractall(work)
+    (folder,) = (each for each in work.iterdir() if each.is_dir())
+    return folder
+
+
+def run(suite: Suite, engine: str) -> Outcome:
+    """Run the tests with this engine on a new server; SystemExit if they got to no end."""
+    home = unpacked(suite)
+    with (
+        Server(settings={"max_connections": "200"}) as server,
+        tempfile.TemporaryDirectory() as work,
+    ):
+        record = Path(work) / "record"
+        told = [f"--junitxml={record}"] if suite.uses_pytest else []
+        subprocess.run(
+            [sys.executable, *suite.command, *told],
+            cwd=home / suite.folder,
+            env=_environ(suite, engine, server, home, record),
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        if not record.exists():
+            raise SystemExit(f"The tests of {suite.package} did not get to the end on {engine}.")
+        return _of_pytest(record) if suite.uses_pytest else _of_django(record)
+
+
+def _environ(suite: Suite, engine: str, server: Server, home: Path, record: Path) -> dict[str, str]:
+    entry = server.database("postgres", engine=engine, user=server.superuser)
+    changed = {name: entry[name] for name in ("USER", "PASSWORD", "HOST", "PORT", "OPTIONS")}
+    settings = {**_RUNNER, **(suite.settings if engine == OURS else {})}
+    if suite.engine_setting:
+        settings[suite.engine_setting] = engine
+    else:
+        changed["ENGINE"] = engine
+    tree = [] if os.environ.get("TEST_INSTALLED") else [str(ROOT)]
+    paths = [str(home / suite.folder), str(home), *tree, os.environ.get("PYTHONPATH")]
+    programs = [str(binaries.bin_dir(server.version)), os.environ.get("PATH", os.defpath)]
+    return {
+        **os.environ,
+        **suite.environ,
+        "DJANGO_SETTINGS_MODULE": "scripts.foreign_suites.settings",
+        "DJANGO_SUITE_RECORD": str(record),
+        "FOREIGN_SUITE_BASE": suite.base,
+        "FOREIGN_SUITE_DATABASE": json.dumps(changed),
+        "FOREIGN_SUITE_SETTINGS": json.dumps(settings),
+        # Some tests start psql and its like, which know the name of the host at most.
+        "PATH": os.pathsep.join(programs),
+        "PGPORT": str(server.port),
+        "PGUSER": server.superuser,
+        "PGPASSWORD": server.superuser_password,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+    }
+
+
+def _of_django(record: Path) -> Outcome:
+    told = json.loads(record.read_text())
+    failed, skipped = (_ids(told[name]) for name in ("failed", "skipped"))
+    return Outcome(told["ran"], failed, skipped)
+
+
+def _of_pytest(record: Path) -> Outcome:
+    cases = ElementTree.parse(record).getroot().findall(".//testcase")  # our own
+    by_mark = {
+        mark: _ids(
+            f"{case.get('classname')}::{case.get('name')}"
+            for case in cases
+            if case.find(mark) is not None
+        )
+        for mark in ("failure", "error", "skipped")
+    }
+    return Outcome(len(cases), by_mark["failure"] | by_mark["error"], by_mark["skipped"])
+
+
+def _ids(tests: object) -> frozenset[str]:
+    return frozenset(_ADDRESS.sub("", str(each)) for each in tests)  # type: ignore[attr-defined]
+
+
+def compare(suite: Suite) -> bool:
+    """Run both engines and print what differs; whether nothing does that is not known."""
+    stock, ours = run(suite, STOCK), run(suite, OURS)
+    print(f"\n{suite.package}\n  {STOCK}: {stock}\n  {OURS}: {ours}")
+    for title, ids in (
+        ("Fail on both", stock.failed & ours.failed),
+        (f"Fail on {STOCK} only", stock.failed - ours.failed),
+        (f"Skipped on {OURS} only", ours.skipped - stock.skipped),
+        (f"Fail on {OURS} only", ours.failed - stock.failed),
+    ):
+        print(f"  {title}: {len(ids)}", *sorted(ids), sep="\n    ")
+    worse = (ours.failed - stock.failed) | (ours.skipped - stock.skipped)
+    for part, why in suite.known.items():
+        known = {each for each in worse if part in each}
+        worse -= known
+        print("".join(f"  Known: {each}: {why}.\n" for each in sorted(known)), end="")
+    return not worse and ours.ran >= stock.ran
+
+
+def main() -> int:
+    """Run the suites and compare the engines."""
+    names = [suite.name for suite in SUITES]
+    parser = argparse.ArgumentParser(prog="python -m scripts.foreign_suites")
+    parser.add_argument("packages", nargs="*", choices=[[], *names], help="by default all")
+    chosen = parser.parse_args().packages or names
+    print(f"Django {django.get_version()}, PostgreSQL {os.environ.get('PG_VERSION') or '18'}")
+    same = {suite.package: compare(suite) for suite in SUITES if suite.name in chosen}
+    print(
+        "", *(f"{name}: {'as on both' if ok else 'DIFFERS'}" for name, ok in same.items()), sep="\n"
+    )
+    print(*(f"{name}: not run: {why}." for name, why in WITHOUT_TESTS.items()), sep="\n")
+    return 0 if all(same.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

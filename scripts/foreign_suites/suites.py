@@ -1,0 +1,94 @@
+"""The packages whose own tests are run, pinned, and what is known to differ and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+OURS: Final = "django_resilient_pg.postgresql"
+_PYTEST: Final = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
+_DJANGO: Final = ("-m", "django", "test", "--noinput")
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """One package.
+
+    Attributes:
+        package: the sdist, pinned.
+        base: the module with the settings of its tests.
+        command: what Python is given, to run them with ``--settings`` from the environment.
+        folder: where they are run, within the sdist.
+        engine_setting: the setting that takes the engine; "" for ENGINE itself.
+        settings: what the package's documentation asks for with another engine.
+        environ: of its tests.
+        known: parts of the ids of tests that may differ, with the reason.
+    """
+
+    package: str
+    base: str
+    command: tuple[str, ...]
+    folder: str = "."
+    engine_setting: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    environ: Mapping[str, str] = field(default_factory=dict)
+    known: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Without the version."""
+        return self.package.partition("==")[0]
+
+    @property
+    def uses_pytest(self) -> bool:
+        """Otherwise Django's test runner."""
+        return self.command[:2] == _PYTEST[:2]
+
+
+SUITES: Final = (
+    Suite(
+        "pytest-django==4.14.0",
+        "pytest_django_test.settings_postgres",
+        (*_PYTEST, "tests"),
+    ),
+    Suite(
+        "django-pgschemas==1.3.2",
+        "sandbox.settings",
+        (*_PYTEST, "sandbox/tests"),
+        engine_setting="PGSCHEMAS_ORIGINAL_BACKEND",
+    ),
+    Suite(
+        "django-extensions==4.1",
+        "tests.testapp.settings",
+        # Theirs without the measuring of coverage.
+        (*_PYTEST, "-o", "addopts=--nomigrations", "tests"),
+        settings={"DJANGO_EXTENSIONS_RESET_DB_POSTGRESQL_ENGINES": [OURS]},
+    ),
+    Suite(
+        "django-debug-toolbar==8.0.0",
+        "tests.settings",
+        (*_DJANGO, "tests"),
+        environ={"DB_BACKEND": "postgresql"},
+    ),
+    Suite(
+        "django-cachalot==2.9.1",
+        "settings",
+        (*_DJANGO, "cachalot.tests", "cachalot.admin_tests"),
+        settings={"CACHALOT_ADDITIONAL_SUPPORTED_DATABASES": [OURS]},
+        environ={"DB_ENGINE": "postgresql", "CACHE_BACKEND": "locmem"},
+    ),
+    Suite(
+        "django-tenants==4.0.1",
+        "dts_test_project.settings",
+        (*_DJANGO, "django_tenants"),
+        folder="dts_test_project",
+        engine_setting="ORIGINAL_BACKEND",
+    ),
+)
+#: What cannot be run, and why.
+WITHOUT_TESTS: Final = {
+    "django-pgactivity 1.8.0": "its sdist has no tests",
+    "django-postgres-extra 3.0.1": "its sdist has the tests, but not the modules that they import"
+    " (tests/fake_model.py and others) nor their settings",
+}
