@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from .language import By, Read, Text, Write
+from .language import By, Read, RunMany, Text, Write
 from .stage import Stage
 
 
@@ -45,10 +45,10 @@ class Application:
 
         return self._with_cursor(by, run, starts)
 
-    def execute_many(self, by: By, writes: tuple[Write, ...], victim: int, starts: int) -> None:
-        rows = [self.stage.sql(write, victim)[1] for write in writes]
-        sql, _ = self.stage.sql(Write(0), victim)
-        self._with_cursor(by, lambda cursor: cursor.executemany(sql, rows), starts)
+    def execute_many(self, step: RunMany, victim: int, starts: int) -> None:
+        rows = [self.stage.sql(write, victim)[1] for write in step.writes]
+        sql, _ = self.stage.sql(Write(0, way=step.way), victim)
+        self._with_cursor(step.by, lambda cursor: cursor.executemany(sql, rows), starts)
 
     def _with_cursor(self, by: By, use: Callable[[Any], Any], starts: int) -> Any:
         """``starts``: how often the application has started clean; it keeps no cursor over that."""

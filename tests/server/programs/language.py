@@ -31,6 +31,16 @@ class Fate(enum.Enum):
     AFTER = "after"  # once the client was told
 
 
+class Way(enum.Enum):
+    """How a write is done. All but the first look like reads: what they call does it."""
+
+    INSERT = "INSERT"
+    FUNCTION = "SELECT put"
+    DOMAIN = "SELECT domain"  # a cast to a domain, whose CHECK writes
+    CAST = "SELECT cast"  # a cast whose function writes
+    AGGREGATE = "SELECT keep"  # an aggregate whose transition function writes
+
+
 # -- texts -----------------------------------------------------------------------------------------
 
 
@@ -40,10 +50,11 @@ class Write:
 
     key: int
     fate: Fate | None = None
+    way: Way = Way.INSERT
 
     def __str__(self) -> str:
         fate = "" if self.fate is None else f" /* ends its session: {self.fate.value} */"
-        return f"INSERT {self.key}{fate}"
+        return f"{self.way.value} {self.key}{fate}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +120,17 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class RunMany:
-    """``executemany`` with one row for each write."""
+    """``executemany`` with one row for each write, all done the same way."""
 
     by: By
     writes: tuple[Write, ...]
 
     def __str__(self) -> str:
-        return f'{self.by.value}.executemany("INSERT", [{", ".join(map(str, self.writes))}])'
+        return f"{self.by.value}.executemany([{', '.join(map(str, self.writes))}])"
+
+    @property
+    def way(self) -> Way:
+        return self.writes[0].way if self.writes else Way.INSERT
 
 
 @dataclass(frozen=True, slots=True)

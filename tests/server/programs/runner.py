@@ -137,7 +137,7 @@ class Runner:
             self._observe(event, lambda: application.execute(by, step.texts, victim, starts))
         else:
             event = Statement(by, step.writes, many=True)
-            self._observe(event, lambda: application.execute_many(by, step.writes, victim, starts))
+            self._observe(event, lambda: application.execute_many(step, victim, starts))
 
     def _call(self, name: str) -> None:
         application = self._application

@@ -76,7 +76,7 @@ def undisturbed(program: Program) -> Program:
             case Run(by, texts):
                 steps.append(Run(by, tuple(map(_harmless, texts))))
             case RunMany(by, writes):
-                steps.append(RunMany(by, tuple(Write(one.key) for one in writes)))
+                steps.append(RunMany(by, tuple(replace(one, fate=None) for one in writes)))
             case _:
                 steps.append(step)
     return tuple(steps)
@@ -84,8 +84,8 @@ def undisturbed(program: Program) -> Program:
 
 def _harmless(text: Text) -> Text:
     match text:
-        case Write(key):
-            return Write(key)
+        case Write():
+            return replace(text, fate=None)
         case Read():
             return Read()
         case _:

@@ -16,7 +16,7 @@ from testproject import guard
 from testproject.postgres import Server
 from tests.engines import DRIVER, PATIENCE
 
-from .language import TENANT, Control, Fail, Read, Set, Text, Write
+from .language import TENANT, Control, Fail, Read, Set, Text, Way, Write
 
 # A commit waits for the standby "nobody" only where a row's fate asks for it.
 SETTINGS: Final = {
@@ -47,11 +47,30 @@ CREATE FUNCTION die_late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     IF NEW.fate = 'answer' THEN PERFORM set_config('synchronous_commit', 'on', true); END IF;
     RETURN CASE WHEN pg_terminate_backend(NEW.victim) THEN NEW ELSE NEW END;
 END $$;
+-- Reads that write, see language.Way.
+CREATE FUNCTION put_row(effects) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO effects SELECT ($1).*;
+    RETURN true;
+END $$;
+CREATE FUNCTION put(effects) RETURNS bool LANGUAGE sql AS 'SELECT put_row($1)';
+CREATE DOMAIN put_domain AS effects CHECK (put(VALUE));
+CREATE TYPE put_type AS (done bool);
+CREATE FUNCTION put_cast(effects) RETURNS put_type LANGUAGE sql AS 'SELECT row(put($1))::put_type';
+CREATE CAST (effects AS put_type) WITH FUNCTION put_cast(effects);
+CREATE FUNCTION put_next(bool, effects) RETURNS bool LANGUAGE sql AS 'SELECT put($2)';
+CREATE AGGREGATE keep(effects) (SFUNC = put_next, STYPE = bool);
 CREATE TRIGGER early BEFORE INSERT ON effects FOR EACH ROW
     WHEN (NEW.fate = 'early') EXECUTE FUNCTION die_early();
 CREATE CONSTRAINT TRIGGER late AFTER INSERT ON effects DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW WHEN (NEW.fate <> 'early') EXECUTE FUNCTION die_late();
 """
+_WRITES: Final = {
+    Way.INSERT: "INSERT INTO effects VALUES (%s, %s, %s, %s)",
+    Way.FUNCTION: "SELECT put(row(%s, %s, %s, %s)::effects)",
+    Way.DOMAIN: "SELECT row(%s, %s, %s, %s)::put_domain",
+    Way.CAST: "SELECT row(%s, %s, %s, %s)::effects::put_type",
+    Way.AGGREGATE: "SELECT keep(row(%s, %s, %s, %s)::effects)",
+}
 Value: TypeAlias = str | int | None
 _ROWS: Final = "coalesce(string_agg(id::text, ',' ORDER BY id), '')"
 #: Keys per program: a row's id is the program's number times this, plus the key.
@@ -94,6 +113,11 @@ class Stage:
     def _mine(self) -> str:
         return f"program = {self._program}"
 
+    def declare(self, volatility: str) -> None:
+        """Declare the functions of reads that write to be VOLATILE, as they are, or STABLE."""
+        for function in ("put(effects)", "put_cast(effects)", "put_next(bool, effects)"):
+            self.server.execute(f"ALTER FUNCTION {function} {volatility}", database="app")
+
     # -- ends --------------------------------------------------------------------------------------
 
     def kill(self, pid: int) -> bool:
@@ -109,10 +133,10 @@ class Stage:
     def sql(self, text: Text, victim: int) -> tuple[str, list[Value]]:
         """A text as it is sent, with its parameters; ``victim`` dies if that is its fate."""
         match text:
-            case Write(key, fate):
+            case Write(key, fate, way):
                 row = [self._program * _KEYS + key, self._program]
                 how = [None, None] if fate is None else [victim, fate.value]
-                return "INSERT INTO effects VALUES (%s, %s, %s, %s)", [*row, *how]
+                return _WRITES[way], [*row, *how]
             case Read(dies):
                 tenant = f"coalesce(current_setting('{TENANT}', true), '')"
                 rows = f"effects WHERE {self._mine}"
