@@ -32,7 +32,7 @@ class Application:
 
     def execute(self, by: By, texts: tuple[Text, ...], victim: int, starts: int) -> Any:
         """Run a string; what a single read has returned. ``starts``: see :meth:`_with_cursor`."""
-        if len(texts) == 1 and by is not By.RAW:
+        if len(texts) == 1:
             sql, parameters = self.stage.sql(texts[0], victim)
         else:
             sql, parameters = self.stage.string(texts, victim), []

@@ -9,6 +9,7 @@ from itertools import count
 from typing import Final, TypeVar
 
 from .language import (
+    HOSTILE,
     Block,
     By,
     Call,
@@ -176,14 +177,14 @@ class Generator:
 
     def _text(self, kind: str, by: By) -> Text:
         if kind == "read":
-            return Read(dies=self._chance(0.06))
+            return Read(dies=self._chance(0.06), note=self._note())
         if kind == "control" or (kind == "string" and self._chance(0.5)):
             return self._pick(_CONTROLS)
         if kind == "fail":
             return Fail()
         # What is set past Django's cursors the engine cannot see: a documented limit.
         if kind == "set" and by is not By.RAW:
-            value = self._random.choice((None, "red", "green", "blue"))
+            value = self._random.choice((None, "red", "green", "blue", *HOSTILE))
             local = value is not None and self._chance(0.4)
             return Set(value, local, call=value is not None and self._chance(0.4))
         return self._write()
@@ -192,7 +193,10 @@ class Generator:
         way = self._way()
         fates = _FATES if way is Way.INSERT else _FATES_LIKE_READS
         fate = self._pick(fates) if self._chance(self._fatal) else None
-        return Write(next(self._keys), fate, way)
+        return Write(next(self._keys), fate, way, self._note())
+
+    def _note(self) -> str:
+        return self._random.choice(HOSTILE) if self._chance(0.3) else ""
 
     def _way(self) -> Way:
         like_read = self._chance(self._like_reads)

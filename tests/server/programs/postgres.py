@@ -30,11 +30,12 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a read must return: one of these tenants, these rows, and perhaps those."""
+    """What a read must return: one of these tenants, these rows, perhaps those, and its note."""
 
     tenants: frozenset[str]
     rows: frozenset[int]
     perhaps: frozenset[int]
+    note: str
 
 
 @dataclass(slots=True)
@@ -98,8 +99,8 @@ class Session:
                 transaction.armed |= fate not in {None, Fate.EARLY}
                 transaction.writes_seen |= by is not By.RAW
                 transaction.writes_unseen |= by is By.RAW
-            case Read():
-                return self._see(transaction)
+            case Read(_, note):
+                return self._see(transaction, note)
             case Set(value, local):
                 self._set(value, local=local)
             case Control(words, name):
@@ -108,12 +109,13 @@ class Session:
                 raise Refused("DataError", "22012")
         return None
 
-    def _see(self, transaction: Transaction) -> Seen:
+    def _see(self, transaction: Transaction, note: str) -> Seen:
         committed = self.ledger.having(Told.COMMITTED)
         return Seen(
             self.setting.visible,
             frozenset(committed.union(transaction.writes)),
             frozenset(self.ledger.having(Told.UNKNOWN, Told.UNSEEN)),
+            note,
         )
 
     def _set(self, value: str | None, *, local: bool) -> None:

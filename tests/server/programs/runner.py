@@ -75,6 +75,7 @@ class Runner:
         rows = self.stage.rows()
         self.oracle.check(lambda ledger: ledger.check(rows))
         self.oracle.check(lambda _: self._check_hooks())
+        self.oracle.check(lambda _: self._check_notes())
         if usable:  # and it knows nothing of what was
             self._step(Run(By.DJANGO, (Read(),)), swallows=True)
         return Report(program, self.oracle.violation, self.oracle.trace, sorted(rows.elements()))
@@ -83,6 +84,10 @@ class Runner:
         ran, expected = self._application.hooks, self._django.ran
         if ran != expected:
             raise Violation("hook", f"hooks that ran: {ran}, expected: {expected}")
+
+    def _check_notes(self) -> None:
+        if altered := self.stage.altered():
+            raise Violation("altered", f"rows {altered} hold something else than was given")
 
     # -- steps -------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from .language import Block, By, Kill, Program, Read, Run, RunMany, Step, Text, Write
+from .language import Block, By, Kill, Program, Read, Run, RunMany, Step, Text, Way, Write
 
 
 def shrink(program: Program, breaks: Callable[[Program], bool]) -> Program:
@@ -60,8 +60,9 @@ def _simpler_texts(texts: tuple[Text, ...]) -> Iterator[tuple[Text, ...]]:
         before, after = texts[:at], texts[at + 1 :]
         if before or after:
             yield before + after
-        if _harmless(text) != text:
-            yield (*before, _harmless(text), *after)
+        for simpler in (_harmless(text), _plain(text)):
+            if simpler != text:
+                yield (*before, simpler, *after)
 
 
 def undisturbed(program: Program) -> Program:
@@ -87,6 +88,16 @@ def _harmless(text: Text) -> Text:
         case Write():
             return replace(text, fate=None)
         case Read():
-            return Read()
+            return replace(text, dies=False)
+        case _:
+            return text
+
+
+def _plain(text: Text) -> Text:
+    match text:
+        case Write():
+            return replace(text, way=Way.INSERT, note="")
+        case Read():
+            return replace(text, note="")
         case _:
             return text
