@@ -30,9 +30,9 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a read must return: one of these tenants, these rows, perhaps those, and its note."""
+    """What a read must return: one of these tenants (or any), these rows, perhaps those, and its note."""
 
-    tenants: frozenset[str]
+    tenants: frozenset[str] | None
     rows: frozenset[int]
     perhaps: frozenset[int]
     note: str
@@ -43,6 +43,8 @@ class Session:
     """What a session holds; rows are told to the ledger as they are committed or not."""
 
     ledger: Ledger
+    #: What another session begins with.
+    fresh: Setting = field(default_factory=Setting)
     setting: Setting = field(default_factory=Setting)
     transaction: Transaction | None = None
     #: Rows committed past Django's cursors since Django was asked for something.
@@ -166,10 +168,10 @@ class Session:
         self.ledger.committed(transaction.writes)
         if not transaction.watched:
             self.ledger.unwatched.update(transaction.writes)
-        session = self.setting.session
+        after, before = self.setting.session, transaction.before.session
         if self.ledger.doubting:
-            session |= transaction.before.session
-        self.setting = Setting(session)
+            after = None if after is None or before is None else after | before
+        self.setting = Setting(after)
 
     def roll_back(self) -> Transaction | None:
         """End the transaction, if there is one, without effect."""

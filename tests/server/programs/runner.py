@@ -23,6 +23,7 @@ from .ledger import Ledger, Violation
 from .oracle import Event, Oracle
 from .postgres import Session
 from .stage import Stage, backend_pid
+from .transaction import Setting
 from .world import World
 
 
@@ -56,7 +57,9 @@ class Runner:
     _victims: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        driver = Driver(Session(Ledger()), remembers=DRIVER == "psycopg2")
+        pooled = "pool" in self.connection.settings_dict["OPTIONS"]
+        session = Session(Ledger(), fresh=Setting(None if pooled else frozenset({""})))
+        driver = Driver(session, remembers=DRIVER == "psycopg2")
         own_engine = hasattr(self.connection, "resilience")
         connected = self.connection.connection is not None
         self.oracle = Oracle(World(Django(driver, own_engine, connected)))

@@ -39,6 +39,7 @@ PROGRAMS: Final = int(os.environ.get("PROGRAMS") or 300)
 FIXED: Final = "fixed"
 RANDOM: Final = os.environ.get("PROGRAMS_SEED") or secrets.token_hex(4)
 BLIND: Final = "tests.server.programs.blind"
+LOGGERS: Final = ("django_resilient_pg", "psycopg", "psycopg.pool")
 #: What comes of a loss, see ``Oracle.met``.
 WAYS: Final = ("healed", "told", "after", "again", "unknown")
 #: Violations that are shortened and shown; a broken engine has them by the dozen.
@@ -57,7 +58,7 @@ def stage() -> Iterator[Stage]:
 def bench(stage: Stage) -> Iterator[Callable[[str], Bench]]:
     """Make a bench of an engine. Logs would be thousands of lines of what is meant to happen."""
     made: list[Bench] = []
-    loggers = [logging.getLogger(name) for name in ("django_resilient_pg", "psycopg")]
+    loggers = [logging.getLogger(name) for name in LOGGERS]
 
     def make(engine: str) -> Bench:
         made.append(Bench(stage, engine))
