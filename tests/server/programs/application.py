@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from .language import By, Read, Text, Write
+from .language import By, Read, RunMany, Text, Write
 from .stage import Stage
 
 
@@ -32,7 +32,7 @@ class Application:
 
     def execute(self, by: By, texts: tuple[Text, ...], victim: int, starts: int) -> Any:
         """Run a string; what a single read has returned. ``starts``: see :meth:`_with_cursor`."""
-        if len(texts) == 1 and by is not By.RAW:
+        if len(texts) == 1:
             sql, parameters = self.stage.sql(texts[0], victim)
         else:
             sql, parameters = self.stage.string(texts, victim), []
@@ -45,10 +45,10 @@ class Application:
 
         return self._with_cursor(by, run, starts)
 
-    def execute_many(self, by: By, writes: tuple[Write, ...], victim: int, starts: int) -> None:
-        rows = [self.stage.sql(write, victim)[1] for write in writes]
-        sql, _ = self.stage.sql(Write(0), victim)
-        self._with_cursor(by, lambda cursor: cursor.executemany(sql, rows), starts)
+    def execute_many(self, step: RunMany, victim: int, starts: int) -> None:
+        rows = [self.stage.sql(write, victim)[1] for write in step.writes]
+        sql, _ = self.stage.sql(Write(0, way=step.way), victim)
+        self._with_cursor(step.by, lambda cursor: cursor.executemany(sql, rows), starts)
 
     def _with_cursor(self, by: By, use: Callable[[Any], Any], starts: int) -> Any:
         """``starts``: how often the application has started clean; it keeps no cursor over that."""

@@ -9,6 +9,7 @@ from itertools import count
 from typing import Final, TypeVar
 
 from .language import (
+    HOSTILE,
     Block,
     By,
     Call,
@@ -24,12 +25,17 @@ from .language import (
     Set,
     Step,
     Text,
+    Way,
     Write,
 )
 
 T = TypeVar("T")
 
 _BY: Final = {By.DJANGO: 72, By.KEPT: 8, By.RAW: 20}
+_FATES: Final = dict.fromkeys(Fate, 1)
+#: A lost COMMIT is no success though it seems that there was nothing to commit.
+_FATES_LIKE_READS: Final = {**_FATES, Fate.COMMIT: 5}
+_LIKE_READS: Final = tuple(way for way in Way if way is not Way.INSERT)
 _PHASES: Final = {"plain": 3, "by text": 4, "autocommit off": 2, "atomic": 5, "retry": 3}
 _STEPS: Final = {
     "write": 34,
@@ -80,6 +86,7 @@ _ENDS: Final[dict[Text | str, float]] = {
 _KINDS: Final = {"atomic": 6, "durable": 1, "no savepoint": 2}
 _DEPTH: Final = 3
 _FATAL: Final = 0.09
+_OFTEN_FATAL: Final = 0.3
 
 
 class Generator:
@@ -89,12 +96,19 @@ class Generator:
         self._random = random.Random(str(seed))
         self._keys = count(1)
         self._fatal = _FATAL  # the part of writes that end their session
+        self._like_reads = 0.0  # the part of writes that look like reads
 
     def program(self) -> Program:
         self._keys = count(1)
         steps: list[Step] = []
         for _ in range(self._random.randint(1, 3)):
-            steps += self._phase(self._pick(_PHASES))
+            kind = self._pick(_PHASES)
+            self._like_reads = self._pick({0.0: 5, 0.5: 1, 1.0: 2})
+            # In autocommit each is a COMMIT of its own. What only seems to read may be the only
+            # writes of a transaction.
+            often = kind == "plain" or self._like_reads == 1
+            self._fatal = _OFTEN_FATAL if often else _FATAL
+            steps += self._phase(kind)
         for _ in range(self._pick({0: 1, 1: 5, 2: 3})):
             steps = self._with_kill(steps)
         return tuple(steps)
@@ -103,9 +117,7 @@ class Generator:
 
     def _phase(self, kind: str) -> list[Step]:
         if kind == "plain":
-            self._fatal = 0.3  # in autocommit each is a COMMIT of its own
-            steps, self._fatal = self._steps(1, 3), _FATAL
-            return steps
+            return self._steps(1, 3)
         if kind == "by text":
             return self._by_text()
         if kind == "autocommit off":
@@ -155,7 +167,8 @@ class Generator:
             return Hook(next(self._keys))
         by = self._by()
         if kind == "many":
-            writes = [self._write() for _ in range(self._random.choice((0, 1, 2, 2, 3)))]
+            way, length = self._way(), self._random.choice((0, 1, 2, 2, 3))
+            writes = [replace(self._write(), way=way) for _ in range(length)]
             return RunMany(by, tuple(writes))
         if kind == "string":
             length = self._random.choice((2, 2, 3, 4))
@@ -164,21 +177,30 @@ class Generator:
 
     def _text(self, kind: str, by: By) -> Text:
         if kind == "read":
-            return Read(dies=self._chance(0.06))
+            return Read(dies=self._chance(0.06), note=self._note())
         if kind == "control" or (kind == "string" and self._chance(0.5)):
             return self._pick(_CONTROLS)
         if kind == "fail":
             return Fail()
         # What is set past Django's cursors the engine cannot see: a documented limit.
         if kind == "set" and by is not By.RAW:
-            value = self._random.choice((None, "red", "green", "blue"))
+            value = self._random.choice((None, "red", "green", "blue", *HOSTILE))
             local = value is not None and self._chance(0.4)
             return Set(value, local, call=value is not None and self._chance(0.4))
         return self._write()
 
     def _write(self) -> Write:
-        fate = self._random.choice(list(Fate)) if self._chance(self._fatal) else None
-        return Write(next(self._keys), fate)
+        way = self._way()
+        fates = _FATES if way is Way.INSERT else _FATES_LIKE_READS
+        fate = self._pick(fates) if self._chance(self._fatal) else None
+        return Write(next(self._keys), fate, way, self._note())
+
+    def _note(self) -> str:
+        return self._random.choice(HOSTILE) if self._chance(0.3) else ""
+
+    def _way(self) -> Way:
+        like_read = self._chance(self._like_reads)
+        return self._random.choice(_LIKE_READS) if like_read else Way.INSERT
 
     def _with_kill(self, steps: Sequence[Step]) -> list[Step]:
         """The same with a kill at a random place, in a block or between."""

@@ -6,10 +6,24 @@ import copy
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 #: The setting whose value decides what a session may see.
-TENANT = "app.tenant"
+TENANT: Final = "app.tenant"
+
+
+#: Values that look like SQL, or like what drivers and the engine look for in it.
+HOSTILE: Final = (
+    "'; COMMIT; --",
+    "%s",
+    "BEGIN",
+    "100 %(id)s; ROLLBACK",
+    "$$; SELECT set_config('app.tenant', 'x', false) /*",
+    '\\\'"; INSERT INTO effects VALUES (0)',
+)
+
+
+Value: TypeAlias = str | int | None
 
 
 class By(enum.Enum):
@@ -31,29 +45,43 @@ class Fate(enum.Enum):
     AFTER = "after"  # once the client was told
 
 
+class Way(enum.Enum):
+    """How a write is done. All but the first look like reads: what they call does it."""
+
+    INSERT = "INSERT"
+    FUNCTION = "SELECT put"
+    DOMAIN = "SELECT domain"  # a cast to a domain, whose CHECK writes
+    CAST = "SELECT cast"  # a cast whose function writes
+    AGGREGATE = "SELECT keep"  # an aggregate whose transition function writes
+
+
 # -- texts -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Inserts one row; ``key`` is its number within the program."""
+    """Inserts one row; ``key`` is its number within the program, ``note`` what else it holds."""
 
     key: int
     fate: Fate | None = None
+    way: Way = Way.INSERT
+    note: str = ""
 
     def __str__(self) -> str:
         fate = "" if self.fate is None else f" /* ends its session: {self.fate.value} */"
-        return f"INSERT {self.key}{fate}"
+        return f"{self.way.value} {self.key}{f' {self.note!r}' * bool(self.note)}{fate}"
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Returns the tenant and the program's rows; may end its own session, once."""
+    """Returns the tenant, the program's rows and ``note``; may end its own session, once."""
 
     dies: bool = False
+    note: str = ""
 
     def __str__(self) -> str:
-        return "SELECT tenant, rows" + " /* ends its session */" * self.dies
+        ends = " /* ends its session */" * self.dies
+        return f"SELECT tenant, rows{f', {self.note!r}' * bool(self.note)}{ends}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +96,8 @@ class Set:
         if self.value is None:
             return f"RESET {TENANT}"
         if self.call:
-            return f"SELECT set_config('{TENANT}', '{self.value}', {str(self.local).lower()})"
-        return f"SET {'LOCAL ' * self.local}{TENANT} = '{self.value}'"
+            return f"SELECT set_config('{TENANT}', {literal(self.value)}, {literal(self.local)})"
+        return f"SET {'LOCAL ' * self.local}{TENANT} = {literal(self.value)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +137,17 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class RunMany:
-    """``executemany`` with one row for each write."""
+    """``executemany`` with one row for each write, all done the same way."""
 
     by: By
     writes: tuple[Write, ...]
 
     def __str__(self) -> str:
-        return f'{self.by.value}.executemany("INSERT", [{", ".join(map(str, self.writes))}])'
+        return f"{self.by.value}.executemany([{', '.join(map(str, self.writes))}])"
+
+    @property
+    def way(self) -> Way:
+        return self.writes[0].way if self.writes else Way.INSERT
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +223,15 @@ def lines(program: Program, indent: str = "") -> Iterator[str]:
             yield indent + "    raise Left"
         elif not step.body:
             yield indent + "    pass"
+
+
+def literal(value: Value) -> str:
+    """A value written out, as in SQL."""
+    if value is None:
+        return "NULL"
+    if not isinstance(value, str):
+        return str(value).lower()
+    return "'{}'".format(value.replace("'", "''"))
 
 
 def fresh(program: Program) -> Program:

@@ -186,10 +186,12 @@ def _foresee(event: Event, world: World, *, risk: bool) -> Foreseen:
             return Foreseen(refused=refused)
 
 
-def compare(expected: Seen, value: tuple[str, frozenset[int]]) -> None:
+def compare(expected: Seen, value: tuple[str, frozenset[int], str]) -> None:
     """Hold what a read has returned against what its session must see."""
-    tenant, rows = value
-    if tenant not in expected.tenants:
+    tenant, rows, note = value
+    if note != expected.note:
+        raise Violation("altered", f"{expected.note!r} was read as {note!r}")
+    if expected.tenants is not None and tenant not in expected.tenants:
         raise Violation(
             "another session's state", f"the tenant is {tenant!r}, not {sorted(expected.tenants)}"
         )

@@ -30,11 +30,12 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a read must return: one of these tenants, these rows, and perhaps those."""
+    """What a read must return: one of these tenants (or any), these rows, perhaps those, and its note."""
 
-    tenants: frozenset[str]
+    tenants: frozenset[str] | None
     rows: frozenset[int]
     perhaps: frozenset[int]
+    note: str
 
 
 @dataclass(slots=True)
@@ -42,6 +43,8 @@ class Session:
     """What a session holds; rows are told to the ledger as they are committed or not."""
 
     ledger: Ledger
+    #: What another session begins with.
+    fresh: Setting = field(default_factory=Setting)
     setting: Setting = field(default_factory=Setting)
     transaction: Transaction | None = None
     #: Rows committed past Django's cursors since Django was asked for something.
@@ -98,8 +101,8 @@ class Session:
                 transaction.armed |= fate not in {None, Fate.EARLY}
                 transaction.writes_seen |= by is not By.RAW
                 transaction.writes_unseen |= by is By.RAW
-            case Read():
-                return self._see(transaction)
+            case Read(_, note):
+                return self._see(transaction, note)
             case Set(value, local):
                 self._set(value, local=local)
             case Control(words, name):
@@ -108,12 +111,13 @@ class Session:
                 raise Refused("DataError", "22012")
         return None
 
-    def _see(self, transaction: Transaction) -> Seen:
+    def _see(self, transaction: Transaction, note: str) -> Seen:
         committed = self.ledger.having(Told.COMMITTED)
         return Seen(
             self.setting.visible,
             frozenset(committed.union(transaction.writes)),
             frozenset(self.ledger.having(Told.UNKNOWN, Told.UNSEEN)),
+            note,
         )
 
     def _set(self, value: str | None, *, local: bool) -> None:
@@ -164,10 +168,10 @@ class Session:
         self.ledger.committed(transaction.writes)
         if not transaction.watched:
             self.ledger.unwatched.update(transaction.writes)
-        session = self.setting.session
+        after, before = self.setting.session, transaction.before.session
         if self.ledger.doubting:
-            session |= transaction.before.session
-        self.setting = Setting(session)
+            after = None if after is None or before is None else after | before
+        self.setting = Setting(after)
 
     def roll_back(self) -> Transaction | None:
         """End the transaction, if there is one, without effect."""

@@ -23,6 +23,7 @@ from .ledger import Ledger, Violation
 from .oracle import Event, Oracle
 from .postgres import Session
 from .stage import Stage, backend_pid
+from .transaction import Setting
 from .world import World
 
 
@@ -56,7 +57,9 @@ class Runner:
     _victims: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        driver = Driver(Session(Ledger()), remembers=DRIVER == "psycopg2")
+        pooled = "pool" in self.connection.settings_dict["OPTIONS"]
+        session = Session(Ledger(), fresh=Setting(None if pooled else frozenset({""})))
+        driver = Driver(session, remembers=DRIVER == "psycopg2")
         own_engine = hasattr(self.connection, "resilience")
         connected = self.connection.connection is not None
         self.oracle = Oracle(World(Django(driver, own_engine, connected)))
@@ -75,6 +78,7 @@ class Runner:
         rows = self.stage.rows()
         self.oracle.check(lambda ledger: ledger.check(rows))
         self.oracle.check(lambda _: self._check_hooks())
+        self.oracle.check(lambda _: self._check_notes())
         if usable:  # and it knows nothing of what was
             self._step(Run(By.DJANGO, (Read(),)), swallows=True)
         return Report(program, self.oracle.violation, self.oracle.trace, sorted(rows.elements()))
@@ -83,6 +87,10 @@ class Runner:
         ran, expected = self._application.hooks, self._django.ran
         if ran != expected:
             raise Violation("hook", f"hooks that ran: {ran}, expected: {expected}")
+
+    def _check_notes(self) -> None:
+        if altered := self.stage.altered():
+            raise Violation("altered", f"rows {altered} hold something else than was given")
 
     # -- steps -------------------------------------------------------------------------------------
 
@@ -137,7 +145,7 @@ class Runner:
             self._observe(event, lambda: application.execute(by, step.texts, victim, starts))
         else:
             event = Statement(by, step.writes, many=True)
-            self._observe(event, lambda: application.execute_many(by, step.writes, victim, starts))
+            self._observe(event, lambda: application.execute_many(step, victim, starts))
 
     def _call(self, name: str) -> None:
         application = self._application

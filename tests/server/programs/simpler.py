@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from .language import Block, By, Kill, Program, Read, Run, RunMany, Step, Text, Write
+from .language import Block, By, Kill, Program, Read, Run, RunMany, Step, Text, Way, Write
 
 
 def shrink(program: Program, breaks: Callable[[Program], bool]) -> Program:
@@ -60,8 +60,9 @@ def _simpler_texts(texts: tuple[Text, ...]) -> Iterator[tuple[Text, ...]]:
         before, after = texts[:at], texts[at + 1 :]
         if before or after:
             yield before + after
-        if _harmless(text) != text:
-            yield (*before, _harmless(text), *after)
+        for simpler in (_harmless(text), _plain(text)):
+            if simpler != text:
+                yield (*before, simpler, *after)
 
 
 def undisturbed(program: Program) -> Program:
@@ -76,7 +77,7 @@ def undisturbed(program: Program) -> Program:
             case Run(by, texts):
                 steps.append(Run(by, tuple(map(_harmless, texts))))
             case RunMany(by, writes):
-                steps.append(RunMany(by, tuple(Write(one.key) for one in writes)))
+                steps.append(RunMany(by, tuple(replace(one, fate=None) for one in writes)))
             case _:
                 steps.append(step)
     return tuple(steps)
@@ -84,9 +85,19 @@ def undisturbed(program: Program) -> Program:
 
 def _harmless(text: Text) -> Text:
     match text:
-        case Write(key):
-            return Write(key)
+        case Write():
+            return replace(text, fate=None)
         case Read():
-            return Read()
+            return replace(text, dies=False)
+        case _:
+            return text
+
+
+def _plain(text: Text) -> Text:
+    match text:
+        case Write():
+            return replace(text, way=Way.INSERT, note="")
+        case Read():
+            return replace(text, note="")
         case _:
             return text

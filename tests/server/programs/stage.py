@@ -8,7 +8,7 @@ import select
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -16,7 +16,7 @@ from testproject import guard
 from testproject.postgres import Server
 from tests.engines import DRIVER, PATIENCE
 
-from .language import TENANT, Control, Fail, Read, Set, Text, Write
+from .language import TENANT, Control, Fail, Read, Set, Text, Value, Way, Write, literal
 
 # A commit waits for the standby "nobody" only where a row's fate asks for it.
 SETTINGS: Final = {
@@ -27,7 +27,7 @@ SETTINGS: Final = {
 # Logging in is most of the time that a replaced connection takes.
 _TRUST: Final = "local all all trust\nhost all all all trust\n"
 SCHEMA: Final = """
-CREATE TABLE effects (id bigint, program int, victim int, fate text);
+CREATE TABLE effects (id bigint, program int, victim int, fate text, note text);
 CREATE INDEX ON effects (program);
 GRANT ALL ON effects TO app;
 -- Dies once: where a statement is run again, it is by another process.
@@ -47,12 +47,30 @@ CREATE FUNCTION die_late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     IF NEW.fate = 'answer' THEN PERFORM set_config('synchronous_commit', 'on', true); END IF;
     RETURN CASE WHEN pg_terminate_backend(NEW.victim) THEN NEW ELSE NEW END;
 END $$;
+-- Reads that write, see language.Way.
+CREATE FUNCTION put_row(effects) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO effects SELECT ($1).*;
+    RETURN true;
+END $$;
+CREATE FUNCTION put(effects) RETURNS bool LANGUAGE sql AS 'SELECT put_row($1)';
+CREATE DOMAIN put_domain AS effects CHECK (put(VALUE));
+CREATE TYPE put_type AS (done bool);
+CREATE FUNCTION put_cast(effects) RETURNS put_type LANGUAGE sql AS 'SELECT row(put($1))::put_type';
+CREATE CAST (effects AS put_type) WITH FUNCTION put_cast(effects);
+CREATE FUNCTION put_next(bool, effects) RETURNS bool LANGUAGE sql AS 'SELECT put($2)';
+CREATE AGGREGATE keep(effects) (SFUNC = put_next, STYPE = bool);
 CREATE TRIGGER early BEFORE INSERT ON effects FOR EACH ROW
     WHEN (NEW.fate = 'early') EXECUTE FUNCTION die_early();
 CREATE CONSTRAINT TRIGGER late AFTER INSERT ON effects DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW WHEN (NEW.fate <> 'early') EXECUTE FUNCTION die_late();
 """
-Value: TypeAlias = str | int | None
+_WRITES: Final = {
+    Way.INSERT: "INSERT INTO effects VALUES (%s, %s, %s, %s, %s)",
+    Way.FUNCTION: "SELECT put(row(%s, %s, %s, %s, %s)::effects)",
+    Way.DOMAIN: "SELECT row(%s, %s, %s, %s, %s)::put_domain",
+    Way.CAST: "SELECT row(%s, %s, %s, %s, %s)::effects::put_type",
+    Way.AGGREGATE: "SELECT keep(row(%s, %s, %s, %s, %s)::effects)",
+}
 _ROWS: Final = "coalesce(string_agg(id::text, ',' ORDER BY id), '')"
 #: Keys per program: a row's id is the program's number times this, plus the key.
 _KEYS: Final = 1000
@@ -72,6 +90,7 @@ class Stage:
         )
         self._link.autocommit = True
         self._program = 0
+        self._notes: dict[int, str] = {}
 
     def close(self) -> None:
         self._link.close()
@@ -84,15 +103,27 @@ class Stage:
     def next_program(self) -> None:
         """Rows are those of another program from now on."""
         self._program += 1
+        self._notes.clear()
 
     def rows(self) -> Counter[int]:
         """How often each row of the program is in the table, as another session sees it."""
         found = self._ask(f"SELECT id, count(*) FROM effects WHERE {self._mine} GROUP BY id")
         return Counter({number - self._program * _KEYS: count for number, count in found})
 
+    def altered(self) -> list[int]:
+        """Rows whose note is not what was given."""
+        found = self._ask(f"SELECT id, note FROM effects WHERE {self._mine}")
+        first = self._program * _KEYS
+        return [number - first for number, note in found if self._notes[number - first] != note]
+
     @property
     def _mine(self) -> str:
         return f"program = {self._program}"
+
+    def declare(self, volatility: str) -> None:
+        """Declare the functions of reads that write to be VOLATILE, as they are, or STABLE."""
+        for function in ("put(effects)", "put_cast(effects)", "put_next(bool, effects)"):
+            self.server.execute(f"ALTER FUNCTION {function} {volatility}", database="app")
 
     # -- ends --------------------------------------------------------------------------------------
 
@@ -109,16 +140,17 @@ class Stage:
     def sql(self, text: Text, victim: int) -> tuple[str, list[Value]]:
         """A text as it is sent, with its parameters; ``victim`` dies if that is its fate."""
         match text:
-            case Write(key, fate):
+            case Write(key, fate, way, note):
+                self._notes[key] = note
                 row = [self._program * _KEYS + key, self._program]
                 how = [None, None] if fate is None else [victim, fate.value]
-                return "INSERT INTO effects VALUES (%s, %s, %s, %s)", [*row, *how]
-            case Read(dies):
+                return _WRITES[way], [*row, *how, note]
+            case Read(dies, note):
                 tenant = f"coalesce(current_setting('{TENANT}', true), '')"
                 rows = f"effects WHERE {self._mine}"
                 if dies:
                     rows = f"die({victim}) AS died LEFT JOIN effects ON {self._mine}"
-                return f"SELECT {tenant}, {_ROWS} FROM {rows}", []
+                return f"SELECT {tenant}, {_ROWS}, %s::text FROM {rows}", [note]
             case Set(None):
                 return f"RESET {TENANT}", []
             case Set(value, local, True):
@@ -130,11 +162,11 @@ class Stage:
         """Several texts in one string, their values written out."""
         return "; ".join(_written_out(*self.sql(text, victim)) for text in texts)
 
-    def seen(self, row: tuple[str, str]) -> tuple[str, frozenset[int]]:
-        """What a read has returned: the tenant, and rows by their keys."""
-        tenant, numbers = row
+    def seen(self, row: tuple[str, str, str]) -> tuple[str, frozenset[int], str]:
+        """What a read has returned: the tenant, rows by their keys, and its note."""
+        tenant, numbers, note = row
         first = self._program * _KEYS
-        return tenant, frozenset(int(one) - first for one in numbers.split(",") if one)
+        return tenant, frozenset(int(one) - first for one in numbers.split(",") if one), note
 
 
 def backend_pid(connection: BaseDatabaseWrapper) -> int:
@@ -169,10 +201,4 @@ def _watched(pid: int) -> Iterator[Callable[[float], bool]]:
 
 
 def _written_out(sql: str, parameters: list[Value]) -> str:
-    return sql % tuple(map(_literal, parameters)) if parameters else sql
-
-
-def _literal(value: Value) -> str:
-    if value is None:
-        return "NULL"
-    return f"'{value}'" if isinstance(value, str) else str(value).lower()
+    return sql % tuple(map(literal, parameters)) if parameters else sql

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """The values the tenant may have: one, unless a COMMIT that set it has an unknown outcome."""
+    """The values the tenant may have: one, unless a COMMIT that set it has an unknown outcome.
 
-    session: frozenset[str] = frozenset({""})
+    ``None``: any, because a pool does not clean what it hands out.
+    """
+
+    session: frozenset[str] | None = frozenset({""})
     local: str | None = None
 
     @property
-    def visible(self) -> frozenset[str]:
+    def visible(self) -> frozenset[str] | None:
         return self.session if self.local is None else frozenset({self.local})
 
 

@@ -98,7 +98,7 @@ class Wrapper:
     def start_clean(self) -> None:
         """The next session is a new one; nobody keeps a cursor over this."""
         self.starts += 1
-        self.session.setting = type(self.session.setting)()
+        self.session.setting = self.session.fresh
 
     def commit(self) -> None:
         if self.in_atomic_block:
