@@ -204,10 +204,10 @@ def _choice(
         return value
     if value == NOT_SHOWN:  # told already
         return default
-    near = difflib.get_close_matches(value.lower(), known, 1) or [default]
+    near = difflib.get_close_matches(value.lower(), known, 1)
+    meant = f'did you mean "{near[0]}"?' if near else f"it knows {', '.join(known)}."
     problems.append(
-        f'{name} is "{value}" (from {given.sources[name]}), which libpq does not know: did you '
-        f'mean "{near[0]}"?'
+        f'{name} is "{value}" (from {given.sources[name]}), which libpq does not know: {meant}'
     )
     return default
 
