@@ -167,6 +167,17 @@ def standby(alias: str) -> str:
     )
 
 
+def read_only(alias: str) -> str:
+    """What it means that a primary refuses to write."""
+    return (
+        f'The server of "{alias}" is a primary, but its configuration makes transactions read-only'
+        " (default_transaction_read_only): its disk is full, it is under maintenance, or it was"
+        " fenced off for another server. No other server was found that takes writes. The"
+        " connection is kept, and reads go on. To prevent it: look at the server's disk and at who"
+        " has set default_transaction_read_only."
+    )
+
+
 def standby_again(alias: str) -> str:
     """Why a write that a standby refused was not run again."""
     return (

@@ -125,7 +125,11 @@ class Recovery:
         if verdict.lost or not verdict.read_only or link is None:
             return verdict
         untouched = self._call.first or db.autocommit
-        lost = roles.refused_by_standby(db, link, untouched=untouched)
+        refusal = roles.why_refused(db, link, untouched=untouched)
+        fenced = refusal is roles.Refusal.FENCED
+        lost = refusal is roles.Refusal.STANDBY or (fenced and roles.better_is_found(db))
+        if fenced and not lost:
+            error.add_note(notes.read_only(db.alias))
         return dataclasses.replace(verdict, lost=lost)
 
     def _after_cancellation(self, error: Error, verdict: Verdict) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from .probing import Probe
 from .verdicts import Reason
 
 logger = logging.getLogger("django_resilient_pg")
+# Seconds between two looks for a server that takes writes, of all threads.
+_SEEKING: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class Shared:
         self.probe = Probe()
         self.logins = Logins()
         self.age_logged = False
+        self._sought_at = -math.inf
         self._counts: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
 
@@ -55,6 +59,14 @@ class Shared:
         """After a fork: a thread that is not here any more may hold it."""
         self._lock = threading.Lock()
         self.learned.renew_lock()
+
+    def may_seek(self, now: float) -> bool:
+        """Whether to look for a server that takes writes: once a second while there is none."""
+        return now - self._sought_at >= _SEEKING
+
+    def sought_in_vain(self, now: float) -> None:
+        """No server takes writes."""
+        self._sought_at = now
 
     def count(self, what: str, detail: str = "") -> None:
         """One more of what :class:`Stats` counts."""

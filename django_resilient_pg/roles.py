@@ -8,13 +8,15 @@ connection is made and whenever it changes), or when asked ``pg_is_in_recovery()
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Final
+import enum
+from collections.abc import Iterator, Mapping
+from time import monotonic
+from typing import Any, Final
 
 from django.db.utils import Error, OperationalError
 
 from . import notes
-from .drivers import IDLE, Link
+from .drivers import IDLE, Link, link_to
 from .facts import Path
 from .state.wrapper import Wrapper
 from .wanted import Wanted
@@ -23,11 +25,29 @@ from .wanted import Wanted
 _OWN_WISH: Final = ("default_transaction_read_only", "session characteristics")
 # A setting of the server, as a failover manager makes it: not of this session, role or database.
 _FENCED: Final = (
-    "SELECT pg_catalog.pg_is_in_recovery() OR EXISTS (SELECT FROM pg_catalog.pg_settings AS s"
+    "SELECT pg_catalog.pg_is_in_recovery(), EXISTS (SELECT FROM pg_catalog.pg_settings AS s"
     " WHERE s.setting OPERATOR(pg_catalog.=) 'on'"
     " AND s.name OPERATOR(pg_catalog.=) 'default_transaction_read_only'"
     " AND s.source OPERATOR(pg_catalog.=) 'configuration file')"
 )
+
+_TAKES_WRITES: Final = (
+    "SELECT NOT pg_catalog.pg_is_in_recovery()"
+    " AND pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'off'"
+)
+
+
+class Refusal(enum.Enum):
+    """Why a server refused to write.
+
+    STANDBY: it is one now, and the connection may be left for another server. FENCED: it is a
+    primary that was made read-only by its configuration. OWN: the application has asked for that,
+    or its connection may not be left.
+    """
+
+    STANDBY = "standby"
+    FENCED = "fenced"
+    OWN = "own"
 
 
 def require(db: Wrapper) -> None:
@@ -66,10 +86,10 @@ def is_standby(db: Wrapper, link: Link) -> bool:
     return bool(standby)
 
 
-def refused_by_standby(db: Wrapper, link: Link, *, untouched: bool) -> bool:
-    """Whether a write was refused because the server is a standby now, or fenced off as one.
+def why_refused(db: Wrapper, link: Link, *, untouched: bool) -> Refusal:
+    """Why a write was refused with SQLSTATE 25006.
 
-    The same SQLSTATE is the answer to a write in the application's own read-only transaction.
+    The same is the answer to a write in the application's own read-only transaction.
 
     Args:
         db: the connection.
@@ -77,20 +97,70 @@ def refused_by_standby(db: Wrapper, link: Link, *, untouched: bool) -> bool:
         untouched: nothing had run before it in its transaction.
     """
     session = db._session
-    if db._connector.wanted is Wanted.REPLICA or db._thread_sharing_count or session.pinned_by:
-        return False
-    if "default_transaction_read_only" in session.settings:
-        return False  # the application's own wish
-    if not (untouched or was_primary(db)):
-        return False
+    own_wish = "default_transaction_read_only" in session.settings
+    if db._connector.wanted is Wanted.REPLICA or own_wish:
+        return Refusal.OWN
     if link.parameter("in_hot_standby") == "on":
-        return True
-    if link.status() == IDLE:
+        return _by_standby(db, untouched=untouched)
+    if link.status() == IDLE and not db._thread_sharing_count:
         with db.wrap_database_errors:
-            return bool(link.ask(_FENCED)[0][0])
-    if any(name.startswith(_OWN_WISH) for name in db._session.settings):
+            [(standby, fenced)] = link.ask(_FENCED)
+        if standby:
+            return _by_standby(db, untouched=untouched)
+        return Refusal.FENCED if fenced else Refusal.OWN
+    if any(name.startswith(_OWN_WISH) for name in session.settings):
+        return Refusal.OWN
+    fenced = link.parameter("default_transaction_read_only") == "on" and was_primary(db)
+    return Refusal.FENCED if fenced else Refusal.OWN
+
+
+def _by_standby(db: Wrapper, *, untouched: bool) -> Refusal:
+    left = _may_be_left(db) and (untouched or was_primary(db))
+    return Refusal.STANDBY if left else Refusal.OWN
+
+
+def _may_be_left(db: Wrapper) -> bool:
+    """Whether the connection may be replaced under the application."""
+    return not (db._thread_sharing_count or db._session.pinned_by)
+
+
+def better_is_found(db: Wrapper) -> bool:
+    """Whether the alias leads to a server that takes writes, while its connection does not.
+
+    Connects beside the connection in place, which is kept: it is the only one that works until
+    there is a better one. Where there is none, once a second for all threads.
+    """
+    shared = db.resilience.shared
+    if not (_may_be_left(db) and shared.may_seek(monotonic())):
         return False
-    return link.parameter("default_transaction_read_only") == "on" and was_primary(db)
+    found = _beside_takes_writes(db)
+    if not found:
+        shared.sought_in_vain(monotonic())
+    return found
+
+
+def _beside_takes_writes(db: Wrapper) -> bool:
+    try:
+        beside = link_to(_connect_beside(db))
+    except (Error, db.Database.Error):
+        return False
+    try:
+        return beside.ask(_TAKES_WRITES) == [(True,)]
+    except beside.connection.Error:
+        return False
+    finally:
+        beside.close()
+
+
+def _connect_beside(db: Wrapper) -> Any:
+    """A connection of the driver's own: not from a pool, whose connections lead to the same."""
+    parameters = db.get_connection_params()
+
+    def connect(login: Mapping[str, Any]) -> Any:
+        return db.Database.connect(**{**parameters, **login})
+
+    path = db.resilience.options.credentials
+    return db.resilience.shared.logins.connect(db.alias, path, connect) if path else connect({})
 
 
 def was_primary(db: Wrapper) -> bool:

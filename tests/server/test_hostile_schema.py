@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -194,12 +195,26 @@ def test_session_state(connection: BaseDatabaseWrapper, proxy: Proxy) -> None:
     assert run(connection, told) == [("7",)]
 
 
+def test_what_became_of_a_lost_session(connection: Any) -> None:
+    """The same session asks and is asked for: it has not ended."""
+    from django_resilient_pg.lost_sessions import LostSession
+    from django_resilient_pg.verdicts import Reason
+
+    connection.ensure_connection()
+    link = link_to(connection.connection)
+    link.port = 1  # another one
+    lost = LostSession(link, Reason.UNKNOWN, None, monotonic(), holds=True, direct=True)
+    lost.settle(link, 1.0)
+    assert "does not look like it" in lost.why
+
+
 def test_who_is_a_standby(connection: Any) -> None:
     from django_resilient_pg import roles
 
     connection.ensure_connection()
-    roles.refused_by_standby(connection, connection._link, untouched=True)
+    roles.why_refused(connection, connection._link, untouched=True)
     connection._link.ask(roles._FENCED)
+    assert roles.better_is_found(connection)
 
 
 def test_what_is_asked_of_the_catalogues(
@@ -228,12 +243,12 @@ def test_the_command(connection: BaseDatabaseWrapper, options: dict[str, Any]) -
 
 
 def test_ending_a_session(connection: BaseDatabaseWrapper, server: Server) -> None:
-    from django_resilient_pg import outcome
+    from django_resilient_pg import lost_sessions, outcome
 
     with transaction.atomic(using=connection.alias):
         link = link_to(connection.connection)
         made = outcome.mark(link)
         assert made is not None
         assert made.backend_start is not None
-        assert link.ask(outcome._END, [0, made.backend_start]) == []
+        lost_sessions.end(link, 0, made.backend_start)
         assert backend_pid(connection) == made.pid
