@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import select
 import socket
 import sys
@@ -39,6 +40,8 @@ _WARNED: Final = frozenset({"57P01", "57P02"})
 _LAST: Final = frozenset({"FATAL", "PANIC"})
 
 
+# From this version on psycopg takes notice of DISCARD ALL.
+_NOTICES_DISCARD: Final = (3, 3, 5)
 # psycopg2.extensions.STATUS_BEGIN.
 _BEGUN: Final = 2
 
@@ -450,6 +453,18 @@ class Psycopg3Link(Link):
     def backend_pid(self) -> int:
         """See :meth:`Link.backend_pid`."""
         return int(self.connection.pgconn.backend_pid)
+
+    def keeps_prepared(self) -> bool:
+        """Whether the driver would believe in its prepared statements after DISCARD ALL.
+
+        It asks the server (a round trip). Newer versions notice what has become of them.
+        """
+        from psycopg import __version__ as version
+
+        numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+        if numbers >= _NOTICES_DISCARD:
+            return False
+        return bool(self.ask("SELECT FROM pg_catalog.pg_prepared_statements LIMIT 1"))
 
     def cursor(self) -> Any:
         """See :meth:`Link.cursor`."""
