@@ -412,12 +412,16 @@ class Psycopg3Link(Link):
             for _ in range(_MAX_ROUNDS):
                 pgconn.consume_input()
                 pgconn.is_busy()  # makes libpq parse what it has read
-                while (notify := pgconn.notifies()) is not None:
-                    # As psycopg's own fetch does: to the handlers or to the backlog.
-                    if pgconn.notify_handler is not None:
-                        pgconn.notify_handler(notify)
+                self._hand_on_notifies()
                 if not self.poll(0):
                     break
+
+    def _hand_on_notifies(self) -> None:
+        """As psycopg's own fetch does: to the handlers or to the backlog."""
+        pgconn = self.connection.pgconn
+        while (notify := pgconn.notifies()) is not None:
+            if pgconn.notify_handler is not None:
+                pgconn.notify_handler(notify)
 
     def ping(self, timeout: float) -> bool:
         """See :meth:`Link.ping`."""
@@ -435,6 +439,7 @@ class Psycopg3Link(Link):
                         return False
                     pgconn.consume_input()
                 if pgconn.get_result() is None:
+                    self._hand_on_notifies()
                     return not self.lost()
         except self.connection.Error:
             return False
