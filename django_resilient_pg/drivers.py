@@ -12,6 +12,7 @@ import _socket
 import contextlib
 import math
 import os
+import re
 import select
 import socket
 import sys
@@ -40,6 +41,8 @@ _WARNED: Final = frozenset({"57P01", "57P02"})
 _LAST: Final = frozenset({"FATAL", "PANIC"})
 
 
+# From this version on psycopg takes notice of DISCARD ALL.
+_NOTICES_DISCARD: Final = (3, 3, 5)
 # psycopg2.extensions.STATUS_BEGIN.
 _BEGUN: Final = 2
 
@@ -442,12 +445,16 @@ class Psycopg3Link(Link):
             for _ in range(_MAX_ROUNDS):
                 pgconn.consume_input()
                 pgconn.is_busy()  # makes libpq parse what it has read
-                while (notify := pgconn.notifies()) is not None:
-                    # As psycopg's own fetch does: to the handlers or to the backlog.
-                    if pgconn.notify_handler is not None:
-                        pgconn.notify_handler(notify)
+                self._hand_on_notifies()
                 if not self.poll(0):
                     break
+
+    def _hand_on_notifies(self) -> None:
+        """As psycopg's own fetch does: to the handlers or to the backlog."""
+        pgconn = self.connection.pgconn
+        while (notify := pgconn.notifies()) is not None:
+            if pgconn.notify_handler is not None:
+                pgconn.notify_handler(notify)
 
     def ping(self, timeout: float) -> bool:
         """See :meth:`Link.ping`."""
@@ -465,6 +472,7 @@ class Psycopg3Link(Link):
                         return False
                     pgconn.consume_input()
                 if pgconn.get_result() is None:
+                    self._hand_on_notifies()
                     return not self.lost()
         except self.connection.Error:
             return False
@@ -476,6 +484,18 @@ class Psycopg3Link(Link):
     def backend_pid(self) -> int:
         """See :meth:`Link.backend_pid`."""
         return int(self.connection.pgconn.backend_pid)
+
+    def keeps_prepared(self) -> bool:
+        """Whether the driver would believe in its prepared statements after DISCARD ALL.
+
+        It asks the server (a round trip). Newer versions notice what has become of them.
+        """
+        from psycopg import __version__ as version
+
+        numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+        if numbers >= _NOTICES_DISCARD:
+            return False
+        return bool(self.ask("SELECT FROM pg_catalog.pg_prepared_statements LIMIT 1"))
 
     def cursor(self) -> Any:
         """See :meth:`Link.cursor`."""

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from time import monotonic, sleep
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -32,7 +32,7 @@ from . import announcing
 from .ageing import Limits, jittered
 from .connecting import deadline
 from .dialling import Dialling
-from .drivers import Link, link_to
+from .drivers import Link, Psycopg3Link, link_to
 from .facts import Path
 from .liveness import Vital, inspect
 from .logins import own
@@ -288,19 +288,25 @@ class ResilientPool(ConnectionPool[Any]):
         try:
             connection.autocommit = True  # in a transaction it is refused; Django sets it again
             connection.isolation_level = connection.read_only = connection.deferrable = None
+            if cast(Psycopg3Link, link).keeps_prepared():
+                self._tell_uncleaned(db, "its driver would not forget prepared statements")
+                return False
             link.ask("DISCARD ALL")
             db._configure_connection(connection)
         except connection.Error as error:
-            announcing.log(
-                db,
-                logging.INFO,
-                'A pooled connection of "%s" could not be cleaned for use in the place of a lost'
-                " one, and is closed: %s.",
-                self._db.alias,
-                type(error).__name__,
-            )
+            self._tell_uncleaned(db, type(error).__name__)
             return False
         return True
+
+    def _tell_uncleaned(self, db: Wrapper, why: str) -> None:
+        announcing.log(
+            db,
+            logging.INFO,
+            'A pooled connection of "%s" could not be cleaned for use in the place of a lost'
+            " one, and is closed: %s.",
+            self._db.alias,
+            why,
+        )
 
     def _inspected(self, db: Wrapper, link: Link, idle: float, level: int) -> Vital:
         resilience = db.resilience

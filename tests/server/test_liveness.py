@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -227,3 +229,34 @@ def test_the_idle_timeout_of_the_server_is_found_and_kept(
         assert run(connection, "SELECT 1") == [(1,)]
         time.sleep(pause)
     assert dict(connection.resilience.stats.lost) == {}  # type: ignore[attr-defined]
+
+
+# -- NOTIFY ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("handled", [False, True])
+def test_a_notify_that_comes_with_the_ping_is_delivered(
+    handled: bool, make_connection: Connections, server: Server
+) -> None:
+    connection: Any = make_connection(ping_after=0.05, ping_timeout=5)
+    run(connection, "LISTEN news")
+    raw, heard = connection.connection, []
+    if handled and DRIVER == "psycopg":
+        raw.add_notify_handler(heard.append)
+    pid = backend_pid(connection)
+    time.sleep(0.1)
+    os.kill(pid, signal.SIGSTOP)
+    going_on = threading.Timer(0.3, os.kill, [pid, signal.SIGCONT])
+    try:
+        server.execute("NOTIFY news, 'for you'", database="app")
+        going_on.start()
+        assert connection.is_usable()
+    finally:
+        going_on.join()
+    assert backend_pid(connection) == pid
+    # Without asking the socket again: nothing more comes of it.
+    if DRIVER == "psycopg2":
+        heard = raw.notifies
+    elif not handled:
+        heard = list(raw.notifies(timeout=0))
+    assert [one.payload for one in heard] == ["for you"]

@@ -233,18 +233,24 @@ SHOWN = (
 CLEAN = [("", "app", 0, True, "UTC")]
 
 
-def leave_behind(alias: str, others: int) -> None:
+LEFT = (
+    "SELECT nextval('numbers')",
+    "SET app.tenant = 'another'",
+    "SET TimeZone = 'Asia/Tokyo'",
+    "SELECT pg_advisory_lock_shared(77)",
+    "CREATE TEMP TABLE of_another ()",
+    "SET ROLE pg_monitor",
+)
+
+
+def leave_behind(alias: str, others: int, *texts: str) -> None:
     """So many requests at once leave on their sessions what a pool does not take away."""
     together = threading.Barrier(others)
 
     def request() -> None:
         mine = connections[alias]
-        run(mine, "SELECT nextval('numbers')")
-        run(mine, "SET app.tenant = 'another'")
-        run(mine, "SET TimeZone = 'Asia/Tokyo'")
-        run(mine, "SELECT pg_advisory_lock_shared(77)")
-        run(mine, "CREATE TEMP TABLE of_another ()")
-        run(mine, "SET ROLE pg_monitor")
+        for text in texts or LEFT:
+            run(mine, text)
         together.wait()
         mine.close()
 
@@ -264,7 +270,7 @@ def beside_others(server: Server, make_connection: Connections) -> Iterator[Base
     server.execute("GRANT ALL ON SEQUENCE numbers TO app", database="app")
     connection = filled(make_connection(options=sized(3)))
     assert run(connection, SHOWN) == CLEAN
-    leave_behind(connection.alias, others=2)
+    leave_behind(connection.alias, 2)
     yield connection
     connection.close()
     server.execute("DROP SEQUENCE numbers", database="app")
@@ -325,6 +331,24 @@ def test_nor_has_one_without_autocommit(server: Server, make_connection: Connect
     server.terminate(pid)
     assert run(connection, "SELECT coalesce(current_setting('app.tenant', true), '')") == [("",)]
     connection.rollback()
+
+
+def test_statements_that_were_prepared_before_it_was_cleaned(
+    server: Server, make_connection: Connections
+) -> None:
+    """DISCARD ALL drops them; psycopg before 3.3.5 goes on to execute them."""
+    prepares = {"prepare_threshold": 0, "server_side_binding": True}
+    connection = filled(make_connection(options={**sized(3), **prepares}))
+    run(connection, "SET app.tenant = 'mine'")
+    leave_behind(connection.alias, 2, "SELECT 'prepared'")
+    for _ in range(3):
+        server.terminate(backend_pid(connection))
+        assert run(connection, "SELECT 'prepared'") == [("prepared",)]
+        assert run(connection, "SELECT current_setting('app.tenant')") == [("mine",)]
+    connection.close()
+    for _ in range(3):  # what is in the pool by now
+        assert run(connection, "SELECT 'prepared'") == [("prepared",)]
+        connection.close()
 
 
 def test_the_first_session_of_a_request_may_have_it_as_on_the_stock_engine(
