@@ -123,7 +123,7 @@ def test_what_was_remembered_is_not_taken_for_another_text() -> None:
     session.is_harmless(f"SELECT 1 {padding} /* '' */")
     assert not session.is_harmless(f"SELECT 1 {padding} /* ' */; SET a.b = 1; /* ' */")
     session.is_harmless(f"SELECT 1 {padding} AS \"''\"")
-    assert not session.is_harmless(f"SELECT 1 {padding} AS \"'\"; SET a.b = 1; SELECT 1 AS \"'\"")
+    assert not session.is_harmless(f'SELECT 1 {padding} AS "\'"; SET a.b = 1; SELECT 1 AS "\'"')
 
 
 def test_few_long_texts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
