@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # constraints, syntax and names, WITH CHECK OPTION, PL/pgSQL. There is no entry in ``reasons``
 # that does anything about them, once there is a connection.
 _WRONG: Final = frozenset({"22", "23", "42", "44", "P0"})
+# PQtransactionStatus where the server waits for the next statement.
+_READY: Final = frozenset({IDLE, FAILED})
 # What BEGIN READ ONLY changes.
 _READ_ONLY_SETTING = "transaction_read_only"
 
@@ -83,7 +85,7 @@ class Call:
                 server is not ready for the next statement, which it is where this is settled.
         """
         code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
-        return code[:2] in _WRONG and (status == FAILED or status == IDLE)
+        return code[:2] in _WRONG and status in _READY
 
     @property
     def is_harmless(self) -> bool:

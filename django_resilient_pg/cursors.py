@@ -104,8 +104,7 @@ class ResilientCursorMixin:
             or (sql not in HARMLESS if len(sql) <= LONGEST else not is_harmless(sql))
             or BUCKET.short
         ):
-            if BUCKET.short:
-                BUCKET.refund()
+            BUCKET.refund()
             # A named cursor calls its functions when its rows are fetched, if they ever are.
             db._note_session(sql, params, many=self.name is not None)
         if unit is not None:

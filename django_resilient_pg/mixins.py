@@ -16,7 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db.backends import utils
-from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error
@@ -63,12 +63,14 @@ class ResilientDatabaseMixin(Wrapper):
     @property
     def pool(self) -> Any:
         """The pool of this alias (psycopg 3), made at its first use; ``None`` without one."""
-        if not self._pooled:
+        # Asked for seven times by a request: written out, as ``_pooled`` has it.
+        alias = self.alias
+        if not self.settings_dict["OPTIONS"].get("pool") or alias == NO_DB_ALIAS:
             return None
         if not SAME[0]:
             notice_fork()
         pools = self._connection_pools
-        pool = pools.get(self.alias)
+        pool = pools.get(alias)
         if pool is None:
             parameters = self.get_connection_params()  # says what is wrong with the options
             from .pooling import make

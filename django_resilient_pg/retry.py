@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
 
-from .statements import Kind
+from .kinds import Kind
 from .verdicts import Verdict
 
 # Rules of ``reasons.TABLE``: a statement that they have ended took too long.

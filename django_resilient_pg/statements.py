@@ -8,25 +8,14 @@ What cannot be read with certainty counts as the worst it could be.
 
 from __future__ import annotations
 
-import enum
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from string import ascii_lowercase, ascii_uppercase
 
+from .kinds import Kind as Kind
 from .memory import LONGEST_READ, remembered
 from .quotes import without_strings
-
-
-class Kind(enum.Enum):
-    """What running a statement again would mean."""
-
-    READ = "read"
-    WRITE = "write"
-    #: DDL, VACUUM, anything not listed: like a write, and may commit or hold state by itself.
-    OTHER = "other"
-    #: CALL, DO, COPY, BEGIN, COMMIT, several statements: may have committed inside.
-    UNREPEATABLE = "unrepeatable"
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,9 +42,18 @@ def recognise_host(host: str, port: int | None) -> Provider | None:
 def _explained(provider: Provider, name: str) -> int:
     """Return how many characters of a host name an entry explains; 0: it does not fit."""
     suffixes = (len(suffix) for suffix in provider.host_suffixes if name.endswith(suffix))
-    matches = (re.search(pattern, name) for pattern in provider.host_regexes)
+    possible = (pattern for pattern in provider.host_regexes if _may_match(pattern, name))
+    matches = (re.search(pattern, name) for pattern in possible)
     spans = (match.end() - match.start() for match in matches if match)
     return max([0, *suffixes, *spans])
+
+
+def _may_match(pattern: str, name: str) -> bool:
+    """Whether a pattern is worth compiling, by its literal end or its beginning."""
+    end = pattern.rpartition("\\.")[2]
+    if end.endswith("$") and end[:-1].isalnum():
+        return name.endswith(end[:-1])
+    return name.startswith("/") or not pattern.startswith("^/")
 
 
 def _markers(provider: Provider) -> frozenset[str]:

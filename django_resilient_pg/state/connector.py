@@ -45,23 +45,13 @@ class Connector:
         self.wake = 0.0
         self.lost: list[LostSession] = []
 
-    @contextlib.contextmanager
-    def connects(self) -> Iterator[None]:
+    def connects(self) -> _While:
         """Within it a connection is being made."""
-        self.connecting = True
-        try:
-            yield
-        finally:
-            self.connecting = False
+        return _While(self, "connecting")
 
-    @contextlib.contextmanager
-    def retries(self) -> Iterator[None]:
+    def retries(self) -> _While:
         """Within it somebody tries to connect until the deadline."""
-        self.retrying = True
-        try:
-            yield
-        finally:
-            self.retrying = False
+        return _While(self, "retrying")
 
     @contextlib.contextmanager
     def spends(self, budget: Budget) -> Iterator[Budget]:
@@ -97,3 +87,18 @@ class Connector:
     def in_thread(self, *, ends: bool) -> None:
         """Whether the thread that has connected ends with its request."""
         self.thread_ends = ends
+
+
+class _While:
+    """Within it a flag is set. A class, because every pooled request comes through here."""
+
+    __slots__ = ("_connector", "_flag")
+
+    def __init__(self, connector: Connector, flag: str) -> None:
+        self._connector, self._flag = connector, flag
+
+    def __enter__(self) -> None:
+        setattr(self._connector, self._flag, True)
+
+    def __exit__(self, *error: object) -> None:
+        setattr(self._connector, self._flag, False)

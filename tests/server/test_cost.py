@@ -18,6 +18,8 @@ from django.db import IntegrityError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 import django_resilient_pg
+from testproject.postgres import Server
+from tests.server.test_shortages import alone
 
 PACKAGE = str(Path(django_resilient_pg.__file__).parent)
 
@@ -119,3 +121,13 @@ def test_a_ping_starts_no_thread(resilient: BaseDatabaseWrapper) -> None:
             assert resilient.is_usable()
     assert calls["drivers"]
     assert calls["threads"] == 0
+
+
+def test_the_first_query_of_a_process_compiles_no_lexer(server: Server) -> None:
+    """Whose patterns take as long as everything else that the engine imports."""
+    script = """
+        run("SELECT 1")
+        lexers = ("statements", "assignments", "recovery", "committing", "pooling", "libpq")
+        print([one for one in lexers if f"django_resilient_pg.{one}" in sys.modules])
+    """
+    assert alone(script, server.database()) == "[]"
