@@ -43,6 +43,15 @@ _WRAPPED: Final = CursorWrapper.WRAP_ERROR_ATTRS
 _Plain: Any = CursorWrapper  # whose types leave out what is private
 
 
+def _asking(name: str) -> Callable[..., Any]:
+    """A method that comes by ``__getattr__``, as all of its kind do with Django's wrapper."""
+
+    def ask(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.__getattr__(name)(*args, **kwargs)
+
+    return ask
+
+
 class ResilientCursorMixin:
     """Over Django's cursor wrappers.
 
@@ -57,6 +66,17 @@ class ResilientCursorMixin:
     name: str | None = None
     #: The link of the connection that the driver cursor belongs to.
     _link: Any
+    #: Another class has a ``__getattr__`` of its own, which Django's wrapper would ask each time.
+    _asked = False
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        known = (ResilientCursorMixin, CursorWrapper)
+        if any("__getattr__" in vars(c) for c in cls.__mro__ if c not in known):
+            cls._asked = True
+            for name in ("fetchone", "fetchmany", "fetchall", "close"):
+                if getattr(cls, name) is vars(ResilientCursorMixin)[name]:
+                    setattr(cls, name, _asking(name))
 
     def __init__(self, cursor: Any, db: Wrapper) -> None:
         self.cursor = cursor
@@ -298,7 +318,7 @@ class ResilientCursorMixin:
 
     def __getattr__(self, attr: str) -> Any:
         # As Django's, without calling it: every fetch comes through here.
-        if CursorWrapper.__getattr__ is not GETATTR:
+        if self._asked or CursorWrapper.__getattr__ is not GETATTR:
             found = super().__getattr__(attr)  # type: ignore[misc]
             return partial(self._copy, attr, None) if attr in _COPIES else found
         found = getattr(self.cursor, attr)

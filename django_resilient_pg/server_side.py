@@ -78,7 +78,7 @@ class ServerSideMixin:
     def scroll(self, *args: Any, **kwargs: Any) -> Any:
         """As the driver's."""
         self._moved = True
-        return self.cursor.scroll(*args, **kwargs)
+        return self.__getattr__("scroll")(*args, **kwargs)  # type: ignore[attr-defined]
 
     def fetchone(self) -> Any:
         """The next row, or None."""

@@ -781,6 +781,64 @@ def test_django_debug_toolbar(stage: Stage, toolbar: Seen) -> None:
     ]
 
 
+class Refused(Exception):
+    pass
+
+
+class Refusing:
+    """As the templates panel of django-debug-toolbar keeps templates from asking the database."""
+
+    def __getattr__(self, attr: str) -> Any:
+        raise Refused(attr)
+
+
+BY_GETATTR = ["fetchone", "fetchmany", "fetchall", "nextset", "scroll", "close"]
+
+
+@pytest.mark.parametrize("server_side", [False, True])
+@pytest.mark.parametrize("name", BY_GETATTR)
+def test_a_cursor_that_refuses_what_django_passes_on(
+    name: str, server_side: bool, stage: Stage
+) -> None:
+    connection: Any = stage.connection
+    with transaction.atomic(connection.alias):
+        made = connection.chunked_cursor() if server_side else connection.cursor()
+        refusing = type("Refusing", (Refusing, type(made)), {})(made.cursor, connection)
+        refusing.execute("SELECT generate_series(1, 9)")
+        with pytest.raises(Refused, match=name):
+            getattr(refusing, name)()
+        made.close()
+        assert stage.run("SELECT 1") == [(1,)]
+
+
+def test_a_cursor_class_of_its_own_that_sees_what_django_passes_on(
+    stage: Stage, monkeypatch: Patch
+) -> None:
+    """Made below the engine, and above: by ``make_cursor()``."""
+    seen: list[str] = []
+
+    class Seeing(utils.CursorWrapper):
+        def __getattr__(self, attr: str) -> Any:
+            seen.append(attr)
+            return super().__getattr__(attr)
+
+    def make_cursor(self: Any, cursor: Any) -> Any:
+        return Seeing(cursor, self)
+
+    monkeypatch.setattr(BaseDatabaseWrapper, "make_cursor", make_cursor)
+    with stage.connection.cursor() as cursor:
+        cursor.execute("SELECT generate_series(1, 9)")
+        cursor.fetchone()
+        cursor.fetchmany(2)
+        cursor.fetchall()
+    assert [each for each in seen if each in BY_GETATTR] == [
+        "fetchone",
+        "fetchmany",
+        "fetchall",
+        "close",
+    ]
+
+
 def test_a_query_log_of_its_own(stage: Stage, monkeypatch: Patch) -> None:
     """As recorders of queries do it in tests."""
     seen: list[str] = []
