@@ -14,6 +14,7 @@ from .language import (
     By,
     Call,
     Control,
+    Elsewhere,
     Fail,
     Fate,
     Hook,
@@ -47,6 +48,7 @@ _STEPS: Final = {
     "call": 13,
     "hook": 3,
     "fail": 2,
+    "elsewhere": 7,
 }
 _CALLS: Final = {
     "is_usable": 5,
@@ -165,6 +167,8 @@ class Generator:
             return Call(self._pick(_CALLS))
         if kind == "hook":
             return Hook(next(self._keys))
+        if kind == "elsewhere":
+            return self._elsewhere()
         by = self._by()
         if kind == "many":
             way, length = self._way(), self._random.choice((0, 1, 2, 2, 3))
@@ -174,6 +178,11 @@ class Generator:
             length = self._random.choice((2, 2, 3, 4))
             return Run(by, tuple(self._text(self._pick(_STEPS), by) for _ in range(length)))
         return Run(by, (self._text(kind, by),))
+
+    def _elsewhere(self) -> Elsewhere:
+        if self._chance(0.3):
+            return Elsewhere(self._block(_DEPTH - 1, self._pick({None: 2, "retry": 1})))
+        return Elsewhere(Run(self._pick({By.DJANGO: 4, By.RAW: 1}), (self._write(),)))
 
     def _text(self, kind: str, by: By) -> Text:
         if kind == "read":

@@ -207,13 +207,24 @@ class Block:
         }[self.kind]
 
 
-Step: TypeAlias = Run | RunMany | Call | Hook | Kill | Block
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Does a step on the other alias, which leads to another database; there, on the first."""
+
+    step: Run | RunMany | Block
+
+
+Step: TypeAlias = Run | RunMany | Call | Hook | Kill | Block | Elsewhere
 Program: TypeAlias = tuple[Step, ...]
 
 
 def lines(program: Program, indent: str = "") -> Iterator[str]:
     """The program as people read it."""
     for step in program:
+        if isinstance(step, Elsewhere):
+            yield indent + "# on the other alias:"
+            yield from lines((step.step,), indent)
+            continue
         if not isinstance(step, Block):
             yield indent + str(step)
             continue

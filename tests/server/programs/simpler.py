@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from .language import Block, By, Kill, Program, Read, Run, RunMany, Step, Text, Way, Write
+from .language import Block, By, Elsewhere, Kill, Program, Read, Run, RunMany, Step, Text, Way, Write
 
 
 def shrink(program: Program, breaks: Callable[[Program], bool]) -> Program:
@@ -33,6 +33,11 @@ def _instead_of(step: Step) -> Iterator[Program]:
     match step:
         case Block():
             yield from _instead_of_block(step)
+        case Elsewhere(inner):
+            yield (inner,)
+            for instead in _instead_of(inner):
+                if len(instead) == 1 and not isinstance(instead[0], Elsewhere):
+                    yield (Elsewhere(instead[0]),)
         case Run(by, texts):
             for shorter in _simpler_texts(texts):
                 yield (Run(by, shorter),)
@@ -74,6 +79,8 @@ def undisturbed(program: Program) -> Program:
                 continue
             case Block():
                 steps.append(replace(step, body=undisturbed(step.body)))
+            case Elsewhere(inner):
+                steps += map(Elsewhere, undisturbed((inner,)))
             case Run(by, texts):
                 steps.append(Run(by, tuple(map(_harmless, texts))))
             case RunMany(by, writes):

@@ -49,7 +49,8 @@ SHOWN: Final = 3
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     with Server(tls=False, settings=SETTINGS) as server:
-        stage = Stage(server)
+        server.create_database("other")
+        stage = Stage(server, other=Stage(server, "other"))
         yield stage
         stage.close()
 
