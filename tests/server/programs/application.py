@@ -32,6 +32,8 @@ class Application:
 
     def execute(self, by: By, texts: tuple[Text, ...], victim: int, starts: int) -> Any:
         """Run a string; what a single read has returned. ``starts``: see :meth:`_with_cursor`."""
+        if by is By.PIPELINE:
+            return self._execute_in_pipeline(texts, victim)
         if len(texts) == 1:
             sql, parameters = self.stage.sql(texts[0], victim)
         else:
@@ -44,6 +46,17 @@ class Application:
             return None
 
         return self._with_cursor(by, run, starts)
+
+    def _execute_in_pipeline(self, texts: tuple[Text, ...], victim: int) -> Any:
+        with self.connection.cursor() as cursor:
+            driver: Any = self.connection.connection
+            with driver.pipeline():
+                for text in texts:
+                    sql, parameters = self.stage.sql(text, victim)
+                    cursor.execute(sql, parameters or None)
+                if len(texts) == 1 and isinstance(texts[0], Read):
+                    return self.stage.seen(cursor.fetchone())
+        return None
 
     def execute_many(self, step: RunMany, victim: int, starts: int) -> None:
         rows = [self.stage.sql(write, victim)[1] for write in step.writes]

@@ -19,7 +19,7 @@ HOSTILE: Final = (
     "BEGIN",
     "100 %(id)s; ROLLBACK",
     "$$; SELECT set_config('app.tenant', 'x', false) /*",
-    '\\\'"; INSERT INTO effects VALUES (0)',
+    "\\'\"; INSERT INTO effects VALUES (0)",
 )
 
 
@@ -34,6 +34,9 @@ class By(enum.Enum):
     KEPT = "kept_cursor"
     #: The driver's, from ``connection.connection``: the engine does not see what it does.
     RAW = "raw_cursor"
+    #: A cursor of Django's within a pipeline of the driver's, which psycopg2 has not. Its texts are
+    #: sent one by one.
+    PIPELINE = "pipelined_cursor"
 
 
 class Fate(enum.Enum):
@@ -211,7 +214,7 @@ class Block:
 class Elsewhere:
     """Does a step on the other alias, which leads to another database; there, on the first."""
 
-    step: Run | RunMany | Block
+    step: Step
 
 
 Step: TypeAlias = Run | RunMany | Call | Hook | Kill | Block | Elsewhere

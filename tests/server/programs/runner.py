@@ -165,6 +165,8 @@ class Runner:
         application, by = self._application, step.by
         if by is By.RAW and not application.has_driver:
             return
+        if by is By.PIPELINE and DRIVER == "psycopg2":
+            return
         victim, starts = self._victim(step), self._django.starts
         if isinstance(step, Run):
             event = Statement(by, step.texts)

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from .language import Block, By, Elsewhere, Kill, Program, Read, Run, RunMany, Step, Text, Way, Write
+from .language import (
+    Block,
+    By,
+    Elsewhere,
+    Kill,
+    Program,
+    Read,
+    Run,
+    RunMany,
+    Step,
+    Text,
+    Way,
+    Write,
+)
 
 
 def shrink(program: Program, breaks: Callable[[Program], bool]) -> Program:
@@ -36,18 +49,22 @@ def _instead_of(step: Step) -> Iterator[Program]:
         case Elsewhere(inner):
             yield (inner,)
             for instead in _instead_of(inner):
-                if len(instead) == 1 and not isinstance(instead[0], Elsewhere):
-                    yield (Elsewhere(instead[0]),)
+                yield tuple(Elsewhere(one) for one in instead)
+        case RunMany():
+            yield from _instead_of_many(step)
         case Run(by, texts):
             for shorter in _simpler_texts(texts):
                 yield (Run(by, shorter),)
-            if by is By.KEPT:
+            if by in {By.KEPT, By.PIPELINE}:
                 yield (Run(By.DJANGO, texts),)
-        case RunMany(by, writes):
-            if writes:
-                yield (Run(by, writes[:1]),)
-            for at in range(len(writes)):
-                yield (RunMany(by, writes[:at] + writes[at + 1 :]),)
+
+
+def _instead_of_many(step: RunMany) -> Iterator[Program]:
+    by, writes = step.by, step.writes
+    if writes:
+        yield (Run(by, writes[:1]),)
+    for at in range(len(writes)):
+        yield (RunMany(by, writes[:at] + writes[at + 1 :]),)
 
 
 def _instead_of_block(block: Block) -> Iterator[Program]:
@@ -80,7 +97,7 @@ def undisturbed(program: Program) -> Program:
             case Block():
                 steps.append(replace(step, body=undisturbed(step.body)))
             case Elsewhere(inner):
-                steps += map(Elsewhere, undisturbed((inner,)))
+                steps += [Elsewhere(one) for one in undisturbed((inner,))]
             case Run(by, texts):
                 steps.append(Run(by, tuple(map(_harmless, texts))))
             case RunMany(by, writes):

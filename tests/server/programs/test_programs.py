@@ -209,4 +209,6 @@ def test_a_program_is_made_short() -> None:
         if breaks(program):
             shortest = shrink(program, breaks)
             assert len(shortest) == 1, list(lines(shortest))
-    assert shrink((Run(By.KEPT, (Read(dies=True, note="%s"),)),), breaks) == (Run(By.DJANGO, (Read(),)),)
+    assert shrink((Run(By.KEPT, (Read(dies=True, note="%s"),)),), breaks) == (
+        Run(By.DJANGO, (Read(),)),
+    )
