@@ -17,6 +17,7 @@ from .language import (
     Elsewhere,
     Fail,
     Fate,
+    Fork,
     Hook,
     Kill,
     Program,
@@ -50,6 +51,7 @@ _STEPS: Final = {
     "fail": 2,
     "elsewhere": 7,
     "pipeline": 5,
+    "fork": 2,
 }
 _CALLS: Final = {
     "is_usable": 5,
@@ -168,6 +170,8 @@ class Generator:
             return Call(self._pick(_CALLS))
         if kind == "hook":
             return Hook(next(self._keys))
+        if kind == "fork":
+            return Fork(next(self._keys))
         if kind == "elsewhere":
             return self._elsewhere()
         if kind == "pipeline":

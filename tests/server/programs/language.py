@@ -186,6 +186,16 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class Fork:
+    """A forked child writes a row, by Django's cursor, and is over."""
+
+    key: int
+
+    def __str__(self) -> str:
+        return f'if not os.fork(): cursor.execute("INSERT {self.key}"), os._exit()'
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
     """``atomic()``, or ``retry_atomic`` around a function.
 
@@ -217,7 +227,7 @@ class Elsewhere:
     step: Step
 
 
-Step: TypeAlias = Run | RunMany | Call | Hook | Kill | Block | Elsewhere
+Step: TypeAlias = Run | RunMany | Call | Hook | Kill | Fork | Block | Elsewhere
 Program: TypeAlias = tuple[Step, ...]
 
 

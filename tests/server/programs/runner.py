@@ -19,7 +19,21 @@ from .blocks import Enter, Exit, Rerun
 from .calls import Called, Closed, OnCommit
 from .driver import Driver
 from .events import Statement
-from .language import Block, By, Call, Elsewhere, Hook, Kill, Program, Read, Run, RunMany, Step
+from .forks import Forked
+from .language import (
+    Block,
+    By,
+    Call,
+    Elsewhere,
+    Fork,
+    Hook,
+    Kill,
+    Program,
+    Read,
+    Run,
+    RunMany,
+    Step,
+)
 from .ledger import Ledger, Violation
 from .oracle import Event, Oracle
 from .postgres import Session
@@ -133,6 +147,8 @@ class Runner:
                 self._observe(OnCommit(key), lambda: self._application.on_commit(key))
             case Kill():
                 self._kill(step)
+            case Fork(key):
+                self._fork(key)
             case Block(kind="retry"):
                 self._retry(step)
             case Block():
@@ -185,6 +201,12 @@ class Runner:
         if name == "close_if_unusable_or_obsolete":
             event = Closed(lambda: not application.has_driver)
         self._observe(event, lambda: application.call(name))
+
+    def _fork(self, key: int) -> None:
+        wrote: list[bool] = []
+        event = Forked(key, lambda: wrote == [True])
+        self._observe(event, lambda: wrote.append(self._application.fork(key)))
+        self.oracle.met["child"] += wrote == [True]
 
     # -- blocks ------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from .language import (
     Block,
     By,
     Elsewhere,
+    Fork,
     Kill,
     Program,
     Read,
@@ -92,7 +93,7 @@ def undisturbed(program: Program) -> Program:
     steps: list[Step] = []
     for step in program:
         match step:
-            case Kill():
+            case Kill() | Fork():  # what a child of the stock engine does disturbs its parent
                 continue
             case Block():
                 steps.append(replace(step, body=undisturbed(step.body)))

@@ -139,7 +139,7 @@ class Stage:
 
     def kill(self, pid: int) -> bool:
         """End a session and wait until its process is gone; False if it was not there."""
-        with _watched(pid) as is_gone:
+        with watched(pid) as is_gone:
             [(done,)] = self._ask(f"SELECT pg_terminate_backend({pid})")
             if not is_gone(PATIENCE):
                 raise TimeoutError(f"session {pid} is still there after {PATIENCE:g} s")
@@ -188,7 +188,7 @@ def backend_pid(connection: BaseDatabaseWrapper) -> int:
 
 
 @contextmanager
-def _watched(pid: int) -> Iterator[Callable[[float], bool]]:
+def watched(pid: int) -> Iterator[Callable[[float], bool]]:
     """A way to wait for the end of a process, so many seconds at most.
 
     By a descriptor of the process, where there are such: to ask again and again costs more than all

@@ -40,10 +40,12 @@ FIXED: Final = "fixed"
 RANDOM: Final = os.environ.get("PROGRAMS_SEED") or secrets.token_hex(4)
 BLIND: Final = "tests.server.programs.blind"
 LOGGERS: Final = ("django_resilient_pg", "psycopg", "psycopg.pool")
-#: What comes of a loss, see ``Oracle.met``.
-WAYS: Final = ("healed", "told", "after", "again", "unknown")
+#: What comes of a loss, see ``Oracle.met``, and children that have written.
+WAYS: Final = ("healed", "told", "after", "again", "unknown", "child")
 #: Violations that are shortened and shown; a broken engine has them by the dozen.
 SHOWN: Final = 3
+# Those of pools; what a child does is nothing to do with them.
+pytestmark = pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
