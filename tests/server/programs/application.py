@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final, NoReturn
 
+from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from .language import By, Read, RunMany, Text, Write
-from .stage import Stage
+from tests.engines import PATIENCE
+
+from .language import By, Read, RunMany, Text, Value, Write
+from .stage import Stage, watched
+
+# How a child ends.
+_WRITTEN: Final = 0
+_BROKEN: Final = 1
+_REFUSED: Final = 2
+_CODES: Final = frozenset({_WRITTEN, _REFUSED})
 
 
 @dataclass(slots=True)
@@ -32,6 +43,8 @@ class Application:
 
     def execute(self, by: By, texts: tuple[Text, ...], victim: int, starts: int) -> Any:
         """Run a string; what a single read has returned. ``starts``: see :meth:`_with_cursor`."""
+        if by is By.PIPELINE:
+            return self._execute_in_pipeline(texts, victim)
         if len(texts) == 1:
             sql, parameters = self.stage.sql(texts[0], victim)
         else:
@@ -44,6 +57,17 @@ class Application:
             return None
 
         return self._with_cursor(by, run, starts)
+
+    def _execute_in_pipeline(self, texts: tuple[Text, ...], victim: int) -> Any:
+        with self.connection.cursor() as cursor:
+            driver: Any = self.connection.connection
+            with driver.pipeline():
+                for text in texts:
+                    sql, parameters = self.stage.sql(text, victim)
+                    cursor.execute(sql, parameters or None)
+                if len(texts) == 1 and isinstance(texts[0], Read):
+                    return self.stage.seen(cursor.fetchone())
+        return None
 
     def execute_many(self, step: RunMany, victim: int, starts: int) -> None:
         rows = [self.stage.sql(write, victim)[1] for write in step.writes]
@@ -59,6 +83,31 @@ class Application:
         owner: Any = self.connection if by is By.DJANGO else self.connection.connection
         with closing(owner.cursor()) as cursor:
             return use(cursor)
+
+    def fork(self, key: int) -> bool:
+        """Let a child write a row; whether it was told that this is done."""
+        sql, parameters = self.stage.sql(Write(key), 0)
+        child = os.fork()
+        if child == 0:
+            self._be_child(sql, parameters)
+        with watched(child) as is_gone:
+            if not is_gone(PATIENCE):
+                os.kill(child, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code not in _CODES:
+            raise ChildProcessError(f"code {code}")
+        return code == _WRITTEN
+
+    def _be_child(self, sql: str, parameters: list[Value]) -> NoReturn:
+        code = _BROKEN
+        try:
+            with self.connection.cursor() as cursor:
+                cursor.execute(sql, parameters)
+            code = _WRITTEN
+        except Error:
+            code = _REFUSED
+        finally:
+            os._exit(code)
 
     # -- calls -------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ class Bench:
         self._connections = Connections(stage.server)
         self._stage, self._engine = stage, engine
         self._made: dict[tuple[bool, bool], BaseDatabaseWrapper] = {}
+        self._elsewhere: BaseDatabaseWrapper | None = None
         self.met: Counter[str] = Counter()
 
     def connection(self, number: int) -> BaseDatabaseWrapper:
@@ -52,14 +53,23 @@ class Bench:
         max_age = 0 if pooled else None  # Django's pools allow for no other
         return self._connections(self._engine, options=options, CONN_MAX_AGE=max_age)
 
+    def _other(self) -> BaseDatabaseWrapper:
+        """The one of the other alias, perhaps not open."""
+        if self._elsewhere is None:
+            assert self._stage.other is not None
+            database = self._stage.other.database
+            self._elsewhere = self._connections(self._engine, database=database, CONN_MAX_AGE=None)
+        return self._elsewhere
+
     def run(self, number: int, program: Program) -> Report:
-        runner = Runner(self._stage, self.connection(number))
+        runner = Runner(self._stage, self.connection(number), self._other)
         report = runner.run(fresh(program))
         self.met += runner.oracle.met
-        if report.violation is not None or runner.oracle.world.django.stuck:
+        if report.violation is not None or runner.stuck:
             self.close()  # what is left of it is not another program's
         return report
 
     def close(self) -> None:
         self._connections.close()
         self._made.clear()
+        self._elsewhere = None

@@ -14,8 +14,10 @@ from .language import (
     By,
     Call,
     Control,
+    Elsewhere,
     Fail,
     Fate,
+    Fork,
     Hook,
     Kill,
     Program,
@@ -47,6 +49,9 @@ _STEPS: Final = {
     "call": 13,
     "hook": 3,
     "fail": 2,
+    "elsewhere": 7,
+    "pipeline": 5,
+    "fork": 2,
 }
 _CALLS: Final = {
     "is_usable": 5,
@@ -165,6 +170,12 @@ class Generator:
             return Call(self._pick(_CALLS))
         if kind == "hook":
             return Hook(next(self._keys))
+        if kind == "fork":
+            return Fork(next(self._keys))
+        if kind == "elsewhere":
+            return self._elsewhere()
+        if kind == "pipeline":
+            return self._pipeline()
         by = self._by()
         if kind == "many":
             way, length = self._way(), self._random.choice((0, 1, 2, 2, 3))
@@ -174,6 +185,17 @@ class Generator:
             length = self._random.choice((2, 2, 3, 4))
             return Run(by, tuple(self._text(self._pick(_STEPS), by) for _ in range(length)))
         return Run(by, (self._text(kind, by),))
+
+    def _elsewhere(self) -> Elsewhere:
+        if self._chance(0.3):
+            return Elsewhere(self._block(_DEPTH - 1, self._pick({None: 2, "retry": 1})))
+        return Elsewhere(Run(self._pick({By.DJANGO: 4, By.RAW: 1}), (self._write(),)))
+
+    def _pipeline(self) -> Run:
+        kinds = {"write": 6, "read": 2, "fail": 1}
+        length = self._random.choice((1, 2, 2, 3))
+        texts = [self._text(self._pick(kinds), By.PIPELINE) for _ in range(length)]
+        return Run(By.PIPELINE, tuple(texts))
 
     def _text(self, kind: str, by: By) -> Text:
         if kind == "read":

@@ -19,7 +19,7 @@ HOSTILE: Final = (
     "BEGIN",
     "100 %(id)s; ROLLBACK",
     "$$; SELECT set_config('app.tenant', 'x', false) /*",
-    '\\\'"; INSERT INTO effects VALUES (0)',
+    "\\'\"; INSERT INTO effects VALUES (0)",
 )
 
 
@@ -34,6 +34,9 @@ class By(enum.Enum):
     KEPT = "kept_cursor"
     #: The driver's, from ``connection.connection``: the engine does not see what it does.
     RAW = "raw_cursor"
+    #: A cursor of Django's within a pipeline of the driver's, which psycopg2 has not. Its texts are
+    #: sent one by one.
+    PIPELINE = "pipelined_cursor"
 
 
 class Fate(enum.Enum):
@@ -183,6 +186,16 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class Fork:
+    """A forked child writes a row, by Django's cursor, and is over."""
+
+    key: int
+
+    def __str__(self) -> str:
+        return f'if not os.fork(): cursor.execute("INSERT {self.key}"), os._exit()'
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
     """``atomic()``, or ``retry_atomic`` around a function.
 
@@ -207,13 +220,24 @@ class Block:
         }[self.kind]
 
 
-Step: TypeAlias = Run | RunMany | Call | Hook | Kill | Block
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Does a step on the other alias, which leads to another database; there, on the first."""
+
+    step: Step
+
+
+Step: TypeAlias = Run | RunMany | Call | Hook | Kill | Fork | Block | Elsewhere
 Program: TypeAlias = tuple[Step, ...]
 
 
 def lines(program: Program, indent: str = "") -> Iterator[str]:
     """The program as people read it."""
     for step in program:
+        if isinstance(step, Elsewhere):
+            yield indent + "# on the other alias:"
+            yield from lines((step.step,), indent)
+            continue
         if not isinstance(step, Block):
             yield indent + str(step)
             continue

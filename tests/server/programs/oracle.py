@@ -74,14 +74,16 @@ class Oracle:
 
     world: World
     violation: Violation | None = None
+    #: What happened, a line each; ``where`` is what they begin with.
     trace: list[str] = field(default_factory=list)
+    where: str = ""
     #: How often something came of a loss.
     met: Counter[str] = field(default_factory=Counter)
 
     def observe(self, event: Event, act: Callable[[], Any]) -> Any:
         """Run a step and judge what comes of it; what it returns or raises is passed on."""
         outcome = _outcome_of(act)
-        self.trace.append(f"{event}: {_described(outcome)}")
+        self.trace.append(f"{self.where}{event}: {_described(outcome)}")
         self.met[str(event)] += str(event) == "again"
         self._until_violated(lambda: self._judge(event, outcome))
         return outcome.unwrap()
@@ -102,7 +104,7 @@ class Oracle:
     def killed(self) -> None:
         """The session was terminated, as far as there was one."""
         self.world.at_risk = True
-        self.trace.append("killed")
+        self.trace.append(f"{self.where}killed")
 
     def _judge(self, event: Event, outcome: Outcome) -> None:
         world = self.world

@@ -30,7 +30,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a read must return: one of these tenants (or any), these rows, perhaps those, and its note."""
+    """What a read must return: one of these tenants (None: any), rows, and its note."""
 
     tenants: frozenset[str] | None
     rows: frozenset[int]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,21 @@ from .blocks import Enter, Exit, Rerun
 from .calls import Called, Closed, OnCommit
 from .driver import Driver
 from .events import Statement
-from .language import Block, By, Call, Hook, Kill, Program, Read, Run, RunMany, Step
+from .forks import Forked
+from .language import (
+    Block,
+    By,
+    Call,
+    Elsewhere,
+    Fork,
+    Hook,
+    Kill,
+    Program,
+    Read,
+    Run,
+    RunMany,
+    Step,
+)
 from .ledger import Ledger, Violation
 from .oracle import Event, Oracle
 from .postgres import Session
@@ -51,6 +66,9 @@ class Runner:
 
     stage: Stage
     connection: BaseDatabaseWrapper
+    #: Makes the connection of the other alias.
+    reach: Callable[[], BaseDatabaseWrapper]
+    other: Runner | None = None
     oracle: Oracle = field(init=False)
     _application: Application = field(init=False)
     # Sessions that are to die, each once, by the step that ends them.
@@ -69,9 +87,21 @@ class Runner:
     def _django(self) -> Django:
         return self.oracle.world.django
 
+    @property
+    def stuck(self) -> bool:
+        return self._django.stuck or (self.other is not None and self.other._django.stuck)
+
     def run(self, program: Program) -> Report:
         self.stage.next_program()
         self._run_all(program, swallows=True)
+        rows = self._finish()
+        violation = self.oracle.violation
+        if self.other is not None:
+            rows += self.other._finish()
+            violation = violation or self.other.oracle.violation
+        return Report(program, violation, self.oracle.trace, sorted(rows.elements()))
+
+    def _finish(self) -> Counter[int]:
         usable = not self._django.stuck
         if usable:
             self._step(Call("close"), swallows=True)
@@ -81,7 +111,7 @@ class Runner:
         self.oracle.check(lambda _: self._check_notes())
         if usable:  # and it knows nothing of what was
             self._step(Run(By.DJANGO, (Read(),)), swallows=True)
-        return Report(program, self.oracle.violation, self.oracle.trace, sorted(rows.elements()))
+        return rows
 
     def _check_hooks(self) -> None:
         ran, expected = self._application.hooks, self._django.ran
@@ -117,10 +147,22 @@ class Runner:
                 self._observe(OnCommit(key), lambda: self._application.on_commit(key))
             case Kill():
                 self._kill(step)
+            case Fork(key):
+                self._fork(key)
             case Block(kind="retry"):
                 self._retry(step)
             case Block():
                 self._atomic(step)
+            case Elsewhere(inner):
+                self._elsewhere()._run_all((inner,), swallows=False)
+
+    def _elsewhere(self) -> Runner:
+        if self.other is None:
+            assert self.stage.other is not None
+            self.other = Runner(self.stage.other, self.reach(), self.reach, other=self)
+            oracle = self.other.oracle
+            oracle.trace, oracle.where = self.oracle.trace, "on the other alias: "
+        return self.other
 
     def _observe(self, event: Event, act: Callable[[], Any]) -> Any:
         return self.oracle.observe(event, act)
@@ -138,6 +180,8 @@ class Runner:
     def _statement(self, step: Run | RunMany) -> None:
         application, by = self._application, step.by
         if by is By.RAW and not application.has_driver:
+            return
+        if by is By.PIPELINE and DRIVER == "psycopg2":
             return
         victim, starts = self._victim(step), self._django.starts
         if isinstance(step, Run):
@@ -157,6 +201,12 @@ class Runner:
         if name == "close_if_unusable_or_obsolete":
             event = Closed(lambda: not application.has_driver)
         self._observe(event, lambda: application.call(name))
+
+    def _fork(self, key: int) -> None:
+        wrote: list[bool] = []
+        event = Forked(key, lambda: wrote == [True])
+        self._observe(event, lambda: wrote.append(self._application.fork(key)))
+        self.oracle.met["child"] += wrote == [True]
 
     # -- blocks ------------------------------------------------------------------------------------
 

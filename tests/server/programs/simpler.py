@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from .language import Block, By, Kill, Program, Read, Run, RunMany, Step, Text, Way, Write
+from .language import (
+    Block,
+    By,
+    Elsewhere,
+    Fork,
+    Kill,
+    Program,
+    Read,
+    Run,
+    RunMany,
+    Step,
+    Text,
+    Way,
+    Write,
+)
 
 
 def shrink(program: Program, breaks: Callable[[Program], bool]) -> Program:
@@ -33,16 +47,25 @@ def _instead_of(step: Step) -> Iterator[Program]:
     match step:
         case Block():
             yield from _instead_of_block(step)
+        case Elsewhere(inner):
+            yield (inner,)
+            for instead in _instead_of(inner):
+                yield tuple(Elsewhere(one) for one in instead)
+        case RunMany():
+            yield from _instead_of_many(step)
         case Run(by, texts):
             for shorter in _simpler_texts(texts):
                 yield (Run(by, shorter),)
-            if by is By.KEPT:
+            if by in {By.KEPT, By.PIPELINE}:
                 yield (Run(By.DJANGO, texts),)
-        case RunMany(by, writes):
-            if writes:
-                yield (Run(by, writes[:1]),)
-            for at in range(len(writes)):
-                yield (RunMany(by, writes[:at] + writes[at + 1 :]),)
+
+
+def _instead_of_many(step: RunMany) -> Iterator[Program]:
+    by, writes = step.by, step.writes
+    if writes:
+        yield (Run(by, writes[:1]),)
+    for at in range(len(writes)):
+        yield (RunMany(by, writes[:at] + writes[at + 1 :]),)
 
 
 def _instead_of_block(block: Block) -> Iterator[Program]:
@@ -70,10 +93,12 @@ def undisturbed(program: Program) -> Program:
     steps: list[Step] = []
     for step in program:
         match step:
-            case Kill():
+            case Kill() | Fork():  # what a child of the stock engine does disturbs its parent
                 continue
             case Block():
                 steps.append(replace(step, body=undisturbed(step.body)))
+            case Elsewhere(inner):
+                steps += [Elsewhere(one) for one in undisturbed((inner,))]
             case Run(by, texts):
                 steps.append(Run(by, tuple(map(_harmless, texts))))
             case RunMany(by, writes):

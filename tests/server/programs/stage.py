@@ -77,16 +77,20 @@ _KEYS: Final = 1000
 
 
 class Stage:
-    """A server of its own, and a superuser's session that stays open."""
+    """A database of a server of its own, and a superuser's session that stays open.
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
+    Attributes:
+        other: another database, for programs that use two.
+    """
+
+    def __init__(self, server: Server, database: str = "app", other: Stage | None = None) -> None:
+        self.server, self.database, self.other = server, database, other
         (server.data / "pg_hba.conf").write_text(_TRUST)
         server.execute("SELECT pg_reload_conf()")
-        server.execute(SCHEMA, database="app")
+        server.execute(SCHEMA, database=database)
         driver: Any = importlib.import_module(DRIVER)
         self._link: Any = driver.connect(
-            host=server.socket_dir, port=server.port, dbname="app", user=server.superuser
+            host=server.socket_dir, port=server.port, dbname=database, user=server.superuser
         )
         self._link.autocommit = True
         self._program = 0
@@ -94,6 +98,8 @@ class Stage:
 
     def close(self) -> None:
         self._link.close()
+        if self.other is not None:
+            self.other.close()
 
     def _ask(self, sql: str) -> list[tuple[Any, ...]]:
         with closing(self._link.cursor()) as cursor:
@@ -104,6 +110,8 @@ class Stage:
         """Rows are those of another program from now on."""
         self._program += 1
         self._notes.clear()
+        if self.other is not None:
+            self.other.next_program()
 
     def rows(self) -> Counter[int]:
         """How often each row of the program is in the table, as another session sees it."""
@@ -123,13 +131,15 @@ class Stage:
     def declare(self, volatility: str) -> None:
         """Declare the functions of reads that write to be VOLATILE, as they are, or STABLE."""
         for function in ("put(effects)", "put_cast(effects)", "put_next(bool, effects)"):
-            self.server.execute(f"ALTER FUNCTION {function} {volatility}", database="app")
+            self.server.execute(f"ALTER FUNCTION {function} {volatility}", database=self.database)
+        if self.other is not None:
+            self.other.declare(volatility)
 
     # -- ends --------------------------------------------------------------------------------------
 
     def kill(self, pid: int) -> bool:
         """End a session and wait until its process is gone; False if it was not there."""
-        with _watched(pid) as is_gone:
+        with watched(pid) as is_gone:
             [(done,)] = self._ask(f"SELECT pg_terminate_backend({pid})")
             if not is_gone(PATIENCE):
                 raise TimeoutError(f"session {pid} is still there after {PATIENCE:g} s")
@@ -178,7 +188,7 @@ def backend_pid(connection: BaseDatabaseWrapper) -> int:
 
 
 @contextmanager
-def _watched(pid: int) -> Iterator[Callable[[float], bool]]:
+def watched(pid: int) -> Iterator[Callable[[float], bool]]:
     """A way to wait for the end of a process, so many seconds at most.
 
     By a descriptor of the process, where there are such: to ask again and again costs more than all

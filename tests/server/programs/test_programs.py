@@ -42,16 +42,19 @@ FIXED: Final = "fixed"
 RANDOM: Final = os.environ.get("PROGRAMS_SEED") or secrets.token_hex(4)
 BLIND: Final = "tests.server.programs.blind"
 LOGGERS: Final = ("django_resilient_pg", "psycopg", "psycopg.pool")
-#: What comes of a loss, see ``Oracle.met``.
-WAYS: Final = ("healed", "told", "after", "again", "unknown")
+#: What comes of a loss, see ``Oracle.met``, and children that have written.
+WAYS: Final = ("healed", "told", "after", "again", "unknown", "child")
 #: Violations that are shortened and shown; a broken engine has them by the dozen.
 SHOWN: Final = 3
+# Those of pools; what a child does is nothing to do with them.
+pytestmark = pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     with Server(tls=False, settings=SETTINGS) as server:
-        stage = Stage(server)
+        server.create_database("other")
+        stage = Stage(server, other=Stage(server, "other"))
         yield stage
         stage.close()
 
@@ -210,4 +213,6 @@ def test_a_program_is_made_short() -> None:
         if breaks(program):
             shortest = shrink(program, breaks)
             assert len(shortest) == 1, list(lines(shortest))
-    assert shrink((Run(By.KEPT, (Read(dies=True, note="%s"),)),), breaks) == (Run(By.DJANGO, (Read(),)),)
+    assert shrink((Run(By.KEPT, (Read(dies=True, note="%s"),)),), breaks) == (
+        Run(By.DJANGO, (Read(),)),
+    )
