@@ -77,6 +77,7 @@ _PAUSE: Final = 0.02
 # Seconds after a loss in which a session is asked about that could not be ended.
 _ASKED_FOR: Final = 60.0
 _NOT_ALLOWED: Final = "42501"  # insufficient_privilege
+_CANCELLED: Final = "57014"  # query_canceled
 
 _BEHIND_A_POOLER = "a pooler hides it, and older transactions of the same login are still under way"
 _HIDDEN = "the role may not see it"
@@ -171,6 +172,8 @@ class LostSession:
                     raise
                 if link.status() != IDLE:
                     link.connection.rollback()
+                if sqlstate_of(error) == _CANCELLED and now < ends:
+                    continue  # by a statement_timeout shorter than the end of the session
                 self.asked = True
                 if self.holds:
                     refused = sqlstate_of(error) == _NOT_ALLOWED

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from time import monotonic
 from typing import Any, Final
 
@@ -231,7 +232,8 @@ def _remember(
     It may still hold the locks of its transaction, or have crashed by its statement. Not of one
     whose transaction may be committing by itself: that must be left alone.
     """
-    if link.announced or link.inherited:
+    # The session of a parent process lives on, whether or not Python has seen the fork.
+    if link.announced or link.inherited or link.made_by != os.getpid():
         return None
     # psycopg2 gives no SQLSTATE.
     silent = sqlstate is None and link.last_word is None and _LAST_WORDS not in text
