@@ -21,6 +21,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import Client, override_settings
 from django.urls import path
 
+from django_resilient_pg import lost_sessions
 from django_resilient_pg.drivers import link_to
 from django_resilient_pg.lost_sessions import LostSession
 from django_resilient_pg.signals import connection_lost
@@ -253,7 +254,9 @@ def lost(connection: BaseDatabaseWrapper, **given: Any) -> LostSession:
     for name, other in given.items():
         setattr(link, name, other)
     try:
-        return LostSession(link, Reason.UNKNOWN, None, time.monotonic(), holds=True, direct=True)
+        return LostSession(
+            link, Reason.UNKNOWN, None, time.monotonic(), holds=True, first=True, direct=True
+        )
     finally:
         for name, own in before.items():
             setattr(link, name, own)
@@ -409,6 +412,29 @@ def test_behind_a_pooler_that_has_not_ended_it_what_waits_for_locks_is_raised(
     server.terminate(pid)
     with transaction.atomic(using=connection.alias):
         run(connection, sql)
+    assert value(server) == 1
+
+
+@pytest.mark.needs("pgbouncer")
+def test_behind_a_pooler_a_long_job_of_the_same_login_does_not_matter(
+    make_connection: Connections,
+    server: Server,
+    table: None,
+    pooler: PgBouncer,
+    make_proxy: Callable[..., Proxy],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lost_sessions, "_LOGIN", 0.2)
+    job = make_connection(RESILIENT, PORT=pooler.port)
+    proxy = make_proxy(pooler.port)
+    connection = make_connection(RESILIENT, PORT=proxy.port, CONN_MAX_AGE=None)
+    with transaction.atomic(using=job.alias):
+        run(job, "SELECT 1")
+        time.sleep(0.5)
+        run(connection, "SELECT 1")
+        with transaction.atomic(using=connection.alias):
+            proxy.cut_at(2, "answer")
+            run(connection, UPDATE)
     assert value(server) == 1
 
 
