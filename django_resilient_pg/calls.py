@@ -93,6 +93,11 @@ class Call:
         return self.sql.__class__ is str and is_harmless(self.sql)
 
     @property
+    def text(self) -> str:
+        """What it is known by to units of work."""
+        return self.sql if isinstance(self.sql, str) else repr(self.sql)
+
+    @property
     def repeatable(self) -> bool:
         """Whether its parameters can be gone through again."""
         return not isinstance(self.params, Iterator)

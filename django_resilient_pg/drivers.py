@@ -138,6 +138,7 @@ class Link:
         pid: the process id of its cancel key: a pooler's is not the server's.
         port: its own TCP port; ``None``: it has none.
         made_at: when it was made (monotonic seconds).
+        made_by: the id of the process that has made it.
         heard_at: when the server was last heard.
         seen_at: when the connection was last seen to be alive, by an answer or a peek.
         identity: of the server and its process, once ``outcome`` has asked for them; ``None``:
@@ -162,6 +163,7 @@ class Link:
         "inherited",
         "left",
         "made_at",
+        "made_by",
         "peek",
         "pid",
         "poll",
@@ -191,6 +193,7 @@ class Link:
         self.fd = self._fileno()
         # Now: of a lost connection nobody can tell.
         self.pid, self.port = self.backend_pid(), _port_of(self.fd)
+        self.made_by = os.getpid()
         self.poll: Callable[[int], object] = poll_for(self.fd)
         self.peek = self.poll
         LINKS.add(self)

@@ -19,7 +19,8 @@ A session is ended only if it is proved to be the lost one:
 * Where ``commit_outcome`` or ``retry_atomic`` has asked for it, ``backend_start`` decides instead.
 
 Through a pooler the id is the pooler's own. There the lost session is gone once no other session of
-the same login and database has a transaction that began before the loss. Nothing is ended there.
+the same login and database has a transaction that began before the loss (and, if the lost statement
+was the first of its transaction, after the lost connection was last heard). Nothing is ended there.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ _WITHIN: Final = (
 )
 _FROM_PORT: Final = " AND a.client_port OPERATOR(pg_catalog.=) {port}"
 
-# Seconds that a login may have taken, which the session has been there for; and a part of its age,
-# by which two clocks may differ.
+# Seconds that a login, or a wait at a pooler, may have taken; and a part of an age, by which two
+# clocks may differ.
 _LOGIN: Final = 5.0
 _DRIFT: Final = 0.001
 # Seconds that a session gets to end, and that transactions behind a pooler are waited for.
@@ -77,6 +78,7 @@ _PAUSE: Final = 0.02
 # Seconds after a loss in which a session is asked about that could not be ended.
 _ASKED_FOR: Final = 60.0
 _NOT_ALLOWED: Final = "42501"  # insufficient_privilege
+_CANCELLED: Final = "57014"  # query_canceled
 
 _BEHIND_A_POOLER = "a pooler hides it, and older transactions of the same login are still under way"
 _HIDDEN = "the role may not see it"
@@ -105,6 +107,7 @@ class LostSession:
     """
 
     __slots__ = (
+        "_began_after",
         "_heard_at",
         "_lost_at",
         "_made_at",
@@ -129,6 +132,7 @@ class LostSession:
         now: float,
         *,
         holds: bool,
+        first: bool,
         direct: bool,
         terminated: bool = False,
     ) -> None:
@@ -137,6 +141,8 @@ class LostSession:
         self.asked = self.crashed = self.cancelled = False
         self._pid, self._port = link.pid, link.port if direct else None
         self._made_at, self._heard_at, self._lost_at = link.made_at, link.heard_at, now
+        # When its transaction can have begun at the earliest.
+        self._began_after = link.heard_at if first else link.made_at
         known = link.identity
         self._started: str | None = known[1] if known and known[0] == link.pid else None
 
@@ -171,6 +177,8 @@ class LostSession:
                     raise
                 if link.status() != IDLE:
                     link.connection.rollback()
+                if sqlstate_of(error) == _CANCELLED and now < ends:
+                    continue  # by a statement_timeout shorter than the end of the session
                 self.asked = True
                 if self.holds:
                     refused = sqlstate_of(error) == _NOT_ALLOWED
@@ -191,18 +199,19 @@ class LostSession:
             return "false"
         if self._started is not None:
             return _EXACTLY.format(started=Decimal(self._started))
-        age = now - self._made_at
         window = _WITHIN.format(
             own=link.pid,
             youngest=_float8(now - self._heard_at),
-            oldest=_float8(age + _LOGIN + age * _DRIFT),
+            oldest=_float8(_oldest(now - self._made_at)),
         )
         return window if self._port is None else window + _FROM_PORT.format(port=self._port)
 
     def _why(self, link: Link, rows: list[tuple[Any, ...]], now: float) -> str:
         if self._started is None and not any(row[0] and row[1] == link.pid for row in rows):
-            since = now - self._lost_at
-            older = any(not row[0] and _may_be_in_transaction(row, since) for row in rows)
+            at_least, at_most = now - self._lost_at, _oldest(now - self._began_after)
+            older = any(
+                not row[0] and _may_be_in_transaction(row, at_least, at_most) for row in rows
+            )
             return _BEHIND_A_POOLER if older else ""
         for _, pid, age, _, ended, *_ in rows:
             if pid != self._pid:
@@ -215,9 +224,14 @@ class LostSession:
         return ""
 
 
-def _may_be_in_transaction(row: tuple[Any, ...], since: float) -> bool:
-    """Whether the transaction of a session began more than so many seconds ago, or is hidden."""
-    return row[2] is None or (row[3] is not None and row[3] >= since)
+def _may_be_in_transaction(row: tuple[Any, ...], at_least: float, at_most: float) -> bool:
+    """Whether a session has a transaction of such an age (seconds), or is hidden."""
+    return row[2] is None or (row[3] is not None and at_least <= row[3] <= at_most)
+
+
+def _oldest(age: float) -> float:
+    """What the server may say at most of something that the client knows to be no older."""
+    return age + _LOGIN + age * _DRIFT
 
 
 def _ask(link: Link, pid: int, ours: str, seconds: float) -> list[tuple[Any, ...]]:

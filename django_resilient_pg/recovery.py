@@ -18,12 +18,12 @@ from .bucket import BUCKET
 from .calls import Call
 from .catalogue import why_may_write
 from .connecting import deadline, pause, spending
-from .drivers import IDLE, IN_TRANSACTION, Link
+from .drivers import IN_TRANSACTION, Link
 from .errors import ServerDown, SessionLost
 from .loss import Loss
 from .losses import judge_error, sqlstate_of
 from .replacing import replace, restore_savepoints
-from .retry import Budget, Circumstances, Decision, Row, decide, was_terminated
+from .retry import Budget, Circumstances, Decision, Row, decide
 from .session import text_of
 from .state.transaction import MANUAL
 from .state.wrapper import Wrapper
@@ -73,7 +73,7 @@ class Recovery:
                 verdict = self._judge(error)
                 if not verdict.lost:
                     return self._after_cancellation(error, verdict)
-                loss = self._note_loss(verdict, error)
+                loss = note_loss(db, verdict, error, "statement", self._call)
                 if self._has_met_crash(loss):
                     loss = Loss(Reason.CRASH, loss.idle, final=True)
                     self._give_up(error, loss, notes.crashed(db.alias))
@@ -96,27 +96,12 @@ class Recovery:
                 self._announce(decision.row)
                 return result
 
-    def _note_loss(self, verdict: Verdict, error: Error) -> Loss:
-        link = self._db._link
-        terminated = False
-        # Seen just before the statement was sent: of a later one nobody knows when that was.
-        if link is not None and self._call.first and self._call.status == IDLE:
-            ran = monotonic() - link.seen_at
-            terminated = was_terminated(verdict, ran, hides_words=link.hides_words)
-        return note_loss(self._db, verdict, error, "statement", self._text, terminated=terminated)
-
-    @property
-    def _text(self) -> object:
-        """What it is known by to units of work."""
-        sql = self._call.sql
-        return sql if isinstance(sql, str) else repr(sql)
-
     def _has_met_crash(self, loss: Loss) -> bool:
         """Whether the server crashed when it ran this before, and said nothing this time either."""
         if loss.session is None:
             return False
         unit = UNIT.get()
-        return self._crashed or (unit is not None and self._text in unit.crashes)
+        return self._crashed or (unit is not None and self._call.text in unit.crashes)
 
     def _judge(self, error: Error) -> Verdict:
         """The verdict; a standby that refuses to write is as good as lost."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from time import monotonic
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from django.db.utils import Error
 
 from . import announcing, notes, signals
 from .ageing import Suspected
+from .calls import Call
 from .drivers import IDLE, UNKNOWN, Link
 from .facts import Path
 from .liveness import Vital, inspect
@@ -22,6 +24,7 @@ from .loss import PIPELINE, Invalidation, Loss
 from .losses import judge_error, reason_of, sqlstate_of
 from .lost_sessions import LostSession
 from .replacing import lost_error, replace, restore_savepoints
+from .retry import was_terminated
 from .state.transaction import DIRTY, MANUAL
 from .state.wrapper import Wrapper
 from .statements import is_plain
@@ -181,7 +184,7 @@ def note_idle_loss(
     unannounced = silent and link.status() in {IDLE, UNKNOWN}
     text = word.text if word is not None else "the socket was closed without a word"
     sqlstate = word.sqlstate if word is not None else None
-    _remember(db, link, reason, sqlstate, text, None)
+    _remember(db, link, reason, None, silent=sqlstate is None and _LAST_WORDS not in text)
     _announce_loss(db, link, reason, sqlstate, text, idle, "before sending", level)
     # Last: the limit that this makes did not hold before.
     learned = db.resilience.shared.learned
@@ -196,10 +199,9 @@ def note_loss(
     verdict: Verdict,
     error: BaseException,
     noticed: str,
-    sql: object = None,
+    call: Call | None = None,
     *,
     committing: bool = False,
-    terminated: bool = False,
 ) -> Loss:
     """Count, log and announce a loss that an error told of.
 
@@ -208,9 +210,8 @@ def note_loss(
         verdict: on the error.
         error: of the driver's, or Django's translation of it.
         noticed: by what.
-        sql: the statement that met the loss, if one did.
+        call: the statement that met the loss, if one did.
         committing: its transaction may be committed by now: ``outcome`` finds that out.
-        terminated: an administrator has ended the statement, if the server lives on.
     """
     link = db._link
     reason = verdict.reason
@@ -220,19 +221,30 @@ def note_loss(
     line, sqlstate = str(error).partition("\n")[0], sqlstate_of(error)
     session = None
     if link is not None and not committing:
-        session = _remember(db, link, reason, sqlstate, str(error), sql, terminated=terminated)
+        silent = sqlstate is None and _LAST_WORDS not in str(error)  # psycopg2 gives no SQLSTATE
+        terminated = call is not None and _was_terminated(link, verdict, call)
+        session = _remember(db, link, reason, call, silent=silent, terminated=terminated)
     _announce_loss(db, link, reason, sqlstate, line, idle, noticed)
     return Loss(reason, idle, session)
+
+
+def _was_terminated(link: Link, verdict: Verdict, call: Call) -> bool:
+    """Whether an administrator has ended this statement, if the server lives on.
+
+    The connection was seen just before a first one was sent: of others nobody knows when that was.
+    """
+    if not (call.first and call.status == IDLE):
+        return False
+    return was_terminated(verdict, monotonic() - link.seen_at, hides_words=link.hides_words)
 
 
 def _remember(
     db: Wrapper,
     link: Link,
     reason: Reason,
-    sqlstate: str | None,
-    text: str,
-    sql: object,
+    call: Call | None,
     *,
+    silent: bool,
     terminated: bool = False,
 ) -> LostSession | None:
     """Have the next connection ask what became of a session that was lost without a word.
@@ -240,19 +252,26 @@ def _remember(
     It may still hold the locks of its transaction, or have crashed by its statement. Not of one
     whose transaction may be committing by itself: that must be left alone.
     """
-    if link.announced or link.inherited:
+    # The session of a parent process lives on, whether or not Python has seen the fork.
+    if link.announced or link.inherited or link.made_by != os.getpid():
         return None
-    # psycopg2 gives no SQLSTATE.
-    silent = sqlstate is None and link.last_word is None and _LAST_WORDS not in text
+    silent = silent and link.last_word is None
     transaction = db._transaction
+    texts = {*transaction.texts, *([] if call is None else [call.sql])}
     holds = silent and transaction.phase is DIRTY and not link.connection.autocommit
-    holds = holds and not all(map(is_plain, {*transaction.texts, *([] if sql is None else [sql])}))
-    if not (holds or terminated or (silent and sql is not None)):
+    holds = holds and not all(map(is_plain, texts))
+    if not (holds or terminated or (silent and call is not None)):
         return None
     facts = db.resilience.facts
-    direct = facts is not None and facts.path is Path.DIRECT
     session = LostSession(
-        link, reason, sql, monotonic(), holds=holds, direct=direct, terminated=terminated
+        link,
+        reason,
+        None if call is None else call.text,
+        monotonic(),
+        holds=holds,
+        first=call is not None and call.first,
+        direct=facts is not None and facts.path is Path.DIRECT,
+        terminated=terminated,
     )
     db._connector.has_lost(session)
     return session

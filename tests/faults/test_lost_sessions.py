@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
+import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,8 +21,10 @@ from django.http import HttpRequest, HttpResponse
 from django.test import Client, override_settings
 from django.urls import path
 
+from django_resilient_pg import lost_sessions
 from django_resilient_pg.drivers import link_to
 from django_resilient_pg.lost_sessions import LostSession
+from django_resilient_pg.signals import connection_lost
 from django_resilient_pg.transaction import retry_atomic
 from django_resilient_pg.verdicts import Reason
 from testproject.postgres import Server
@@ -246,7 +254,9 @@ def lost(connection: BaseDatabaseWrapper, **given: Any) -> LostSession:
     for name, other in given.items():
         setattr(link, name, other)
     try:
-        return LostSession(link, Reason.UNKNOWN, None, time.monotonic(), holds=True, direct=True)
+        return LostSession(
+            link, Reason.UNKNOWN, None, time.monotonic(), holds=True, first=True, direct=True
+        )
     finally:
         for name, own in before.items():
             setattr(link, name, own)
@@ -256,7 +266,10 @@ def lost(connection: BaseDatabaseWrapper, **given: Any) -> LostSession:
 def test_a_session_of_the_same_process_id_that_is_another_is_left_alone(
     other: str, make_connection: Connections, server: Server
 ) -> None:
-    options = {"login": {"user": server.superuser}, "database": {"database": "postgres"}}
+    options: dict[str, dict[str, Any]] = {
+        "login": {"user": server.superuser},
+        "database": {"database": "postgres"},
+    }
     victim = make_connection(RESILIENT, **options.get(other, {}))
     pid = opened(victim)
     asking = make_connection(RESILIENT, user=server.superuser if other == "database" else None)
@@ -281,6 +294,66 @@ def test_that_very_session_is_ended(make_connection: Connections, server: Server
     session = lost(victim)
     session.settle(link_to(asking.connection), 5.0)
     assert (session.why, is_there(server, pid)) == ("", False)
+
+
+def test_a_forked_child_leaves_the_session_of_its_parent_alone(
+    make_connection: Connections, server: Server, table: None
+) -> None:
+    """Python's hooks do not see a fork in C, as uWSGI's is."""
+    connection = make_connection(RESILIENT)
+    pid = opened(connection)
+    with transaction.atomic(using=connection.alias):
+        run(connection, UPDATE)
+        child = ctypes.CDLL(None).fork()
+        if not child:
+            dead, far_end = socket.socketpair()
+            far_end.close()
+            os.dup2(dead.fileno(), connection.connection.fileno())
+            with contextlib.suppress(BaseException):
+                run(connection, COUNT)
+            with contextlib.suppress(BaseException):
+                connection.in_atomic_block = False
+                connection.close()
+                run(connection, COUNT)
+                os._exit(0)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert is_there(server, pid)
+        run(connection, UPDATE)
+    assert value(server) == 2
+
+
+def test_a_statement_timeout_shorter_than_its_end_does_not_matter(
+    make_connection: Connections, server: Server, table: None, proxy: Proxy
+) -> None:
+    """It is stopped for a while, and so ends late."""
+    short = {"options": "-c lock_timeout=4s -c statement_timeout=200ms"}
+    connection = make_connection(RESILIENT, PORT=proxy.port, options=short)
+    pid = opened(connection)
+
+    def go_on() -> None:
+        asked = "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%pg_terminate_backend(a.pid%'"
+        until(lambda: server.execute(f"{asked} AND pid <> pg_backend_pid()") != [], "not asked")
+        time.sleep(0.4)  # twice the limit
+        os.kill(pid, signal.SIGCONT)
+
+    thread = threading.Thread(target=go_on, name="go_on")
+    with transaction.atomic(using=connection.alias):
+        proxy.cut_at(2, "answer", leaves=True)
+        receiver = partial(stop, pid, thread)
+        connection_lost.connect(receiver)
+        try:
+            run(connection, UPDATE)
+        finally:
+            connection_lost.disconnect(receiver)
+            os.kill(pid, signal.SIGCONT) if is_there(server, pid) else None
+            thread.join()
+    assert value(server) == 1
+
+
+def stop(pid: int, then: threading.Thread, **_: Any) -> None:
+    os.kill(pid, signal.SIGSTOP)
+    then.start()
 
 
 def test_a_session_that_waits_in_autocommit_is_not_ended(
@@ -339,6 +412,29 @@ def test_behind_a_pooler_that_has_not_ended_it_what_waits_for_locks_is_raised(
     server.terminate(pid)
     with transaction.atomic(using=connection.alias):
         run(connection, sql)
+    assert value(server) == 1
+
+
+@pytest.mark.needs("pgbouncer")
+def test_behind_a_pooler_a_long_job_of_the_same_login_does_not_matter(
+    make_connection: Connections,
+    server: Server,
+    table: None,
+    pooler: PgBouncer,
+    make_proxy: Callable[..., Proxy],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lost_sessions, "_LOGIN", 0.2)
+    job = make_connection(RESILIENT, PORT=pooler.port)
+    proxy = make_proxy(pooler.port)
+    connection = make_connection(RESILIENT, PORT=proxy.port, CONN_MAX_AGE=None)
+    with transaction.atomic(using=job.alias):
+        run(job, "SELECT 1")
+        time.sleep(0.5)
+        run(connection, "SELECT 1")
+        with transaction.atomic(using=connection.alias):
+            proxy.cut_at(2, "answer")
+            run(connection, UPDATE)
     assert value(server) == 1
 
 

@@ -203,7 +203,7 @@ def test_what_became_of_a_lost_session(connection: Any) -> None:
     connection.ensure_connection()
     link = link_to(connection.connection)
     link.port = 1  # another one
-    lost = LostSession(link, Reason.UNKNOWN, None, monotonic(), holds=True, direct=True)
+    lost = LostSession(link, Reason.UNKNOWN, None, monotonic(), holds=True, first=True, direct=True)
     lost.settle(link, 1.0)
     assert "does not look like it" in lost.why
 
