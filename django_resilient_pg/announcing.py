@@ -106,8 +106,9 @@ def tell_kept(db: Wrapper) -> None:
 def _keep_or_send(items: list[_Item]) -> None:
     due: list[_Item] = []
     for db, what in items:
-        open_on = db is not None and db.connection is not None
-        if open_on and (db.in_atomic_block or not db.autocommit):
+        if db is None or db.connection is None:
+            due.append((db, what))
+        elif db.in_atomic_block or not db.autocommit:
             db._transaction.announcements.append(what)
         else:
             due.append((db, what))

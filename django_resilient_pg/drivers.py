@@ -24,6 +24,7 @@ from functools import partial
 from typing import Any, ClassVar, Final, cast
 
 from .literals import has_text as has_text
+from .literals import told_by_texts
 
 # PQtransactionStatus (libpq manual, section 32.2).
 IDLE: Final = 0
@@ -43,6 +44,9 @@ _LAST: Final = frozenset({"FATAL", "PANIC"})
 
 # From this version on psycopg takes notice of DISCARD ALL.
 _NOTICES_DISCARD: Final = (3, 3, 5)
+# What can be registered on a connection: of psycopg 3, besides adapters, and of psycopg2.
+_FACTORIES: Final = ("row_factory", "cursor_factory", "server_cursor_factory")
+_TYPECASTERS: Final = ("string_types", "binary_types")
 # psycopg2.extensions.STATUS_BEGIN.
 _BEGUN: Final = 2
 
@@ -329,6 +333,20 @@ class Link:
             if value is not None and current[name] != value:
                 setattr(self.connection, name, value)
 
+    def registered(self) -> dict[str, Any]:
+        """What the application may have registered on the driver's object, for :meth:`register`."""
+        raise NotImplementedError
+
+    def register(self, registered: dict[str, Any]) -> None:
+        """Give a new connection what was registered on the one it stands in for."""
+        for name, value in registered.items():
+            if getattr(self.connection, name) != value:
+                setattr(self.connection, name, value)
+
+    def wrote_unseen(self) -> bool:
+        """Whether parameters may have become more than values, by what is registered here alone."""
+        return False
+
     def disown(self) -> None:
         """In a forked child: put a dead socket in the place of the parent's.
 
@@ -429,6 +447,23 @@ class Psycopg3Link(Link):
         """See :meth:`Link.lost`."""
         return bool(self.connection.closed)
 
+    def registered(self) -> dict[str, Any]:
+        """See :meth:`Link.registered`."""
+        connection = self.connection
+        own = {name: getattr(connection, name) for name in _FACTORIES}
+        return {**own, "adapters": connection.adapters}
+
+    def register(self, registered: dict[str, Any]) -> None:
+        """See :meth:`Link.register`: there is no other way to make a connection's adapters."""
+        own = {name: value for name, value in registered.items() if name != "adapters"}
+        super().register(own)
+        adapters = registered["adapters"]
+        self.connection._adapters = type(adapters)(adapters)
+
+    def wrote_unseen(self) -> bool:
+        """See :meth:`Link.wrote_unseen`."""
+        return not told_by_texts(("%",), self.connection)
+
     def busy(self) -> bool:
         """See :meth:`Link.busy`."""
         pgconn = self.connection.pgconn
@@ -521,6 +556,18 @@ class Psycopg2Link(Link):
     def lost(self) -> bool:
         """See :meth:`Link.lost`."""
         return bool(self.connection.closed)
+
+    def registered(self) -> dict[str, Any]:
+        """See :meth:`Link.registered`."""
+        connection = self.connection
+        types = {name: dict(getattr(connection, name)) for name in _TYPECASTERS}
+        return {"cursor_factory": connection.cursor_factory, **types}
+
+    def register(self, registered: dict[str, Any]) -> None:
+        """See :meth:`Link.register`."""
+        super().register({"cursor_factory": registered["cursor_factory"]})
+        for name in _TYPECASTERS:
+            getattr(self.connection, name).update(registered[name])
 
     def ended_unseen(self) -> bool:
         """See :meth:`Link.ended_unseen`: COMMIT was sent as text on the driver's own cursor."""

@@ -134,7 +134,9 @@ class ResilientDatabaseMixin(Wrapper):
 
     def _make_ready(self) -> None:
         """What the engine adds to a new connection before anything is run on it."""
-        self._bind()
+        link = self._bind()
+        if self._session.registered is not None:
+            link.register(self._session.registered)
         from . import watching  # noqa: F401  later there may be no file descriptor left for it
         from .connecting import settle
 
@@ -167,6 +169,7 @@ class ResilientDatabaseMixin(Wrapper):
         """Django's boundary: what comes after starts clean."""
         if not SAME[0]:
             notice_fork()
+        self._note_unseen()
         super().close()
         if self.connection is None:
             self._release(self._session_after_close())

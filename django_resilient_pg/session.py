@@ -56,11 +56,12 @@ class Session:
     Attributes:
         settings: what was set, by name, in the order in which it is to be set again.
         pending: what was set in the transaction under way, and what is to pin once it is committed.
+        registered: what was registered on the lost connection of the driver, for the next one.
         continues: the physical session is gone; the next one stands in for it, below the same unit
             of work.
     """
 
-    __slots__ = ("_locks", "_marks", "_pins", "continues", "pending", "settings")
+    __slots__ = ("_locks", "_marks", "_pins", "continues", "pending", "registered", "settings")
 
     def __init__(self) -> None:
         # By kind (``assignments``), the words of the first statement that pinned.
@@ -70,6 +71,7 @@ class Session:
         self.settings: dict[str, Assignment] = {}
         self.pending: list[Assignment] = []
         self.continues = False
+        self.registered: dict[str, Any] | None = None
         self._marks: dict[str, int] = {}
 
     @property
@@ -281,6 +283,7 @@ class Session:
     def arrived(self) -> None:
         """The next physical session is in place and holds all of this."""
         self.continues = False
+        self.registered = None
 
 
 @cache

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
         health_check_enabled: bool
         health_check_done: bool
+        _thread_ident: int
         _thread_sharing_count: int
 
         _connection_pools: dict[str, Any]
@@ -125,9 +126,10 @@ class Wrapper(Base):
         link.lend(peeks=options.peek, asks_outcome=options.commit_outcome)
         link.quiet = min(resilience.limits.idle.seconds, options.ping_after)
         if not self._session.due:
-            continues = self._session.continues
+            earlier = self._session
             self._session = self._session_after_close()
-            self._session.continues = continues
+            self._session.continues = earlier.continues
+            self._session.registered = earlier.registered
         self._invalid = None
         self._transaction.moved(self.autocommit)
         return link
@@ -158,6 +160,7 @@ class Wrapper(Base):
         Other engines and receivers hang their own state to ``close()``. For the application that
         is where it starts clean; here the session goes on.
         """
+        self._keep_registered()
         session, link = self._session.gone(), self._link
         if link is not None and link.lost():
             link.close()
@@ -166,6 +169,20 @@ class Wrapper(Base):
                 self.close()
         finally:
             self._release(session)
+
+    def _keep_registered(self) -> None:
+        """Keep what was registered on the driver's object, for the next one."""
+        link, session = self._link, self._session
+        if link is None or session.registered is not None:
+            return
+        session.registered = link.registered()
+        self._note_unseen()
+
+    def _note_unseen(self) -> None:
+        """Remember what no other connection tells of what was run on this one."""
+        unit = UNIT.get() if UNDER_WAY else None
+        if unit is not None and self._link is not None and self._link.wrote_unseen():
+            unit.cannot_tell(self.alias)
 
     @contextlib.contextmanager
     def _laid_aside(self, budget: Budget) -> Iterator[None]:
@@ -225,6 +242,7 @@ class Wrapper(Base):
         if closes and link is not None and not link.keeps_rows:
             if asking is not None and asking._link is link:
                 asking.cursor = LeftCursor(asking.cursor)
+            self._keep_registered()
             self.connection = None
             link.leave()
 

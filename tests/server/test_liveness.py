@@ -240,7 +240,8 @@ def test_a_notify_that_comes_with_the_ping_is_delivered(
 ) -> None:
     connection: Any = make_connection(ping_after=0.05, ping_timeout=5)
     run(connection, "LISTEN news")
-    raw, heard = connection.connection, []
+    raw: Any = connection.connection
+    heard: list[Any] = []
     if handled and DRIVER == "psycopg":
         raw.add_notify_handler(heard.append)
     pid = backend_pid(connection)

@@ -607,12 +607,15 @@ LOGGED = {
 }
 
 
+_SAYS = r"(?<=logger\.)(?:error|info)(?=\()|(?<=logging\.)(?:ERROR|INFO)(?=,\n)"
+
+
 def test_errors_and_news_in_the_log_are_documented() -> None:
     home = Path(str(django_resilient_pg.__file__)).parent
     written = {
         (path.stem, level)
         for path in home.rglob("*.py")
-        for level in re.findall(r"logger\.(error|info)\(", path.read_text(encoding="utf-8"))
+        for level in map(str.lower, re.findall(_SAYS, path.read_text(encoding="utf-8")))
     }
     assert written == set(LOGGED)
     told = words(section(OBSERVE, "Logger").astext())
