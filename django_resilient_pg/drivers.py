@@ -612,20 +612,22 @@ class Psycopg2Link(Link):
 
     def ping(self, timeout: float) -> bool:
         """See :meth:`Link.ping`."""
-        deadline = time.monotonic() + timeout
         try:
             from . import libpq
 
-            answered = libpq.ping(
-                self.connection, lambda writable: self._wait(deadline, writable=writable)
-            )
+            functions = libpq.functions()
         except (AttributeError, OSError):
             return self._ping_by_thread(timeout)
+        deadline = time.monotonic() + timeout
+        try:
+            answered = libpq.ping(
+                functions, self.connection, lambda writable: self._wait(deadline, writable=writable)
+            )
         except BaseException:
             # A signal handler's: the answer is still to come, and would be taken for another's.
             self.close()
             raise
-        if not answered:
+        if self.timed_out:  # otherwise libpq may have closed it, and the number be another file's
             self._shut_down()
         self.consume()
         return answered and not self.lost()

@@ -18,13 +18,14 @@ _POINTER: Final = ctypes.c_void_p
 
 
 @cache
-def _libpq() -> Any:
+def functions() -> Any:
     """The functions that are needed.
 
     They hold the GIL (``PyDLL``): none of them waits, and no other thread comes in between.
 
     Raises:
         AttributeError: this build of psycopg2 does not show them.
+        OSError: no file descriptor is left.
     """
     library = ctypes.PyDLL(sys.modules["psycopg2._psycopg"].__file__)
     for name in ("PQflush", "PQconsumeInput", "PQisBusy", "PQresultStatus"):
@@ -35,18 +36,15 @@ def _libpq() -> Any:
     return library
 
 
-def ping(connection: Any, wait: Callable[[bool], bool]) -> bool:
+def ping(libpq: Any, connection: Any, wait: Callable[[bool], bool]) -> bool:
     """Whether the server answers; nobody else may be using the connection.
 
     Args:
+        libpq: its :func:`functions`.
         connection: psycopg2's.
         wait: waits until its socket is readable, or (True) writable; False: for too long.
-
-    Raises:
-        AttributeError: libpq's functions cannot be found.
-        OSError: the same; no file descriptor may be left.
     """
-    libpq, own = _libpq(), connection.pgconn_ptr
+    own = connection.pgconn_ptr
     if own is None or not libpq.PQsendQuery(own, b"SELECT 1"):
         return False
     while (left := libpq.PQflush(own)) != 0:

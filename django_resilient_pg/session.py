@@ -151,7 +151,7 @@ class Session:
         except OSError:  # no file descriptor is left
             self.pin("a text that could not be read when it was run")
             return True
-        effect = reader.effect_of(text, sql, params)
+        effect: Effect = reader.effect_of(text, sql, params)
         if effect.frees:
             self._unpin(effect.frees, where)
         if effect.passes and where is Where.TRANSACTION:
