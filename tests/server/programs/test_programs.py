@@ -30,10 +30,11 @@ from tests.engines import DRIVER, RESILIENT, STOCK
 from .bench import Bench
 from .examples import EXAMPLES
 from .generator import Generator
-from .language import By, Fate, Program, Read, Run, Way, Write, lines
+from .language import By, Program, Run, lines
 from .runner import Report
 from .simpler import shrink, undisturbed
 from .stage import SETTINGS, Stage, backend_pid
+from .texts import Fate, Read, Way, Write
 
 PROGRAMS: Final = int(os.environ.get("PROGRAMS") or 300)
 FIXED: Final = "fixed"
