@@ -14,8 +14,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from tests.engines import PATIENCE
 
-from .language import By, Read, RunMany, Text, Value, Write
+from .language import By, RunMany
 from .stage import Stage, watched
+from .texts import Read, Text, Value, Write
 
 # How a child ends.
 _WRITTEN: Final = 0

@@ -9,9 +9,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from tests.engines import DRIVER, RESILIENT, STOCK, Connections
 
-from .language import TENANT, Program, fresh
+from .language import Program, fresh
 from .runner import Report, Runner
 from .stage import Stage
+from .texts import TENANT
 
 
 class Bench:

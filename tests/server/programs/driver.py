@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .language import By, Control
+from .language import By
 from .postgres import Refused, Session
+from .texts import Control
 
 
 @dataclass(slots=True)

@@ -6,10 +6,11 @@ import contextlib
 from dataclasses import dataclass
 from typing import Final
 
-from .language import By, Control, Fate, Read, Text, Write
+from .language import By
 from .ledger import Told, Violation
 from .oracle import Outcome, compare
 from .postgres import Refused, Seen
+from .texts import Control, Fate, Read, Text, Write
 from .world import World
 
 _NOTHING_SENT: Final = frozenset({"SessionLost", "ServerDown"})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from .language import Block, By, Call, Control, Fate, Kill, Program, Read, Run, Set, Step, Write
+from .language import Block, By, Call, Kill, Program, Run, Step
+from .texts import Control, Fate, Read, Set, Write
 
 _BEGIN: Final = Control("BEGIN")
 _COMMIT: Final = Control("COMMIT")

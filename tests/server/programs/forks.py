@@ -29,9 +29,11 @@ class Forked(Quiet):
 
     def _told(self, world: World) -> Told:
         """A child may be refused where its parent would be, had its session died."""
-        if not (world.django.autocommit and self.wrote()):
+        django = world.django
+        in_autocommit = django.autocommit or not django.connected
+        if not (in_autocommit and self.wrote()):
             return Told.ABSENT  # in a block nobody has committed it
-        in_transaction = world.django.session.transaction is not None or world.lost is not None
+        in_transaction = django.session.transaction is not None or world.lost is not None
         # It is not in its parent's transaction, of which the engine may know nothing.
         return Told.UNKNOWN if in_transaction else Told.COMMITTED
 

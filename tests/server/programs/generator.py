@@ -8,28 +8,8 @@ from dataclasses import replace
 from itertools import count
 from typing import Final, TypeVar
 
-from .language import (
-    HOSTILE,
-    Block,
-    By,
-    Call,
-    Control,
-    Elsewhere,
-    Fail,
-    Fate,
-    Fork,
-    Hook,
-    Kill,
-    Program,
-    Read,
-    Run,
-    RunMany,
-    Set,
-    Step,
-    Text,
-    Way,
-    Write,
-)
+from .language import Block, By, Call, Elsewhere, Fork, Hook, Kill, Program, Run, RunMany, Step
+from .texts import HOSTILE, Control, Fail, Fate, Read, Set, Text, Way, Write
 
 T = TypeVar("T")
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from .language import By, Control, Fail, Fate, Read, Set, Text, Write
+from .language import By
 from .ledger import Ledger, Told
+from .texts import Control, Fail, Fate, Read, Set, Text, Write
 from .transaction import Setting, Transaction
 
 #: How names of savepoints begin that Django makes.

@@ -4,42 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_resilient_pg.transaction import retry_atomic
-from tests.engines import DRIVER
 
-from .application import Application
-from .atomic import Django
 from .blocks import Enter, Exit, Rerun
-from .calls import Called, Closed, OnCommit
-from .driver import Driver
-from .events import Statement
-from .forks import Forked
-from .language import (
-    Block,
-    By,
-    Call,
-    Elsewhere,
-    Fork,
-    Hook,
-    Kill,
-    Program,
-    Read,
-    Run,
-    RunMany,
-    Step,
-)
-from .ledger import Ledger, Violation
-from .oracle import Event, Oracle
-from .postgres import Session
-from .stage import Stage, backend_pid
-from .transaction import Setting
-from .world import World
+from .calls import OnCommit
+from .language import Block, By, Call, Elsewhere, Fork, Hook, Kill, Program, Run, RunMany, Step
+from .ledger import Violation
+from .steps import Steps
+from .texts import Read
 
 
 class Left(Exception):
@@ -57,35 +35,16 @@ class Report:
 
 
 @dataclass(slots=True)
-class Runner:
+class Runner(Steps):
     """Runs one program.
 
     Errors that programs swallow are those that applications see as errors of the database: all but
     the interpreter's own.
     """
 
-    stage: Stage
-    connection: BaseDatabaseWrapper
     #: Makes the connection of the other alias.
     reach: Callable[[], BaseDatabaseWrapper]
     other: Runner | None = None
-    oracle: Oracle = field(init=False)
-    _application: Application = field(init=False)
-    # Sessions that are to die, each once, by the step that ends them.
-    _victims: dict[int, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        pooled = "pool" in self.connection.settings_dict["OPTIONS"]
-        session = Session(Ledger(), fresh=Setting(None if pooled else frozenset({""})))
-        driver = Driver(session, remembers=DRIVER == "psycopg2")
-        own_engine = hasattr(self.connection, "resilience")
-        connected = self.connection.connection is not None
-        self.oracle = Oracle(World(Django(driver, own_engine, connected)))
-        self._application = Application(self.stage, self.connection)
-
-    @property
-    def _django(self) -> Django:
-        return self.oracle.world.django
 
     @property
     def stuck(self) -> bool:
@@ -163,50 +122,6 @@ class Runner:
             oracle = self.other.oracle
             oracle.trace, oracle.where = self.oracle.trace, "on the other alias: "
         return self.other
-
-    def _observe(self, event: Event, act: Callable[[], Any]) -> Any:
-        return self.oracle.observe(event, act)
-
-    def _victim(self, step: Step) -> int:
-        """The process that dies of a step: the one that is there when it runs first."""
-        return self._victims.setdefault(id(step), backend_pid(self.connection))
-
-    def _kill(self, step: Kill) -> None:
-        if id(step) in self._victims:
-            return
-        if (pid := self._victim(step)) and self.stage.kill(pid):
-            self.oracle.killed()
-
-    def _statement(self, step: Run | RunMany) -> None:
-        application, by = self._application, step.by
-        if by is By.RAW and not application.has_driver:
-            return
-        if by is By.PIPELINE and DRIVER == "psycopg2":
-            return
-        victim, starts = self._victim(step), self._django.starts
-        if isinstance(step, Run):
-            event = Statement(by, step.texts)
-            self._observe(event, lambda: application.execute(by, step.texts, victim, starts))
-        else:
-            event = Statement(by, step.writes, many=True)
-            self._observe(event, lambda: application.execute_many(step, victim, starts))
-
-    def _call(self, name: str) -> None:
-        application = self._application
-        if name.startswith("raw_") and not application.has_driver:
-            return
-        if name.startswith("savepoint_") and application.savepoint is None:
-            return
-        event: Event = Called(name)
-        if name == "close_if_unusable_or_obsolete":
-            event = Closed(lambda: not application.has_driver)
-        self._observe(event, lambda: application.call(name))
-
-    def _fork(self, key: int) -> None:
-        wrote: list[bool] = []
-        event = Forked(key, lambda: wrote == [True])
-        self._observe(event, lambda: wrote.append(self._application.fork(key)))
-        self.oracle.met["child"] += wrote == [True]
 
     # -- blocks ------------------------------------------------------------------------------------
 

@@ -5,21 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from .language import (
-    Block,
-    By,
-    Elsewhere,
-    Fork,
-    Kill,
-    Program,
-    Read,
-    Run,
-    RunMany,
-    Step,
-    Text,
-    Way,
-    Write,
-)
+from .language import Block, By, Elsewhere, Fork, Kill, Program, Run, RunMany, Step
+from .texts import Read, Text, Way, Write
 
 
 def shrink(program: Program, breaks: Callable[[Program], bool]) -> Program:

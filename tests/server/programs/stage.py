@@ -16,7 +16,7 @@ from testproject import guard
 from testproject.postgres import Server
 from tests.engines import DRIVER, PATIENCE
 
-from .language import TENANT, Control, Fail, Read, Set, Text, Value, Way, Write, literal
+from .texts import TENANT, Control, Fail, Read, Set, Text, Value, Way, Write, literal
 
 # A commit waits for the standby "nobody" only where a row's fate asks for it.
 SETTINGS: Final = {

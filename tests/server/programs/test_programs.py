@@ -2,7 +2,8 @@
 
 Nothing is doubled, nothing that the application was told to be committed is lost, no half of a
 transaction stays, and nobody gets another session's state: :mod:`.oracle`. Each run has programs
-of a fixed and of a random seed. For more of them, or the same again::
+of a fixed and of a random seed. They write by statements and by what looks like a read, give values
+that look like SQL, use a second alias, fork, and under psycopg 3 use pools and pipelines. For more of them, or the same again::
 
     PROGRAMS=10000 PROGRAMS_SEED=a1b2c3 python -m pytest tests/server/programs
 
@@ -30,10 +31,11 @@ from tests.engines import DRIVER, RESILIENT, STOCK
 from .bench import Bench
 from .examples import EXAMPLES
 from .generator import Generator
-from .language import By, Fate, Program, Read, Run, Way, Write, lines
+from .language import By, Program, Run, lines
 from .runner import Report
 from .simpler import shrink, undisturbed
 from .stage import SETTINGS, Stage, backend_pid
+from .texts import Fate, Read, Way, Write
 
 pytestmark = pytest.mark.once_per_driver
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from .driver import Driver
-from .language import By, Control, Text
+from .language import By
 from .ledger import Ledger
 from .postgres import OWN, Refused, Seen, Session
+from .texts import Control, Text
 
 #: Raised by Django itself: nothing was sent.
 BROKEN: Final = Refused("TransactionManagementError")
