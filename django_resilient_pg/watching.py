@@ -257,7 +257,7 @@ def _remember(
         return None
     silent = silent and link.last_word is None
     transaction = db._transaction
-    texts = {*transaction.texts, *([] if call is None else [call.sql])}
+    texts = {*transaction.texts, *([] if call is None else [call.text])}
     holds = silent and transaction.phase is DIRTY and not link.connection.autocommit
     holds = holds and not all(map(is_plain, texts))
     if not (holds or terminated or (silent and call is not None)):

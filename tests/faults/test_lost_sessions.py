@@ -324,9 +324,14 @@ def test_a_forked_child_leaves_the_session_of_its_parent_alone(
 
 
 def test_a_statement_timeout_shorter_than_its_end_does_not_matter(
-    make_connection: Connections, server: Server, table: None, proxy: Proxy
+    make_connection: Connections,
+    server: Server,
+    table: None,
+    proxy: Proxy,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is stopped for a while, and so ends late."""
+    monkeypatch.setattr(lost_sessions, "_PATIENCE", 9.0)  # on a busy machine it is stopped for long
     short = {"options": "-c lock_timeout=4s -c statement_timeout=200ms"}
     connection = make_connection(RESILIENT, PORT=proxy.port, options=short)
     pid = opened(connection)
