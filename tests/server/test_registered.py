@@ -38,7 +38,7 @@ def register(connection: Any) -> None:
 
     class Numbers(Loader):
         def load(self, data: Any) -> str:
-            return f"n{bytes(data).decode()}"
+            return "n" + bytes(data).decode()
 
     class Doubles(Dumper):
         oid = 25
