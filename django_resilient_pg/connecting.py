@@ -26,7 +26,7 @@ from . import (
 )
 from .ageing import jittered
 from .bucket import BUCKET
-from .drivers import Link
+from .drivers import Link, libpq_version
 from .errors import CredentialsUnavailable, ServerDown, SessionLost
 from .logins import ROTATES, was_refused
 from .losses import judge_error
@@ -98,6 +98,8 @@ def complete(db: Wrapper, params: dict[str, Any]) -> dict[str, Any]:
         return params
     db.resilience.options  # noqa: B018  parsed, and so checked
     added = keepalives.additions(params, os.environ)
+    if connector.connecting or db._pooled:  # else it is asked what the user has set
+        added |= keepalives.default_root(params, os.environ, libpq_version(db.Database))
     primary = db.resilience.options.primary
     attributes = keepalives.session_attributes(params, os.environ)
     reach = wanted(db.alias, primary, attributes)

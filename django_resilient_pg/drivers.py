@@ -688,6 +688,13 @@ def _shut_down(own: socket.socket, link: Link) -> None:
         own.shutdown(socket.SHUT_RDWR)
 
 
+def libpq_version(driver: Any) -> int:
+    """The version of the libpq in use, as ``PQlibVersion`` has it."""
+    if hasattr(driver, "pq"):
+        return int(driver.pq.version())
+    return int(driver.extensions.libpq_version())
+
+
 def link_to(connection: Any) -> Link:
     """The link for a driver's connection object."""
     if not hasattr(connection, "pgconn"):

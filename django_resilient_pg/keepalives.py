@@ -28,6 +28,8 @@ TCP_DEFAULTS: Final[Mapping[str, int]] = MappingProxyType(
     }
 )
 
+# Versions of libpq: see default_root.
+_ENDS_PROCESSES: Final = frozenset({16, 17})
 # Of the parameters above libpq reads only this one from the environment.
 _ENVIRONMENT: Final = {"connect_timeout": "PGCONNECT_TIMEOUT"}
 # Where libpq looks for the system-wide service file is compiled in: upstream's wheels and Debian,
@@ -48,6 +50,30 @@ def additions(conn_params: Mapping[str, object], environ: Mapping[str, str]) -> 
         service=service,
         connect_timeout=connect_timeout(conn_params, environ, service),
     )
+
+
+def default_root(
+    conn_params: Mapping[str, object], environ: Mapping[str, str], libpq: int
+) -> dict[str, object]:
+    """Return ``sslrootcert`` as the file that libpq would look for by itself, where that is safer.
+
+    libpq 17 ends the process (SIGSEGV) when a server goes away in the middle of a TLS handshake
+    after its certificate, and no file is named (measured; of 16 the source is the same, 18 does
+    not). Whether the file is there means the same either way.
+
+    Args:
+        conn_params: what goes to the driver's ``connect``.
+        environ: the environment that libpq will see.
+        libpq: its version, as ``PQlibVersion`` has it.
+    """
+    if libpq // 10_000 not in _ENDS_PROCESSES or os.name == "nt":
+        return {}
+    service = _service(conn_params, environ)
+    if _setting("sslrootcert", "PGSSLROOTCERT", conn_params, environ, service):
+        return {}
+    home = environ.get("HOME") or os.path.expanduser("~")
+    named = home.startswith("/") and not _only_unix_sockets(conn_params, environ, service)
+    return {"sslrootcert": f"{home}/.postgresql/root.crt"} if named else {}
 
 
 def session_attributes(conn_params: Mapping[str, object], environ: Mapping[str, str]) -> str:

@@ -30,7 +30,7 @@ def register(connection: Any) -> None:
         from psycopg2.extensions import new_type, register_type
         from psycopg2.extras import NamedTupleCursor
 
-        register_type(new_type((23,), "INT4", lambda value, _: f"n{value}"), raw)
+        register_type(new_type((23,), "INT4", lambda value, _: "n" + str(value)), raw)
         raw.cursor_factory = NamedTupleCursor
         return
     from psycopg.adapt import Dumper, Loader
@@ -38,7 +38,7 @@ def register(connection: Any) -> None:
 
     class Numbers(Loader):
         def load(self, data: Any) -> str:
-            return f"n{bytes(data).decode()}"
+            return "n" + bytes(data).decode()
 
     class Doubles(Dumper):
         oid = 25
