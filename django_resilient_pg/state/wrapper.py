@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.utils import Error
 
 from ..drivers import ACTIVE, IDLE, UNKNOWN, LeftCursor, Link, link_to
+from ..kinds import Kind
 from ..originals import engine_below
 from ..session import Session, Where, text_of
 from ..units import MOST_TEXTS, UNDER_WAY, UNIT
@@ -69,6 +70,25 @@ _LAID_ASIDE = tuple(
     " rollback_exc run_commit_hooks_on_set_autocommit_on close_at closed_in_transaction"
     " errors_occurred health_check_enabled health_check_done".split()
 )
+
+
+@cache
+def _statements() -> Any:
+    from .. import statements
+
+    return statements
+
+
+def _reader() -> Any:
+    """What reads texts; its patterns take long to compile, so it is imported for the first one.
+
+    Returns:
+        ``None``: no file descriptor is left to import it.
+    """
+    try:
+        return _statements()
+    except OSError:
+        return None
 
 
 class Wrapper(Base):
@@ -340,10 +360,9 @@ class Wrapper(Base):
 
         psycopg2 takes no notice of it, so that what follows takes effect at once.
         """
-        from ..statements import ends_transaction
-
         text = sql if isinstance(sql, str) else text_of(sql)
-        if status == IDLE or ends_transaction(text):
+        reader = _reader()
+        if status == IDLE or reader is None or reader.ends_transaction(text):
             self._transaction.split(by_text=True)
 
     def _note_failed(self, call: Call) -> None:
@@ -369,11 +388,12 @@ class Wrapper(Base):
 
     def _may_commit_inside(self, sql: object) -> bool:
         """Whether a statement that failed may have committed before: CALL, several statements."""
-        from ..statements import Kind, analyse
-
-        link = self._link
+        link, reader = self._link, _reader()
         standard = link is None or link.parameter("standard_conforming_strings") == "on"
-        return analyse(text_of(sql), standard_strings=standard).kind is Kind.UNREPEATABLE
+        if reader is None:
+            return True
+        found = reader.analyse(text_of(sql), standard_strings=standard)
+        return found.kind is Kind.UNREPEATABLE
 
     def _note_left(self, call: Call) -> None:
         """Pin a living session in which a statement that failed may have left something.
@@ -382,9 +402,10 @@ class Wrapper(Base):
         """
         if self._connector.connecting or self._link is None or self._link.lost():
             return
-        from ..statements import left_by_failure
-
-        if words := left_by_failure(text_of(call.sql), many=call.many):
+        reader = _reader()
+        if reader is None:
+            self._session.pin("a text that could not be read when it had failed")
+        elif words := reader.left_by_failure(text_of(call.sql), many=call.many):
             self._session.pin(words)
 
     # -- what has taken effect --------------------------------------------------------------
