@@ -15,7 +15,8 @@ Invariants:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,18 @@ def _reader() -> Any:
         return None
 
 
+def _weakly(method: Callable[[bool], None]) -> Callable[[bool], None]:
+    """A method that does not keep its wrapper: in a circle it would wait for the collector."""
+    reference = weakref.WeakMethod(method)
+
+    def call(given: bool) -> None:
+        bound = reference()
+        if bound is not None:
+            bound(given)
+
+    return call
+
+
 class Wrapper(Base):
     """What the engine knows of one alias in one thread."""
 
@@ -105,7 +118,7 @@ class Wrapper(Base):
         super().__init__(*args, **kwargs)
         # Nothing is parsed and nothing connects here: psqlextra makes an instance at import.
         self._link: Link | None = None
-        self._transaction = TransactionState(self._on_split)
+        self._transaction = TransactionState(_weakly(self._on_split))
         self._session = Session()
         self._connector = Connector()
         self._invalid: Invalidation | None = None
