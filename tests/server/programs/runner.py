@@ -113,6 +113,7 @@ class Runner(Steps):
             case Block():
                 self._atomic(step)
             case Elsewhere(inner):
+                self.oracle.met["elsewhere"] += 1
                 self._elsewhere()._run_all((inner,), swallows=False)
 
     def _elsewhere(self) -> Runner:
