@@ -151,9 +151,11 @@ class Runner(Steps):
 
     def _retry(self, block: Block) -> None:
         own: list[Exception | None] = []  # of each run, how its body was left
+        before = self._losses_elsewhere
 
         def run() -> None:
-            self._observe(Rerun() if own else Enter("retry"), lambda: None)
+            again = Rerun(self._losses_elsewhere > before)
+            self._observe(again if own else Enter("retry"), lambda: None)
             own.append(None)
             try:
                 self._body(block)
@@ -170,6 +172,10 @@ class Runner(Steps):
             raise last
         else:
             self._observe(self._exit(block, failed=last is not None), lambda: _give(result))
+
+    @property
+    def _losses_elsewhere(self) -> int:
+        return 0 if self.other is None else self.other.oracle.losses
 
     def _with_retries(self, function: Callable[[], None]) -> None:
         if self._django.own_engine:
