@@ -46,13 +46,19 @@ class Enter(Quiet):
 
 @dataclass(slots=True)
 class Rerun(Quiet):
-    """``retry_atomic`` runs its function again."""
+    """``retry_atomic`` runs its function again.
+
+    Attributes:
+        lost_elsewhere: a loss of the other alias was told to the function, which counts too.
+    """
+
+    lost_elsewhere: bool = False
 
     def __str__(self) -> str:
         return "again"
 
     def predict(self, world: World) -> None:
-        if not (world.at_risk or world.armed):
+        if not (world.at_risk or world.armed or self.lost_elsewhere):
             raise Violation("repeated", "retry_atomic runs its function again for no reason")
         self._start_over(world)
 

@@ -132,6 +132,9 @@ class Generator:
         for _ in range(self._random.randint(1, 4)):
             nested = depth < _DEPTH - 1 and self._chance(0.22)
             body += [self._block(depth + 1)] if nested else self._steps(1, 1)
+        if kind == "retry" and self._chance(0.4):
+            # What is in the way of running it again.
+            body.insert(0, self._elsewhere())
         return Block(
             kind or self._pick(_KINDS),
             tuple(body),

@@ -88,6 +88,11 @@ class Oracle:
         self._until_violated(lambda: self._judge(event, outcome))
         return outcome.unwrap()
 
+    @property
+    def losses(self) -> int:
+        """How often the application was told of a loss."""
+        return self.met["told"] + self.met["after"]
+
     def check(self, what: Callable[[Ledger], None]) -> None:
         """Hold what the application was told against something else, such as the table."""
         self._until_violated(lambda: what(self.world.django.ledger))

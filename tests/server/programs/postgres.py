@@ -135,7 +135,11 @@ class Session:
                 self.ended_raw += transaction.writes
             self.commit()
         elif words in _ENDS:
+            during = self.setting
             self.roll_back()
+            # The engine cannot see that, and may set on a new session what it takes to be set.
+            if by is By.RAW:
+                self.setting = self.setting.either(during)
         elif transaction.implicit:
             raise Refused("InternalError", "25P01")
         elif words == "SAVEPOINT":
@@ -169,10 +173,8 @@ class Session:
         self.ledger.committed(transaction.writes)
         if not transaction.watched:
             self.ledger.unwatched.update(transaction.writes)
-        after, before = self.setting.session, transaction.before.session
-        if self.ledger.doubting:
-            after = None if after is None or before is None else after | before
-        self.setting = Setting(after)
+        after = Setting(self.setting.session)
+        self.setting = after.either(transaction.before) if self.ledger.doubting else after
 
     def roll_back(self) -> Transaction | None:
         """End the transaction, if there is one, without effect."""

@@ -113,6 +113,7 @@ class Runner(Steps):
             case Block():
                 self._atomic(step)
             case Elsewhere(inner):
+                self.oracle.met["elsewhere"] += 1
                 self._elsewhere()._run_all((inner,), swallows=False)
 
     def _elsewhere(self) -> Runner:
@@ -150,9 +151,11 @@ class Runner(Steps):
 
     def _retry(self, block: Block) -> None:
         own: list[Exception | None] = []  # of each run, how its body was left
+        before = self._losses_elsewhere
 
         def run() -> None:
-            self._observe(Rerun() if own else Enter("retry"), lambda: None)
+            again = Rerun(self._losses_elsewhere > before)
+            self._observe(again if own else Enter("retry"), lambda: None)
             own.append(None)
             try:
                 self._body(block)
@@ -169,6 +172,10 @@ class Runner(Steps):
             raise last
         else:
             self._observe(self._exit(block, failed=last is not None), lambda: _give(result))
+
+    @property
+    def _losses_elsewhere(self) -> int:
+        return 0 if self.other is None else self.other.oracle.losses
 
     def _with_retries(self, function: Callable[[], None]) -> None:
         if self._django.own_engine:

@@ -2,8 +2,9 @@
 
 Nothing is doubled, nothing that the application was told to be committed is lost, no half of a
 transaction stays, and nobody gets another session's state: :mod:`.oracle`. Each run has programs
-of a fixed and of a random seed. They write by statements and by what looks like a read, give values
-that look like SQL, use a second alias, fork, and under psycopg 3 use pools and pipelines. For more of them, or the same again::
+of a fixed and of a random seed. They write by statements and by what looks like a read, give
+values that look like SQL, use a second alias, fork, and under psycopg 3 use pools and pipelines.
+For more of them, or the same again::
 
     PROGRAMS=10000 PROGRAMS_SEED=a1b2c3 python -m pytest tests/server/programs
 
@@ -44,8 +45,8 @@ FIXED: Final = "fixed"
 RANDOM: Final = os.environ.get("PROGRAMS_SEED") or secrets.token_hex(4)
 BLIND: Final = "tests.server.programs.blind"
 LOGGERS: Final = ("django_resilient_pg", "psycopg", "psycopg.pool")
-#: What comes of a loss, see ``Oracle.met``, and children that have written.
-WAYS: Final = ("healed", "told", "after", "again", "unknown", "child")
+#: What comes of a loss, see ``Oracle.met``, and what else must be met often enough.
+WAYS: Final = ("healed", "told", "after", "again", "unknown", "child", "elsewhere")
 #: Violations that are shortened and shown; a broken engine has them by the dozen.
 SHOWN: Final = 3
 # Those of pools; what a child does is nothing to do with them.

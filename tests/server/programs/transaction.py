@@ -19,6 +19,12 @@ class Setting:
     def visible(self) -> frozenset[str] | None:
         return self.session if self.local is None else frozenset({self.local})
 
+    def either(self, other: Setting) -> Setting:
+        """What the session may have where both are possible."""
+        if self.session is None or other.session is None:
+            return Setting(None)
+        return Setting(self.session | other.session)
+
 
 @dataclass(frozen=True, slots=True)
 class Savepoint:
