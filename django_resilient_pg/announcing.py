@@ -71,12 +71,20 @@ def collecting() -> Iterator[None]:
         _keep_or_send(box.items)
 
 
-def log(db: Wrapper | None, level: int, message: str, *args: object) -> None:
-    """A line of the log, with the time of now."""
+def log(
+    db: Wrapper | None, level: int, message: str, *args: object, at_once: bool = False
+) -> None:
+    """A line of the log, with the time of now.
+
+    ``at_once``: it is of use only while what it tells of goes on, as when the server is down.
+    """
     if logger.isEnabledFor(level):
         path, line, function, _ = logger.findCaller(stacklevel=2)
         record = logger.makeRecord(logger.name, level, path, line, message, args, None, function)
-        tell(db, partial(logger.handle, record))
+        if at_once:
+            _send([(db, partial(logger.handle, record))])
+        else:
+            tell(db, partial(logger.handle, record))
 
 
 def send(db: Wrapper, signal: Signal, record: object) -> None:

@@ -200,7 +200,7 @@ class _Attempt:
             self._answered(turn)
         elif self._probe.failed(turn, line := str(error).partition("\n")[0], self._pause):
             text = 'The server of "%s" takes no connections: %s'
-            announcing.log(self._db, logging.WARNING, text, self._db.alias, line)
+            announcing.log(self._db, logging.WARNING, text, self._db.alias, line, at_once=True)
 
     def _answered(self, turn: Turn) -> None:
         seconds = self._probe.answered(turn)

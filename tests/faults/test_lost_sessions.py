@@ -24,7 +24,6 @@ from django.urls import path
 from django_resilient_pg import lost_sessions
 from django_resilient_pg.drivers import link_to
 from django_resilient_pg.lost_sessions import LostSession
-from django_resilient_pg.signals import connection_lost
 from django_resilient_pg.transaction import retry_atomic
 from django_resilient_pg.verdicts import Reason
 from testproject.postgres import Server
@@ -323,6 +322,16 @@ def test_a_forked_child_leaves_the_session_of_its_parent_alone(
     assert value(server) == 2
 
 
+_BEFORE_CONNECTING: list[Callable[[], object]] = []
+
+
+def before_connecting(alias: str) -> dict[str, str]:
+    """The option ``credentials``: a new connection is about to be made."""
+    while _BEFORE_CONNECTING:
+        _BEFORE_CONNECTING.pop(0)()
+    return {"user": "app"}
+
+
 def test_a_statement_timeout_shorter_than_its_end_does_not_matter(
     make_connection: Connections,
     server: Server,
@@ -333,7 +342,9 @@ def test_a_statement_timeout_shorter_than_its_end_does_not_matter(
     """It is stopped for a while, and so ends late."""
     monkeypatch.setattr(lost_sessions, "_PATIENCE", 9.0)  # on a busy machine it is stopped for long
     short = {"options": "-c lock_timeout=4s -c statement_timeout=200ms"}
-    connection = make_connection(RESILIENT, PORT=proxy.port, options=short)
+    _BEFORE_CONNECTING[:] = []
+    way = f"{before_connecting.__module__}.{before_connecting.__name__}"
+    connection = make_connection(RESILIENT, PORT=proxy.port, options=short, credentials=way)
     pid = opened(connection)
 
     def go_on() -> None:
@@ -345,20 +356,13 @@ def test_a_statement_timeout_shorter_than_its_end_does_not_matter(
     thread = threading.Thread(target=go_on, name="go_on")
     with transaction.atomic(using=connection.alias):
         proxy.cut_at(2, "answer", leaves=True)
-        receiver = partial(stop, pid, thread)
-        connection_lost.connect(receiver)
+        _BEFORE_CONNECTING[:] = [partial(os.kill, pid, signal.SIGSTOP), thread.start]
         try:
             run(connection, UPDATE)
         finally:
-            connection_lost.disconnect(receiver)
             os.kill(pid, signal.SIGCONT) if is_there(server, pid) else None
             thread.join()
     assert value(server) == 1
-
-
-def stop(pid: int, then: threading.Thread, **_: Any) -> None:
-    os.kill(pid, signal.SIGSTOP)
-    then.start()
 
 
 def test_a_session_that_waits_in_autocommit_is_not_ended(
