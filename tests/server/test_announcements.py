@@ -321,10 +321,10 @@ def test_lines_come_in_their_order_and_with_their_times(
         caplog.clear()
     said = [record for record in caplog.records if record.name == LOGGER.name]
     lines = [record.getMessage() for record in said]
-    assert [line.partition(f'"{stage.connection.alias}" ')[2][:11] for line in lines] == [
-        "was lost: a",
-        "was replace",
-        "was run aga",
+    assert [line.partition(f'"{stage.connection.alias}" ')[2][:9] for line in lines] == [
+        "was lost:",
+        "was repla",
+        "was run a",
     ]
     assert [record.created for record in said] == sorted(record.created for record in said)
     assert said[-1].created <= over
