@@ -8,12 +8,13 @@ from a URL or from the environment are strings.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
 
 from .conf.declarations import Declaration, InvalidValue, Kind, shown, suggestion
+from .records import Record
 
 
 def _key(kind: Kind, default: object, doc: str, **more: Any) -> Any:
@@ -26,8 +27,7 @@ def _seconds(default: float | None, lowest: float, highest: float, doc: str) -> 
     return _key("number", default, doc, **more)
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Record):
     """The options of one alias, checked. Times are in seconds. See :func:`declarations`."""
 
     idle_timeout: float | None = _seconds(

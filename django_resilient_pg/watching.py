@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Collection
 from time import monotonic
 from typing import Any, Final
 
@@ -276,7 +277,7 @@ def _remember(
     return session
 
 
-def _are_plain(texts: set[str]) -> bool:
+def _are_plain(texts: Collection[object]) -> bool:
     """Whether statements have but read, as far as they can be told from others."""
     statements = reader()
     return statements is not None and all(map(statements.is_plain, texts))
