@@ -22,7 +22,7 @@ TOX_ALL := .venv/bin/tox run-parallel --parallel 4 $(if $(filter true,$(CI)),--p
 # Where the environments of a run note which tests they skipped for want of something.
 SKIPPED := $(CURDIR)/.tox/skipped
 
-.PHONY: help test quick lint unit django-suite django-suite-full foreign-suites benchmark benchmark-commit compare
+.PHONY: help test quick lint unit django-suite django-suite-full foreign-suites benchmark benchmark-commit benchmark-first compare
 .PHONY: foreign-suites coverage demo system-packages clean python
 
 help:
@@ -36,6 +36,7 @@ help:
 	@echo "make foreign-suites  the own tests of other packages on both engines, compared"
 	@echo "make benchmark     what the engine costs where nothing is wrong"
 	@echo "make benchmark-commit  what the option commit_outcome costs a transaction"
+	@echo "make benchmark-first  what the first query of a process costs its processor"
 	@echo "make compare       two versions of the engine, in turns: ARGS='--old REVISION'"
 	@echo "                   all with DRIVER=psycopg2 for the older driver"
 	@echo "make coverage      which lines of the package no quick test runs"
@@ -60,7 +61,7 @@ quick: .venv/made
 lint: .venv/made
 	$(TOX) -e lint
 
-unit django-suite django-suite-full foreign-suites benchmark benchmark-commit compare coverage: .venv/made
+unit django-suite django-suite-full foreign-suites benchmark benchmark-commit benchmark-first compare coverage: .venv/made
 	$(TOX) -e $@$(if $(filter benchmark% compare,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
 
 demo: .venv-demo/made

@@ -21,7 +21,6 @@ from . import (
     keepalives,
     notes,
     probing,
-    roles,
     signals,
 )
 from .ageing import jittered
@@ -36,7 +35,7 @@ from .retry import BUDGET, Budget, backoff, connect_again
 from .state.wrapper import Wrapper
 from .units import UNIT
 from .verdicts import Phase
-from .wanted import wanted
+from .wanted import Wanted, wanted
 
 # Not about the server.
 _OWN: Final = (CredentialsUnavailable, SessionLost)
@@ -364,7 +363,10 @@ def settle(db: Wrapper) -> None:
         _ask_after_lost(db)
     _gather_facts(db)
     _learn(db)
-    roles.require(db)
+    if db._connector.seeks_primary or db._connector.wanted is Wanted.PRIMARY:
+        from .roles import require
+
+        require(db)
     resilience, link = db.resilience, db._link
     limits, options = resilience.limits, resilience.options
     if link is not None:

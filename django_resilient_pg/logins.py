@@ -5,8 +5,6 @@ been changed in between is waited for, the callable is asked again, and the serv
 returned something else.
 """
 
-from __future__ import annotations
-
 import copy
 import hmac
 import os
@@ -14,7 +12,6 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
-from .credentials import ask
 from .losses import judge_error
 from .verdicts import Phase
 
@@ -53,6 +50,8 @@ class Logins:
         Raises:
             Exception: the attempt's own; what the same login had got if that was just now.
         """
+        from .credentials import ask
+
         login = ask(alias, path)
         known = self._refused
         if known is not None:

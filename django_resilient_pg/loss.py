@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from .lost_sessions import LostSession
+from .records import Record
 from .verdicts import Reason
 
 #: What was lost with a connection in the middle of a pipeline: see :class:`Invalidation`.
 PIPELINE: Final = "a pipeline"
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
+class Loss(Record):
     """One lost connection.
 
     Attributes:
@@ -29,7 +28,6 @@ class Loss:
     final: bool = False
 
 
-@dataclass(slots=True)
 class Invalidation:
     """A loss that the application has to be told of: until it starts anew, every statement raises.
 
@@ -40,6 +38,7 @@ class Invalidation:
         rolled_back: the savepoint that Django has rolled back to since, or "".
     """
 
-    loss: Loss | None
-    pinned_by: str
-    rolled_back: str = ""
+    __slots__ = ("loss", "pinned_by", "rolled_back")
+
+    def __init__(self, loss: Loss | None, pinned_by: str, rolled_back: str = "") -> None:
+        self.loss, self.pinned_by, self.rolled_back = loss, pinned_by, rolled_back

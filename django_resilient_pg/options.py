@@ -8,12 +8,16 @@ from a URL or from the environment are strings.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Final
+from dataclasses import field, fields
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from .conf.declarations import Declaration, InvalidValue, Kind, shown, suggestion
+from .records import Record
+
+if TYPE_CHECKING:
+    from .conf.declarations import Declaration, Kind
 
 
 def _key(kind: Kind, default: object, doc: str, **more: Any) -> Any:
@@ -26,8 +30,7 @@ def _seconds(default: float | None, lowest: float, highest: float, doc: str) -> 
     return _key("number", default, doc, **more)
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Record):
     """The options of one alias, checked. Times are in seconds. See :func:`declarations`."""
 
     idle_timeout: float | None = _seconds(
@@ -105,15 +108,20 @@ class Options:
     )
 
 
-_DECLARED: Final = {
-    key.name: Declaration(name=key.name, default=key.default, **key.metadata)
-    for key in fields(Options)
-}
+@cache
+def _declared() -> dict[str, Declaration]:
+    """What is declared, by name; imported where something is given."""
+    from .conf.declarations import Declaration
+
+    return {
+        key.name: Declaration(name=key.name, default=key.default, **key.metadata)
+        for key in fields(Options)
+    }
 
 
 def declarations() -> tuple[Declaration, ...]:
     """Return what is declared of every key, in the order of the reference page."""
-    return tuple(_DECLARED.values())
+    return tuple(_declared().values())
 
 
 def parse(alias: str, raw: Mapping[str, object] | None) -> Options:
@@ -135,7 +143,7 @@ def parse(alias: str, raw: Mapping[str, object] | None) -> Options:
             ' a dict such as {"read_retries": 2}.'
         )
     known = {_known(alias, key): value for key, value in raw.items()}
-    values: dict[str, Any] = {k: _value(alias, _DECLARED[k], v) for k, v in known.items()}
+    values: dict[str, Any] = {k: _value(alias, _declared()[k], v) for k, v in known.items()}
     options = Options(**values)
     if options.max_backoff < options.backoff:
         raise ImproperlyConfigured(
@@ -174,18 +182,22 @@ def _wrong_age(alias: str, age: object) -> str:
 
 def _known(alias: str, key: object) -> str:
     """Return a key that is declared, or raise with the nearest one."""
-    if isinstance(key, str) and key in _DECLARED:
+    if isinstance(key, str) and key in _declared():
         return key
+    from .conf.declarations import shown, suggestion
+
     # What was pasted into the place of a key may be a whole URL.
     hidden = isinstance(key, str) and set(key) & set("@:=/")
     raise ImproperlyConfigured(
         f'The database "{alias}" has an unknown resilience option'
-        f" {'that is not shown' if hidden else shown(key)}: {suggestion(key, _DECLARED)}"
+        f" {'that is not shown' if hidden else shown(key)}: {suggestion(key, _declared())}"
     )
 
 
 def _value(alias: str, declared: Declaration, given: object) -> object:
     """Return the value of a key, or raise."""
+    from .conf.declarations import InvalidValue
+
     try:
         return declared.checked(given)
     except InvalidValue as error:

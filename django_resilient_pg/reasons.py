@@ -5,8 +5,6 @@
 codes), PgBouncer's ``src/objects.c``, ``src/janitor.c`` and ``src/server.c``.
 """
 
-from __future__ import annotations
-
 import enum
 from typing import Final, NamedTuple
 
@@ -39,7 +37,7 @@ class Reason(enum.Enum):
     FORK = ("fork", "it was made before a fork: two processes must not share one")
     UNKNOWN = ("unknown", "nothing told why")
 
-    def __new__(cls, value: str, text: str) -> Reason:
+    def __new__(cls, value: str, text: str) -> "Reason":
         """Make a member whose value is ``value`` alone: stable in JSON and counters."""
         member = object.__new__(cls)
         member._value_ = value

@@ -7,7 +7,6 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
@@ -16,6 +15,7 @@ from .facts import Facts
 from .logins import Logins
 from .options import Options, of_entry, parse
 from .probing import Probe
+from .records import Record
 from .verdicts import Reason
 
 logger = logging.getLogger("django_resilient_pg")
@@ -23,8 +23,7 @@ logger = logging.getLogger("django_resilient_pg")
 _SEEKING: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(Record):
     """Counts since the process started, for one alias.
 
     Attributes:

@@ -12,10 +12,10 @@ import enum
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Final
 
 from .kinds import Kind
+from .records import Record
 from .verdicts import Verdict
 
 # Rules of ``reasons.TABLE``: a statement that they have ended took too long.
@@ -39,8 +39,7 @@ class Row(enum.Enum):
     READ = "read"
 
 
-@dataclass(frozen=True, slots=True)
-class Circumstances:
+class Circumstances(Record):
     """Where a statement stood when its connection was lost.
 
     Attributes:
@@ -62,8 +61,7 @@ class Circumstances:
     many: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Record):
     """By which row a statement may run again (``row``), or why it may not (``why``)."""
 
     row: Row | None

@@ -51,14 +51,12 @@ class Refusal(enum.Enum):
 
 
 def require(db: Wrapper) -> None:
-    """Refuse a new connection to a standby where the alias is to reach the primary.
+    """Refuse a new connection to a standby, of an alias that is to reach the primary.
 
     Raises:
         OperationalError: it leads to a standby; it is closed. Worth trying again.
     """
-    if db._link is None or not (
-        db._connector.seeks_primary or db._connector.wanted is Wanted.PRIMARY
-    ):
+    if db._link is None:
         return
     try:
         if is_standby(db, db._link):

@@ -8,10 +8,11 @@ Seconds are floats of the monotonic clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django.dispatch import Signal
+
+from .records import Record
 
 if TYPE_CHECKING:
     from .verdicts import Reason
@@ -23,8 +24,7 @@ statement_retried = Signal()
 request_retried = Signal()
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionLost:
+class ConnectionLost(Record):
     """A connection is gone.
 
     Attributes:
@@ -45,8 +45,7 @@ class ConnectionLost:
     noticed: str
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionReplaced:
+class ConnectionReplaced(Record):
     """A new connection stands in for another one.
 
     Attributes:
@@ -62,8 +61,7 @@ class ConnectionReplaced:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectRetried:
+class ConnectRetried(Record):
     """A connection attempt failed for a passing cause and is made again.
 
     Attributes:
@@ -79,8 +77,7 @@ class ConnectRetried:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRetried:
+class RequestRetried(Record):
     """A request is run again; the signal carries ``request`` instead of ``connection``.
 
     Attributes:
@@ -94,8 +91,7 @@ class RequestRetried:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class StatementRetried:
+class StatementRetried(Record):
     """A statement was run again on a new connection.
 
     Attributes:

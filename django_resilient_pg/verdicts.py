@@ -8,15 +8,14 @@ it is decided elsewhere.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from .reasons import ALL, NOTHING, READS, TABLE, Again, Entry, Phase, Reason
+from .records import Record
 
 __all__ = ["Failure", "Phase", "Reason", "Verdict", "judge"]
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Record):
     """What is known of an error.
 
     Attributes:
@@ -37,8 +36,7 @@ class Failure:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Record):
     """What a failure means.
 
     A retry that is safe is so as far as the error tells; the caller knows the rest (whether the

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Collection
 from time import monotonic
 from typing import Any, Final
 
@@ -26,8 +27,7 @@ from .lost_sessions import LostSession
 from .replacing import lost_error, replace, restore_savepoints
 from .retry import was_terminated
 from .state.transaction import DIRTY, MANUAL
-from .state.wrapper import Wrapper
-from .statements import is_plain
+from .state.wrapper import Wrapper, reader
 from .verdicts import Phase, Reason, Verdict
 
 _LAST_WORDS: Final = "terminating connection"
@@ -259,7 +259,7 @@ def _remember(
     transaction = db._transaction
     texts = {*transaction.texts, *([] if call is None else [call.text])}
     holds = silent and transaction.phase is DIRTY and not link.connection.autocommit
-    holds = holds and not all(map(is_plain, texts))
+    holds = holds and not _are_plain(texts)
     if not (holds or terminated or (silent and call is not None)):
         return None
     facts = db.resilience.facts
@@ -275,6 +275,12 @@ def _remember(
     )
     db._connector.has_lost(session)
     return session
+
+
+def _are_plain(texts: Collection[object]) -> bool:
+    """Whether statements have but read, as far as they can be told from others."""
+    statements = reader()
+    return statements is not None and all(map(statements.is_plain, texts))
 
 
 def note_refused(db: Wrapper, error: BaseException, loss: Loss, why: str) -> None:

@@ -5,8 +5,6 @@ Options of an alias, settings of the middleware and arguments of ``retry_atomic`
 belongs; what is allowed, and what would be the nearest valid value, is decided here.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable

@@ -5,10 +5,8 @@ calls; where it is refused a second one, without what only tells whose server it
 server refuses or does not know becomes ``None`` or UNKNOWN, never an error.
 """
 
-from __future__ import annotations
-
-import re
 from collections.abc import Callable, Mapping, Sequence
+from string import ascii_lowercase
 from typing import Any, Final, NamedTuple, Protocol
 
 from ..providers import MARKERS, Provider, recognise_host, recognise_markers
@@ -79,7 +77,6 @@ QUERY: Final = "SELECT " + ", ".join(_COLUMNS.values())
 _WITHOUT_CATALOGUES: Final = "SELECT " + ", ".join(_ESSENTIALS.values())
 
 _UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
-_TIME: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
 
 
 class Facts(NamedTuple):
@@ -261,10 +258,12 @@ def _seconds(shown: object, unit: str) -> float | None:
 
     ``None`` for one that is off (0), missing, or in words that are not known.
     """
-    match = _TIME.fullmatch("" if shown is None else str(shown).strip())
-    if match is None or (match[2] or unit) not in _UNITS:
+    text = "" if shown is None else str(shown).strip()
+    number = text.rstrip(ascii_lowercase)
+    factor = _UNITS.get(text[len(number) :] or unit)
+    if factor is None or not number.rstrip().replace(".", "", 1).isdecimal():
         return None
-    return float(match[1]) * _UNITS[match[2] or unit] or None
+    return float(number) * factor or None
 
 
 def _whole(shown: object) -> int | None:

@@ -4,8 +4,6 @@ Everything works on a duplicate of libpq's descriptor, closed again at once: wha
 (a signal handler's exception, too), libpq's own is never closed.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import os
 import socket

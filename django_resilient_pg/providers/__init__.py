@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from functools import lru_cache
+from itertools import takewhile
 from typing import Final
 
 from .table import CONNECT_TIMEOUT, PROVIDERS, Provider
@@ -49,11 +50,17 @@ def _explained(provider: Provider, name: str) -> int:
 
 
 def _may_match(pattern: str, name: str) -> bool:
-    """Whether a pattern is worth compiling, by its literal end or its beginning."""
+    """Whether a pattern is worth compiling, by its literal end and its beginning."""
     end = pattern.rpartition("\\.")[2]
-    if end.endswith("$") and end[:-1].isalnum():
-        return name.endswith(end[:-1])
-    return name.startswith("/") or not pattern.startswith("^/")
+    if end.endswith("$") and end[:-1].isalnum() and not name.endswith(end[:-1]):
+        return False
+    # Without the last character, which may be followed by a quantifier.
+    beginning = "".join(takewhile(_is_literal, pattern.removeprefix("^")))[:-1]
+    return not pattern.startswith("^") or name.startswith(beginning)
+
+
+def _is_literal(character: str) -> bool:
+    return character.isalnum() or character in "-/"
 
 
 def _markers(provider: Provider) -> frozenset[str]:

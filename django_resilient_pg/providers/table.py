@@ -5,8 +5,6 @@ found, its consequences and advice), which a test compares with this table. Wher
 host equally well the first one counts.
 """
 
-from __future__ import annotations
-
 from typing import Final, NamedTuple
 
 #: Seconds to allow one attempt to connect.

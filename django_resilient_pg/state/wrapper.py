@@ -80,7 +80,7 @@ def _statements() -> Any:
     return statements
 
 
-def _reader() -> Any:
+def reader() -> Any:
     """What reads texts; its patterns take long to compile, so it is imported for the first one.
 
     Returns:
@@ -374,8 +374,8 @@ class Wrapper(Base):
         psycopg2 takes no notice of it, so that what follows takes effect at once.
         """
         text = sql if isinstance(sql, str) else text_of(sql)
-        reader = _reader()
-        if status == IDLE or reader is None or reader.ends_transaction(text):
+        statements = reader()
+        if status == IDLE or statements is None or statements.ends_transaction(text):
             self._transaction.split(by_text=True)
 
     def _note_failed(self, call: Call) -> None:
@@ -401,11 +401,11 @@ class Wrapper(Base):
 
     def _may_commit_inside(self, sql: object) -> bool:
         """Whether a statement that failed may have committed before: CALL, several statements."""
-        link, reader = self._link, _reader()
+        link, statements = self._link, reader()
         standard = link is None or link.parameter("standard_conforming_strings") == "on"
-        if reader is None:
+        if statements is None:
             return True
-        found = reader.analyse(text_of(sql), standard_strings=standard)
+        found = statements.analyse(text_of(sql), standard_strings=standard)
         return found.kind is Kind.UNREPEATABLE
 
     def _note_left(self, call: Call) -> None:
@@ -415,10 +415,10 @@ class Wrapper(Base):
         """
         if self._connector.connecting or self._link is None or self._link.lost():
             return
-        reader = _reader()
-        if reader is None:
+        statements = reader()
+        if statements is None:
             self._session.pin("a text that could not be read when it had failed")
-        elif words := reader.left_by_failure(text_of(call.sql), many=call.many):
+        elif words := statements.left_by_failure(text_of(call.sql), many=call.many):
             self._session.pin(words)
 
     # -- what has taken effect --------------------------------------------------------------

@@ -19,6 +19,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 import django_resilient_pg
 from testproject.postgres import Server
+from tests.engines import STOCK
 from tests.server.test_shortages import alone
 
 PACKAGE = str(Path(django_resilient_pg.__file__).parent)
@@ -131,3 +132,27 @@ def test_the_first_query_of_a_process_compiles_no_lexer(server: Server) -> None:
         print([one for one in lexers if f"django_resilient_pg.{one}" in sys.modules])
     """
     assert alone(script, server.database()) == "[]"
+
+
+#: Imports a module of the package costs a third of a millisecond, and compiling a class one.
+MOST_MODULES = 56
+MOST_CALLS = 33_000
+FIRST = """
+    calls = [0]
+
+    def count(frame, event, argument):
+        calls[0] += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    run("SELECT 1")
+    sys.setprofile(None)
+    print(calls[0], sum(name.startswith("django_resilient_pg") for name in sys.modules))
+"""
+
+
+def test_the_first_query_of_a_process_imports_little(server: Server) -> None:
+    """``make benchmark-first`` measures the same in time."""
+    stock, _ = map(int, alone(FIRST, server.database(engine=STOCK)).split())
+    calls, modules = map(int, alone(FIRST, server.database()).split())
+    assert modules <= MOST_MODULES
+    assert calls - stock <= MOST_CALLS
