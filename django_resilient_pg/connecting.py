@@ -144,13 +144,12 @@ def connect(db: Wrapper, attempt: Callable[[], None]) -> None:
         ServerDown: this thread has not asked, because another one does or has just done so.
         Error: the last attempt's own error.
     """
-    with announcing.collecting():
-        if db._transaction.announcements:
-            announcing.tell_kept(db)  # of a transaction in which the connection was closed
-        _connect(db, attempt)
+    announcing.collected(_connect, db, attempt)
 
 
 def _connect(db: Wrapper, attempt: Callable[[], None]) -> None:
+    if db._transaction.announcements:
+        announcing.tell_kept(db)  # of a transaction in which the connection was closed
     one = _Attempt(db, attempt)
     budget = db._connector.budget
     if budget is not None and budget.strict and not budget.remaining():

@@ -62,6 +62,7 @@ class Dialling:
             put_away = False
             lent = False  # before; others may have left something on it
             refused = False  # by the user's own check
+            loan: object = None  # of the last time it was lent
 
             @classmethod
             def connect(cls, *args: Any, **kwargs: Any) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from asyncio import _get_running_loop
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,6 +44,17 @@ _IS_USABLE: Final = original(DatabaseWrapper, "is_usable")
 _CHECK_HEALTH: Final = original(DatabaseWrapper, "close_if_health_check_failed")
 
 
+@cache
+def _connecting() -> Any:
+    """What connects, imported with the first connection: an ``import`` costs each time."""
+    from . import (
+        connecting,
+        watching,  # noqa: F401  later there may be no file descriptor left for it
+    )
+
+    return connecting
+
+
 class ResilientDatabaseMixin(Wrapper):
     """Keeps an application working when its connections die (design section 1).
 
@@ -56,22 +67,22 @@ class ResilientDatabaseMixin(Wrapper):
 
     def get_connection_params(self) -> dict[str, Any]:
         """Django's parameters with the libpq ones the user did not set."""
-        from .connecting import complete
-
-        return complete(self, super().get_connection_params())
+        completed: dict[str, Any] = _connecting().complete(self, super().get_connection_params())
+        return completed
 
     @property
     def pool(self) -> Any:
         """The pool of this alias (psycopg 3), made at its first use; ``None`` without one."""
-        # Asked for seven times by a request: written out, as ``_pooled`` has it.
-        alias = self.alias
-        if not self.settings_dict["OPTIONS"].get("pool") or alias == NO_DB_ALIAS:
-            return None
         if not SAME[0]:
             notice_fork()
         pools = self._connection_pools
-        pool = pools.get(alias)
+        pool = pools.get(self.alias)
+        # Django asks for it seven times in a request: written out, as ``_pooled`` has it.
+        if not self.settings_dict["OPTIONS"].get("pool"):
+            return None
         if pool is None:
+            if self.alias == NO_DB_ALIAS:
+                return None
             parameters = self.get_connection_params()  # says what is wrong with the options
             from .pooling import make
 
@@ -103,12 +114,13 @@ class ResilientDatabaseMixin(Wrapper):
         """Connect once. A connection that could not be set up fully is discarded."""
         if not SAME[0]:
             notice_fork()
-        if self._session.due:
+        session = self._session
+        if session.continues and session.due:
             from .restoring import refuse_if_pinned
 
             refuse_if_pinned(self)
         try:
-            self._connect_as_django()
+            self._connector.connect(self._connect_as_django)
             self._make_ready()
         except BaseException:
             # A signal handler's as well: nobody may use it before it is all that it is to be. The
@@ -120,27 +132,23 @@ class ResilientDatabaseMixin(Wrapper):
 
     def _connect_as_django(self) -> None:
         """What comes of Django, of other engines and of ``connection_created`` receivers."""
-        with self._connector.connects():
-            try:
-                super().connect()
-            except BaseException as error:
-                # Told from an error of the same words that came out of a statement.
-                error.not_connected = True  # type: ignore[attr-defined]
-                # The outermost way: a pooled connection goes back to its pool.
-                with contextlib.suppress(Error):
-                    self._close()
-                self.connection = self._link = None
-                raise
+        try:
+            super().connect()
+        except BaseException as error:
+            # Told from an error of the same words that came out of a statement.
+            error.not_connected = True  # type: ignore[attr-defined]
+            # The outermost way: a pooled connection goes back to its pool.
+            with contextlib.suppress(Error):
+                self._close()
+            self.connection = self._link = None
+            raise
 
     def _make_ready(self) -> None:
         """What the engine adds to a new connection before anything is run on it."""
         link = self._bind()
         if self._session.registered is not None:
             link.register(self._session.registered)
-        from . import watching  # noqa: F401  later there may be no file descriptor left for it
-        from .connecting import settle
-
-        settle(self)
+        _connecting().settle(self)
         if self._session.due:
             from .restoring import restore
 
@@ -158,22 +166,21 @@ class ResilientDatabaseMixin(Wrapper):
             with self.wrap_database_errors:
                 self.connect()
             return
-        from .connecting import connect
-
         if not SAME[0]:
             notice_fork()
-        with self._connector.retries():
-            connect(self, super().ensure_connection)
+        self._connector.retry(_connecting().connect, self, super().ensure_connection)
 
     def close(self) -> None:
         """Django's boundary: what comes after starts clean."""
         if not SAME[0]:
             notice_fork()
-        self._note_unseen()
+        if UNDER_WAY:
+            self._note_unseen()
         super().close()
         if self.connection is None:
             self._release(self._session_after_close())
-            self._tell_kept()
+            if self._transaction.announcements:
+                self._tell_kept()
 
     def _configure_role(self, connection: Any) -> bool:
         """As Django's, which asks this wrapper's connection how to quote the role.
@@ -336,7 +343,8 @@ class ResilientDatabaseMixin(Wrapper):
         try:
             super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
         finally:
-            self._tell_kept()
+            if self._transaction.announcements:
+                self._tell_kept()
 
     def _tell_kept(self) -> None:
         """A transaction is over, for which log lines and signals may have waited."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import math
 import random
-import threading
 import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -32,7 +31,7 @@ from . import announcing
 from .ageing import Limits, jittered
 from .connecting import deadline
 from .dialling import Dialling
-from .drivers import Link, Psycopg3Link, link_to
+from .drivers import UNKNOWN, Link, Psycopg3Link, link_to
 from .facts import Path
 from .liveness import Vital, inspect
 from .logins import own
@@ -110,8 +109,8 @@ class ResilientPool(ConnectionPool[Any]):
         self._own_timeout = "timeout" not in options
         self._user_check = options.pop("check", None)
         self._refusal: _Refusal | None = None
-        self._counting = threading.Lock()
-        self._lent = 0
+        # One for each connection that is in use; to add one and to take one out is atomic.
+        self._loans: set[object] = set()
         self._silent_at = self._not_before = -math.inf
         base = options.pop("connection_class", db.Database.Connection)
         options.setdefault("reconnect_timeout", _RECONNECT_TIMEOUT)
@@ -163,7 +162,8 @@ class ResilientPool(ConnectionPool[Any]):
                 raise
             if fit:
                 connection.lent = True
-                self._count(1)
+                connection.loan = loan = object()
+                self._loans.add(loan)
                 return connection
             level = logging.DEBUG  # they died of one cause: one line is enough
             self._put_away(connection)
@@ -186,13 +186,11 @@ class ResilientPool(ConnectionPool[Any]):
         """Give a connection back."""
         if self.inherited:
             return
-        conn.put_away = conn.closed  # why, was said where it was found
+        if conn.pgconn.transaction_status == UNKNOWN:  # it is closed
+            conn.put_away = True  # why, was said where it was found
+        loan = getattr(conn, "loan", None)  # now: another thread may be given it at once
         super().putconn(conn)
-        self._count(-1)
-
-    def _count(self, change: int) -> None:
-        with self._counting:
-            self._lent += change
+        self._loans.discard(loan)
 
     def _allowed(self, db: Wrapper) -> float:
         """Seconds that ``db`` may wait."""
@@ -211,7 +209,7 @@ class ResilientPool(ConnectionPool[Any]):
                 return super().getconn(timeout=max(0.001, min(wait, left)))
             except PoolTimeout:
                 failure = self._dialling.failure
-                if failure is not None and failure.at >= began and self._lent <= 0:
+                if failure is not None and failure.at >= began and not self._loans:
                     raise own(failure.error) from None
                 if left <= wait:
                     raise _WaitedLongEnough(self._why(allowed, ends)) from None
@@ -231,8 +229,8 @@ class ResilientPool(ConnectionPool[Any]):
                 f"{text}: the pool's check refused the last one by {refusal.name}; look into"
                 f' OPTIONS["pool"]["check"] of "{alias}"'
             )
-        text = f"{text}: {self._lent} of at most {self.max_size} are in use"
-        if self._lent < self.max_size:
+        text = f"{text}: {len(self._loans)} of at most {self.max_size} are in use"
+        if len(self._loans) < self.max_size:
             return (
                 f"{text}, the others still being made; find out why connecting takes so long"
                 f' (manage.py checkdbconn), or allow "{alias}" a longer retry_deadline'

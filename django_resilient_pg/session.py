@@ -85,6 +85,19 @@ class Session:
         return bool(self._pins or self.settings or self.pending)
 
     @property
+    def blank(self) -> bool:
+        """Whether it is as good as one made just now."""
+        return not (
+            self.continues
+            or self._pins
+            or self.settings
+            or self.pending
+            or self._locks
+            or self._marks
+            or self.registered is not None
+        )
+
+    @property
     def due(self) -> bool:
         """Whether the next physical session has to be given all this before it is used."""
         return self.continues and self.holds

@@ -318,7 +318,8 @@ class Wrapper(Base):
         unit = UNIT.get() if UNDER_WAY else None
         if unit is not None:
             unit.keep_session(self.alias, self._session.held)
-        return Session()
+        session = self._session
+        return session if unit is None and session.blank else Session()
 
     def _start_session_of(self, session: Session) -> None:
         """The next connection is given what this session held."""
