@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from django.db.backends import utils
 from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 from django.db.backends.postgresql.base import DatabaseWrapper
+from django.db.backends.postgresql.psycopg_any import IsolationLevel
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error
 
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 
 _IS_USABLE: Final = original(DatabaseWrapper, "is_usable")
+_NEW_CONNECTION: Final = original(DatabaseWrapper, "get_new_connection")
+_PARAMETERS: Final = original(DatabaseWrapper, "get_connection_params")
 _CHECK_HEALTH: Final = original(DatabaseWrapper, "close_if_health_check_failed")
 
 
@@ -67,6 +70,15 @@ class ResilientDatabaseMixin(Wrapper):
 
     def get_connection_params(self) -> dict[str, Any]:
         """Django's parameters with the libpq ones the user did not set."""
+        if (
+            self._connector.connecting
+            and self._below.get_new_connection is _NEW_CONNECTION
+            and self._below.get_connection_params is _PARAMETERS
+            and self._connector.wanted is not None
+            and self.alias in self._connection_pools
+            and self.settings_dict["OPTIONS"].get("pool")
+        ):
+            return {}  # which Django does not look at: it is the pool that connects
         completed: dict[str, Any] = _connecting().complete(self, super().get_connection_params())
         return completed
 
@@ -98,14 +110,20 @@ class ResilientDatabaseMixin(Wrapper):
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """As Django's, with fresh credentials; the budget bounds the wait for a pooled one."""
-        if not self._pooled:
+        pool = self.pool
+        if pool is None:
             if path := self.resilience.options.credentials:
                 connect = super().get_new_connection
                 return self.resilience.shared.logins.connect(
                     self.alias, path, lambda login: connect({**conn_params, **login})
                 )
             return super().get_new_connection(conn_params)
-        self.pool  # noqa: B018  imported now
+        if (
+            self._below.get_new_connection is _NEW_CONNECTION
+            and "isolation_level" not in self.settings_dict["OPTIONS"]
+        ):
+            self.isolation_level = IsolationLevel.READ_COMMITTED
+            return pool.take(self)
         from .pooling import borrow
 
         return borrow(self, partial(super().get_new_connection, conn_params))
@@ -120,7 +138,8 @@ class ResilientDatabaseMixin(Wrapper):
 
             refuse_if_pinned(self)
         try:
-            self._connector.connect(self._connect_as_django)
+            # What comes of Django, of other engines and of connection_created receivers.
+            self._connector.connect(super().connect, self._not_connected)
             self._make_ready()
         except BaseException:
             # A signal handler's as well: nobody may use it before it is all that it is to be. The
@@ -128,23 +147,20 @@ class ResilientDatabaseMixin(Wrapper):
             if self.connection is not None:
                 self._discard_unfinished()
             raise
-        self._session.arrived()
 
-    def _connect_as_django(self) -> None:
-        """What comes of Django, of other engines and of ``connection_created`` receivers."""
-        try:
-            super().connect()
-        except BaseException as error:
-            # Told from an error of the same words that came out of a statement.
-            error.not_connected = True  # type: ignore[attr-defined]
-            # The outermost way: a pooled connection goes back to its pool.
-            with contextlib.suppress(Error):
-                self._close()
-            self.connection = self._link = None
-            raise
+    def _not_connected(self, error: BaseException) -> None:
+        # Told from an error of the same words that came out of a statement.
+        error.not_connected = True  # type: ignore[attr-defined]
+        # The outermost way: a pooled connection goes back to its pool.
+        with contextlib.suppress(Error):
+            self._close()
+        self.connection = self._link = None
 
     def _make_ready(self) -> None:
         """What the engine adds to a new connection before anything is run on it."""
+        if self._rebind():
+            _connecting().note_thread(self)
+            return
         link = self._bind()
         if self._session.registered is not None:
             link.register(self._session.registered)
@@ -153,6 +169,7 @@ class ResilientDatabaseMixin(Wrapper):
             from .restoring import restore
 
             restore(self)
+        self._session.arrived()
 
     def ensure_connection(self) -> None:
         """Connect if need be; a transient failure is retried until ``retry_deadline``."""
@@ -201,11 +218,15 @@ class ResilientDatabaseMixin(Wrapper):
         super().close_if_unusable_or_obsolete()
         if self.in_atomic_block:
             return
-        session, manual = self._session, self._transaction.phase is MANUAL
+        session = self._session
         if self.connection is None:
             if session.continues or session.holds:
                 self._session = self._session_after_close()
-        elif (session.holds or manual) and self.autocommit and not self.is_usable():
+        elif (
+            (session.holds or self._transaction.phase is MANUAL)
+            and self.autocommit
+            and not self.is_usable()
+        ):
             self.close()
 
     # -- looking before a unit of work ------------------------------------------------------

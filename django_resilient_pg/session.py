@@ -87,15 +87,9 @@ class Session:
     @property
     def blank(self) -> bool:
         """Whether it is as good as one made just now."""
-        return not (
-            self.continues
-            or self._pins
-            or self.settings
-            or self.pending
-            or self._locks
-            or self._marks
-            or self.registered is not None
-        )
+        if self.continues or self._pins or self.settings or self.pending or self._marks:
+            return False
+        return self.registered is None  # and where there are locks, something is pinned
 
     @property
     def due(self) -> bool:

@@ -45,11 +45,14 @@ class Connector:
         self.wake = 0.0
         self.lost: list[LostSession] = []
 
-    def connect(self, do: Callable[[], None]) -> None:
-        """Call what makes a connection."""
+    def connect(self, do: Callable[[], None], failed: Callable[[BaseException], object]) -> None:
+        """Call what makes a connection; if it raises, ``failed``, as a part of it."""
         self.connecting = True
         try:
             do()
+        except BaseException as error:
+            failed(error)
+            raise
         finally:
             self.connecting = False
 
