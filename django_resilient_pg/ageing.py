@@ -87,14 +87,18 @@ class Learned:
 
     Args:
         clock: monotonic seconds.
+
+    Attributes:
+        shortest: that time, which may have been forgotten by now; see :meth:`value`.
+        suspicion: what :meth:`suspected` would return.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._lock = threading.Lock()
         self._clock = clock
-        self._shortest: float | None = None
+        self.shortest: float | None = None
         self._since = 0.0
-        self._suspected: Suspected | None = None
+        self.suspicion: Suspected | None = None
 
     def renew_lock(self) -> None:
         """After a fork: a thread that is not here any more may hold it."""
@@ -106,30 +110,30 @@ class Learned:
         with self._lock:
             known = self.value()
             if known is None or idle < known:
-                self._shortest, self._since = idle, self._clock()
+                self.shortest, self._since = idle, self._clock()
 
     def suspect(self, found: Suspected) -> None:
         """One was found dead without a word: to be noted if the server has not been restarted."""
         with self._lock:
-            self._suspected = found
+            self.suspicion = found
 
     def suspected(self) -> Suspected | None:
         """Return what was suspected last, once."""
-        if self._suspected is None:
+        if self.suspicion is None:
             return None
         with self._lock:
-            found, self._suspected = self._suspected, None
+            found, self.suspicion = self.suspicion, None
             return found
 
     def outlived(self, idle: float) -> None:
         """A connection was found alive after ``idle`` seconds without use."""
         with self._lock:
-            if self._shortest is not None and idle > self._shortest:
-                self._shortest = None
+            if self.shortest is not None and idle > self.shortest:
+                self.shortest = None
 
     def value(self) -> float | None:
         """Return that time in seconds; ``None``: none was found dead."""
-        shortest = self._shortest
+        shortest = self.shortest
         if shortest is None or self._clock() - self._since > _FORGOTTEN_AFTER:
             return None
         return shortest

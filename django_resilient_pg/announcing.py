@@ -71,9 +71,22 @@ def collecting() -> Iterator[None]:
         _keep_or_send(box.items)
 
 
-def log(
-    db: Wrapper | None, level: int, message: str, *args: object, at_once: bool = False
-) -> None:
+def collected(do: Callable[[Wrapper, Any], None], db: Wrapper, argument: Any) -> None:
+    """Call ``do`` within :func:`collecting`: every pooled request does, so without a generator."""
+    if _here() is not None:
+        do(db, argument)
+        return
+    box = _Box()
+    token = _BOX.set(box)
+    try:
+        do(db, argument)
+    finally:
+        _BOX.reset(token)
+        if box.items:
+            _keep_or_send(box.items)
+
+
+def log(db: Wrapper | None, level: int, message: str, *args: object, at_once: bool = False) -> None:
     """A line of the log, with the time of now.
 
     ``at_once``: it is of use only while what it tells of goes on, as when the server is down.

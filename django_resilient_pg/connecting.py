@@ -29,7 +29,7 @@ from .drivers import Link, libpq_version
 from .errors import CredentialsUnavailable, ServerDown, SessionLost
 from .logins import ROTATES, was_refused
 from .losses import judge_error
-from .probing import Turn
+from .probing import Probe, Turn
 from .providers import CONNECT_TIMEOUT
 from .retry import BUDGET, Budget, backoff, connect_again
 from .state.wrapper import Wrapper
@@ -143,29 +143,51 @@ def connect(db: Wrapper, attempt: Callable[[], None]) -> None:
         ServerDown: this thread has not asked, because another one does or has just done so.
         Error: the last attempt's own error.
     """
-    with announcing.collecting():
-        if db._transaction.announcements:
-            announcing.tell_kept(db)  # of a transaction in which the connection was closed
-        _connect(db, attempt)
+    announcing.collected(_connect, db, attempt)
 
 
 def _connect(db: Wrapper, attempt: Callable[[], None]) -> None:
+    if db._transaction.announcements:
+        announcing.tell_kept(db)  # of a transaction in which the connection was closed
+    terms, budget = db.resilience.terms, db._connector.budget
+    if terms is not None and budget is None and not terms.shared.probe.down:
+        _take_again(db, attempt, terms.shared.probe)
+        return
     one = _Attempt(db, attempt)
-    budget = db._connector.budget
     if budget is not None and budget.strict and not budget.remaining():
         raise one.refusal(waits=False)
     try:
         one()
     except Error as error:
-        if not one.passing(error):
-            raise
-        with spending(db, monotonic() - one.began) as budget:
-            if budget.remaining() and not BUCKET.take():
-                if not one.unreachable:
-                    raise
-                asked = None if isinstance(error, ServerDown) else error
-                raise one.refusal(waits=False) from asked
-            one.go_on(error, budget)
+        _after(db, one, error)
+
+
+def _take_again(db: Wrapper, attempt: Callable[[], None], probe: Probe) -> None:
+    """Connect where a pool has lent before, and its server is not known to be down."""
+    began = monotonic()
+    try:
+        attempt()
+    except Error as error:
+        one = _Attempt(db, attempt)
+        one.began = began
+        one.conclude(Turn.FREE, error)
+        _after(db, one, error)
+    else:
+        if probe.down:  # by now
+            _Attempt(db, attempt).answered(Turn.FREE)
+
+
+def _after(db: Wrapper, one: _Attempt, error: Error) -> None:
+    """An attempt has failed: raise its error, or make others until the budget is spent."""
+    if not one.passing(error):
+        raise error
+    with spending(db, monotonic() - one.began) as budget:
+        if budget.remaining() and not BUCKET.take():
+            if not one.unreachable:
+                raise error
+            asked = None if isinstance(error, ServerDown) else error
+            raise one.refusal(waits=False) from asked
+        one.go_on(error, budget)
 
 
 class _Attempt:
@@ -186,22 +208,23 @@ class _Attempt:
         try:
             self._attempt()
         except Error as error:
-            self._conclude(turn, error)
+            self.conclude(turn, error)
             raise
         except BaseException:
             self._probe.interrupted(turn)
             raise
-        self._answered(turn)
+        self.answered(turn)
 
-    def _conclude(self, turn: Turn, error: Error) -> None:
+    def conclude(self, turn: Turn, error: Error) -> None:
         """A failed attempt is a verdict on the server, unless the server said no by itself."""
         if not self._is_down(error):
-            self._answered(turn)
+            self.answered(turn)
         elif self._probe.failed(turn, line := str(error).partition("\n")[0], self._pause):
             text = 'The server of "%s" takes no connections: %s'
             announcing.log(self._db, logging.WARNING, text, self._db.alias, line, at_once=True)
 
-    def _answered(self, turn: Turn) -> None:
+    def answered(self, turn: Turn) -> None:
+        """The server has answered, if only to refuse."""
         seconds = self._probe.answered(turn)
         if seconds is not None:
             away = notes.seconds(seconds)
@@ -356,9 +379,16 @@ def _ask_after_lost(db: Wrapper) -> None:
             announcing.log(db, logging.WARNING, "%s", notes.not_ended(db.alias, one.why))
 
 
+def note_thread(db: Wrapper) -> None:
+    """Note whether this thread ends with its request."""
+    ends = contexts.watch(db)
+    if ends is not db._connector.thread_ends:
+        db._connector.in_thread(ends=ends)
+
+
 def settle(db: Wrapper) -> None:
     """After connecting: learn the facts once, then set how long this connection may live."""
-    db._connector.in_thread(ends=contexts.watch(db))
+    note_thread(db)
     if db._connector.lost:
         _ask_after_lost(db)
     _gather_facts(db)
@@ -372,7 +402,11 @@ def settle(db: Wrapper) -> None:
     if link is not None:
         link.quiet = min(limits.idle.seconds, options.ping_after)
     if db._pooled:
-        db.pool.follow(limits)
+        pool: Any = db.pool
+        if link is None or getattr(link.connection, "_pool", None) is not pool:
+            pool.follow(limits)
+        else:
+            pool.agree(db, link, limits)
         return
     if limits.age is None or (db.close_at is None and math.isinf(limits.age)):
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from time import monotonic
@@ -62,6 +63,8 @@ class Dialling:
             put_away = False
             lent = False  # before; others may have left something on it
             refused = False  # by the user's own check
+            loan: object = None  # of the last time it was lent
+            ends_at = -math.inf  # when it is too old, once that was judged
 
             @classmethod
             def connect(cls, *args: Any, **kwargs: Any) -> Any:

@@ -151,6 +151,7 @@ class Link:
         announced: whether its loss has been counted and announced.
         asks_outcome: what became of a lost COMMIT is asked of the server (``commit_outcome``).
         cursors: the open server-side cursors that would be lost with it (WITH HOLD).
+        terms: on what its pool lends it (``resilience``); ``None``: they are to be judged.
         left: driver's cursors of those that another thread has dropped: to be closed.
     """
 
@@ -175,6 +176,7 @@ class Link:
         "quiet",
         "seen_at",
         "status",
+        "terms",
         "timed_out",
     )
 
@@ -194,6 +196,7 @@ class Link:
         self.identity: tuple[Any, ...] | None = ()
         self.cursors: weakref.WeakSet[Any] = weakref.WeakSet()
         self.left: list[Any] = []
+        self.terms: object = None
         self.fd = self._fileno()
         # Now: of a lost connection nobody can tell.
         self.pid, self.port = self.backend_pid(), _port_of(self.fd)

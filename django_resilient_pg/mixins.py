@@ -11,13 +11,14 @@ from __future__ import annotations
 import contextlib
 from asyncio import _get_running_loop
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db.backends import utils
 from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 from django.db.backends.postgresql.base import DatabaseWrapper
+from django.db.backends.postgresql.psycopg_any import IsolationLevel
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error
 
@@ -41,7 +42,20 @@ if TYPE_CHECKING:
 
 
 _IS_USABLE: Final = original(DatabaseWrapper, "is_usable")
+_NEW_CONNECTION: Final = original(DatabaseWrapper, "get_new_connection")
+_PARAMETERS: Final = original(DatabaseWrapper, "get_connection_params")
 _CHECK_HEALTH: Final = original(DatabaseWrapper, "close_if_health_check_failed")
+
+
+@cache
+def _connecting() -> Any:
+    """What connects, imported with the first connection: an ``import`` costs each time."""
+    from . import (
+        connecting,
+        watching,  # noqa: F401  later there may be no file descriptor left for it
+    )
+
+    return connecting
 
 
 class ResilientDatabaseMixin(Wrapper):
@@ -56,22 +70,31 @@ class ResilientDatabaseMixin(Wrapper):
 
     def get_connection_params(self) -> dict[str, Any]:
         """Django's parameters with the libpq ones the user did not set."""
-        from .connecting import complete
-
-        return complete(self, super().get_connection_params())
+        if (
+            self._connector.connecting
+            and self._below.get_new_connection is _NEW_CONNECTION
+            and self._below.get_connection_params is _PARAMETERS
+            and self._connector.wanted is not None
+            and self.alias in self._connection_pools
+            and self.settings_dict["OPTIONS"].get("pool")
+        ):
+            return {}  # which Django does not look at: it is the pool that connects
+        completed: dict[str, Any] = _connecting().complete(self, super().get_connection_params())
+        return completed
 
     @property
     def pool(self) -> Any:
         """The pool of this alias (psycopg 3), made at its first use; ``None`` without one."""
-        # Asked for seven times by a request: written out, as ``_pooled`` has it.
-        alias = self.alias
-        if not self.settings_dict["OPTIONS"].get("pool") or alias == NO_DB_ALIAS:
-            return None
         if not SAME[0]:
             notice_fork()
         pools = self._connection_pools
-        pool = pools.get(alias)
+        pool = pools.get(self.alias)
+        # Django asks for it seven times in a request: written out, as ``_pooled`` has it.
+        if not self.settings_dict["OPTIONS"].get("pool"):
+            return None
         if pool is None:
+            if self.alias == NO_DB_ALIAS:
+                return None
             parameters = self.get_connection_params()  # says what is wrong with the options
             from .pooling import make
 
@@ -87,14 +110,20 @@ class ResilientDatabaseMixin(Wrapper):
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """As Django's, with fresh credentials; the budget bounds the wait for a pooled one."""
-        if not self._pooled:
+        pool = self.pool
+        if pool is None:
             if path := self.resilience.options.credentials:
                 connect = super().get_new_connection
                 return self.resilience.shared.logins.connect(
                     self.alias, path, lambda login: connect({**conn_params, **login})
                 )
             return super().get_new_connection(conn_params)
-        self.pool  # noqa: B018  imported now
+        if (
+            self._below.get_new_connection is _NEW_CONNECTION
+            and "isolation_level" not in self.settings_dict["OPTIONS"]
+        ):
+            self.isolation_level = IsolationLevel.READ_COMMITTED
+            return pool.take(self)
         from .pooling import borrow
 
         return borrow(self, partial(super().get_new_connection, conn_params))
@@ -103,12 +132,14 @@ class ResilientDatabaseMixin(Wrapper):
         """Connect once. A connection that could not be set up fully is discarded."""
         if not SAME[0]:
             notice_fork()
-        if self._session.due:
+        session = self._session
+        if session.continues and session.due:
             from .restoring import refuse_if_pinned
 
             refuse_if_pinned(self)
         try:
-            self._connect_as_django()
+            # What comes of Django, of other engines and of connection_created receivers.
+            self._connector.connect(super().connect, self._not_connected)
             self._make_ready()
         except BaseException:
             # A signal handler's as well: nobody may use it before it is all that it is to be. The
@@ -116,35 +147,29 @@ class ResilientDatabaseMixin(Wrapper):
             if self.connection is not None:
                 self._discard_unfinished()
             raise
-        self._session.arrived()
 
-    def _connect_as_django(self) -> None:
-        """What comes of Django, of other engines and of ``connection_created`` receivers."""
-        with self._connector.connects():
-            try:
-                super().connect()
-            except BaseException as error:
-                # Told from an error of the same words that came out of a statement.
-                error.not_connected = True  # type: ignore[attr-defined]
-                # The outermost way: a pooled connection goes back to its pool.
-                with contextlib.suppress(Error):
-                    self._close()
-                self.connection = self._link = None
-                raise
+    def _not_connected(self, error: BaseException) -> None:
+        # Told from an error of the same words that came out of a statement.
+        error.not_connected = True  # type: ignore[attr-defined]
+        # The outermost way: a pooled connection goes back to its pool.
+        with contextlib.suppress(Error):
+            self._close()
+        self.connection = self._link = None
 
     def _make_ready(self) -> None:
         """What the engine adds to a new connection before anything is run on it."""
+        if self._rebind():
+            _connecting().note_thread(self)
+            return
         link = self._bind()
         if self._session.registered is not None:
             link.register(self._session.registered)
-        from . import watching  # noqa: F401  later there may be no file descriptor left for it
-        from .connecting import settle
-
-        settle(self)
+        _connecting().settle(self)
         if self._session.due:
             from .restoring import restore
 
             restore(self)
+        self._session.arrived()
 
     def ensure_connection(self) -> None:
         """Connect if need be; a transient failure is retried until ``retry_deadline``."""
@@ -158,22 +183,21 @@ class ResilientDatabaseMixin(Wrapper):
             with self.wrap_database_errors:
                 self.connect()
             return
-        from .connecting import connect
-
         if not SAME[0]:
             notice_fork()
-        with self._connector.retries():
-            connect(self, super().ensure_connection)
+        self._connector.retry(_connecting().connect, self, super().ensure_connection)
 
     def close(self) -> None:
         """Django's boundary: what comes after starts clean."""
         if not SAME[0]:
             notice_fork()
-        self._note_unseen()
+        if UNDER_WAY:
+            self._note_unseen()
         super().close()
         if self.connection is None:
             self._release(self._session_after_close())
-            self._tell_kept()
+            if self._transaction.announcements:
+                self._tell_kept()
 
     def _configure_role(self, connection: Any) -> bool:
         """As Django's, which asks this wrapper's connection how to quote the role.
@@ -194,11 +218,15 @@ class ResilientDatabaseMixin(Wrapper):
         super().close_if_unusable_or_obsolete()
         if self.in_atomic_block:
             return
-        session, manual = self._session, self._transaction.phase is MANUAL
+        session = self._session
         if self.connection is None:
             if session.continues or session.holds:
                 self._session = self._session_after_close()
-        elif (session.holds or manual) and self.autocommit and not self.is_usable():
+        elif (
+            (session.holds or self._transaction.phase is MANUAL)
+            and self.autocommit
+            and not self.is_usable()
+        ):
             self.close()
 
     # -- looking before a unit of work ------------------------------------------------------
@@ -336,7 +364,8 @@ class ResilientDatabaseMixin(Wrapper):
         try:
             super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
         finally:
-            self._tell_kept()
+            if self._transaction.announcements:
+                self._tell_kept()
 
     def _tell_kept(self) -> None:
         """A transaction is over, for which log lines and signals may have waited."""

@@ -40,6 +40,7 @@ class NotAsDjango:
     """Stands for an engine whose methods are looked up through ``super()`` each time."""
 
     make_cursor = ensure_connection = close_if_health_check_failed = is_usable = None
+    get_new_connection = get_connection_params = None
 
 
 def engine_below(cls: type, own: type) -> Any:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import math
 import random
-import threading
 import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -32,13 +31,15 @@ from . import announcing
 from .ageing import Limits, jittered
 from .connecting import deadline
 from .dialling import Dialling
-from .drivers import Link, Psycopg3Link, link_to
+from .drivers import IDLE, UNKNOWN, Link, Psycopg3Link, link_to
 from .facts import Path
 from .liveness import Vital, inspect
 from .logins import own
 from .process import in_child
+from .resilience import Terms
 from .retry import backoff
 from .state.wrapper import Wrapper
+from .wanted import Wanted
 from .watching import note_idle_loss
 
 # psycopg_pool's own defaults, seconds; the shorter of them and of the engine's limit holds.
@@ -103,15 +104,16 @@ class ResilientPool(ConnectionPool[Any]):
         self._db = db
         resilience = db.resilience
         self._dialling = Dialling(
-            db.alias, resilience.options.credentials, resilience.shared.logins
+            db.alias, resilience.options.credentials, resilience.shared_now().logins
         )
         self._own_lifetime = "max_lifetime" not in options
         self._own_idle = "max_idle" not in options
         self._own_timeout = "timeout" not in options
         self._user_check = options.pop("check", None)
         self._refusal: _Refusal | None = None
-        self._counting = threading.Lock()
-        self._lent = 0
+        self._terms: Terms | None = None
+        # One for each connection that is in use; to add one and to take one out is atomic.
+        self._loans: set[object] = set()
         self._silent_at = self._not_before = -math.inf
         base = options.pop("connection_class", db.Database.Connection)
         options.setdefault("reconnect_timeout", _RECONNECT_TIMEOUT)
@@ -151,19 +153,49 @@ class ResilientPool(ConnectionPool[Any]):
             raise PoolClosed(f'the pool of "{self._db.alias}" was made before a fork')
         db = _borrower.get() or self._db
         allowed = self._allowed(db) if timeout is None else timeout
+        return self._lend(db, allowed, None)
+
+    def take(self, db: Wrapper) -> Any:
+        """What Django does to take a connection, on behalf of ``db``.
+
+        What was judged by terms that hold is not judged anew.
+        """
+        if self.closed:
+            self.open()
+        resilience, connector = db.resilience, db._connector
+        terms = resilience.terms
+        if (
+            terms is None
+            or terms.pool is not self
+            or terms.shared.facts is not terms.facts
+            or terms.shared.learned.shortest is not None
+            or connector.budget is not None
+            or connector.wake
+            or self.inherited
+        ):
+            resilience.terms = None
+            resilience.shared_now()
+            return borrow(db, self.getconn)
+        allowed = terms.options.retry_deadline
+        if not self._own_timeout:
+            allowed = min(allowed, self.timeout)
+        return self._lend(db, allowed, terms)
+
+    def _lend(self, db: Wrapper, allowed: float, terms: Terms | None) -> Any:
         ends = monotonic() + allowed
         level, refused = logging.WARNING, 0
         while True:
             connection = self._wait(ends, allowed)
             try:
-                fit = self._fit(db, connection, level)
+                fit = self._fit_again(db, connection, terms) or self._fit(db, connection, level)
             except BaseException:
                 # It may have been interrupted half-way through being cleaned, or in a ping.
                 self._put_away(connection)
                 raise
             if fit:
                 connection.lent = True
-                self._count(1)
+                connection.loan = loan = object()
+                self._loans.add(loan)
                 return connection
             level = logging.DEBUG  # they died of one cause: one line is enough
             self._put_away(connection)
@@ -186,13 +218,11 @@ class ResilientPool(ConnectionPool[Any]):
         """Give a connection back."""
         if self.inherited:
             return
-        conn.put_away = conn.closed  # why, was said where it was found
+        if conn.pgconn.transaction_status == UNKNOWN:  # it is closed
+            conn.put_away = True  # why, was said where it was found
+        loan = getattr(conn, "loan", None)  # now: another thread may be given it at once
         super().putconn(conn)
-        self._count(-1)
-
-    def _count(self, change: int) -> None:
-        with self._counting:
-            self._lent += change
+        self._loans.discard(loan)
 
     def _allowed(self, db: Wrapper) -> float:
         """Seconds that ``db`` may wait."""
@@ -204,20 +234,20 @@ class ResilientPool(ConnectionPool[Any]):
         """The next connection, whatever its state."""
         # What gives up its place in the queue still counts as waiting.
         began, wait = monotonic(), math.inf if self.max_waiting else _FIRST_WAIT
+        left = ends - began
         while True:
-            left = ends - monotonic()
             try:
                 # With nothing left the pool would not even hand out one that is ready.
                 return super().getconn(timeout=max(0.001, min(wait, left)))
             except PoolTimeout:
                 failure = self._dialling.failure
-                if failure is not None and failure.at >= began and self._lent <= 0:
+                if failure is not None and failure.at >= began and not self._loans:
                     raise own(failure.error) from None
                 if left <= wait:
                     raise _WaitedLongEnough(self._why(allowed, ends)) from None
             except TooManyRequests as error:
                 raise _EnoughAreWaiting(*error.args) from None
-            wait = min(2 * wait, _LONGEST_WAIT)
+            wait, left = min(2 * wait, _LONGEST_WAIT), ends - monotonic()
 
     def _why(self, allowed: float, ends: float) -> str:
         """What a PoolTimeout says."""
@@ -231,8 +261,8 @@ class ResilientPool(ConnectionPool[Any]):
                 f"{text}: the pool's check refused the last one by {refusal.name}; look into"
                 f' OPTIONS["pool"]["check"] of "{alias}"'
             )
-        text = f"{text}: {self._lent} of at most {self.max_size} are in use"
-        if self._lent < self.max_size:
+        text = f"{text}: {len(self._loans)} of at most {self.max_size} are in use"
+        if len(self._loans) < self.max_size:
             return (
                 f"{text}, the others still being made; find out why connecting takes so long"
                 f' (manage.py checkdbconn), or allow "{alias}" a longer retry_deadline'
@@ -265,6 +295,45 @@ class ResilientPool(ConnectionPool[Any]):
             super().__del__()
 
     # -- looking ----------------------------------------------------------------------------
+
+    def _fit_again(self, db: Wrapper, connection: Any, terms: Terms | None) -> bool:
+        """Whether it was lent on these terms before, and a look finds it as it was then."""
+        link = connection._django_resilient_pg_link
+        if terms is None or link.terms is not terms or link.status() != IDLE or link.peek(0):
+            return False
+        now = monotonic()
+        if (
+            now - link.heard_at > terms.quiet
+            or now > connection.ends_at
+            or connection.made_at <= self._not_before
+            or db._session.continues
+            or self._user_check is not None
+        ):
+            return False
+        link.seen_at = now
+        return True
+
+    def agree(self, db: Wrapper, link: Link, limits: Limits) -> None:
+        """Keep with a connection that was just judged, and is in use, what it may be lent on."""
+        self.follow(limits)
+        resilience = db.resilience
+        shared, facts, options = resilience.shared, resilience.facts, resilience.options
+        # What was learned is forgotten in time; and a primary is asked each time whether it is.
+        learned = shared.learned.shortest is not None
+        if facts is None or learned or db._connector.wanted is Wanted.PRIMARY:
+            return
+        terms = Terms(self, shared, facts, options, link.quiet)
+        if terms != self._terms:
+            self._terms = terms
+        # One object for all threads, each of which reads its options by itself.
+        resilience.terms = link.terms = self._terms
+        connection = link.connection
+        connection.ends_at = math.inf
+        if self._own_lifetime:
+            connection.ends_at = connection.made_at + self._lifetime(connection, options.age_jitter)
+
+    def _lifetime(self, connection: Any, jitter: float) -> float:
+        return jittered(self.max_lifetime, jitter, lambda: float(connection.luck))
 
     def _fit(self, db: Wrapper, connection: Any, level: int) -> bool:
         """Whether to hand this connection out. No round trip, unless it was idle for long."""
@@ -335,8 +404,7 @@ class ResilientPool(ConnectionPool[Any]):
             return True
         if not self._own_lifetime:
             return False
-        lifetime = jittered(self.max_lifetime, jitter, lambda: float(connection.luck))
-        return bool(now - connection.made_at > lifetime)
+        return bool(now - connection.made_at > self._lifetime(connection, jitter))
 
     def _passes(self, db: Wrapper, connection: Any) -> bool:
         """The user's own check; no error of it is raised, as in psycopg_pool."""

@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from .ageing import Kept, Learned, Limits, limits
 from .facts import Facts
@@ -95,6 +95,27 @@ class Shared:
         )
 
 
+class Terms(NamedTuple):
+    """On what a pool lends its connections at present, judged once for all of them.
+
+    They are kept with the connection (:attr:`.drivers.Link.terms`), which is then lent again as it
+    is for as long as they hold: until the server's facts are others, or something was learned.
+
+    Attributes:
+        pool: whose connections they are.
+        shared: what the alias and database have in common.
+        facts: of ``shared``, from which they were made.
+        options: of the alias.
+        quiet: seconds idle after which a look is not enough.
+    """
+
+    pool: object
+    shared: Shared
+    facts: Facts
+    options: Options
+    quiet: float
+
+
 _PLACE: Final = ("HOST", "PORT", "NAME", "USER")
 
 _shared: dict[tuple[str, ...], Shared] = {}
@@ -144,6 +165,8 @@ class Resilience:
         self._shared: Shared | None = None
         self._place: tuple[object, ...] = ()
         self._options: Options | None = None
+        #: Of the pool that this wrapper last had a connection from.
+        self.terms: Terms | None = None
         self._limits: Limits | None = None
         self._limits_for: tuple[Facts | None, float | None, float | None, Kept] | None = None
 

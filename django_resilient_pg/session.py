@@ -85,6 +85,13 @@ class Session:
         return bool(self._pins or self.settings or self.pending)
 
     @property
+    def blank(self) -> bool:
+        """Whether it is as good as one made just now."""
+        if self.continues or self._pins or self.settings or self.pending or self._marks:
+            return False
+        return self.registered is None  # and where there are locks, something is pinned
+
+    @property
     def due(self) -> bool:
         """Whether the next physical session has to be given all this before it is used."""
         return self.continues and self.holds

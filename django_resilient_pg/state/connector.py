@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..lost_sessions import LostSession
@@ -45,13 +45,24 @@ class Connector:
         self.wake = 0.0
         self.lost: list[LostSession] = []
 
-    def connects(self) -> _While:
-        """Within it a connection is being made."""
-        return _While(self, "connecting")
+    def connect(self, do: Callable[[], None], failed: Callable[[BaseException], object]) -> None:
+        """Call what makes a connection; if it raises, ``failed``, as a part of it."""
+        self.connecting = True
+        try:
+            do()
+        except BaseException as error:
+            failed(error)
+            raise
+        finally:
+            self.connecting = False
 
-    def retries(self) -> _While:
-        """Within it somebody tries to connect until the deadline."""
-        return _While(self, "retrying")
+    def retry(self, do: Callable[[Any, Any], None], db: object, attempt: object) -> None:
+        """Call what tries to connect until the deadline."""
+        self.retrying = True
+        try:
+            do(db, attempt)
+        finally:
+            self.retrying = False
 
     @contextlib.contextmanager
     def spends(self, budget: Budget) -> Iterator[Budget]:
@@ -87,18 +98,3 @@ class Connector:
     def in_thread(self, *, ends: bool) -> None:
         """Whether the thread that has connected ends with its request."""
         self.thread_ends = ends
-
-
-class _While:
-    """Within it a flag is set. A class, because every pooled request comes through here."""
-
-    __slots__ = ("_connector", "_flag")
-
-    def __init__(self, connector: Connector, flag: str) -> None:
-        self._connector, self._flag = connector, flag
-
-    def __enter__(self) -> None:
-        setattr(self._connector, self._flag, True)
-
-    def __exit__(self, *error: object) -> None:
-        setattr(self._connector, self._flag, False)

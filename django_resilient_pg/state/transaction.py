@@ -140,8 +140,10 @@ class TransactionState:
             self.phase = AUTO
         else:
             self.phase = SPLIT if split else CLEAN
-        self.texts = set()
-        self.savepoints = []
+        if self.texts:
+            self.texts = set()
+        if self.savepoints:
+            self.savepoints = []
 
     def restored(self, savepoints: list[str]) -> None:
         """These savepoints are about to be made again on another connection."""

@@ -167,6 +167,24 @@ class Wrapper(Base):
         self._transaction.moved(self.autocommit)
         return link
 
+    def _rebind(self) -> bool:
+        """As :meth:`_bind`, to a connection of which nothing is to be found out any more.
+
+        Its pool has lent it before, on terms that it has found to hold just now.
+        """
+        terms, connector = self.resilience.terms, self._connector
+        if terms is None or connector.lost or connector.seeks_primary:
+            return False
+        # What receivers of connection_created have run on it is not looked into here.
+        if self._link is not None or terms.shared.learned.suspicion is not None:
+            return False
+        link = getattr(self.connection, "_django_resilient_pg_link", None)
+        if link is None or link.terms is not terms or not self._session.blank:
+            return False
+        self._link, self._invalid = link, None
+        self._transaction.moved(self.autocommit)
+        return True
+
     def _observe(self, link: Link) -> int:
         """Compare the transaction with the driver; returns its ``PQtransactionStatus``."""
         status, transaction = link.status(), self._transaction
@@ -318,7 +336,8 @@ class Wrapper(Base):
         unit = UNIT.get() if UNDER_WAY else None
         if unit is not None:
             unit.keep_session(self.alias, self._session.held)
-        return Session()
+        session = self._session
+        return session if unit is None and session.blank else Session()
 
     def _start_session_of(self, session: Session) -> None:
         """The next connection is given what this session held."""

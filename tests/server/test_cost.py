@@ -18,6 +18,7 @@ from django.db import IntegrityError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 import django_resilient_pg
+from django_resilient_pg.bucket import BUCKET
 from testproject.postgres import Server
 from tests.engines import STOCK
 from tests.server.test_shortages import alone
@@ -47,6 +48,12 @@ def counted() -> Iterator[Counter[str]]:
 def execute(connection: BaseDatabaseWrapper, sql: str, params: Any = None) -> None:
     with connection.cursor() as cursor:
         cursor.execute(sql, params)
+
+
+@pytest.fixture(autouse=True)
+def full_bucket() -> None:
+    """Each success gives a token back where earlier tests have taken some."""
+    BUCKET.tokens, BUCKET.short = BUCKET.CAPACITY, False
 
 
 @pytest.fixture
