@@ -22,6 +22,8 @@ from testproject.postgres import Server
 from tests.engines import Connections
 from tests.server.scenarios import DATABASE, TABLE, Stage
 
+pytestmark = pytest.mark.once_per_driver
+
 Stages = Callable[..., Stage]
 SIGNALS = (
     signals.connection_lost,

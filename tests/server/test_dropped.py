@@ -15,6 +15,8 @@ import pytest
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK
 
+pytestmark = pytest.mark.once_per_driver
+
 # In a process of its own: what another thread sends meanwhile has ended processes (SIGSEGV).
 LOOP = """
     import asyncio, gc, json, sys, threading

@@ -23,6 +23,8 @@ from django_resilient_pg.drivers import libpq_version
 from testproject.postgres import Server
 from tests.engines import DRIVER, RESILIENT, STOCK
 
+pytestmark = pytest.mark.once_per_driver
+
 # In a process of its own, which libpq 17 ends.
 CONNECTING = """
     import json, sys, time

@@ -13,6 +13,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from testproject.postgres import Server
 from tests.engines import DRIVER, RESILIENT, Connections, backend_pid, until
 
+pytestmark = pytest.mark.once_per_driver
+
 OPTIONS: list[dict[str, str]] = [{}, {"target_session_attrs": "read-write"}]
 TABLE = "CREATE TABLE IF NOT EXISTS entry (value text)"
 SETTING = "default_transaction_read_only"

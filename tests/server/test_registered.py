@@ -13,6 +13,8 @@ from django_resilient_pg.transaction import retry_atomic
 from tests.engines import DRIVER, RESILIENT, STOCK
 from tests.server.scenarios import TABLE, Stage
 
+pytestmark = pytest.mark.once_per_driver
+
 Stages = Callable[..., Stage]
 
 

@@ -20,6 +20,8 @@ from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
 from tests.engines import RESILIENT, Connections
 
+pytestmark = pytest.mark.once_per_driver
+
 ALIAS = "stopped"
 RUNS_AWAY = "SELECT pg_sleep(1.5)"
 ASLEEP = (

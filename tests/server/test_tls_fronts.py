@@ -22,6 +22,8 @@ from tests.engines import RESILIENT, STOCK, Connections
 from tests.server.impostors import Front
 from tests.server.tls import TlsServer, target_of
 
+pytestmark = pytest.mark.once_per_driver
+
 ENGINES = pytest.mark.parametrize("engine", [RESILIENT, STOCK])
 # The two of a look: strict, and taking whatever comes.
 OF_A_LOOK = 2
