@@ -9,8 +9,8 @@ For the same reason modules with named tuples do without ``from __future__ impor
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, dataclass
-from typing import Any, ClassVar, dataclass_transform
+from dataclasses import FrozenInstanceError, dataclass, replace
+from typing import Any, ClassVar, Self, dataclass_transform
 
 
 class _Fields:
@@ -44,6 +44,10 @@ class Record:
 
     def _values(self) -> tuple[Any, ...]:
         return tuple(getattr(self, name) for name in self.__match_args__)
+
+    def _replace(self, **named: object) -> Self:
+        """The same with other values, as a named tuple has it."""
+        return replace(self, **named)
 
     def __repr__(self) -> str:
         shown = zip(self.__match_args__, self._values(), strict=True)
