@@ -9,10 +9,11 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from .facts import Facts, Path
 from .options import Options
+from .records import Record
 
 NOTHING_KNOWN: Final = "no idle timeout is known"
 
@@ -36,7 +37,7 @@ class Kept(enum.Enum):
     NOT_AT_ALL = "not at all"
 
 
-class Limit(NamedTuple):
+class Limit(Record):
     """A number of seconds and where it comes from.
 
     Attributes:
@@ -49,7 +50,7 @@ class Limit(NamedTuple):
     source: str
 
 
-class Limits(NamedTuple):
+class Limits(Record):
     """What the connections of one alias may do.
 
     Attributes:
@@ -66,7 +67,7 @@ class Limits(NamedTuple):
     ping_after: float
 
 
-class Suspected(NamedTuple):
+class Suspected(Record):
     """A connection was found dead without a word, for which nobody knows the cause yet.
 
     Attributes:

@@ -10,9 +10,10 @@ import hmac
 import os
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from .losses import judge_error
+from .records import Record
 from .verdicts import Phase
 
 # Fresh credentials may have been asked for just before they were changed, or the place they come
@@ -28,7 +29,7 @@ def was_refused(error: BaseException) -> bool:
     return judge_error(None, error, Phase.CONNECT).rule == _LOGIN_REFUSED
 
 
-class _Refused(NamedTuple):
+class _Refused(Record):
     at: float
     mark: bytes
     error: Exception

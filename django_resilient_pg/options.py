@@ -108,6 +108,9 @@ class Options(Record):
     )
 
 
+fields(Options)  # puts the defaults in the place of what carries them
+
+
 @cache
 def _declared() -> dict[str, Declaration]:
     """What is declared, by name; imported where something is given."""

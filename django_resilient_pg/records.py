@@ -9,18 +9,29 @@ For the same reason modules with named tuples do without ``from __future__ impor
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, dataclass
-from typing import Any, ClassVar, dataclass_transform
+from dataclasses import FrozenInstanceError, dataclass, replace
+from typing import Any, ClassVar, Self, dataclass_transform
+
+
+class _Fields:
+    """``__dataclass_fields__`` of a record, made when somebody asks for them."""
+
+    def __get__(self, record: object, owner: type[Record]) -> Any:
+        if owner is Record:
+            raise AttributeError("__dataclass_fields__")
+        dataclass(init=False, repr=False, eq=False)(owner)
+        return owner.__dataclass_fields__
 
 
 @dataclass_transform(frozen_default=True)
 class Record:
     """What is derived from it is a frozen dataclass: equal by its class and its values."""
 
+    __dataclass_fields__: ClassVar[Any] = _Fields()
     __match_args__: ClassVar[tuple[str, ...]]
 
     def __init_subclass__(cls) -> None:
-        dataclass(init=False, repr=False, eq=False)(cls)
+        cls.__match_args__ = tuple(cls.__annotations__)  # type: ignore[misc]
 
     def __init__(self, *values: object, **named: object) -> None:
         names = self.__match_args__
@@ -33,6 +44,10 @@ class Record:
 
     def _values(self) -> tuple[Any, ...]:
         return tuple(getattr(self, name) for name in self.__match_args__)
+
+    def _replace(self, **named: object) -> Self:
+        """The same with other values, as a named tuple has it."""
+        return replace(self, **named)
 
     def __repr__(self) -> str:
         shown = zip(self.__match_args__, self._values(), strict=True)

@@ -7,9 +7,10 @@ server refuses or does not know becomes ``None`` or UNKNOWN, never an error.
 
 from collections.abc import Callable, Mapping, Sequence
 from string import ascii_lowercase
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from ..providers import MARKERS, Provider, recognise_host, recognise_markers
+from ..records import Record
 from . import sockets
 from .paths import Path, ServerView, SocketView, classify, endpoint
 from .sockets import Endpoint, SocketOptions, TcpInfo, socket_options, tcp_info
@@ -79,7 +80,7 @@ _WITHOUT_CATALOGUES: Final = "SELECT " + ", ".join(_ESSENTIALS.values())
 _UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
-class Facts(NamedTuple):
+class Facts(Record):
     """What is known of an alias' server and of the path to it. Times are in seconds.
 
     A timeout of ``None`` is off or not known; any other ``None`` is not known.

@@ -2,8 +2,8 @@
 
 import enum
 import ipaddress
-from typing import NamedTuple
 
+from ..records import Record
 from .sockets import Endpoint, SocketOptions, plain_address
 
 
@@ -18,7 +18,7 @@ class Path(enum.Enum):
     UNKNOWN = "unknown"
 
 
-class SocketView(NamedTuple):
+class SocketView(Record):
     """A connection as this process sees it.
 
     Attributes:
@@ -45,7 +45,7 @@ class SocketView(NamedTuple):
     cipher: str | None = None
 
 
-class ServerView(NamedTuple):
+class ServerView(Record):
     """The same connection as the server sees it; ``None``: it sees a Unix socket."""
 
     backend_pid: int | None

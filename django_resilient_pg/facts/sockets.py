@@ -11,6 +11,8 @@ import struct
 import sys
 from typing import Any, Final, NamedTuple
 
+from ..records import Record
+
 # The head of struct tcp_info (linux/tcp.h, unchanged since 2.6): 8 bytes (tcpi_state,
 # tcpi_ca_state, tcpi_retransmits, tcpi_probes, tcpi_backoff, tcpi_options, two of bit fields),
 # then 24 times u32: rto, ato, snd_mss, rcv_mss, unacked, sacked, lost, retrans, fackets,
@@ -49,7 +51,7 @@ class SocketOptions(NamedTuple):
     user_timeout: float | None
 
 
-class TcpInfo(NamedTuple):
+class TcpInfo(Record):
     """What Linux knows of a TCP connection. Times are in seconds.
 
     Attributes:

@@ -74,7 +74,7 @@ def _markers(provider: Provider) -> frozenset[str]:
     return frozenset([*(guc for guc in provider.gucs if "*" not in guc), *functions])
 
 
-_MARKED: Final = [(one, _markers(one)) for one in PROVIDERS if _markers(one)]
+_MARKED: Final = [(one, marks) for one in PROVIDERS if (marks := _markers(one))]
 #: Names of settings and of functions (without schema) to look for on a server.
 MARKERS: Final[tuple[str, ...]] = tuple(sorted(frozenset().union(*(m for _, m in _MARKED))))
 
