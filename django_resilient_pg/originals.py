@@ -33,6 +33,7 @@ CURSOR_INIT: Final = original(CursorWrapper, "__init__")
 MAKE_CURSOR: Final = original(BaseDatabaseWrapper, "make_cursor")
 ENSURE_CONNECTION: Final = original(BaseDatabaseWrapper, "ensure_connection")
 CHECK_HEALTH: Final = original(BaseDatabaseWrapper, "close_if_health_check_failed")
+SET_AUTOCOMMIT: Final = original(BaseDatabaseWrapper, "set_autocommit")
 CHECK_TRANSACTION: Final = original(BaseDatabaseWrapper, "validate_no_broken_transaction")
 
 
@@ -40,7 +41,7 @@ class NotAsDjango:
     """Stands for an engine whose methods are looked up through ``super()`` each time."""
 
     make_cursor = ensure_connection = close_if_health_check_failed = is_usable = None
-    get_new_connection = get_connection_params = None
+    get_new_connection = get_connection_params = set_autocommit = _set_autocommit = None
 
 
 def engine_below(cls: type, own: type) -> Any:
