@@ -390,7 +390,8 @@ class ResilientDatabaseMixin(Wrapper):
             and self._below.set_autocommit is SET_AUTOCOMMIT
             and self._below._set_autocommit is _SET_DRIVERS
             and not (self.in_atomic_block or self.run_commit_hooks_on_set_autocommit_on)
-            and self.connection.autocommit is autocommit
+            and autocommit
+            and self.connection.autocommit
         ):
             # A pool has lent it as it was given back; its driver takes a lock to set what is set.
             self.autocommit = autocommit

@@ -166,7 +166,7 @@ class ResilientPool(ConnectionPool[Any]):
         terms = resilience.terms
         if (
             terms is None
-            or terms.pool is not self
+            or terms is not self._terms
             or terms.shared.facts is not terms.facts
             or terms.shared.learned.shortest is not None
             or connector.budget is not None
@@ -321,7 +321,7 @@ class ResilientPool(ConnectionPool[Any]):
         learned = shared.learned.shortest is not None
         if facts is None or learned or db._connector.wanted is Wanted.PRIMARY:
             return
-        terms = Terms(self, shared, facts, options, link.quiet)
+        terms = Terms(shared, facts, options, link.quiet)
         if terms != self._terms:
             self._terms = terms
         # One object for all threads, each of which reads its options by itself.
