@@ -27,6 +27,10 @@ from .drivers import ACTIVE, FAILED, IDLE, IN_TRANSACTION, UNKNOWN, Link
 from .originals import (
     CHECK_HEALTH,
     CHECK_TRANSACTION,
+    CLOSE,
+    CLOSE_ASKED,
+    CONNECT,
+    CONNECT_ASKED,
     CURSOR_INIT,
     ENSURE_CONNECTION,
     MAKE_CURSOR,
@@ -148,7 +152,10 @@ class ResilientDatabaseMixin(Wrapper):
             refuse_if_pinned(self)
         try:
             # What comes of Django, of other engines and of connection_created receivers.
-            self._connector.connect(super().connect, self._not_connected)
+            connect: Callable[[], None] = super().connect
+            if self._below.connect is CONNECT and _get_running_loop() is None:
+                connect = partial(CONNECT_ASKED, self)
+            self._connector.connect(connect, self._not_connected)
             self._make_ready()
         except BaseException:
             # A signal handler's as well: nobody may use it before it is all that it is to be. The
@@ -213,7 +220,10 @@ class ResilientDatabaseMixin(Wrapper):
             notice_fork()
         if UNDER_WAY:
             self._note_unseen()
-        super().close()
+        if self._below.close is CLOSE and _get_running_loop() is None:
+            CLOSE_ASKED(self)
+        else:
+            super().close()
         if self.connection is None:
             self._release(self._session_after_close())
             if self._transaction.announcements:
