@@ -73,7 +73,8 @@ def collecting() -> Iterator[None]:
 
 def collected(do: Callable[[Wrapper, Any], None], db: Wrapper, argument: Any) -> None:
     """Call ``do`` within :func:`collecting`: every pooled request does, so without a generator."""
-    if _here() is not None:
+    box = _BOX.get()
+    if box is not None and box.thread == get_ident():
         do(db, argument)
         return
     box = _Box()

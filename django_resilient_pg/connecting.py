@@ -29,7 +29,7 @@ from .drivers import Link, libpq_version
 from .errors import CredentialsUnavailable, ServerDown, SessionLost
 from .logins import ROTATES, was_refused
 from .losses import judge_error
-from .probing import Probe, Turn
+from .probing import Turn
 from .providers import CONNECT_TIMEOUT
 from .retry import BUDGET, Budget, backoff, connect_again
 from .state.wrapper import Wrapper
@@ -143,28 +143,14 @@ def connect(db: Wrapper, attempt: Callable[[], None]) -> None:
         ServerDown: this thread has not asked, because another one does or has just done so.
         Error: the last attempt's own error.
     """
-    announcing.collected(_connect, db, attempt)
-
-
-def _connect(db: Wrapper, attempt: Callable[[], None]) -> None:
     if db._transaction.announcements:
         announcing.tell_kept(db)  # of a transaction in which the connection was closed
     terms, budget = db.resilience.terms, db._connector.budget
-    if terms is not None and budget is None and not terms.shared.probe.down:
-        _take_again(db, attempt, terms.shared.probe)
+    if terms is None or budget is not None or terms.shared.probe.down:
+        _connect(db, attempt)
         return
-    one = _Attempt(db, attempt)
-    if budget is not None and budget.strict and not budget.remaining():
-        raise one.refusal(waits=False)
-    try:
-        one()
-    except Error as error:
-        _after(db, one, error)
-
-
-def _take_again(db: Wrapper, attempt: Callable[[], None], probe: Probe) -> None:
-    """Connect where a pool has lent before, and its server is not known to be down."""
-    began = monotonic()
+    # A pool has lent before, and its server is not known to be down.
+    probe, began = terms.shared.probe, monotonic()
     try:
         attempt()
     except Error as error:
@@ -175,6 +161,17 @@ def _take_again(db: Wrapper, attempt: Callable[[], None], probe: Probe) -> None:
     else:
         if probe.down:  # by now
             _Attempt(db, attempt).answered(Turn.FREE)
+
+
+def _connect(db: Wrapper, attempt: Callable[[], None]) -> None:
+    budget = db._connector.budget
+    one = _Attempt(db, attempt)
+    if budget is not None and budget.strict and not budget.remaining():
+        raise one.refusal(waits=False)
+    try:
+        one()
+    except Error as error:
+        _after(db, one, error)
 
 
 def _after(db: Wrapper, one: _Attempt, error: Error) -> None:
@@ -402,11 +399,12 @@ def settle(db: Wrapper) -> None:
     if link is not None:
         link.quiet = min(limits.idle.seconds, options.ping_after)
     if db._pooled:
-        pool: Any = db.pool
-        if link is None or getattr(link.connection, "_pool", None) is not pool:
-            pool.follow(limits)
-        else:
+        pool = db.pool
+        ours = link is not None and getattr(link.connection, "_pool", None) is pool
+        if link is not None and ours:
             pool.agree(db, link, limits)
+        else:
+            pool.follow(limits)
         return
     if limits.age is None or (db.close_at is None and math.isinf(limits.age)):
         return

@@ -252,6 +252,7 @@ class Link:
         """A wrapper takes it up; a pool may have lent it to others before."""
         self.peek = self.poll if peeks else _see_nothing
         self.asks_outcome = asks_outcome
+        self.terms = None
         self.seen_at = time.monotonic()
 
     def leave_cursor(self, cursor: Any) -> None:

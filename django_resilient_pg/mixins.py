@@ -27,9 +27,14 @@ from .drivers import ACTIVE, FAILED, IDLE, IN_TRANSACTION, UNKNOWN, Link
 from .originals import (
     CHECK_HEALTH,
     CHECK_TRANSACTION,
+    CLOSE,
+    CLOSE_ASKED,
+    CONNECT,
+    CONNECT_ASKED,
     CURSOR_INIT,
     ENSURE_CONNECTION,
     MAKE_CURSOR,
+    SET_AUTOCOMMIT,
     original,
 )
 from .process import SAME, notice_fork
@@ -43,6 +48,7 @@ if TYPE_CHECKING:
 
 _IS_USABLE: Final = original(DatabaseWrapper, "is_usable")
 _NEW_CONNECTION: Final = original(DatabaseWrapper, "get_new_connection")
+_SET_DRIVERS: Final = original(DatabaseWrapper, "_set_autocommit")
 _PARAMETERS: Final = original(DatabaseWrapper, "get_connection_params")
 _CHECK_HEALTH: Final = original(DatabaseWrapper, "close_if_health_check_failed")
 
@@ -56,6 +62,13 @@ def _connecting() -> Any:
     )
 
     return connecting
+
+
+@cache
+def _telling() -> Any:
+    from . import announcing
+
+    return announcing
 
 
 class ResilientDatabaseMixin(Wrapper):
@@ -139,7 +152,10 @@ class ResilientDatabaseMixin(Wrapper):
             refuse_if_pinned(self)
         try:
             # What comes of Django, of other engines and of connection_created receivers.
-            self._connector.connect(super().connect, self._not_connected)
+            connect: Callable[[], None] = super().connect
+            if self._below.connect is CONNECT and _get_running_loop() is None:
+                connect = partial(CONNECT_ASKED, self)
+            self._connector.connect(connect, self._not_connected)
             self._make_ready()
         except BaseException:
             # A signal handler's as well: nobody may use it before it is all that it is to be. The
@@ -185,7 +201,18 @@ class ResilientDatabaseMixin(Wrapper):
             return
         if not SAME[0]:
             notice_fork()
-        self._connector.retry(_connecting().connect, self, super().ensure_connection)
+        attempt: Callable[[], None] = super().ensure_connection
+        if (
+            self._below.ensure_connection is ENSURE_CONNECTION
+            and not self.in_atomic_block
+            and _get_running_loop() is None
+        ):
+            attempt = self._connect_translated  # what Django's comes to then
+        self._connector.retry(_telling().collected, _connecting().connect, self, attempt)
+
+    def _connect_translated(self) -> None:
+        with self.wrap_database_errors:
+            self.connect()
 
     def close(self) -> None:
         """Django's boundary: what comes after starts clean."""
@@ -193,7 +220,10 @@ class ResilientDatabaseMixin(Wrapper):
             notice_fork()
         if UNDER_WAY:
             self._note_unseen()
-        super().close()
+        if self._below.close is CLOSE and _get_running_loop() is None:
+            CLOSE_ASKED(self)
+        else:
+            super().close()
         if self.connection is None:
             self._release(self._session_after_close())
             if self._transaction.announcements:
@@ -215,12 +245,14 @@ class ResilientDatabaseMixin(Wrapper):
 
     def close_if_unusable_or_obsolete(self) -> None:
         """As Django's; a session that held something and is gone ends here, not in an error."""
+        was = self.connection
         super().close_if_unusable_or_obsolete()
         if self.in_atomic_block:
             return
         session = self._session
         if self.connection is None:
-            if session.continues or session.holds:
+            # What was closed just now has started clean.
+            if session.continues or (was is None and session.holds):
                 self._session = self._session_after_close()
         elif (
             (session.holds or self._transaction.phase is MANUAL)
@@ -361,6 +393,19 @@ class ResilientDatabaseMixin(Wrapper):
                 finally:
                     self._tell_kept()
                 return
+        if (
+            self._link is None
+            and self._connector.connecting
+            and self.resilience.terms is not None
+            and self._below.set_autocommit is SET_AUTOCOMMIT
+            and self._below._set_autocommit is _SET_DRIVERS
+            and not (self.in_atomic_block or self.run_commit_hooks_on_set_autocommit_on)
+            and autocommit
+            and self.connection.autocommit
+        ):
+            # A pool has lent it as it was given back; its driver takes a lock to set what is set.
+            self.autocommit = autocommit
+            return
         try:
             super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
         finally:

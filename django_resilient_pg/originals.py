@@ -33,6 +33,13 @@ CURSOR_INIT: Final = original(CursorWrapper, "__init__")
 MAKE_CURSOR: Final = original(BaseDatabaseWrapper, "make_cursor")
 ENSURE_CONNECTION: Final = original(BaseDatabaseWrapper, "ensure_connection")
 CHECK_HEALTH: Final = original(BaseDatabaseWrapper, "close_if_health_check_failed")
+CONNECT: Final = original(BaseDatabaseWrapper, "connect")
+CLOSE: Final = original(BaseDatabaseWrapper, "close")
+#: The same without Django's question for an event loop, which raises an error to say that there is
+#: none; for who has asked already.
+CONNECT_ASKED: Final = getattr(CONNECT, "__wrapped__", CONNECT)
+CLOSE_ASKED: Final = getattr(CLOSE, "__wrapped__", CLOSE)
+SET_AUTOCOMMIT: Final = original(BaseDatabaseWrapper, "set_autocommit")
 CHECK_TRANSACTION: Final = original(BaseDatabaseWrapper, "validate_no_broken_transaction")
 
 
@@ -40,7 +47,8 @@ class NotAsDjango:
     """Stands for an engine whose methods are looked up through ``super()`` each time."""
 
     make_cursor = ensure_connection = close_if_health_check_failed = is_usable = None
-    get_new_connection = get_connection_params = None
+    connect = close = get_new_connection = get_connection_params = None
+    set_autocommit = _set_autocommit = None
 
 
 def engine_below(cls: type, own: type) -> Any:

@@ -166,7 +166,7 @@ class ResilientPool(ConnectionPool[Any]):
         terms = resilience.terms
         if (
             terms is None
-            or terms.pool is not self
+            or terms is not self._terms
             or terms.shared.facts is not terms.facts
             or terms.shared.learned.shortest is not None
             or connector.budget is not None
@@ -186,8 +186,24 @@ class ResilientPool(ConnectionPool[Any]):
         level, refused = logging.WARNING, 0
         while True:
             connection = self._wait(ends, allowed)
+            link = connection._django_resilient_pg_link
             try:
-                fit = self._fit_again(db, connection, terms) or self._fit(db, connection, level)
+                # It was lent on these terms before, and a look finds it as it was then.
+                fit = (
+                    terms is not None
+                    and link.terms is terms
+                    and link.status() == IDLE
+                    and not link.peek(0)
+                    and (now := monotonic()) - link.heard_at <= terms.quiet
+                    and now <= connection.ends_at
+                    and connection.made_at > self._not_before
+                    and self._user_check is None
+                    and not db._session.continues
+                )
+                if fit:
+                    link.seen_at = now
+                else:
+                    fit = self._fit(db, connection, level)
             except BaseException:
                 # It may have been interrupted half-way through being cleaned, or in a ping.
                 self._put_away(connection)
@@ -296,23 +312,6 @@ class ResilientPool(ConnectionPool[Any]):
 
     # -- looking ----------------------------------------------------------------------------
 
-    def _fit_again(self, db: Wrapper, connection: Any, terms: Terms | None) -> bool:
-        """Whether it was lent on these terms before, and a look finds it as it was then."""
-        link = connection._django_resilient_pg_link
-        if terms is None or link.terms is not terms or link.status() != IDLE or link.peek(0):
-            return False
-        now = monotonic()
-        if (
-            now - link.heard_at > terms.quiet
-            or now > connection.ends_at
-            or connection.made_at <= self._not_before
-            or db._session.continues
-            or self._user_check is not None
-        ):
-            return False
-        link.seen_at = now
-        return True
-
     def agree(self, db: Wrapper, link: Link, limits: Limits) -> None:
         """Keep with a connection that was just judged, and is in use, what it may be lent on."""
         self.follow(limits)
@@ -322,7 +321,7 @@ class ResilientPool(ConnectionPool[Any]):
         learned = shared.learned.shortest is not None
         if facts is None or learned or db._connector.wanted is Wanted.PRIMARY:
             return
-        terms = Terms(self, shared, facts, options, link.quiet)
+        terms = Terms(shared, facts, options, link.quiet)
         if terms != self._terms:
             self._terms = terms
         # One object for all threads, each of which reads its options by itself.

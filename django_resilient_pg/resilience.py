@@ -102,14 +102,12 @@ class Terms(NamedTuple):
     is for as long as they hold: until the server's facts are others, or something was learned.
 
     Attributes:
-        pool: whose connections they are.
         shared: what the alias and database have in common.
         facts: of ``shared``, from which they were made.
         options: of the alias.
         quiet: seconds idle after which a look is not enough.
     """
 
-    pool: object
     shared: Shared
     facts: Facts
     options: Options

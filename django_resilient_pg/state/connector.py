@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..lost_sessions import LostSession
@@ -56,11 +56,11 @@ class Connector:
         finally:
             self.connecting = False
 
-    def retry(self, do: Callable[[Any, Any], None], db: object, attempt: object) -> None:
+    def retry(self, do: Callable[..., None], *given: object) -> None:
         """Call what tries to connect until the deadline."""
         self.retrying = True
         try:
-            do(db, attempt)
+            do(*given)
         finally:
             self.retrying = False
 

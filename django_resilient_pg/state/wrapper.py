@@ -181,6 +181,8 @@ class Wrapper(Base):
         link = getattr(self.connection, "_django_resilient_pg_link", None)
         if link is None or link.terms is not terms or not self._session.blank:
             return False
+        if UNDER_WAY:
+            self._session = self._session_after_close()
         self._link, self._invalid = link, None
         self._transaction.moved(self.autocommit)
         return True

@@ -20,7 +20,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 import django_resilient_pg
 from django_resilient_pg.bucket import BUCKET
 from testproject.postgres import Server
-from tests.engines import STOCK
+from tests.engines import STOCK, Connections
 from tests.server.test_shortages import alone
 
 PACKAGE = str(Path(django_resilient_pg.__file__).parent)
@@ -129,6 +129,59 @@ def test_a_ping_starts_no_thread(resilient: BaseDatabaseWrapper) -> None:
             assert resilient.is_usable()
     assert calls["drivers"]
     assert calls["threads"] == 0
+
+
+def pooled_request(connection: BaseDatabaseWrapper) -> None:
+    """What Django's signals of a request and its query come to."""
+    connection.close_if_unusable_or_obsolete()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        assert cursor.fetchall() == [(1,)]
+    connection.close_if_unusable_or_obsolete()
+
+
+def pooled_atomic_request(connection: BaseDatabaseWrapper) -> None:
+    """With ATOMIC_REQUESTS."""
+    connection.close_if_unusable_or_obsolete()
+    with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        assert cursor.fetchall() == [(1,)]
+    connection.close_if_unusable_or_obsolete()
+
+
+def fewest_calls(run: Callable[[BaseDatabaseWrapper], None], one: BaseDatabaseWrapper) -> int:
+    """Calls of Python functions, whoever's: the fewest of some runs.
+
+    What takes long is looked at once more, and a pool's own threads may be in between.
+    """
+    for _ in range(5):  # the facts, the first look, what is imported
+        run(one)
+    counts = []
+    for _ in range(20):
+        calls = 0
+
+        def note(frame: FrameType, event: str, argument: Any) -> None:
+            nonlocal calls
+            calls += event == "call"
+
+        sys.setprofile(note)
+        try:
+            run(one)
+        finally:
+            sys.setprofile(None)
+        counts.append(calls)
+    return min(counts)
+
+
+@pytest.mark.psycopg3
+@pytest.mark.parametrize("run", [pooled_request, pooled_atomic_request])
+def test_a_pooled_request_costs_as_few_calls_as_with_djangos_own_pool(
+    run: Callable[[BaseDatabaseWrapper], None], make_connection: Connections
+) -> None:
+    pool = {"pool": {"min_size": 1, "max_size": 1}}
+    stock = fewest_calls(run, make_connection(STOCK, options=pool))
+    ours = fewest_calls(run, make_connection(options=pool))
+    assert ours <= 1.05 * stock
 
 
 def test_the_first_query_of_a_process_compiles_no_lexer(server: Server) -> None:

@@ -553,6 +553,17 @@ def test_connections_that_fell_silent_are_pinged_once_and_not_one_after_the_othe
 # -- limits -------------------------------------------------------------------------------------
 
 
+def test_a_limit_learned_later_holds_for_what_was_lent_before(make_connection: Connections) -> None:
+    connection = filled(make_connection(options=sized(1)))
+    [(before,)] = run(connection, "SELECT pg_backend_pid()")
+    connection.close()
+    assert run(connection, "SELECT pg_backend_pid()") == [(before,)]
+    connection.close()
+    connection.resilience.shared.learned.note(0.5)  # type: ignore[attr-defined]
+    time.sleep(0.5)  # twice its half
+    assert run(connection, "SELECT pg_backend_pid()") != [(before,)]
+
+
 def test_the_pool_keeps_to_the_engines_limits(
     own_connections: Connections, own_server: Server
 ) -> None:
