@@ -20,7 +20,7 @@ from django.db.utils import Error, OperationalError
 
 from .bucket import BUCKET
 from .calls import Call
-from .drivers import IDLE, IN_TRANSACTION
+from .drivers import FRESH, IDLE, IN_TRANSACTION
 from .literals import has_text, known_values
 from .memory import LONGEST
 from .originals import EXECUTE, GETATTR
@@ -32,10 +32,6 @@ from .units import LONGEST_TEXT, MOST_TEXTS, NO_TEXT, UNDER_WAY, UNIT
 if TYPE_CHECKING:
     from .state.wrapper import Wrapper
 
-# An answer or a look this fresh (seconds) is not followed by another look: the statements of a
-# busy request come faster. Death can come later than any look, so looking narrows a gap that
-# nothing closes; this leaves it at half a millisecond.
-FRESH: Final = 0.0005
 _RENEWALS: Final = 3  # cursors asked of an engine that passes over the loss of its session
 _COPIES: Final = frozenset({"copy", "copy_expert", "copy_from", "copy_to", "stream"})
 _GIVEN: Final = ("arraysize", "row_factory")  # to a driver's cursor, by who wants its rows so

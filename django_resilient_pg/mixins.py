@@ -22,8 +22,8 @@ from django.db.backends.postgresql.psycopg_any import IsolationLevel
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error
 
-from .cursors import FRESH, ResilientCursor, adopt
-from .drivers import ACTIVE, FAILED, IDLE, IN_TRANSACTION, UNKNOWN, Link
+from .cursors import ResilientCursor, adopt
+from .drivers import ACTIVE, FAILED, FRESH, IDLE, IN_TRANSACTION, UNKNOWN, Link
 from .originals import (
     CHECK_HEALTH,
     CHECK_TRANSACTION,

@@ -31,7 +31,7 @@ from . import announcing
 from .ageing import Limits, jittered
 from .connecting import deadline
 from .dialling import Dialling
-from .drivers import IDLE, UNKNOWN, Link, Psycopg3Link, link_to
+from .drivers import FRESH, IDLE, UNKNOWN, Link, Psycopg3Link, link_to
 from .facts import Path
 from .liveness import Vital, inspect
 from .logins import own
@@ -182,10 +182,11 @@ class ResilientPool(ConnectionPool[Any]):
         return self._lend(db, allowed, terms)
 
     def _lend(self, db: Wrapper, allowed: float, terms: Terms | None) -> Any:
-        ends = monotonic() + allowed
+        began = monotonic()
+        ends = began + allowed
         level, refused = logging.WARNING, 0
         while True:
-            connection = self._wait(ends, allowed)
+            connection = self._wait(began, ends, allowed)
             link = connection._django_resilient_pg_link
             try:
                 # It was lent on these terms before, and a look finds it as it was then.
@@ -193,17 +194,18 @@ class ResilientPool(ConnectionPool[Any]):
                     terms is not None
                     and link.terms is terms
                     and link.status() == IDLE
-                    and not link.peek(0)
                     and (now := monotonic()) - link.heard_at <= terms.quiet
+                    # As between two statements: what was seen just now is not looked at again.
+                    and ((fresh := now - link.seen_at <= FRESH) or not link.peek(0))
                     and now <= connection.ends_at
                     and connection.made_at > self._not_before
                     and self._user_check is None
                     and not db._session.continues
                 )
-                if fit:
-                    link.seen_at = now
-                else:
+                if not fit:
                     fit = self._fit(db, connection, level)
+                elif not fresh:
+                    link.seen_at = now
             except BaseException:
                 # It may have been interrupted half-way through being cleaned, or in a ping.
                 self._put_away(connection)
@@ -219,6 +221,7 @@ class ResilientPool(ConnectionPool[Any]):
                 # A new one would be refused as well, and the one after it: not one after the other.
                 refused += 1
                 self._pause(db, refused, ends, allowed)
+            began = monotonic()
 
     def _pause(self, db: Wrapper, refused: int, ends: float, allowed: float) -> None:
         """Wait after so many new connections were refused by the check."""
@@ -246,11 +249,10 @@ class ResilientPool(ConnectionPool[Any]):
         left = deadline(db) if budget is None else budget.remaining()
         return left if self._own_timeout else min(left, self.timeout)
 
-    def _wait(self, ends: float, allowed: float) -> Any:
+    def _wait(self, began: float, ends: float, allowed: float) -> Any:
         """The next connection, whatever its state."""
         # What gives up its place in the queue still counts as waiting.
-        began, wait = monotonic(), math.inf if self.max_waiting else _FIRST_WAIT
-        left = ends - began
+        wait, left = math.inf if self.max_waiting else _FIRST_WAIT, ends - began
         while True:
             try:
                 # With nothing left the pool would not even hand out one that is ready.

@@ -31,7 +31,7 @@ from django.test.utils import isolate_apps
 import django_resilient_pg
 from benchmarks import healthy
 from django_resilient_pg import (
-    cursors,
+    drivers,
     errors,
     keepalives,
     middleware_checks,
@@ -417,7 +417,7 @@ def test_the_requirements_are_those_of_the_package() -> None:
 
 
 def test_the_gap_between_two_looks_is_as_long_as_documented() -> None:
-    assert cursors.FRESH == 0.0005
+    assert drivers.FRESH == 0.0005
     for name in (README, PROMISE):
         assert "half a millisecond" in words(page(name).astext())
     assert "within the last 0.5 ms" in words(page("docs/decisions.rst").astext())
