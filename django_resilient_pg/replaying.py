@@ -149,6 +149,8 @@ def why_open(others: Collection[Wrapper], hooks: Mapping[str, int]) -> str:
     for one in others:
         if len(one.run_on_commit) > hooks.get(one.alias, 0):
             return f'it has registered on_commit hooks in the transaction open on "{one.alias}"'
+        if one._link is not None and one._link.connection is one.connection:
+            one._observe(one._link)  # what began past Django's cursors shows in the driver alone
         ran = one._transaction.texts
         texts = {text for text in ran if isinstance(text, str)}
         if len(texts) != len(ran) or _why_texts(one.alias, texts, over=False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .language import Block, By, Call, Kill, Program, Run, Step
+from .language import Block, By, Call, Elsewhere, Kill, Program, Run, Step
 from .texts import Control, Fate, Read, Set, Write
 
 _BEGIN: Final = Control("BEGIN")
@@ -80,5 +80,10 @@ EXAMPLES: Final[dict[str, Program]] = {
         _django(_BEGIN),
         _django(Write(1)),
         _atomic(),
+    ),
+    "a transaction open elsewhere, begun past Django's cursors": (
+        _atomic(
+            Elsewhere(Block("retry", (Elsewhere(_raw(Write(1))), _django(Write(2, Fate.COMMIT)))))
+        ),
     ),
 }

@@ -33,7 +33,8 @@ class Ledger:
         group: the transaction that a row belongs to.
         unwatched: rows that were committed past Django's cursors where no engine can know of it:
             their transaction was begun there too, or another one was before Django was asked for
-            anything. So ``retry_atomic`` may run its function again: a limit.
+            anything; and rows written past them in a transaction that was open already. So
+            ``retry_atomic`` on the other alias may run its function again: a limit.
     """
 
     told: dict[int, Told] = field(default_factory=dict)

@@ -97,9 +97,12 @@ class Session:
             raise Refused("InternalError", "25P02")
         match text:
             case Write(key, fate):
+                first = key not in self.ledger.told
                 self.ledger.executed(key, transaction.group)
                 transaction.writes.append(key)
                 transaction.armed |= fate not in {None, Fate.EARLY}
+                if by is By.RAW and transaction.acknowledged and first:
+                    self.ledger.unwatched.add(key)
                 transaction.writes_seen |= by is not By.RAW
                 transaction.writes_unseen |= by is By.RAW
             case Read(_, note):
