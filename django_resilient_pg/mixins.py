@@ -408,6 +408,9 @@ class ResilientDatabaseMixin(Wrapper):
             return
         try:
             super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
+            if link is not None and link is self._link and link.status() != IDLE:
+                # psycopg2 knows nothing of a transaction that a text has begun: it goes on.
+                self._observe(link)
         finally:
             if self._transaction.announcements:
                 self._tell_kept()

@@ -167,6 +167,7 @@ def _rolled_back_after_loss(world: World) -> None:
 def _turned_on(world: World) -> None:
     django = world.django
     django.autocommit = True
+    django.needs_rollback = False  # as Django has it on a new connection
     world.leave()
     django.run_hooks()
 

@@ -81,6 +81,13 @@ EXAMPLES: Final[dict[str, Program]] = {
         _django(Write(1)),
         _atomic(),
     ),
+    "a transaction begun by text that a block has not ended": (
+        _django(_BEGIN),
+        _atomic(),
+        Kill(),
+        _raw(_BEGIN),
+        _django(Read()),
+    ),
     "a transaction open elsewhere, begun past Django's cursors": (
         _atomic(
             Elsewhere(Block("retry", (Elsewhere(_raw(Write(1))), _django(Write(2, Fate.COMMIT)))))
