@@ -25,7 +25,11 @@ def is_certain(error: BaseException) -> bool:
     """Whether the error says for certain that nothing has taken effect."""
     name = type(error).__name__
     whole = bool(getattr(error, "transaction_lost", False))
-    return name in _NOTHING_SENT or (name == "TransactionLost" and whole)
+    return (
+        name in _NOTHING_SENT
+        or (name == "TransactionLost" and whole)
+        or str(error).startswith("sending query failed")  # a connection stuck in pipeline mode
+    )
 
 
 def claim(world: World) -> None:

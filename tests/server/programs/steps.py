@@ -42,7 +42,7 @@ class Steps:
         driver = Driver(session, remembers=DRIVER == "psycopg2")
         own_engine = hasattr(self.connection, "resilience")
         connected = self.connection.connection is not None
-        self.oracle = Oracle(World(Django(driver, own_engine, connected)))
+        self.oracle = Oracle(World(Django(driver, own_engine, connected, pooled)))
         self._application = Application(self.stage, self.connection)
 
     @property

@@ -26,6 +26,8 @@ class Wrapper:
     driver: Driver
     own_engine: bool
     connected: bool = True
+    #: It comes from a pool: closed within a block, it is given back at once.
+    pooled: bool = False
     autocommit: bool = True
     in_atomic_block: bool = False
     commit_on_exit: bool = True
@@ -52,6 +54,8 @@ class Wrapper:
     # -- statements ------------------------------------------------------------------------------
 
     def ensure_connection(self) -> None:
+        if self.closed_in_transaction and self.pooled:
+            raise Refused("ProgrammingError")
         if not self.connected:
             self.connected = self.autocommit = self.driver.autocommit = True
             self.hooks_due = self.needs_rollback = False
