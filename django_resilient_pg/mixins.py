@@ -191,8 +191,9 @@ class ResilientDatabaseMixin(Wrapper):
         """Connect if need be; a transient failure is retried until ``retry_deadline``."""
         if self.connection is not None:
             guarded = self._below.ensure_connection is not ENSURE_CONNECTION
-            if guarded or _get_running_loop() is not None:
-                super().ensure_connection()  # which may refuse the use of the database
+            if (guarded or _get_running_loop() is not None) and not self._connector.retrying:
+                # Which may refuse the use of the database, or call this one.
+                self._connector.retry(super().ensure_connection)
             return
         if self._connector.retrying:
             # What stands in for Django's own method has called this one (a test's mock).

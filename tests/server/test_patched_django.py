@@ -443,6 +443,24 @@ def test_a_guard_that_connects_in_its_own_way(stage: Stage, monkeypatch: Patch) 
     assert True in seen
 
 
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_guard_that_calls_the_connections_own_method(
+    opened: bool, stage: Stage, monkeypatch: Patch
+) -> None:
+    """As a test of Django's does, which counts what a new connection asks."""
+    own, calls = stage.connection.ensure_connection, [0]
+
+    def ensure_connection(self: BaseDatabaseWrapper) -> None:
+        calls[0] += 1
+        own()
+
+    if not opened:
+        stage.connection.close()
+    monkeypatch.setattr(BaseDatabaseWrapper, "ensure_connection", ensure_connection)
+    assert stage.run("SELECT 1") == [(1,)]
+    assert calls == [1]
+
+
 @pytest.mark.parametrize("debug", [False, True])
 @pytest.mark.parametrize(
     "name", ["execute", "_execute", "_execute_with_wrappers", "__init__", "__getattr__"]
