@@ -137,7 +137,7 @@ _PREDICTIONS: Final[dict[str, Callable[[World], Any]]] = {
     ),
     "savepoint_commit": lambda world: world.django.savepoint_commit(world.django.last_savepoint),
     "close": _close,
-    "ensure_connection": lambda world: world.django.ensure_connection(),
+    "ensure_connection": lambda world: world.django.connect(),
     "is_usable": lambda world: world.django.is_usable(),
     "raw_commit": lambda world: world.django.end_raw("COMMIT"),
     "raw_rollback": lambda world: world.django.end_raw("ROLLBACK"),

@@ -53,9 +53,13 @@ class Wrapper:
 
     # -- statements ------------------------------------------------------------------------------
 
-    def ensure_connection(self) -> None:
+    def connect(self) -> None:
+        """``ensure_connection()`` by the application itself."""
         if self.closed_in_transaction and self.pooled:
             raise Refused("ProgrammingError")
+        self.ensure_connection()
+
+    def ensure_connection(self) -> None:
         if not self.connected:
             self.connected = self.autocommit = self.driver.autocommit = True
             self.hooks_due = self.needs_rollback = False
