@@ -383,6 +383,8 @@ class ResilientDatabaseMixin(Wrapper):
             if not autocommit:
                 if monotonic() - link.seen_at > FRESH:
                     self._look()
+                if self._transaction.phase is MANUAL and self._link is not None:
+                    self._observe(self._link)  # it may have been ended past Django
                 super().set_autocommit(False, force_begin_transaction_with_broken_autocommit)
                 self._transaction.begin()  # now: the driver may refuse
                 return

@@ -88,6 +88,15 @@ EXAMPLES: Final[dict[str, Program]] = {
         _raw(_BEGIN),
         _django(Read()),
     ),
+    "a transaction begun by text and ended past Django": (
+        _django(_BEGIN),
+        _raw(_COMMIT),
+        Call("set_autocommit(False)"),
+        _django(Write(1, Fate.COMMIT)),
+        Call("commit"),
+        Call("commit"),
+        _django(Read()),
+    ),
     "a transaction open elsewhere, begun past Django's cursors": (
         _atomic(
             Elsewhere(Block("retry", (Elsewhere(_raw(Write(1))), _django(Write(2, Fate.COMMIT)))))
