@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 
 
 class Violation(Exception):
-    """A promise is broken. ``kind`` is its name; shortening a program keeps it."""
+    """A promise is broken. ``kind`` is its name; shortening a program keeps it.
 
-    def __init__(self, kind: str, text: str) -> None:
+    ``twice``: it shows in the table alone, whatever the model thinks.
+    """
+
+    def __init__(self, kind: str, text: str, *, twice: bool = False) -> None:
         super().__init__(f"{kind}: {text}")
-        self.kind = kind
+        self.kind, self.twice = kind, twice
 
 
 class Told(enum.Enum):
@@ -90,7 +93,8 @@ class Ledger:
         """
         for key, count in sorted(rows.items()):
             if count > 1 and key not in self.unwatched:
-                raise Violation("doubled", f"row {key} is in the table {count} times")
+                text = f"row {key} is in the table {count} times"
+                raise Violation("doubled", text, twice=True)
         self._check_halves(rows)
         for key, told in sorted(self.told.items()):
             if told is Told.COMMITTED and not rows[key]:
