@@ -33,7 +33,13 @@ class Called(Quiet):
         return self.name in {"commit", "savepoint", "savepoint_rollback", "savepoint_commit"}
 
     def passes(self, world: World, refused: Refused) -> bool:
-        """Turning autocommit on leaves a transaction whose session is dead."""
+        """Turning autocommit on leaves a transaction whose session is dead.
+
+        Of one that is lost no savepoint is looked for: it is lost, whatever was asked.
+        """
+        if self.name == "savepoint_rollback" and refused.sqlstate == "3B001":
+            world.lose()
+            return True
         if self.name != "set_autocommit(True)":
             return False
         _turned_on(world)
