@@ -378,7 +378,7 @@ class ResilientDatabaseMixin(Wrapper):
         self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False
     ) -> None:
         """Entering a transaction looks first; leaving one needs nothing of a dead connection."""
-        link = self._link
+        link, status = self._link, IDLE
         if link is not None and not self._connector.connecting and self.connection is not None:
             if not autocommit:
                 if monotonic() - link.seen_at > FRESH:
@@ -388,7 +388,8 @@ class ResilientDatabaseMixin(Wrapper):
                 super().set_autocommit(False, force_begin_transaction_with_broken_autocommit)
                 self._transaction.begin()  # now: the driver may refuse
                 return
-            if link.status() == UNKNOWN:
+            status = link.status()
+            if status == UNKNOWN:
                 from .replacing import leave_lost_transaction
 
                 try:
@@ -411,7 +412,7 @@ class ResilientDatabaseMixin(Wrapper):
             return
         try:
             super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
-            if link is not None and link is self._link and link.status() != IDLE:
+            if status != IDLE and link is not None and link is self._link:
                 # psycopg2 knows nothing of a transaction that a text has begun: it goes on.
                 self._observe(link)
         finally:
