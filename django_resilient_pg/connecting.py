@@ -373,7 +373,8 @@ def _ask_after_lost(db: Wrapper) -> None:
             text = 'The server of "%s" has crashed since the last answer.'
             announcing.log(db, logging.WARNING, text, db.alias)
         if one.why:
-            announcing.log(db, logging.WARNING, "%s", notes.not_ended(db.alias, one.why))
+            text = "Statements that may wait for locks are not retried: %s."
+            announcing.log(db, logging.WARNING, text, notes.not_ended(db.alias, one.why))
 
 
 def note_thread(db: Wrapper) -> None:

@@ -140,7 +140,7 @@ def not_ended(alias: str, why: str) -> str:
     return (
         f'the lost session of "{alias}" may still hold its locks, and could not be terminated'
         f" ({why}); wait until the server has ended it (tcp_user_timeout,"
-        " client_connection_check_interval), or have its role allowed to terminate it"
+        " client_connection_check_interval), or allow its role to terminate it"
     )
 
 

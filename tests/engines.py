@@ -138,3 +138,37 @@ def killed_midway(
         thread.join()
     if not done:
         raise TimeoutError(f'"{connection.alias}" was never seen in a pg_sleep')
+
+
+@contextmanager
+def each_asleep(
+    server: Server, end: Callable[[int], object], *, after: float = 0.0, most: int = 100
+) -> Iterator[list[int]]:
+    """Have ``end`` called with the session of each statement that sleeps in the database "app".
+
+    ``after``: seconds that the statement has run; ``most``: so often. The value gets the process
+    ids.
+    """
+    ended: list[int] = []
+    over = threading.Event()
+    asleep = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = 'app' AND wait_event = 'PgSleep'"
+        " AND backend_type = 'client backend'"
+        " AND clock_timestamp() - query_start > %s * interval '1 s'"
+    )
+
+    def watch() -> None:
+        while not over.is_set() and len(ended) < most:
+            with suppress(Exception):  # the server may be recovering from the last time
+                for (pid,) in server.execute(asleep, [after]):
+                    end(pid)
+                    ended.append(pid)
+            over.wait(0.02)
+
+    thread = threading.Thread(target=watch, name="each_asleep")
+    thread.start()
+    try:
+        yield ended
+    finally:
+        over.set()
+        thread.join()

@@ -60,9 +60,9 @@ def report(
     if verbosity > 1:
         lines += [*_stages(inspection), *_facts(inspection), *_checklist(inspection)]
     elif verbosity == 1:
-        # Which stage failed is told without being asked for.
-        lines += [*_stages(inspection)] if not inspection.reachable else []
-        lines += [*_more()]
+        if not inspection.reachable:
+            lines += _stages(inspection)
+        lines += _more()
     return [*lines, Line("")]
 
 

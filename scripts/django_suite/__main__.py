@@ -11,17 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import django
 
+from scripts.outcomes import Outcome, compare
+from scripts.sdists import unpacked
 from testproject.postgres import Server
 
 STOCK = "django.db.backends.postgresql"
@@ -43,35 +42,14 @@ KNOWN = {
     " in a private attribute of psycopg_pool, which then sleeps after each dead connection; here"
     " the check is asked all the same, and nothing sleeps (docs/servers.rst)",
 }
-# Ids of subtests show the addresses of objects.
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 ROOT = Path(__file__).resolve().parent.parent.parent
 CACHE = ROOT / ".cache" / "django"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one run came to; ``failed`` are ids of tests, ``seconds`` the time on the clock."""
-
-    engine: str
-    failed: frozenset[str]
-    ran: int
-    skipped: frozenset[str]
-    seconds: float
-
-    def __str__(self) -> str:
-        counts = f"{self.ran} ran, {len(self.skipped)} skipped, {len(self.failed)} failed"
-        return f"{self.engine}: {counts} in {self.seconds:.0f} s"
-
-
 def tests_of_django() -> Path:
     """Return the folder of Django's tests, of the version installed; fetch the sdist if need be."""
-    home = CACHE / django.get_version()
-    if not home.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as work:
-            _unpacked_sdist(Path(work)).rename(home)
-    return home / "tests"
+    version = django.get_version()
+    return unpacked(f"Django=={version}", CACHE / version) / "tests"
 
 
 def run(engine: str, labels: list[str], tests: Path, parallel: int) -> Outcome:
@@ -104,11 +82,8 @@ def run(engine: str, labels: list[str], tests: Path, parallel: int) -> Outcome:
         if not record.exists():
             raise SystemExit(f"Django's tests did not get to the end on {engine}; see above.")
         told = json.loads(record.read_text())
-    seconds = time.monotonic() - start
-    failed, skipped = (
-        frozenset(_ADDRESS.sub("", each) for each in told[name]) for name in ("failed", "skipped")
-    )
-    return Outcome(engine, failed, told["ran"], skipped, seconds)
+    print(f"{engine}: {time.monotonic() - start:.0f} s")
+    return Outcome.of(engine, told["ran"], told["failed"], told["skipped"])
 
 
 def _check(server: Server) -> None:
@@ -121,41 +96,10 @@ def _check(server: Server) -> None:
         )
 
 
-def report(stock: Outcome, resilient: Outcome) -> int:
-    """Print the comparison and return the exit status."""
-    version = os.environ.get("PG_VERSION") or "18"
-    print(f"\nDjango {django.get_version()}, PostgreSQL {version}\n{stock}\n{resilient}")
-    for title, ids in (
-        ("Fail on both", stock.failed & resilient.failed),
-        (f"Fail on {stock.engine} only", stock.failed - resilient.failed),
-        (f"Skipped on {resilient.engine} only", resilient.skipped - stock.skipped),
-        (f"Fail on {resilient.engine} only", resilient.failed - stock.failed),
-    ):
-        print(f"{title}: {len(ids)}", *sorted(ids), sep="\n    ")
-    worse = (resilient.failed - stock.failed) | (resilient.skipped - stock.skipped)
-    for test, why in KNOWN.items():
-        known = {each for each in worse if test in each}
-        worse -= known
-        print("".join(f"Known: {each}: {why}.\n" for each in sorted(known)), end="")
-    return 1 if worse or resilient.ran < stock.ran else 0
-
-
 def _paths(tests: Path) -> list[str]:
     """Where runtests.py finds the tests, and this package where it is not installed (see tox)."""
     tree = [] if os.environ.get("TEST_INSTALLED") else [str(ROOT)]
     return [str(tests), *tree, *filter(None, [os.environ.get("PYTHONPATH")])]
-
-
-def _unpacked_sdist(work: Path) -> Path:
-    version = django.get_version()
-    wanted = ["--no-deps", "--no-binary=:all:", "--dest", str(work), f"Django=={version}"]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*command, *wanted], check=True)
-    (archive,) = work.glob("*.tar.gz")
-    with tarfile.open(archive) as tar:
-        tar.extraction_filter = getattr(tarfile, "data_filter", None)  # not in 3.11.0 to 3.11.3
-        tar.extractall(work)
-    return next(found.parent.parent for found in work.glob("*/tests/runtests.py"))
 
 
 def main() -> int:
@@ -168,7 +112,9 @@ def main() -> int:
     labels = given.labels or ([] if given.full else LABELS)
     tests = tests_of_django()
     stock, resilient = (run(each, labels, tests, given.parallel) for each in (STOCK, RESILIENT))
-    return report(stock, resilient)
+    version = os.environ.get("PG_VERSION") or "18"
+    print(f"\nDjango {django.get_version()}, PostgreSQL {version}")
+    return 0 if compare(stock, resilient, KNOWN) else 1
 
 
 if __name__ == "__main__":

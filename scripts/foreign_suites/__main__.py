@@ -11,66 +11,29 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
-import tarfile
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 import django
 
 from scripts.foreign_suites.suites import OURS, SUITES, WITHOUT_TESTS, Suite
+from scripts.outcomes import Outcome, compare
+from scripts.sdists import unpacked
 from testproject import binaries
 from testproject.postgres import Server
 
 STOCK = "django.db.backends.postgresql"
 ROOT = Path(__file__).resolve().parent.parent.parent
 CACHE = ROOT / ".cache" / "foreign_suites"
-# Ids of parameters may show the addresses of objects.
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _RUNNER = {"TEST_RUNNER": "scripts.django_suite.runner.RecordingRunner"}
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one run came to, by ids of tests."""
-
-    ran: int
-    failed: frozenset[str]
-    skipped: frozenset[str]
-
-    def __str__(self) -> str:
-        return f"{self.ran} ran, {len(self.skipped)} skipped, {len(self.failed)} failed"
-
-
-def unpacked(suite: Suite) -> Path:
-    """Return the folder of the sdist; fetch it if need be."""
-    home = CACHE / suite.package
-    if not home.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as work:
-            _fetched(suite, Path(work)).rename(home)
-    return home
-
-
-def _fetched(suite: Suite, work: Path) -> Path:
-    wanted = ["--no-deps", f"--no-binary={suite.name}", "--dest", str(work), suite.package]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*command, *wanted], check=True)
-    (archive,) = work.glob("*.tar.gz")
-    with tarfile.open(archive) as tar:
-        tar.extraction_filter = getattr(tarfile, "data_filter", None)  # not in 3.11.0 to 3.11.3
-        tar.extractall(work)
-    (folder,) = (each for each in work.iterdir() if each.is_dir())
-    return folder
 
 
 def run(suite: Suite, engine: str) -> Outcome:
     """Run the tests with this engine on a new server; SystemExit if they got to no end."""
-    home = unpacked(suite)
+    home = unpacked(suite.package, CACHE / suite.package)
     with (
         Server(settings={"max_connections": "200"}) as server,
         tempfile.TemporaryDirectory() as work,
@@ -86,7 +49,7 @@ def run(suite: Suite, engine: str) -> Outcome:
         )
         if not record.exists():
             raise SystemExit(f"The tests of {suite.package} did not get to the end on {engine}.")
-        return _of_pytest(record) if suite.uses_pytest else _of_django(record)
+        return _of_pytest(engine, record) if suite.uses_pytest else _of_django(engine, record)
 
 
 def _environ(suite: Suite, engine: str, server: Server, home: Path, record: Path) -> dict[str, str]:
@@ -117,46 +80,30 @@ def _environ(suite: Suite, engine: str, server: Server, home: Path, record: Path
     }
 
 
-def _of_django(record: Path) -> Outcome:
+def _of_django(engine: str, record: Path) -> Outcome:
     told = json.loads(record.read_text())
-    failed, skipped = (_ids(told[name]) for name in ("failed", "skipped"))
-    return Outcome(told["ran"], failed, skipped)
+    return Outcome.of(engine, told["ran"], told["failed"], told["skipped"])
 
 
-def _of_pytest(record: Path) -> Outcome:
+def _of_pytest(engine: str, record: Path) -> Outcome:
     cases = ElementTree.parse(record).getroot().findall(".//testcase")  # our own
     by_mark = {
-        mark: _ids(
+        mark: [
             f"{case.get('classname')}::{case.get('name')}"
             for case in cases
             if case.find(mark) is not None
-        )
+        ]
         for mark in ("failure", "error", "skipped")
     }
-    return Outcome(len(cases), by_mark["failure"] | by_mark["error"], by_mark["skipped"])
+    failed = by_mark["failure"] + by_mark["error"]
+    return Outcome.of(engine, len(cases), failed, by_mark["skipped"])
 
 
-def _ids(tests: object) -> frozenset[str]:
-    return frozenset(_ADDRESS.sub("", str(each)) for each in tests)  # type: ignore[attr-defined]
-
-
-def compare(suite: Suite) -> bool:
+def same(suite: Suite) -> bool:
     """Run both engines and print what differs; whether nothing does that is not known."""
     stock, ours = run(suite, STOCK), run(suite, OURS)
-    print(f"\n{suite.package}\n  {STOCK}: {stock}\n  {OURS}: {ours}")
-    for title, ids in (
-        ("Fail on both", stock.failed & ours.failed),
-        (f"Fail on {STOCK} only", stock.failed - ours.failed),
-        (f"Skipped on {OURS} only", ours.skipped - stock.skipped),
-        (f"Fail on {OURS} only", ours.failed - stock.failed),
-    ):
-        print(f"  {title}: {len(ids)}", *sorted(ids), sep="\n    ")
-    worse = (ours.failed - stock.failed) | (ours.skipped - stock.skipped)
-    for part, why in suite.known.items():
-        known = {each for each in worse if part in each}
-        worse -= known
-        print("".join(f"  Known: {each}: {why}.\n" for each in sorted(known)), end="")
-    return not worse and ours.ran >= stock.ran
+    print(f"\n{suite.package}")
+    return compare(stock, ours, suite.known)
 
 
 def main() -> int:
@@ -166,12 +113,14 @@ def main() -> int:
     parser.add_argument("packages", nargs="*", choices=[[], *names], help="by default all")
     chosen = parser.parse_args().packages or names
     print(f"Django {django.get_version()}, PostgreSQL {os.environ.get('PG_VERSION') or '18'}")
-    same = {suite.package: compare(suite) for suite in SUITES if suite.name in chosen}
+    found = {suite.package: same(suite) for suite in SUITES if suite.name in chosen}
     print(
-        "", *(f"{name}: {'as on both' if ok else 'DIFFERS'}" for name, ok in same.items()), sep="\n"
+        "",
+        *(f"{name}: {'as on both' if ok else 'DIFFERS'}" for name, ok in found.items()),
+        sep="\n",
     )
     print(*(f"{name}: not run: {why}." for name, why in WITHOUT_TESTS.items()), sep="\n")
-    return 0 if all(same.values()) else 1
+    return 0 if all(found.values()) else 1
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from django_resilient_pg import signals
 from django_resilient_pg.transaction import retry_atomic
 from django_resilient_pg.verdicts import Reason
 from testproject.postgres import Server
-from tests.engines import DRIVER, RESILIENT, Connections
+from tests.engines import DRIVER, RESILIENT, Connections, each_asleep
 
 ALIAS = "crashing"
 # Its backend is killed each time that it sleeps.
@@ -31,31 +31,9 @@ BRIEF = "SELECT pg_sleep(1)"
 PATIENT: dict[str, Any] = {"retry_deadline": 30, "CONN_MAX_AGE": 60}
 
 
-@contextmanager
-def crashing(server: Server, times: int = 100) -> Iterator[list[int]]:
+def crashing(server: Server, most: int = 100) -> AbstractContextManager[list[int]]:
     """Kill the process of whatever sleeps, so often; the value gets the process ids."""
-    killed: list[int] = []
-    over = threading.Event()
-    asleep = (
-        "SELECT pid FROM pg_stat_activity WHERE datname = 'app' AND wait_event = 'PgSleep'"
-        " AND backend_type = 'client backend'"
-    )
-
-    def watch() -> None:
-        while not over.is_set() and len(killed) < times:
-            with contextlib.suppress(Exception):  # it recovers from the last time
-                for (pid,) in server.execute(asleep):
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(pid)
-            over.wait(0.02)
-
-    thread = threading.Thread(target=watch, name="crashing")
-    thread.start()
-    try:
-        yield killed
-    finally:
-        over.set()
-        thread.join()
+    return each_asleep(server, lambda pid: os.kill(pid, signal.SIGKILL), most=most)
 
 
 def run(connection: BaseDatabaseWrapper, sql: str) -> list[Any]:
@@ -160,7 +138,7 @@ def test_a_crash_that_does_not_come_again_is_healed_and_named(
 
     signals.connection_replaced.connect(hear)
     try:
-        with crashing(own_server, times=1) as killed:
+        with crashing(own_server, most=1) as killed:
             run(connection, BRIEF)
     finally:
         signals.connection_replaced.disconnect(hear)

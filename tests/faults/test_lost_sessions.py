@@ -390,19 +390,26 @@ def pooler(server: Server) -> Iterator[PgBouncer]:
         yield running
 
 
-@pytest.mark.needs("pgbouncer")
-@pytest.mark.parametrize("sql", [UPDATE, COUNT])
-def test_behind_a_pooler_that_has_not_ended_it_what_waits_for_locks_is_raised(
-    sql: str,
+@pytest.fixture
+def behind(
     make_connection: Connections,
-    server: Server,
     table: None,
     pooler: PgBouncer,
     make_proxy: Callable[..., Proxy],
-) -> None:
+) -> tuple[Proxy, BaseDatabaseWrapper]:
+    """A connection through a pooler, open, and the proxy before the pooler."""
     proxy = make_proxy(pooler.port)
     connection = make_connection(RESILIENT, PORT=proxy.port)
     opened(connection)
+    return proxy, connection
+
+
+@pytest.mark.needs("pgbouncer")
+@pytest.mark.parametrize("sql", [UPDATE, COUNT])
+def test_behind_a_pooler_that_has_not_ended_it_what_waits_for_locks_is_raised(
+    sql: str, server: Server, behind: tuple[Proxy, BaseDatabaseWrapper]
+) -> None:
+    proxy, connection = behind
     with transaction.atomic(using=connection.alias):
         [(pid,)] = run(connection, "SELECT pg_backend_pid()")
     error: Error | None = None
@@ -449,15 +456,9 @@ def test_behind_a_pooler_a_long_job_of_the_same_login_does_not_matter(
 
 @pytest.mark.needs("pgbouncer")
 def test_behind_a_pooler_that_has_ended_it_nothing_is_missing(
-    make_connection: Connections,
-    server: Server,
-    table: None,
-    pooler: PgBouncer,
-    make_proxy: Callable[..., Proxy],
+    server: Server, behind: tuple[Proxy, BaseDatabaseWrapper]
 ) -> None:
-    proxy = make_proxy(pooler.port)
-    connection = make_connection(RESILIENT, PORT=proxy.port)
-    opened(connection)
+    proxy, connection = behind
     with transaction.atomic(using=connection.alias):
         proxy.cut_at(2, "answer")
         run(connection, UPDATE)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,38 +16,12 @@ from django.urls import path
 from django_resilient_pg import retry
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
-from tests.engines import RESILIENT, Connections
+from tests.engines import RESILIENT, Connections, each_asleep
 
 pytestmark = pytest.mark.once_per_driver
 
 ALIAS = "stopped"
 RUNS_AWAY = "SELECT pg_sleep(1.5)"
-ASLEEP = (
-    "SELECT pid FROM pg_stat_activity WHERE datname = 'app' AND wait_event = 'PgSleep'"
-    " AND clock_timestamp() - query_start > %s * interval '1 s'"
-)
-
-
-@contextmanager
-def each_time(end: Callable[[int], object], server: Server, after: float) -> Iterator[list[int]]:
-    """Have ``end`` called with the session of each statement that has slept for so long."""
-    ended: list[int] = []
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.is_set():
-            for (pid,) in server.execute(ASLEEP, [after]):
-                end(pid)
-                ended.append(pid)
-            over.wait(0.02)
-
-    thread = threading.Thread(target=watch, name="each_time")
-    thread.start()
-    try:
-        yield ended
-    finally:
-        over.set()
-        thread.join()
 
 
 def run(connection: BaseDatabaseWrapper, sql: str) -> list[Any]:
@@ -89,7 +61,7 @@ def test_what_was_terminated_after_long_does_not_come_back(
     way: str, make_connection: Connections, server: Server, brief: None
 ) -> None:
     connection = make_connection(RESILIENT)
-    with each_time(server.terminate, server, 0.5) as ended, pytest.raises(Error) as caught:
+    with each_asleep(server, server.terminate, after=0.5) as ended, pytest.raises(Error) as caught:
         WAYS[way](connection)
     assert len(ended) == 1
     assert "somebody has stopped it" in notes_of(caught.value)
@@ -113,7 +85,7 @@ def test_nor_with_its_request(
     client = Client(raise_request_exception=False)
     with (
         override_settings(ROOT_URLCONF=__name__, MIDDLEWARE=ours),
-        each_time(server.terminate, server, 0.5) as ended,
+        each_asleep(server, server.terminate, after=0.5) as ended,
     ):
         assert client.get(f"/{way}/").status_code in {500, 503}
     assert len(ended) == 1
@@ -122,7 +94,7 @@ def test_nor_with_its_request(
 @pytest.mark.slow
 def test_five_seconds_are_long(make_connection: Connections, server: Server) -> None:
     connection = make_connection(RESILIENT)
-    with each_time(server.terminate, server, 5.2) as ended, pytest.raises(Error):
+    with each_asleep(server, server.terminate, after=5.2) as ended, pytest.raises(Error):
         run(connection, "SELECT pg_sleep(8)")
     assert len(ended) == 1
 
@@ -139,7 +111,7 @@ def test_what_had_only_begun_is_retried(
             server.terminate(pid)
             ended.append(pid)
 
-    with each_time(once, server, 0.0):
+    with each_asleep(server, once, after=0.0):
         WAYS[way](connection)
     assert ended
 
@@ -180,7 +152,7 @@ def test_a_restart_of_the_server_is_nobodys_wish_to_stop_it(
             own_server.stop("fast")
             own_server.start()
 
-    with each_time(restart, own_server, 0.5):
+    with each_asleep(own_server, restart, after=0.5):
         run(connection, RUNS_AWAY)
     assert restarted
 
@@ -193,7 +165,7 @@ def test_a_cancelled_statement_is_the_servers_answer(
     def cancel(pid: int) -> None:
         server.execute("SELECT pg_cancel_backend(%s)", [pid])
 
-    with each_time(cancel, server, 0.5), pytest.raises(Error) as caught:
+    with each_asleep(server, cancel, after=0.5), pytest.raises(Error) as caught:
         run(connection, RUNS_AWAY)
     assert "canceling statement" in str(caught.value)
     assert connection.resilience.stats.refused == 0  # type: ignore[attr-defined]

@@ -81,11 +81,11 @@ class Oracle:
     met: Counter[str] = field(default_factory=Counter)
     #: Whether two courses of things were right at some time, of which the model follows one
     #: (:attr:`.world.World.vague`): from then on only rows that are there twice are a violation.
-    forked: bool = False
+    ambiguous: bool = False
 
     def observe(self, event: Event, act: Callable[[], Any]) -> Any:
         """Run a step and judge what comes of it; what it returns or raises is passed on."""
-        self.forked |= self.world.vague
+        self.ambiguous |= self.world.vague
         outcome = _outcome_of(act)
         self.trace.append(f"{self.where}{event}: {_described(outcome)}")
         self.met[str(event)] += str(event) == "again"
@@ -107,7 +107,7 @@ class Oracle:
         try:
             check()
         except Violation as violation:
-            if self.forked and not violation.twice:
+            if self.ambiguous and not violation.twice:
                 return
             self.violation = violation
             self.trace.append(f"^^^ {violation}")
