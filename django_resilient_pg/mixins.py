@@ -305,9 +305,14 @@ class ResilientDatabaseMixin(Wrapper):
         link = self._link
         if self.connection is not None and (
             link is None
-            or link.connection is not self.connection
-            or monotonic() - link.seen_at > FRESH
-            or not SAME[0]
+            or (
+                (
+                    link.connection is not self.connection
+                    or monotonic() - link.seen_at > FRESH
+                    or not SAME[0]
+                )
+                and not self._glance(link, link.status())
+            )
         ):
             self._look()
         try:
@@ -381,7 +386,7 @@ class ResilientDatabaseMixin(Wrapper):
         link, status = self._link, IDLE
         if link is not None and not self._connector.connecting and self.connection is not None:
             if not autocommit:
-                if monotonic() - link.seen_at > FRESH:
+                if monotonic() - link.seen_at > FRESH and not self._glance(link, link.status()):
                     self._look()
                 if self._transaction.phase is MANUAL and self._link is not None:
                     self._observe(self._link)  # it may have been ended past Django
