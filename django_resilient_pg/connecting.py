@@ -32,6 +32,7 @@ from .drivers import Link, libpq_version
 from .errors import CredentialsUnavailable, ServerDown, SessionLost
 from .logins import ROTATES, was_refused
 from .losses import judge_error
+from .options import is_own
 from .probing import Turn
 from .providers import CONNECT_TIMEOUT
 from .retry import Budget, backoff, connect_again
@@ -86,7 +87,8 @@ def complete(db: Wrapper, params: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ImproperlyConfigured: an option is wrong; said before anything is sent.
     """
-    params.pop("resilience", None)
+    for key in list(filter(is_own, params)):
+        del params[key]
     connector = db._connector
     unused = connector.connecting and db._pooled and db.alias in db._connection_pools
     if unused and connector.wanted is not None:

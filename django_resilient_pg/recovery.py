@@ -22,7 +22,7 @@ from .drivers import IN_TRANSACTION, Link
 from .errors import ServerDown, SessionLost
 from .loss import Loss
 from .losses import judge_error, sqlstate_of
-from .replacing import replace, restore_savepoints
+from .replacing import replace, restore_opening
 from .retry import Budget, Circumstances, Decision, Row, decide
 from .session import text_of
 from .state.transaction import MANUAL
@@ -193,7 +193,7 @@ class Recovery:
 
     def _again(self, row: Row, loss: Loss, budget: Budget) -> Any:
         db, call = self._db, self._call
-        savepoints = list(db._transaction.savepoints)
+        opening = list(db._transaction.opening)
         try:
             with roles.looking_for_primary(db) if row is Row.REFUSED else nullcontext():
                 self._replace(row, loss)
@@ -214,7 +214,7 @@ class Recovery:
                 db._connector.settled(
                     [one for one in db._connector.lost if one is not loss.session]
                 )
-        restore_savepoints(db, savepoints)
+        restore_opening(db, opening)
         call.wrapper._renew()
         if row is Row.READ:
             return self._guarded()
