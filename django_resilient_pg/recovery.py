@@ -17,7 +17,7 @@ from . import announcing, notes, roles, signals
 from .bucket import BUCKET
 from .calls import Call
 from .catalogue import why_may_write
-from .connecting import deadline, pause, spending
+from .connecting import deadline, ended_unheard, pause, spending
 from .drivers import IN_TRANSACTION, Link
 from .errors import ServerDown, SessionLost
 from .loss import Loss
@@ -38,6 +38,10 @@ _READ_ONLY = "25006"
 _CANCELLED = "cancelled by recovery"
 
 
+def _said_of(error: Error) -> str:
+    return " ".join([str(error), *getattr(error, "__notes__", ())])
+
+
 class NotAgain(Exception):
     """The statement must not be run again after all; the argument says why."""
 
@@ -54,6 +58,8 @@ class Recovery:
         self._began = monotonic()
         self._attempts = self._paid = self._rounds = 0
         self._crashed = False
+        # Whether the server has answered on the connection in the place of the lost one.
+        self._heard = True
         self._link = call.wrapper._link
 
     def after(self, error: Error) -> Any:
@@ -74,9 +80,9 @@ class Recovery:
                 if not verdict.lost:
                     return self._after_cancellation(error, verdict)
                 loss = note_loss(db, verdict, error, "statement", self._call)
-                if self._has_met_crash(loss):
-                    loss = Loss(Reason.CRASH, loss.idle, final=True)
-                    self._give_up(error, loss, notes.crashed(db.alias))
+                self._check_final(error, verdict, loss)
+                if not self._heard:
+                    ended_unheard(db, error)
                 decision = self._decide(verdict)
                 if decision.row is None:
                     self._give_up(error, loss, decision.why)
@@ -95,6 +101,15 @@ class Recovery:
                     continue
                 self._announce(decision.row)
                 return result
+
+    def _check_final(self, error: Error, verdict: Verdict, loss: Loss) -> None:
+        """Give up where another attempt, of whatever unit, would end in the same way."""
+        if self._has_met_crash(loss):
+            final = Loss(Reason.CRASH, loss.idle, final=True)
+            self._give_up(error, final, notes.crashed(self._db.alias))
+        if verdict.final:
+            final = dataclasses.replace(loss, final=True)
+            self._give_up(error, final, "another attempt would end in the same way")
 
     def _has_met_crash(self, loss: Loss) -> bool:
         """Whether the server crashed when it ran this before, and said nothing this time either."""
@@ -200,7 +215,7 @@ class Recovery:
             with roles.looking_for_primary(db) if row is Row.REFUSED else nullcontext():
                 self._replace(row, loss)
         except (ServerDown, SessionLost) as error:
-            raise NotAgain(str(error).rstrip(".")) from error
+            raise NotAgain(_said_of(error).rstrip(".")) from error
         except Error as error:
             waited = monotonic() - self._began
             first_line = str(error).partition("\n")[0]
@@ -216,7 +231,9 @@ class Recovery:
                 db._connector.settled(
                     [one for one in db._connector.lost if one is not loss.session]
                 )
+        self._heard = False
         restore_savepoints(db, savepoints)
+        self._heard = bool(savepoints)
         call.wrapper._renew()
         if row is Row.READ:
             return self._guarded()
@@ -257,8 +274,8 @@ class Recovery:
             raise NotAgain("it asks whether its transaction is read-only; run again, it would be")
         if why := self._why_may_write(link):
             raise NotAgain(why)
-        with db.wrap_database_errors:
-            link.ask("BEGIN READ ONLY")
+        self._begin_read_only(link)
+        self._heard = True
         try:
             result = self._run()
         except Error as error:
@@ -273,6 +290,25 @@ class Recovery:
             raise
         self._end(link)
         return result
+
+    def _begin_read_only(self, link: Link) -> None:
+        """Guard a read.
+
+        Raises:
+            NotAgain: a pooler refuses transactions.
+            Error: the connection was lost.
+        """
+        db = self._db
+        try:
+            with db.wrap_database_errors:
+                link.ask("BEGIN READ ONLY")
+        except Error as error:
+            verdict = judge_error(link, error, Phase.STATEMENT)
+            if verdict.final:
+                raise NotAgain(
+                    f"it cannot be guarded by BEGIN READ ONLY: {verdict.reason.text}"
+                ) from error
+            raise
 
     def _why_may_write(self, link: Link) -> str:
         try:

@@ -187,11 +187,11 @@ def connect_again(
     *,
     passing: Callable[[BaseException], bool],
     wait: Callable[[int], float],
-    budget: Budget,
+    remaining: Callable[[], float],
     announce: Callable[[int, float, BaseException], None],
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Call ``connect`` until it succeeds, fails for good, or the budget is spent.
+    """Call ``connect`` until it succeeds, fails for good, or no time remains.
 
     Every call may also fail because it is another thread's turn to ask (:mod:`.probing`).
 
@@ -200,7 +200,7 @@ def connect_again(
         first_error: how the attempt that led here failed.
         passing: whether an error is worth another attempt.
         wait: seconds to wait after attempt number n.
-        budget: bounds the whole.
+        remaining: seconds left for the whole.
         announce: told (attempts failed, seconds of wait, error) before each wait.
         sleep: for tests.
 
@@ -217,7 +217,7 @@ def connect_again(
         connect()
 
     def spent(state: RetryCallState) -> bool:
-        return state.upcoming_sleep >= budget.remaining()
+        return state.upcoming_sleep >= remaining()
 
     def before_sleep(state: RetryCallState) -> None:
         if state.outcome is not None and (error := state.outcome.exception()) is not None:

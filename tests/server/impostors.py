@@ -89,6 +89,13 @@ class Asker(Impostor):
         self.answers.append(link.recv(1024))
 
 
+def error_response(text: str, sqlstate: str) -> bytes:
+    """What a server sends before it ends a session (PostgreSQL manual, 54.7)."""
+    fields = (("S", "FATAL"), ("V", "FATAL"), ("C", sqlstate), ("M", text))
+    body = b"".join(f"{kind}{value}\0".encode() for kind, value in fields) + b"\0"
+    return b"E" + (len(body) + 4).to_bytes(4, "big") + body
+
+
 class Front:
     """Stands in front of a server as a proxy that ends TLS does, and refuses some handshakes.
 
@@ -165,3 +172,32 @@ class Front:
                 sink.sendall(data)
         with suppress(OSError):
             sink.shutdown(socket.SHUT_RDWR)
+
+
+class Gate(Front):
+    """Stands in front of a server as a service does, and refuses logins in words of its own."""
+
+    def __init__(self, port: int) -> None:
+        self._words, self._sqlstate, self._times = "", "", 0
+        self.accepted = self.refused = 0
+        super().__init__(port)
+
+    def refuse(self, words: str, sqlstate: str = "XX000", times: int = 1_000_000) -> None:
+        """Refuse so many logins from now on, without TLS; what is open stays open."""
+        self._words, self._sqlstate, self._times = words, sqlstate, times
+        self.refused = 0
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, suppress(OSError):
+            client.settimeout(PATIENCE)
+            request = client.recv(1024)
+            if not request:
+                return
+            self.accepted += 1
+            if self.refused < self._times:
+                self.refused += 1
+                client.sendall(error_response(self._words, self._sqlstate))
+                return
+            with socket.create_connection(("127.0.0.1", self._upstream), PATIENCE) as server:
+                server.sendall(request)
+                self._both_ways(client, server)
