@@ -13,7 +13,7 @@ from functools import partial
 from time import monotonic, sleep
 from typing import Any, Final
 
-from django.db.utils import Error
+from django.db.utils import Error, OperationalError
 
 from . import (
     announcing,
@@ -234,9 +234,10 @@ class _Attempt:
         if turn is Turn.WAIT:
             raise self.refusal(waits=True)
         try:
-            self._attempt()
             if self.probe.mute:
-                self._hear()
+                # A pool's connection is judged anew, and so asked.
+                self._db.resilience.terms = None
+            self._attempt()
         except Error as error:
             self.conclude(turn, error)
             raise
@@ -244,19 +245,6 @@ class _Attempt:
             self.probe.interrupted(turn)
             raise
         self.answered(turn)
-
-    def _hear(self) -> None:
-        """Have a server say something that has ended sessions at their first statement."""
-        db = self._db
-        link = db._link or db._bind()
-        try:
-            with db.wrap_database_errors:
-                link.ask("SELECT 1")
-                _end_question(db, link)
-        except Error as error:
-            _mark_unheard(error)
-            db._discard_unfinished()
-            raise
 
     def conclude(self, turn: Turn, error: Error) -> None:
         """A failed attempt is a verdict on the server, unless the server said no by itself."""
@@ -483,12 +471,33 @@ def settle(db: Wrapper) -> None:
     except (Error, db.Database.Error) as error:
         if db._link is None or db._link.lost():
             _mark_unheard(error)
+            db.resilience.shared.probe.mute = True
         raise
     db.resilience.shared.connected = db._connector.settings
 
 
+def _hear(db: Wrapper) -> None:
+    """Have a server say something that has ended sessions at their first statement.
+
+    By a ping: with psycopg2 nothing else shows what the server says instead.
+
+    Raises:
+        OperationalError: it has ended this one as well.
+    """
+    link = db._link
+    if link is None or link.ping(deadline(db)):
+        return
+    word = link.last_word
+    link.close()
+    raise OperationalError(
+        "the server ended the session at its first statement" if word is None else word.text
+    )
+
+
 def _settle(db: Wrapper) -> None:
     note_thread(db)
+    if db.resilience.shared.probe.mute:
+        _hear(db)
     if db._connector.lost:
         _ask_after_lost(db)
     _gather_facts(db)

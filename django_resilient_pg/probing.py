@@ -107,7 +107,7 @@ class Probe:
         Returns:
             seconds since the first failed attempt; ``None``: it was not known to be down.
         """
-        if turn is Turn.FREE and not self.down:
+        if turn is Turn.FREE and not (self.down or self.mute):
             return None
         with self._own():
             self._leave(turn)

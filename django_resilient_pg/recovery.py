@@ -38,6 +38,10 @@ _READ_ONLY = "25006"
 _CANCELLED = "cancelled by recovery"
 
 
+# New sessions in a row that may end at a statement, while the server answers on them before.
+_MOST_UNHEARD = 2
+
+
 def _said_of(error: Error) -> str:
     return " ".join([str(error), *getattr(error, "__notes__", ())])
 
@@ -58,8 +62,9 @@ class Recovery:
         self._began = monotonic()
         self._attempts = self._paid = self._rounds = 0
         self._crashed = False
-        # Whether the server has answered on the connection in the place of the lost one.
-        self._heard = True
+        # Whether the server has answered on the connection in the place of the lost one; how many
+        # it has ended before.
+        self._heard, self._unheard = True, 0
         self._link = call.wrapper._link
 
     def after(self, error: Error) -> Any:
@@ -81,8 +86,6 @@ class Recovery:
                     return self._after_cancellation(error, verdict)
                 loss = note_loss(db, verdict, error, "statement", self._call)
                 self._check_final(error, verdict, loss)
-                if not self._heard:
-                    ended_unheard(db, error)
                 decision = self._decide(verdict)
                 if decision.row is None:
                     self._give_up(error, loss, decision.why)
@@ -107,9 +110,15 @@ class Recovery:
         if self._has_met_crash(loss):
             final = Loss(Reason.CRASH, loss.idle, final=True)
             self._give_up(error, final, notes.crashed(self._db.alias))
-        if verdict.final:
-            final = dataclasses.replace(loss, final=True)
-            self._give_up(error, final, "another attempt would end in the same way")
+        why = "another attempt would end in the same way" if verdict.final else ""
+        if not self._heard:
+            ended_unheard(self._db, error)
+            # Since then a connection is used only once the server has answered on it.
+            self._unheard += 1
+            if self._unheard > _MOST_UNHEARD:
+                why = "the server ends each new session at this statement"
+        if why:
+            self._give_up(error, dataclasses.replace(loss, final=True), why)
 
     def _has_met_crash(self, loss: Loss) -> bool:
         """Whether the server crashed when it ran this before, and said nothing this time either."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 from collections.abc import Callable
@@ -174,18 +175,30 @@ class Front:
             sink.shutdown(socket.SHUT_RDWR)
 
 
+# ReadyForQuery, outside of a transaction.
+READY = b"Z\x00\x00\x00\x05I"
+
+
 class Gate(Front):
-    """Stands in front of a server as a service does, and refuses logins in words of its own."""
+    """Stands in front of a server as a service does, and refuses clients in words of its own."""
 
     def __init__(self, port: int) -> None:
-        self._words, self._sqlstate, self._times = "", "", 0
+        self._words = self._sqlstate = ""
+        self._logins = self._statements = 0
         self.accepted = self.refused = 0
         super().__init__(port)
 
     def refuse(self, words: str, sqlstate: str = "XX000", times: int = 1_000_000) -> None:
         """Refuse so many logins from now on, without TLS; what is open stays open."""
-        self._words, self._sqlstate, self._times = words, sqlstate, times
-        self.refused = 0
+        self._words, self._sqlstate = words, sqlstate
+        self._logins, self._statements, self.refused = times, 0, 0
+
+    def refuse_statements(
+        self, words: str, sqlstate: str = "08P01", times: int = 1_000_000
+    ) -> None:
+        """Let so many clients log in, and end their sessions at the first statement."""
+        self._words, self._sqlstate = words, sqlstate
+        self._logins, self._statements, self.refused = 0, times, 0
 
     def _serve(self, client: socket.socket) -> None:
         with client, suppress(OSError):
@@ -194,10 +207,26 @@ class Gate(Front):
             if not request:
                 return
             self.accepted += 1
-            if self.refused < self._times:
-                self.refused += 1
-                client.sendall(error_response(self._words, self._sqlstate))
+            if self.refused < self._logins:
+                self._refuse(client)
                 return
             with socket.create_connection(("127.0.0.1", self._upstream), PATIENCE) as server:
                 server.sendall(request)
-                self._both_ways(client, server)
+                if self.refused >= self._statements:
+                    self._both_ways(client, server)
+                elif self._log_in(client, server) and client.recv(1024):
+                    self._refuse(client)
+
+    def _refuse(self, client: socket.socket) -> None:
+        self.refused += 1
+        client.sendall(error_response(self._words, self._sqlstate))
+
+    @staticmethod
+    def _log_in(client: socket.socket, server: socket.socket) -> bool:
+        """Whether the client is told that the server is ready."""
+        while True:
+            for one in select.select([client, server], [], [], PATIENCE)[0]:
+                data = one.recv(65536)
+                (server if one is client else client).sendall(data)
+                if not data or data.endswith(READY):
+                    return bool(data)

@@ -7,18 +7,19 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from testproject import binaries
 from testproject.cluster import free_port
 from testproject.postgres import Server
 from tests import needs
-from tests.engines import PATIENCE, RESILIENT, STOCK, Connections, backend_pid, until
+from tests.engines import DRIVER, PATIENCE, RESILIENT, STOCK, Connections, backend_pid, until
 from tests.server.impostors import Gate
 from tests.server.test_shortages import alone
 
@@ -176,6 +177,82 @@ def test_a_host_that_is_useless_for_good_does_not_stand_for_the_other_one(
         with pytest.raises(OperationalError):
             run(connection)
         assert (useless.refused, gate.refused) == (1, 1)
+
+
+# -- sessions that are ended at their first statement ----------------------------------------------
+
+STALE = 'password authentication failed for user "app"'
+
+
+def test_a_pooler_with_an_old_password_is_not_asked_again_and_again(
+    gate: Gate, through: Connect, server: Server
+) -> None:
+    """It lets clients log in; psycopg2 shows its words on the second connection alone."""
+    connection = through()
+    run(connection)
+    gate.refuse_statements(STALE)
+    accepted = gate.accepted
+    server.terminate_all()
+    began = time.monotonic()
+    with pytest.raises(OperationalError) as caught:
+        run(connection)
+    assert time.monotonic() - began < PATIENCE / 2
+    assert gate.accepted - accepted <= (1 if DRIVER == "psycopg" else 3)
+    assert STALE in f"{caught.value} {notes_of(caught.value)}"
+
+
+def test_its_words_are_raised_where_a_process_connects_for_the_first_time(
+    gate: Gate, through: Connect
+) -> None:
+    gate.refuse_statements(STALE)
+    with pytest.raises(OperationalError, match=STALE):
+        run(through())
+    assert gate.accepted == (1 if DRIVER == "psycopg" else 2)
+
+
+@pytest.mark.parametrize("connected", [True, False])
+@pytest.mark.parametrize("words", ["pgbouncer cannot connect to server", "out of words"])
+def test_a_pooler_without_a_server_is_waited_for_and_quoted(
+    gate: Gate, through: Connect, server: Server, connected: bool, words: str
+) -> None:
+    connection = through()
+    if connected:
+        run(connection)
+    gate.refuse_statements(words, times=3)
+    server.terminate_all()
+    assert run(connection) == [(1,)]
+    assert gate.refused == 3
+    gate.refuse_statements(words)
+    other = through(retry_deadline=1.0)
+    with pytest.raises(OperationalError) as caught:
+        run(other)
+    assert words in f"{caught.value} {notes_of(caught.value)}"
+
+
+def test_twenty_threads_before_a_server_that_refuses_statements_are_paced_together(
+    gate: Gate, through: Connect, server: Server
+) -> None:
+    connection = through()
+    run(connection)
+    gate.refuse_statements("no server today")
+    opening = threading.Timer(2.0, gate.refuse_statements, ["", "", 0])
+    opening.start()
+    server.terminate_all()
+
+    def ask() -> list[tuple[Any, ...]]:
+        try:
+            return run(connections[connection.alias])
+        finally:
+            connections[connection.alias].close()
+
+    before, began = gate.accepted, time.monotonic()
+    with ThreadPoolExecutor(20) as pool:
+        found = [each.result() for each in [pool.submit(ask) for _ in range(20)]]
+    took = time.monotonic() - began
+    opening.join()
+    assert found == [[(1,)]] * 20
+    # Those that began before it was known, four a second, and one for each thread in the end.
+    assert gate.accepted - before <= 2 * 20 + 8 + 4 * took + 20
 
 
 # -- the system's errors --------------------------------------------------------------------------
