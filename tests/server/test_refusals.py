@@ -20,6 +20,7 @@ from testproject.cluster import free_port
 from testproject.postgres import Server
 from tests import needs
 from tests.engines import DRIVER, PATIENCE, RESILIENT, STOCK, Connections, backend_pid, until
+from tests.faults.proxy import Proxy
 from tests.server.impostors import Gate
 from tests.server.test_shortages import alone
 
@@ -253,6 +254,37 @@ def test_twenty_threads_before_a_server_that_refuses_statements_are_paced_togeth
     assert found == [[(1,)]] * 20
     # Those that began before it was known, four a second, and one for each thread in the end.
     assert gate.accepted - before <= 2 * 20 + 8 + 4 * took + 20
+
+
+# -- TLS without asking for it --------------------------------------------------------------------
+
+
+def test_direct_tls_with_a_server_that_does_not_know_it_is_one_attempt() -> None:
+    """It takes the handshake for nonsense, and closes: as a proxy without a server would."""
+    with Server("15") as old, Proxy(old.port) as way, closing(Connections(old)) as made:
+        direct = {"sslnegotiation": "direct"}
+        with pytest.raises(OperationalError):
+            run(made(STOCK, PORT=way.port, options=direct))
+        before = way.accepted
+        with pytest.raises(OperationalError) as caught:
+            run(made(PORT=way.port, options=direct))
+        assert way.accepted == before + 1
+        assert "before PostgreSQL 17" in notes_of(caught.value)
+
+
+def test_direct_tls_is_waited_for_where_it_has_worked() -> None:
+    with (
+        Server("18") as server,
+        Proxy(server.port) as way,
+        closing(Connections(server)) as made,
+    ):
+        connection = made(PORT=way.port, options={"sslnegotiation": "direct"})
+        run(connection)
+        way.set_mode("cut")
+        opening = threading.Timer(1.0, way.set_mode, ["pass"])
+        opening.start()
+        assert run(connection) == [(1,)]
+        opening.join()
 
 
 # -- the system's errors --------------------------------------------------------------------------
