@@ -232,12 +232,14 @@ def long_down(alias: str, down_for: float, patience: float, since: float) -> str
     )
 
 
-def unreachable(alias: str, waited: float, deadline: float, *, lent: bool = False) -> str:
-    """Why no new connection was to be had; ``lent``: see :class:`.retry.Budget`."""
-    bound = f"retry_deadline is {seconds(deadline)}"
-    if lent:
-        bound = "all that the request or retry_atomic around it had left"
+def bound(name: str, value: float) -> str:
+    """What bounds how long is waited: "retry_deadline (10 s)"."""
+    return f"{name} ({value:g} s)"
+
+
+def unreachable(alias: str, waited: float, bound: str) -> str:
+    """Why there is no new connection; ``bound``: see :attr:`.retry.Budget.bound`."""
     return (
-        f'No new connection "{alias}" for {seconds(waited)} ({bound}). Check that the server is up:'
-        " manage.py checkdbconn."
+        f'Could not reconnect to "{alias}" within {seconds(waited)}: {bound} is used up. Check that'
+        " the server is up: manage.py checkdbconn."
     )

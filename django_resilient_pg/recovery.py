@@ -17,7 +17,7 @@ from . import announcing, notes, roles, signals
 from .bucket import BUCKET
 from .calls import Call
 from .catalogue import why_may_write
-from .connecting import deadline, ended_unheard, pause, spending
+from .connecting import ended_unheard, pause, spending
 from .drivers import IN_TRANSACTION, Link
 from .errors import ServerDown, SessionLost
 from .loss import Loss
@@ -196,9 +196,7 @@ class Recovery:
         """Why there may be no further attempt, or ""."""
         options = self._db.resilience.options
         if budget.remaining() <= 0:
-            if budget.lent:
-                return "the time of the request or retry_atomic around it is used up"
-            return f"retry_deadline ({notes.seconds(options.retry_deadline)}) is used up"
+            return f"{budget.bound} is used up"
         # What had no effect is free; once, because it is the server that decides what is refused.
         if row is Row.NOTHING_SENT or (row is Row.REFUSED and not self._attempts):
             return ""
@@ -228,7 +226,7 @@ class Recovery:
         except Error as error:
             waited = monotonic() - self._began
             first_line = str(error).partition("\n")[0]
-            sentence = notes.unreachable(db.alias, waited, deadline(db), lent=budget.lent)
+            sentence = notes.unreachable(db.alias, waited, budget.bound).rstrip(".")
             raise NotAgain(f"{sentence} ({first_line})") from error
         if loss.session is not None:
             self._crashed = self._crashed or loss.session.crashed

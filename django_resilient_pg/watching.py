@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from django.db.utils import Error
 
-from . import announcing, notes, signals
+from . import announcing, deadlines, notes, signals
 from .ageing import Suspected
 from .calls import Call
 from .drivers import IDLE, UNKNOWN, Link
@@ -147,7 +147,7 @@ def inspect_connection(db: Wrapper, now: float) -> Vital:
         idle=idle,
         idle_limit=limit,
         ping_after=options.ping_after,
-        ping_timeout=options.ping_timeout,
+        ping_timeout=deadlines.allowed(options.ping_timeout),
         path=Path.UNKNOWN if facts is None else facts.path,
     )
     if vital is Vital.LOST:
@@ -160,7 +160,7 @@ def inspect_connection(db: Wrapper, now: float) -> Vital:
 
 def ping_in_transaction(db: Wrapper, link: Link) -> bool:
     """Ask a connection that is in a transaction whether it lives; its loss is announced."""
-    if link.ping(db.resilience.options.ping_timeout):
+    if link.ping(deadlines.allowed(db.resilience.options.ping_timeout)):
         return True
     note_idle_loss(db, link, monotonic() - link.heard_at, learns=False)
     return False

@@ -76,7 +76,6 @@ class Connector:
         try:
             yield budget
         finally:
-            budget.ended = True
             self.budget = None
 
     @contextlib.contextmanager
