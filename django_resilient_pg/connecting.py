@@ -33,6 +33,7 @@ from .drivers import Link, libpq_version
 from .errors import CredentialsUnavailable, ServerDown, SessionLost
 from .logins import ROTATES, was_refused
 from .losses import judge_error
+from .offline import in_offline_command
 from .probing import Turn
 from .providers import CONNECT_TIMEOUT
 from .retry import Budget, backoff, connect_again
@@ -181,6 +182,8 @@ def _after(db: Wrapper, one: _Attempt, error: Error) -> None:
     """An attempt has failed: raise its error, or make others until the budget is spent."""
     if not one.passing(error):
         one.explain(error)
+        raise error
+    if in_offline_command():
         raise error
     with spending(db, monotonic() - one.began) as budget:
         if one.remaining(budget) and not BUCKET.take():
