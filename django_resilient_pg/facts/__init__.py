@@ -24,6 +24,7 @@ __all__ = [
     "SocketOptions",
     "SocketView",
     "TcpInfo",
+    "answered",
     "classify",
     "gather",
     "gather_from",
@@ -143,9 +144,14 @@ def gather_from(link: Asked, settings: Mapping[str, Any]) -> Facts | None:
     Returns:
         None if the connection was lost meanwhile: ask the next one.
     """
-    view = socket_view(link, str(settings.get("HOST") or ""))
-    facts = gather(lambda sql: _ask(link, sql), view, errors=(link.connection.Error,))
+    facts = answered(link, settings)
     return None if facts.refusal and link.lost() else facts
+
+
+def answered(link: Asked, settings: Mapping[str, Any]) -> Facts:
+    """As :func:`gather_from`; if the connection was lost, ``refusal`` is how."""
+    view = socket_view(link, str(settings.get("HOST") or ""))
+    return gather(lambda sql: _ask(link, sql), view, errors=(link.connection.Error,))
 
 
 def _ask(link: Asked, sql: str) -> tuple[Any, ...]:
