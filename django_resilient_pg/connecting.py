@@ -28,7 +28,7 @@ from .bucket import BUCKET
 from .drivers import Link, libpq_version
 from .errors import CredentialsUnavailable, ServerDown, SessionLost
 from .logins import ROTATES, was_refused
-from .losses import judge_error
+from .losses import first_line, judge_error
 from .probing import Turn
 from .providers import CONNECT_TIMEOUT
 from .retry import BUDGET, Budget, backoff, connect_again
@@ -216,7 +216,9 @@ class _Attempt:
         """A failed attempt is a verdict on the server, unless the server said no by itself."""
         if not self._is_down(error):
             self.answered(turn)
-        elif self._probe.failed(turn, line := str(error).partition("\n")[0], self._pause):
+        elif self._probe.failed(
+            turn, line := first_line(error, self._db.settings_dict), self._pause
+        ):
             text = 'The server of "%s" takes no connections: %s'
             announcing.log(self._db, logging.WARNING, text, self._db.alias, line, at_once=True)
 
@@ -312,7 +314,8 @@ class _Attempt:
     def _announce(self, _: int, wait: float, failed: BaseException) -> None:
         if isinstance(failed, ServerDown):
             return  # told by the thread that asked
-        db, line = self._db, str(failed).partition("\n")[0]
+        db = self._db
+        line = first_line(failed, db.settings_dict)
         db.resilience.shared.count("connect")
         record = signals.ConnectRetried(db.alias, self._probe.failures, wait, line)
         announcing.send(db, signals.connect_retried, record)

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import DatabaseError, connections, transaction
 
 from django_resilient_pg.diagnosis.attempts import Connector, attempt
 from django_resilient_pg.diagnosis.drill import drill
 from django_resilient_pg.diagnosis.endings import opener
+from django_resilient_pg.diagnosis.findings import findings
 from django_resilient_pg.diagnosis.gathering import survey
 from django_resilient_pg.diagnosis.idleness import sentences
 from django_resilient_pg.diagnosis.poolers import Pooler
@@ -64,7 +65,7 @@ def test_the_mode_of_the_database_not_the_general_one(
 
 
 @pytest.mark.parametrize("console", [True, False])
-@pytest.mark.parametrize("mode", ["session", "transaction"])
+@pytest.mark.parametrize("mode", ["session", "transaction", "statement"])
 def test_the_mode_with_and_without_the_console(
     server: Server, make_connection: Connections, mode: str, console: bool
 ) -> None:
@@ -105,6 +106,31 @@ def test_a_pool_that_is_used_up_leaves_the_rest_known(
         assert "second session got no server" in pooler(seen).evidence
         assert seen.server is not None
         assert seen.server.max_connections
+
+
+def test_statement_mode_is_an_error(server: Server, make_connection: Connections) -> None:
+    """Every atomic() fails there, with whatever engine."""
+    with pooled(server, make_connection, pool_mode="statement") as alias:
+        ids = [one.id for one in findings(survey(alias))]
+        with pytest.raises(DatabaseError), transaction.atomic(using=alias):
+            connections[alias].cursor().execute("SELECT 1")
+        connections[alias].close()
+    assert "resilient_pg.E012" in ids
+    with pooled(server, make_connection, pool_mode="transaction") as alias:
+        assert "resilient_pg.E012" not in [one.id for one in findings(survey(alias))]
+
+
+def test_the_words_of_a_pooler_that_cannot_log_in_are_shown(
+    server: Server, make_connection: Connections
+) -> None:
+    """It has an old password of the server's: it lets everybody in, and refuses what comes then."""
+    with pooled(server, make_connection, database="password=outdated") as alias:
+        seen = survey(alias)
+    assert seen.walk is not None
+    assert seen.walk.failed is not None
+    assert "password authentication failed" in seen.walk.failed.detail
+    assert "with which the pooler logs in to the server" in seen.walk.failed.advice
+    assert seen.exit_status == 3
 
 
 # -- the drill --------------------------------------------------------------------------------
