@@ -23,7 +23,7 @@ from ..plain import plain
 from ..reasons import TABLE
 from ..verdicts import Failure, Phase, judge
 from .floods import Dialling, TooMuch
-from .lookup import Lookup
+from .lookup import Lookup, system_user
 from .muted import muted
 from .network import limited
 from .numbers import whole
@@ -69,6 +69,8 @@ class Connector:
         self._connect, self._parameters, self.libpq = connect, parameters, libpq
         # psycopg2 hears notices only once it is connected.
         self._noisy = not str(getattr(connect, "__module__", "")).startswith("psycopg.")
+        #: Who has tried to log in last, as the driver was told; "" if not.
+        self.user = ""
         #: Of the servers that were tried last.
         self.ports: frozenset[int] = frozenset()
         self._secrets: set[str] = {os.environ.get("PGPASSWORD", "")}
@@ -92,7 +94,8 @@ class Connector:
         takes_one = self.libpq >= _SSLPASSWORD_SINCE
         if takes_one and not Lookup(given, os.environ).text("sslpassword"):
             given["sslpassword"] = _NO_PASSPHRASE
-        self.ports = _ports(Lookup(given, os.environ))
+        own = Lookup(given, os.environ)
+        self.user, self.ports = own.text("user", system_user()), _ports(own)
         with muted() if self._noisy else contextlib.nullcontext():
             connection = self._connect(**given)
         connection.autocommit = True

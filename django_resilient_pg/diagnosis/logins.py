@@ -109,6 +109,8 @@ def _stopped(trip: Trip, refusal: Refusal) -> Stopped:
         )
     stage, advice = _RULES.get(refusal.rule, _OTHERWISE)
     text = refusal.text
+    if refusal.rule == "login refused" and _of_another(trip, text):
+        advice = _STALE
     if refusal.rule == "flood":
         text, advice = f"the server does not end its answer: {text}", _NO_POSTGRESQL
     if refusal.rule in {"timeout", "unreachable"} and trip.reached is not None:
@@ -131,6 +133,12 @@ def _stopped(trip: Trip, refusal: Refusal) -> Stopped:
         if stage == "database" and trip.target.database.endswith(_SQLITE):
             advice = sqlite_name(trip.target.database)
     return Stopped(sentence(text), advice, passing, stage, answered=refusal.answered)
+
+
+def _of_another(trip: Trip, text: str) -> bool:
+    """Whether it is a pooler that logs in, under another name."""
+    named = re.search(r'for user "([^"]*)"', text)
+    return named is not None and named[1] != trip.connect.user
 
 
 def _meant(text: str) -> str:

@@ -171,8 +171,8 @@ def _tried(connect: Connector, session: Link) -> Pooler:
         second = answer(lambda: _process(other), other.fd, ASKING)
         again = _process(session)
         shared = second in {first, again} or first != again
-        mode = "statement" if shared and _refuses_blocks(other) else "transaction"
-    except (TimeoutError, other.connection.Error, ValueError, TypeError):
+        mode = "statement" if shared and _refuses_blocks(connect, other) else "transaction"
+    except (TimeoutError, Refused, other.connection.Error, ValueError, TypeError):
         return Pooler(None, f"A second session got no server within {ASKING:g} s.")
     finally:
         other.close()
@@ -186,13 +186,30 @@ def _tried(connect: Connector, session: Link) -> Pooler:
     )
 
 
-def _refuses_blocks(link: Link) -> bool:
-    """Whether a transaction block is refused, as PgBouncer does in statement mode."""
+def _refuses_blocks(connect: Connector, link: Link) -> bool:
+    """Whether a transaction block is refused, as PgBouncer does in statement mode.
+
+    It closes the connection. psycopg2 does not always hear why: then it has to happen twice.
+    """
+    said = _begun(link)
+    if said is None or "statement pooling" in said:
+        return said is not None
+    if not link.lost():
+        return False
+    second, _ = attempt(connect, {}, TIMEOUT)
+    try:
+        return _begun(second) is not None and second.lost()
+    finally:
+        second.close()
+
+
+def _begun(link: Link) -> str | None:
+    """What the refusal of a transaction block says; ``None``: it is not refused."""
     try:
         answer(lambda: (link.ask("BEGIN READ ONLY"), link.ask("ROLLBACK")), link.fd, ASKING)
     except link.connection.Error as error:
-        return "statement pooling" in str(error)
-    return False
+        return str(error)
+    return None
 
 
 def _process(link: Link) -> int:
