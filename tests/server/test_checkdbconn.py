@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 from django.core import checks
 from django.core.management import CommandError, call_command
-from django.db import connections
+from django.db import connections, transaction
 
 from django_resilient_pg import signals
 from django_resilient_pg.checks import check_databases, check_settings
@@ -224,6 +224,22 @@ def test_a_gate_that_checks_nothing_is_not_green(make_connection: Connections) -
         connections["default"] = default
     assert status == 3
     assert "No database in DATABASES is PostgreSQL" in complaints
+
+
+def test_a_transaction_that_stays_idle_close_to_the_servers_limit(
+    make_connection: Connections,
+) -> None:
+    """The limit is the server's, the transaction one of the application's."""
+    limit = {"options": "-c idle_in_transaction_session_timeout=2s"}
+    alias, busy = make_connection(STOCK, options=limit).alias, make_connection(STOCK)
+
+    def found() -> list[str]:
+        return [one["id"] for one in document(alias)["databases"][0]["findings"]]
+
+    assert "resilient_pg.W147" not in found()
+    with transaction.atomic(using=busy.alias), busy.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        until(lambda: "resilient_pg.W147" in found(), "it is not found")
 
 
 # -- exit status ------------------------------------------------------------------------------
