@@ -123,7 +123,7 @@ class Theatre:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def _through(self, server: Server, **resilience: object) -> BaseDatabaseWrapper:
+    def _through(self, server: Server, **resilience: Any) -> BaseDatabaseWrapper:
         pool: dict[str, object] = {"pool": {"min_size": 1, "max_size": 1}}
         name = server.database()["NAME"]
         made = self._connections(

@@ -32,6 +32,7 @@ class Row(models.Model):
 
     token = models.TextField()
     part = models.IntegerField()
+    objects: models.Manager[Row] = models.Manager()
 
     class Meta:
         app_label = "cuts"
