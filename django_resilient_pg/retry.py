@@ -155,7 +155,7 @@ class Budget:
         strict: without any time left nothing is tried at all.
     """
 
-    __slots__ = ("_clock", "_ends", "_words", "strict")
+    __slots__ = ("_clock", "_ends", "_words", "seconds", "strict")
 
     def __init__(
         self,
@@ -165,6 +165,7 @@ class Budget:
         words: str = "retry_deadline",
         strict: bool = False,
     ) -> None:
+        self.seconds = seconds
         self.strict = strict
         self._words = words
         self._clock = clock
@@ -195,11 +196,11 @@ def connect_again(
     *,
     passing: Callable[[BaseException], bool],
     wait: Callable[[int], float],
-    budget: Budget,
+    remaining: Callable[[], float],
     announce: Callable[[int, float, BaseException], None],
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Call ``connect`` until it succeeds, fails for good, or the budget is spent.
+    """Call ``connect`` until it succeeds, fails for good, or no time remains.
 
     Every call may also fail because it is another thread's turn to ask (:mod:`.probing`).
 
@@ -208,7 +209,7 @@ def connect_again(
         first_error: how the attempt that led here failed.
         passing: whether an error is worth another attempt.
         wait: seconds to wait after attempt number n.
-        budget: bounds the whole.
+        remaining: seconds left for the whole.
         announce: told (attempts failed, seconds of wait, error) before each wait.
         sleep: for tests.
 
@@ -225,7 +226,7 @@ def connect_again(
         connect()
 
     def spent(state: RetryCallState) -> bool:
-        return state.upcoming_sleep >= budget.remaining()
+        return state.upcoming_sleep >= remaining()
 
     def before_sleep(state: RetryCallState) -> None:
         if state.outcome is not None and (error := state.outcome.exception()) is not None:

@@ -145,10 +145,10 @@ def test_one_thread_asks_and_the_others_wait_for_its_verdict(
         signals.connect_retried.disconnect(count)
     # Eight that began before it was known, then waits between a quarter and half of a second.
     assert 8 <= len(attempts) <= 8 + 13 + 4 * (time.monotonic() - began)
-    said = [line for line in caplog.messages if "takes" in line]
+    said = [line for line in caplog.messages if "accepting" in line]
     assert len(said) == 2
-    assert f'server of "{alias}" takes no connections: ' in said[0]
-    assert f'server of "{alias}" takes connections again, ' in said[1]
+    assert f'server of "{alias}" is not accepting connections: ' in said[0]
+    assert f'server of "{alias}" is accepting connections again, ' in said[1]
 
 
 def test_an_empty_bucket_fails_at_once_and_says_why_and_when(
