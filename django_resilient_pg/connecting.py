@@ -13,7 +13,7 @@ from functools import partial
 from time import monotonic, sleep
 from typing import Any, Final
 
-from django.db.utils import Error, OperationalError
+from django.db.utils import Error, OperationalError, ProgrammingError
 
 from . import (
     announcing,
@@ -45,8 +45,8 @@ from .wanted import Wanted, wanted
 
 # Rules of ``reasons.TABLE`` for an attempt that ended without a word.
 _CUT: Final = frozenset({"cut", "closed by the server", "broken stream"})
-# Not about the server.
-_OWN: Final = (CredentialsUnavailable, SessionLost)
+# Not about the server. Django raises ProgrammingError for a closed connection in an atomic block.
+_OWN: Final = (CredentialsUnavailable, ProgrammingError, SessionLost)
 # For how many seconds the server has been up: since its start, or since its last recovery from a
 # crash, at which it resets these statistics (see ``outcome``).
 _UP: Final = (
