@@ -24,7 +24,7 @@ from .loss import Loss
 from .losses import first_line, judge_error, sqlstate_of
 from .replacing import replace, restore_opening
 from .retry import Budget, Circumstances, Decision, Row, decide
-from .session import text_of
+from .session import only_sets, text_of
 from .state.transaction import MANUAL
 from .state.wrapper import Wrapper
 from .statements import Kind
@@ -189,8 +189,13 @@ class Recovery:
             savepoint=db._transaction.controlling,
             pinned_by=db._session.pinned_by,
             many=call.many,
+            only_sets=db.autocommit and self._only_sets(),
         )
         return decide(verdict, call.statement(self._link).kind, at)
+
+    def _only_sets(self) -> bool:
+        call, replays = self._call, self._db.resilience.options.replay_session
+        return replays and only_sets(call.sql, call.params, driver=self._link.connection)
 
     def _exhausted(self, row: Row, budget: Budget) -> str:
         """Why there may be no further attempt, or ""."""

@@ -37,6 +37,7 @@ class Row(enum.Enum):
     REFUSED = "refused by a standby"
     FIRST = "first statement of the transaction"
     READ = "read"
+    SETTING = "setting of the session"
 
 
 class Circumstances(Record):
@@ -51,6 +52,7 @@ class Circumstances(Record):
         savepoint: it is a savepoint statement of Django's own.
         pinned_by: see :attr:`.session.Session.pinned_by`.
         many: it was sent once for each of its rows (``executemany``).
+        only_sets: all that it leaves is settings that every new session is given.
     """
 
     autocommit: bool
@@ -60,6 +62,7 @@ class Circumstances(Record):
     savepoint: bool = False
     pinned_by: str = ""
     many: bool = False
+    only_sets: bool = False
 
 
 class Decision(Record):
@@ -114,6 +117,8 @@ def _decide_one(verdict: Verdict, kind: Kind, at: Circumstances) -> Decision:
         return _refused("it would run into the same limit again")
     if not at.autocommit:
         return Decision(Row.FIRST, "")
+    if at.only_sets:
+        return Decision(Row.SETTING, "")
     if kind is Kind.READ:
         return Decision(Row.READ, "")
     return _refused(

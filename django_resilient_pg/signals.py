@@ -97,7 +97,8 @@ class StatementRetried(Record):
     Attributes:
         alias: the database alias.
         why: which row of the promise allowed it: "nothing was sent",
-            "refused by a standby", "first statement of the transaction" or "read".
+            "refused by a standby", "first statement of the transaction", "read" or "setting of the
+            session".
         attempt: 1 for the first time it is run again.
         seconds: from the loss to the result.
     """
