@@ -34,7 +34,7 @@ from .providers import CONNECT_TIMEOUT
 from .retry import BUDGET, Budget, backoff, connect_again
 from .state.wrapper import Wrapper
 from .units import UNIT
-from .verdicts import Phase
+from .verdicts import Phase, Reason
 from .wanted import Wanted, wanted
 
 # Not about the server.
@@ -202,6 +202,9 @@ class _Attempt:
         turn = self._probe.begin()
         if turn is Turn.WAIT:
             raise self.refusal(waits=True)
+        db = self._db
+        if not db._pooled:  # a pool counts its own
+            db.resilience.shared.count("attempt")
         try:
             self._attempt()
         except Error as error:
@@ -217,20 +220,20 @@ class _Attempt:
         if not self._is_down(error):
             self.answered(turn)
         elif self._probe.failed(turn, line := str(error).partition("\n")[0], self._pause):
-            text = 'The server of "%s" takes no connections: %s'
-            announcing.log(self._db, logging.WARNING, text, self._db.alias, line, at_once=True)
+            text = 'Server of "%s" is not accepting connections: %s'
+            announcing.log(self._db, logging.INFO, text, self._db.alias, line, at_once=True)
 
     def answered(self, turn: Turn) -> None:
         """The server has answered, if only to refuse."""
         seconds = self._probe.answered(turn)
         if seconds is not None:
-            away = notes.seconds(seconds)
             announcing.log(
                 self._db,
-                logging.WARNING,
-                'The server of "%s" takes connections again, %s after the first failure.',
+                logging.INFO,
+                'Server of "%s" is accepting connections again after %s.',
                 self._db.alias,
-                away,
+                notes.seconds(seconds),
+                took=seconds,
             )
 
     def _pause(self, failures: int) -> float:
@@ -288,7 +291,10 @@ class _Attempt:
         """What this thread raises, or waits with, instead of asking."""
         probe = self._probe
         due = None if probe.asking else probe.due_in()
-        return ServerDown(notes.down(self._db.alias, probe.said, due, waits=waits), due=due or 0.0)
+        alias = self._db.alias
+        error = ServerDown(notes.down(alias, probe.said, due, waits=waits), due=due or 0.0)
+        error.database_alias = alias  # type: ignore[attr-defined]
+        return error
 
     def go_on(self, error: Error, budget: Budget) -> None:
         """Wait and try, in turn with the other threads, until the budget is spent."""
@@ -306,12 +312,13 @@ class _Attempt:
             if self.passing(last):
                 db = self._db
                 waited = monotonic() - self.began
-                last.add_note(notes.unreachable(db.alias, waited, deadline(db), lent=budget.lent))
+                note = notes.unreachable(db.alias, waited, deadline(db), lent=budget.lent)
+                last.add_note(note)
             raise
 
     def _announce(self, _: int, wait: float, failed: BaseException) -> None:
         if isinstance(failed, ServerDown):
-            return  # told by the thread that asked
+            return  # announced by the thread that asked
         db, line = self._db, str(failed).partition("\n")[0]
         db.resilience.shared.count("connect")
         record = signals.ConnectRetried(db.alias, self._probe.failures, wait, line)
@@ -355,7 +362,7 @@ def _ask_after_lost(db: Wrapper) -> None:
     Raises:
         Error: the new connection is lost in turn; the next one asks again.
     """
-    link, connector, shared = db._link, db._connector, db.resilience.shared
+    link, connector = db._link, db._connector
     assert link is not None
     kept = [one for one in connector.lost if not one.forgotten(monotonic())]
     try:
@@ -367,14 +374,14 @@ def _ask_after_lost(db: Wrapper) -> None:
         connector.settled([one for one in kept if one.why or not one.asked])
     for one in kept:
         if one.crashed:
-            shared.crashed(one.reason.name)
+            if one.incident is not None and not one.incident.crashed():
+                text = 'Server of "%s" has crashed since its last answer.'
+                announcing.log(db, logging.INFO, text, db.alias, reason=Reason.CRASH.value)
             if (unit := UNIT.get()) is not None:
                 unit.met_crash(one.text)
-            text = 'The server of "%s" has crashed since the last answer.'
-            announcing.log(db, logging.WARNING, text, db.alias)
         if one.why:
             text = "Statements that may wait for locks are not retried: %s."
-            announcing.log(db, logging.WARNING, text, notes.not_ended(db.alias, one.why))
+            announcing.log(db, logging.INFO, text, notes.not_ended(db.alias, one.why))
 
 
 def note_thread(db: Wrapper) -> None:
@@ -418,7 +425,7 @@ def settle(db: Wrapper) -> None:
         announcing.log(
             db,
             logging.INFO,
-            'CONN_MAX_AGE of "%s" is %s; connections are kept for %s at most: %s.',
+            'CONN_MAX_AGE of "%s" is %s; connections are kept for at most %s: %s.',
             db.alias,
             "unlimited" if configured is None else notes.seconds(configured),
             notes.seconds(limits.age),

@@ -154,6 +154,8 @@ class Link:
             it does not tell what transaction is under way.
         inherited: whether it was made before a fork, by the parent of this process.
         announced: whether its loss has been counted and announced.
+        incident: its loss, if that was announced (``incidents``).
+        peer: the server's host and port, as far as the driver tells.
         asks_outcome: what became of a lost COMMIT is asked of the server (``commit_outcome``).
         cursors: the open server-side cursors that would be lost with it (WITH HOLD).
         terms: on what its pool lends it (``resilience``); ``None``: they are to be judged.
@@ -170,11 +172,13 @@ class Link:
         "fd",
         "heard_at",
         "identity",
+        "incident",
         "inherited",
         "left",
         "made_at",
         "made_by",
         "peek",
+        "peer",
         "pid",
         "poll",
         "port",
@@ -202,9 +206,11 @@ class Link:
         self.cursors: weakref.WeakSet[Any] = weakref.WeakSet()
         self.left: list[Any] = []
         self.terms: object = None
+        self.incident: Any = None
         self.fd = self._fileno()
         # Now: of a lost connection nobody can tell.
         self.pid, self.port = self.backend_pid(), _port_of(self.fd)
+        self.peer = self.server()
         self.made_by = os.getpid()
         self.poll: Callable[[int], object] = poll_for(self.fd)
         self.peek = self.poll
@@ -246,6 +252,10 @@ class Link:
     def backend_pid(self) -> int:
         """The process id of the protocol's cancel key: a pooler's is not the server's."""
         raise NotImplementedError
+
+    def server(self) -> tuple[str | None, int | None]:
+        """Host and port of the server that the connection leads to, as libpq has them."""
+        return None, None
 
     def cursor(self) -> Any:
         """A raw cursor whose rows are tuples, whatever the application has for its own."""
@@ -528,6 +538,11 @@ class Psycopg3Link(Link):
             self.close()
             raise
 
+    def server(self) -> tuple[str | None, int | None]:
+        """See :meth:`Link.server`."""
+        pgconn = self.connection.pgconn
+        return pgconn.host.decode(errors="replace") or None, int(pgconn.port or 0) or None
+
     def backend_pid(self) -> int:
         """See :meth:`Link.backend_pid`."""
         return int(self.connection.pgconn.backend_pid)
@@ -657,6 +672,11 @@ class Psycopg2Link(Link):
         except self.connection.Error:
             return False
         return not self.lost()
+
+    def server(self) -> tuple[str | None, int | None]:
+        """See :meth:`Link.server`."""
+        info = self.connection.info
+        return info.host or None, int(info.port or 0) or None
 
     def backend_pid(self) -> int:
         """See :meth:`Link.backend_pid`."""

@@ -16,7 +16,7 @@ def judge_error(link: Link | None, error: BaseException, phase: Phase) -> Verdic
 
 
 def reason_of(link: Link) -> Reason:
-    """Why a session ended, by the last word of the server on its connection."""
+    """Why a session ended, by the server's last message on its connection."""
     if link.inherited:
         return Reason.FORK
     word = link.last_word
@@ -57,15 +57,21 @@ def chain_of(
 
 
 def tells_of(error: BaseException | None, mark: str, *, but: BaseException | None = None) -> bool:
-    """Whether an error, or what caused it, is marked so: ``connection_lost``, ``transaction_lost``.
+    """Whether an error, or its cause, has a mark: ``connection_lost``, ``transaction_lost``.
 
-    Not if the outcome of a COMMIT is unknown: then nothing may be done again. For ``but`` see
+    Not if the outcome of a COMMIT is unknown: then nothing may be retried. For ``but`` see
     :func:`chain_of`.
     """
     chain = list(chain_of(error, but=but))
     if any(isinstance(one, CommitOutcomeUnknown) for one in chain):
         return False
     return any(getattr(one, mark, False) for one in chain)
+
+
+def alias_of(error: BaseException | None, *, but: BaseException | None = None) -> str | None:
+    """The alias of the connection that an error is about; for ``but`` see :func:`chain_of`."""
+    aliases = (getattr(one, "database_alias", None) for one in chain_of(error, but=but))
+    return next((alias for alias in aliases if alias), None)
 
 
 def sqlstate_of(error: BaseException) -> str | None:

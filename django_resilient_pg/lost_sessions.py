@@ -104,6 +104,7 @@ class LostSession:
         why: why it cannot be said to be gone; "" when it is, or was not asked about yet.
         crashed: the server has recovered from a crash since it was last heard.
         cancelled: an administrator has ended it for its statement: the server lives on.
+        incident: what is announced of its loss (``incidents``).
     """
 
     __slots__ = (
@@ -119,6 +120,7 @@ class LostSession:
         "cancelled",
         "crashed",
         "holds",
+        "incident",
         "reason",
         "text",
         "why",
@@ -138,6 +140,7 @@ class LostSession:
     ) -> None:
         self.text, self.reason, self.holds = text, reason, holds
         self.why, self._terminated = "", terminated
+        self.incident: Any = None
         self.asked = self.crashed = self.cancelled = False
         self._pid, self._port = link.pid, link.port if direct else None
         self._made_at, self._heard_at, self._lost_at = link.made_at, link.heard_at, now

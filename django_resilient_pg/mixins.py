@@ -167,6 +167,7 @@ class ResilientDatabaseMixin(Wrapper):
     def _not_connected(self, error: BaseException) -> None:
         # Told from an error of the same words that came out of a statement.
         error.not_connected = True  # type: ignore[attr-defined]
+        error.database_alias = self.alias  # type: ignore[attr-defined]
         # The outermost way: a pooled connection goes back to its pool.
         with contextlib.suppress(Error):
             self._close()

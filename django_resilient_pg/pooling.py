@@ -15,6 +15,7 @@ import random
 import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from functools import partial
 from time import monotonic, sleep
 from typing import Any, Final, NamedTuple, cast
 
@@ -103,8 +104,12 @@ class ResilientPool(ConnectionPool[Any]):
         options = dict(given)
         self._db = db
         resilience = db.resilience
+        shared = resilience.shared_now()
         self._dialling = Dialling(
-            db.alias, resilience.options.credentials, resilience.shared_now().logins
+            db.alias,
+            resilience.options.credentials,
+            shared.logins,
+            partial(shared.count, "attempt"),
         )
         self._own_lifetime = "max_lifetime" not in options
         self._own_idle = "max_idle" not in options
@@ -184,7 +189,7 @@ class ResilientPool(ConnectionPool[Any]):
     def _lend(self, db: Wrapper, allowed: float, terms: Terms | None) -> Any:
         began = monotonic()
         ends = began + allowed
-        level, refused = logging.WARNING, 0
+        quiet, refused = False, 0
         while True:
             connection = self._wait(began, ends, allowed)
             link = connection._django_resilient_pg_link
@@ -203,7 +208,7 @@ class ResilientPool(ConnectionPool[Any]):
                     and not db._session.continues
                 )
                 if not fit:
-                    fit = self._fit(db, connection, level)
+                    fit = self._fit(db, connection, quiet)
                 elif not fresh:
                     link.seen_at = now
             except BaseException:
@@ -215,7 +220,7 @@ class ResilientPool(ConnectionPool[Any]):
                 connection.loan = loan = object()
                 self._loans.add(loan)
                 return connection
-            level = logging.DEBUG  # they died of one cause: one line is enough
+            quiet = True  # they were lost for one reason: one line is enough
             self._put_away(connection)
             if connection.refused and not connection.lent:
                 # A new one would be refused as well, and the one after it: not one after the other.
@@ -336,14 +341,14 @@ class ResilientPool(ConnectionPool[Any]):
     def _lifetime(self, connection: Any, jitter: float) -> float:
         return jittered(self.max_lifetime, jitter, lambda: float(connection.luck))
 
-    def _fit(self, db: Wrapper, connection: Any, level: int) -> bool:
+    def _fit(self, db: Wrapper, connection: Any, quiet: bool) -> bool:
         """Whether to hand this connection out. No round trip, unless it was idle for long."""
         link, now = link_to(connection), monotonic()
         options, idle = db.resilience.options, now - link.heard_at
         if self._expired(connection, now, options.age_jitter):
             return False
         looked = options.peek or idle > options.ping_after
-        if looked and self._inspected(db, link, idle, level) is not Vital.ALIVE:
+        if looked and self._inspected(db, link, idle, quiet) is not Vital.ALIVE:
             return False
         if connection.lent and db._session.continues and not self._cleaned(db, link):
             return False
@@ -371,14 +376,13 @@ class ResilientPool(ConnectionPool[Any]):
     def _tell_uncleaned(self, db: Wrapper, why: str) -> None:
         announcing.log(
             db,
-            logging.INFO,
-            'A pooled connection of "%s" could not be cleaned for use in the place of a lost'
-            " one, and is closed: %s.",
+            logging.DEBUG,
+            'Closed a pooled connection of "%s" that could not be cleaned: %s.',
             self._db.alias,
             why,
         )
 
-    def _inspected(self, db: Wrapper, link: Link, idle: float, level: int) -> Vital:
+    def _inspected(self, db: Wrapper, link: Link, idle: float, quiet: bool) -> Vital:
         resilience = db.resilience
         options, facts = resilience.options, resilience.facts
         # Where one of them has just not answered, those idle for as long are not waited for.
@@ -390,11 +394,12 @@ class ResilientPool(ConnectionPool[Any]):
             ping_after=options.ping_after,
             ping_timeout=0.0 if suspect else options.ping_timeout,
             path=Path.UNKNOWN if facts is None else facts.path,
+            took=partial(resilience.shared.took, "liveness"),
         )
         if vital is Vital.LOST:
             if link.last_word is None and idle > options.ping_after:
                 self._silent_at = monotonic()
-            note_idle_loss(db, link, idle, level)
+            note_idle_loss(db, link, idle, quiet=quiet)
         elif vital is Vital.ALIVE and idle > options.ping_after:
             link.heard_at = monotonic()
         return vital
@@ -416,7 +421,7 @@ class ResilientPool(ConnectionPool[Any]):
             announcing.log(
                 db,
                 logging.INFO,
-                'A pooled connection of "%s" failed its check: %s.',
+                'Closed a pooled connection of "%s" that failed its check: %s.',
                 self._db.alias,
                 type(error).__name__,
             )

@@ -10,32 +10,32 @@ from typing import Final, NamedTuple
 
 
 class Reason(enum.Enum):
-    """Why a connection died. ``text`` is a part of a sentence: 'The connection was lost: ...'."""
+    """Why a connection was lost.
+
+    ``text`` is a part of a sentence: 'Connection "default" lost after 0.2 s idle: ...'.
+    """
 
     text: str
 
     SERVER_IDLE_TIMEOUT = (
         "server_idle_timeout",
-        "the server ended it for being idle (idle_session_timeout)",
+        "terminated by the server's idle_session_timeout",
     )
     PATH_IDLE_TIMEOUT = (
         "path_idle_timeout",
-        "something on the path (pooler, proxy, firewall) dropped it for being idle",
+        "dropped as idle by a pooler, proxy or firewall on the path",
     )
     TRANSACTION_TIMEOUT = (
         "transaction_timeout",
-        "its transaction was idle or open for longer than a timeout allows",
+        "terminated by a timeout for idle or long transactions",
     )
-    ADMINISTRATOR = (
-        "administrator",
-        "an administrator ended it (pg_terminate_backend, a fast shutdown, a pooler's KILL)",
-    )
+    ADMINISTRATOR = ("administrator", "terminated by administrator")
     RESTART = ("restart", "the server or the pooler was shutting down, down or starting up")
     CRASH = ("crash", "a server process crashed")
     FAILOVER = ("failover", "the server is, or has become, a standby")
     NETWORK = ("network", "the network path to the server broke")
-    FORK = ("fork", "it was made before a fork: two processes must not share one")
-    UNKNOWN = ("unknown", "nothing told why")
+    FORK = ("fork", "inherited from the parent process by a fork")
+    UNKNOWN = ("unknown", "cause unknown")
 
     def __new__(cls, value: str, text: str) -> "Reason":
         """Make a member whose value is ``value`` alone: stable in JSON and counters."""

@@ -1,4 +1,4 @@
-"""What happens after a statement has failed: judge, decide, run it again or give up.
+"""What happens after a statement has failed: judge, decide, retry or raise.
 
 Off the healthy path by construction: nothing here runs unless an error came out of the driver.
 """
@@ -20,6 +20,7 @@ from .catalogue import why_may_write
 from .connecting import deadline, pause, spending
 from .drivers import IN_TRANSACTION, Link
 from .errors import ServerDown, SessionLost
+from .incidents import Incident
 from .loss import Loss
 from .losses import judge_error, sqlstate_of
 from .replacing import replace, restore_savepoints
@@ -36,14 +37,20 @@ from .watching import note_loss, note_refused
 _READ_ONLY = "25006"
 # The verdict's rule for a read that a standby cancelled (see reasons.TABLE).
 _CANCELLED = "cancelled by recovery"
+_RETRIED = {
+    Row.NOTHING_SENT: "an unsent statement",
+    Row.REFUSED: "a write that a standby had refused",
+    Row.FIRST: "the first statement of a transaction",
+    Row.READ: "a read",
+}
 
 
 class NotAgain(Exception):
-    """The statement must not be run again after all; the argument says why."""
+    """The statement must not be retried after all; the argument says why."""
 
 
 class Cancelled(NotAgain):
-    """Nor is it by any layer around it: somebody has stopped it."""
+    """No layer around it may retry it either: somebody has stopped it."""
 
 
 class Recovery:
@@ -54,14 +61,15 @@ class Recovery:
         self._began = monotonic()
         self._attempts = self._paid = self._rounds = 0
         self._crashed = False
+        self._incidents: list[Incident] = []
         self._link = call.wrapper._link
 
     def after(self, error: Error) -> Any:
-        """Run the statement again as the promise allows; returns what it returns.
+        """Retry the statement as the guarantees allow; returns what it returns.
 
         Raises:
-            Error: ``error`` itself, with a note, where it must not be run again; or whatever
-                the statement raises when it is run again and the connection lives.
+            Error: ``error`` itself, with a note, where it must not be retried; or whatever
+                the statement raises when it is retried and the connection lives.
         """
         db = self._db
         if db._connector.connecting:
@@ -74,8 +82,10 @@ class Recovery:
                 if not verdict.lost:
                     return self._after_cancellation(error, verdict)
                 loss = note_loss(db, verdict, error, "statement", self._call)
+                if loss.incident is not None:
+                    self._incidents.append(loss.incident)
                 if self._has_met_crash(loss):
-                    loss = Loss(Reason.CRASH, loss.idle, final=True)
+                    loss = Loss(Reason.CRASH, loss.idle, final=True, incident=loss.incident)
                     self._give_up(error, loss, notes.crashed(db.alias))
                 decision = self._decide(verdict)
                 if decision.row is None:
@@ -150,8 +160,8 @@ class Recovery:
         if self._link.in_pipeline():
             return Decision(
                 None,
-                "it was sent in a pipeline, of which earlier statements may be missing; leave the"
-                " pipeline, look for its effect, then do the work again",
+                "it was sent in a pipeline, whose earlier statements may be missing; leave the"
+                " pipeline, check for its effect, then repeat the work",
             )
         # The application may have set the driver's own: then each statement has committed.
         own_autocommit = bool(self._link.connection.autocommit)
@@ -173,17 +183,17 @@ class Recovery:
         options = self._db.resilience.options
         if budget.remaining() <= 0:
             if budget.lent:
-                return "the time of the request or retry_atomic around it is used up"
+                return "the request or retry_atomic around it has no time left"
             return f"retry_deadline ({notes.seconds(options.retry_deadline)}) is used up"
         # What had no effect is free; once, because it is the server that decides what is refused.
         if row is Row.NOTHING_SENT or (row is Row.REFUSED and not self._attempts):
             return ""
         if self._attempts >= options.read_retries:
-            return f"it was run again {options.read_retries} times already (read_retries)"
+            return f"it was retried {options.read_retries} times already (read_retries)"
         if self._paid > self._attempts:
             return ""  # lost again on the way: the server has had nothing of it yet
         if not BUCKET.take():
-            return "too many retries are under way in this process; the database needs a rest"
+            return "too many retries are under way in this process"
         self._paid += 1
         return ""
 
@@ -254,7 +264,7 @@ class Recovery:
         link = db._link
         assert link is not None
         if call.asks_if_read_only():
-            raise NotAgain("it asks whether its transaction is read-only; run again, it would be")
+            raise NotAgain("it asks whether its transaction is read-only, which a retry's is")
         if why := self._why_may_write(link):
             raise NotAgain(why)
         with db.wrap_database_errors:
@@ -283,7 +293,7 @@ class Recovery:
             if link.lost():
                 raise
             first_line = str(error).partition("\n")[0]
-            return f"the server does not say what it calls ({first_line})"
+            return f"the server does not tell which functions it calls ({first_line})"
 
     def _end(self, link: Link) -> None:
         """COMMIT a read whose rows are here.
@@ -310,16 +320,16 @@ class Recovery:
         raise error
 
     def _announce(self, row: Row) -> None:
-        db = self._db
+        db, shared = self._db, self._db.resilience.shared
         took = monotonic() - self._began
-        db.resilience.shared.count("statement", row.value)
-        announcing.log(
-            db,
-            logging.WARNING,
-            'A statement on "%s" was run again (%s): its result came %s after it had failed.',
-            db.alias,
-            row.value,
-            notes.seconds(took),
-        )
+        shared.count("statement", row.value)
+        shared.count("retried", "statement")
+        sentence = notes.retried(_RETRIED[row], db.alias, took)
+        for incident in self._incidents:
+            incident.heal(sentence, "statement")
+        if not self._incidents:
+            announcing.log(
+                db, logging.INFO, "%s", sentence, retried_as="statement", took=took
+            )  # no connection was lost
         record = signals.StatementRetried(db.alias, row.value, self._attempts, took)
         announcing.send(db, signals.statement_retried, record)

@@ -52,6 +52,7 @@ class Unit:
         sending: texts of what is being sent, by cursor; of a COMMIT ``None``, by connection.
         abandoned: it is run again, by another unit: nothing more may be done for this one.
         told: it has been logged that somebody goes on for it after that.
+        untold: what ``announcing`` keeps until it is known whether the request is replayed.
         ended: it is over; what goes on in its context has no part in its budget.
     """
 
@@ -72,6 +73,7 @@ class Unit:
         "told",
         "transaction_of",
         "uncounted",
+        "untold",
     )
 
     def __init__(
@@ -93,6 +95,7 @@ class Unit:
         self.foreign: set[str] = set()
         self.sending: dict[Any, object] = {}
         self.abandoned = self.ended = self.told = False
+        self.untold: list[Any] = []
         # What the garbage collector ends while this thread decides may ask as well.
         self._deciding = threading.RLock()
 
@@ -100,7 +103,13 @@ class Unit:
         """The unit of the next attempt."""
         following = Unit(self.budget, self.parent, self.transaction_of)
         following.sessions, following.crashes = self.sessions, self.crashes
+        following.untold = self.untold
         return following
+
+    @property
+    def may_be_replayed(self) -> bool:
+        """Whether it is a request that is neither over nor replayed already."""
+        return self.transaction_of is None and not (self.ended or self.abandoned)
 
     def line(self) -> Iterator[Unit]:
         """This unit and all that it is part of."""
@@ -208,15 +217,17 @@ class Unit:
 
     def _refusal(self, alias: str) -> AttemptAbandoned:
         message = (
-            "The attempt at a request or a function under retry_atomic that this belongs to failed"
-            f' and is made again, so nothing more is done on "{alias}" for it; wait there for all'
-            " tasks and threads that it starts, or start what outlives it in a context of its own"
-            " (contextvars.Context())."
+            "The attempt at a request or a function under retry_atomic that this belongs to has"
+            f' failed and is retried, so nothing more is done on "{alias}" for it. Wait there for'
+            " all tasks and threads that it starts, or start what outlives it in a context of its"
+            " own (contextvars.Context())."
         )
         # Once: a task that lives on may go on asking, and keep the errors to itself.
         if not self.told:
             self.told = True
-            logger.error("%s", message)
+            from .notes import fields  # off the healthy path
+
+            logger.warning("%s", message, extra=fields(alias))
         return AttemptAbandoned(message)
 
     # -- giving up --------------------------------------------------------------------------

@@ -244,7 +244,7 @@ def test_later_in_a_transaction_the_refusal_is_raised_and_the_next_one_finds_the
         with transaction.atomic(using=connection.alias):
             run(connection, "SELECT 1")
             insert(connection, "x")
-    assert "run the whole transaction again" in caught.value.__notes__[-1]
+    assert "retry the whole transaction" in caught.value.__notes__[-1]
     insert_atomically(connection, "y")
     assert values(pair) == ["y", "y"]
 
@@ -298,7 +298,7 @@ def test_a_pooler_does_not_hide_that_its_server_is_a_standby_now(
             run(demanding, "SELECT 1")
         with pytest.raises(InternalError, match="read-only") as caught:
             insert(other, "x")
-        assert "No new connection" in caught.value.__notes__[-1]
+        assert "Could not reconnect" in caught.value.__notes__[-1]
     assert values(pair) == []
 
 

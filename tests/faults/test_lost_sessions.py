@@ -238,7 +238,7 @@ def test_retry_atomic_runs_nothing_again_there_and_says_why(
 
     with not_allowed(server), pytest.raises(Error) as caught:
         retry_atomic.run(work, using=connection.alias)
-    assert "The function was not run again: the lost session" in notes_of(caught.value)
+    assert "The transaction was not retried: the lost session" in notes_of(caught.value)
     server.terminate(pid)
     assert (len(calls), value(server)) == (1, 0)
 
