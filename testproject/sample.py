@@ -1,4 +1,4 @@
-"""Prints the report that README.rst shows: ``python -m testproject.sample``.
+"""Prints the report that docs/checkdbconn.rst shows: ``python -m testproject.sample``.
 
 It is about a project before it takes this engine: Django's own, kept connections, keepalives as the
 kernel has them, encryption without verification, and a server that ends idle sessions.

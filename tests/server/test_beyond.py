@@ -22,6 +22,8 @@ from tests.engines import DRIVER, RESILIENT, Connections, backend_pid
 from tests.faults.proxy import Proxy
 from tests.server.scenarios import TABLE, TENANT, Stage
 
+pytestmark = pytest.mark.once_per_driver
+
 Stages = Callable[..., Stage]
 PG3 = DRIVER == "psycopg"
 ANY_ERROR = Exception

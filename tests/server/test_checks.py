@@ -26,6 +26,8 @@ from tests.engines import RESILIENT, STOCK, Connections
 from tests.faults.proxy import Mode, Proxy
 from tests.server.test_findings import SOUND
 
+pytestmark = pytest.mark.once_per_driver
+
 KEPT: dict[str, Any] = {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
 
 

@@ -179,7 +179,7 @@ class Figures:
 
 
 def line(engine: str, found: Figures) -> str:
-    """What README shows."""
+    """What docs/benchmarks.rst shows."""
     most = max(found.attempts[2:])
     return (
         f"down for {DOWN:g} s     {engine:10} at most {most} attempts per second, "

@@ -32,6 +32,8 @@ from tests.engines import DRIVER, STOCK, Connections, backend_pid
 from tests.server.request_views import SECOND, faults, lost_reads, runs
 from tests.server.test_middleware import OURS, TEMPLATES, forget_connection, send
 
+pytestmark = pytest.mark.once_per_driver
+
 INSERT = "INSERT INTO shop_customer (name, email) VALUES (%s, %s)"
 #: What side tasks and threads ended with.
 ended: list[object] = []

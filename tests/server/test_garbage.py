@@ -5,9 +5,12 @@ from __future__ import annotations
 import gc
 from typing import Any
 
+import pytest
 from django.db import transaction
 
 from tests.engines import RESILIENT, STOCK, Connections
+
+pytestmark = pytest.mark.once_per_driver
 
 
 def left_by(original: Any) -> list[str]:

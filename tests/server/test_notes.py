@@ -14,6 +14,8 @@ from django_resilient_pg.replacing import abandon_interrupted
 from tests.faults.proxy import Proxy
 from tests.server.scenarios import TABLE, Stage
 
+pytestmark = pytest.mark.once_per_driver
+
 Stages = Callable[..., Stage]
 
 

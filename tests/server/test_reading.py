@@ -16,6 +16,8 @@ from tests.engines import Connections
 from tests.faults.proxy import Proxy
 from tests.server.scenarios import DATABASE, TABLE, TENANT, Stage
 
+pytestmark = pytest.mark.once_per_driver
+
 Stages = Callable[..., Stage]
 # The look before COMMIT is left out right after an answer; then the loss is found by COMMIT itself.
 TOLD = (TransactionLost, CommitOutcomeUnknown)

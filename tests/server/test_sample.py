@@ -1,4 +1,4 @@
-"""The report in README.rst is what the command prints."""
+"""The report in docs/checkdbconn.rst is what the command prints."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def normal(text: str) -> list[str]:
 
 
 @pytest.mark.psycopg3
-def test_the_report_in_the_readme_is_the_commands_own() -> None:
-    text = (ROOT / "README.rst").read_text(encoding="utf-8")
+def test_the_documented_report_is_the_commands_own() -> None:
+    text = (ROOT / "docs" / "checkdbconn.rst").read_text(encoding="utf-8")
     ((block),) = re.findall(r"^\.\. figures: sample\n(.*?)^\.\. figures end$", text, re.M | re.S)
     shown = block.split(".. code-block:: text\n\n")[1]
     assert normal(shown) == normal(sample())

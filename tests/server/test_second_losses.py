@@ -19,6 +19,8 @@ from tests.engines import STOCK, Connections, backend_pid, until
 from tests.faults.proxy import Point, Proxy
 from tests.server.scenarios import DATABASE, TABLE, Stage
 
+pytestmark = pytest.mark.once_per_driver
+
 Stages = Callable[..., Stage]
 POINTS: tuple[Point, ...] = ("before", "after", "answer")
 

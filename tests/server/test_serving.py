@@ -198,7 +198,7 @@ class Shared:
 
 
 def line(name: str, result: Result, kills: int) -> str:
-    """What README shows."""
+    """What docs/benchmarks.rst shows."""
     engine = "stock" if result.engine == STOCK else "resilient"
     posts = result.failed_transactions + result.write_errors
     return (

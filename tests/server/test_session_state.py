@@ -23,6 +23,8 @@ from testproject.postgres import Server
 from tests.engines import STOCK, Connections, backend_pid, killed_midway
 from tests.server.scenarios import TENANT
 
+pytestmark = pytest.mark.once_per_driver
+
 DATABASE = "tenants"
 RETRY = "django_resilient_pg.middleware.RequestRetryMiddleware"
 TENANTS = ("1", "2", "3")

@@ -39,6 +39,8 @@ from tests.server.test_middleware import (
     send_async,
 )
 
+pytestmark = pytest.mark.once_per_driver
+
 seen: list[object] = []
 folder: list[Any] = []
 locks: list[Callable[[], object]] = []

@@ -32,6 +32,8 @@ from testproject.witness import count
 from tests.engines import STOCK, Connections
 from tests.server import jobs
 
+pytestmark = pytest.mark.once_per_driver
+
 KINDS: dict[str, Callable[[str, str], Any]] = {}
 
 

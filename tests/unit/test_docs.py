@@ -1,4 +1,4 @@
-"""The README and docs/: every snippet runs, every table and quotation says what the code says."""
+"""README.rst and docs/: every snippet runs, every table and quotation says what the code says."""
 
 from __future__ import annotations
 
@@ -64,10 +64,13 @@ CORE: Any = import_module("docutils.core")
 
 ROOT = Path(__file__).resolve().parents[2]
 README = "README.rst"
+BENCHMARKS = "docs/benchmarks.rst"
 OPTIONS = "docs/options.rst"
 PROMISE = "docs/promise.rst"
 OBSERVE = "docs/observe.rst"
 UNITS = "docs/units.rst"
+#: Where the pages of docs/ are published; PyPI knows no relative links.
+SITE = "https://django-resilient-pg.readthedocs.io/en/stable"
 PAGES = [README, "CHANGELOG.rst", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.rst"))]
 LATER = "Not in this version"
 QUIET = {"syntax_highlight": "none", "raw_enabled": False, "file_insertion_enabled": False}
@@ -365,31 +368,40 @@ def test_the_errors_it_claims_to_cure_are_recognised_as_losses() -> None:
         assert verdicts.judge(failure).lost, text
 
 
-def test_the_readme_lists_every_option_with_its_default() -> None:
-    rows = [row[:2] for row in table(section(README, "Options"), "Key")]
-    assert rows == [[one.name, repr(one.default)] for one in declarations()]
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / README).read_text(encoding="utf-8").split()) <= 1200
+    samples = [node.astext() for node in page(README).findall(NODES.literal_block)]
+    assert max(len(sample.splitlines()) for sample in samples) <= 25
+
+
+def test_the_links_of_the_readme_work_on_pypi_too() -> None:
+    pages = {f"{SITE}/{path.stem}.html" for path in (ROOT / "docs").glob("*.rst")}
+    targets = {node["refuri"] for node in page(README).findall(NODES.reference)}
+    assert len(targets) > 5
+    assert targets <= pages
 
 
 COMMANDS = {
-    "demo": "make demo",
-    "healthy": "make benchmark",
-    "sample": "python -m testproject.sample",
-    "load": "make test ENV=py312-django61-psycopg3 ARGS=",
+    (README, "demo"): "make demo",
+    (README, "healthy"): "make benchmark",
+    (BENCHMARKS, "healthy"): "make benchmark",
+    (BENCHMARKS, "load"): "make test ENV=py312-django61-psycopg3 ARGS=",
+    ("docs/checkdbconn.rst", "sample"): "python -m testproject.sample",
 }
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_figures_come_from_a_command(name: str) -> None:
+@pytest.mark.parametrize(("of", "name"), COMMANDS)
+def test_figures_come_from_a_command(of: str, name: str) -> None:
     """A marked block names its command; outside of the command's output it has no figure."""
-    text = (ROOT / README).read_text(encoding="utf-8")
+    text = (ROOT / of).read_text(encoding="utf-8")
     ((block),) = re.findall(rf"^\.\. figures: {name}\n(.*?)^\.\. figures end$", text, re.M | re.S)
-    assert COMMANDS[name] in block
+    assert COMMANDS[of, name] in block
     prose = " ".join(line for line in block.splitlines() if not line.startswith(" "))
-    assert not re.search(r"\d", re.sub("``.*?``", "", prose))
+    assert not re.search(r"\d", re.sub("``.*?``|psycopg ?[23]", "", prose))
 
 
 def test_the_bounds_of_the_benchmark_are_those_it_holds() -> None:
-    prose = words(section(README, "What it costs").astext())
+    prose = words(section(BENCHMARKS, "Where nothing is wrong").astext())
     assert f"a query costs more than {healthy.BOUNDS['query']} times" in prose
     assert f"CONN_HEALTH_CHECKS more than {healthy.BOUNDS['request']} times" in prose
     assert f"importing the engine {healthy.IMPORT_BOUND * 1000:g} ms" in prose

@@ -38,8 +38,6 @@ from .simpler import shrink, undisturbed
 from .stage import SETTINGS, Stage, backend_pid
 from .texts import Fate, Read, Way, Write
 
-pytestmark = pytest.mark.once_per_driver
-
 PROGRAMS: Final = int(os.environ.get("PROGRAMS") or 300)
 FIXED: Final = "fixed"
 RANDOM: Final = os.environ.get("PROGRAMS_SEED") or secrets.token_hex(4)
@@ -49,8 +47,11 @@ LOGGERS: Final = ("django_resilient_pg", "psycopg", "psycopg.pool")
 WAYS: Final = ("healed", "told", "after", "again", "unknown", "child", "elsewhere")
 #: Violations that are shortened and shown; a broken engine has them by the dozen.
 SHOWN: Final = 3
-# Those of pools; what a child does is nothing to do with them.
-pytestmark = pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+pytestmark = [
+    pytest.mark.once_per_driver,
+    # Threads are those of pools; what a child does is nothing to do with them.
+    pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning"),
+]
 
 
 @pytest.fixture(scope="module")
