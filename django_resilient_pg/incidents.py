@@ -18,6 +18,7 @@ from . import notes, signals
 from .resilience import Shared, logger
 from .verdicts import Reason
 
+
 def line(level: int, text: str, args: tuple[object, ...] = ()) -> logging.LogRecord:
     """A line of the log with the time of now."""
     path, number, function, _ = logger.findCaller(stacklevel=3)

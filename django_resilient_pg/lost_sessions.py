@@ -80,10 +80,10 @@ _ASKED_FOR: Final = 60.0
 _NOT_ALLOWED: Final = "42501"  # insufficient_privilege
 _CANCELLED: Final = "57014"  # query_canceled
 
-_BEHIND_A_POOLER = "a pooler hides it, and older transactions of the same login are still under way"
-_HIDDEN = "the role may not see it"
-_REFUSED = "the role may not end it"
-_GOES_ON = "it does not end"
+_BEHIND_A_POOLER = "a pooler hides it, and older transactions of the same login are still open"
+_HIDDEN = "the role may not see the session"
+_REFUSED = "the role may not terminate it"
+_GOES_ON = "the session does not end"
 _ANOTHER = "a session of its process id is there that does not look like it"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from .reasons import ALL, NOTHING, READS, TABLE, Again, Entry, Phase, Reason
 from .records import Record
 
-__all__ = ["Failure", "Phase", "Reason", "Verdict", "judge"]
+__all__ = ["Failure", "Phase", "Reason", "Verdict", "code_in", "judge"]
 
 
 class Failure(Record):
@@ -68,6 +68,18 @@ def judge(failure: Failure) -> Verdict:
     if failure.phase is Phase.CONNECT and not failure.sqlstate:
         return _judge_attempts(failure)
     return _verdict(failure, _entry(failure))
+
+
+def code_in(text: str) -> str | None:
+    """The SQLSTATE that goes with a server's last message: psycopg2 passes on the text alone.
+
+    Only of messages that the server sends with one code. In another language there is none.
+    """
+    said = text.lower()
+    for entry in TABLE:
+        if len(entry.codes) == 1 and entry.lost and _says(said, entry.texts):
+            return entry.codes[0]
+    return None
 
 
 def _judge_attempts(failure: Failure) -> Verdict:

@@ -29,7 +29,7 @@ from .replacing import lost_error, replace, restore_savepoints
 from .retry import was_terminated
 from .state.transaction import DIRTY, MANUAL
 from .state.wrapper import Wrapper, reader
-from .verdicts import Phase, Reason, Verdict
+from .verdicts import Phase, Reason, Verdict, code_in
 
 _LAST_WORDS: Final = "terminating connection"
 _IDLE_TIMEOUTS = frozenset({Reason.SERVER_IDLE_TIMEOUT, Reason.PATH_IDLE_TIMEOUT})
@@ -204,7 +204,8 @@ def note_idle_loss(
     sqlstate = word.sqlstate if word is not None else None
     silent_end = sqlstate is None and _LAST_WORDS not in text
     session = _remember(db, link, reason, None, silent=silent_end)
-    incident = _announce_loss(db, link, reason, sqlstate, text, idle, "before sending", quiet=quiet)
+    code = sqlstate or code_in(text)
+    incident = _announce_loss(db, link, reason, code, text, idle, "before sending", quiet=quiet)
     if session is not None:
         session.incident = incident
     # Last: the limit that this makes did not hold before.
@@ -245,7 +246,8 @@ def note_loss(
         silent = sqlstate is None and _LAST_WORDS not in str(error)  # psycopg2 gives no SQLSTATE
         terminated = call is not None and _was_terminated(link, verdict, call)
         session = _remember(db, link, reason, call, silent=silent, terminated=terminated)
-    incident = _announce_loss(db, link, reason, sqlstate, line, idle, noticed)
+    code = sqlstate or code_in(line)
+    incident = _announce_loss(db, link, reason, code, line, idle, noticed)
     if session is not None:
         session.incident = incident
     return Loss(reason, idle, session, incident=incident)
