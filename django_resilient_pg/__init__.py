@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -15,7 +15,7 @@ __all__ = ["__version__", "resilience_of"]
 __version__ = "0.1.0"
 
 
-def resilience_of(connection: BaseDatabaseWrapper | ConnectionProxy | str) -> Resilience:
+def resilience_of(connection: BaseDatabaseWrapper | ConnectionProxy[Any] | str) -> Resilience:
     """What the engine knows about a connection: options, facts, limits and stats. Read-only.
 
     The same as ``connection.resilience``, for type checkers: Django's types do not know that.

@@ -258,8 +258,8 @@ def _send(items: list[_Item]) -> None:
             if not db._thread_sharing_count and db._thread_ident == get_ident():
                 stack.enter_context(db._laid_aside(budget))
         for _ in range(_ROUNDS):
-            for db, what in items:
-                _call(_sending(db, what) if isinstance(what, Incident) else what)
+            for about, what in items:
+                _call(_sending(about, what) if isinstance(what, Incident) else what)
             items, box.items = box.items, []
 
 

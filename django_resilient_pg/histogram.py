@@ -53,4 +53,4 @@ class Histogram:
     def _percentile(self, wanted: float) -> float:
         """The upper bound of the bucket that so many are in or below."""
         below = list(itertools.accumulate(self._counts))
-        return _SHORTEST * 2.0 ** (bisect.bisect_left(below, wanted) / _PER_DOUBLING)
+        return _SHORTEST * math.exp2(bisect.bisect_left(below, wanted) / _PER_DOUBLING)

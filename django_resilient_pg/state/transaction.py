@@ -88,7 +88,7 @@ class TransactionState:
         self.savepoints: list[str] = []
         self.controlling = False
         self.hooks_due = 0
-        self.announcements: list[Callable[[], object]] = []
+        self.announcements: list[Any] = []
 
     # -- what it is -------------------------------------------------------------------------
 

@@ -687,3 +687,13 @@ def test_a_pool_closed_under_those_who_wait_is_made_anew_for_them(
     closer.join()
     assert run(connection, "SELECT 1") == [(1,)]
     connection.close()
+
+
+def test_tracers_tell_a_pooled_connection_by_its_drivers_module(
+    make_connection: Connections,
+) -> None:
+    """As ddtrace does: the first part of the module is the name of its spans ("psycopg.commit")."""
+    pooled, alone = filled(make_connection(options=sized(1))), make_connection()
+    for connection in (pooled, alone):
+        connection.ensure_connection()
+        assert type(connection.connection).__module__.partition(".")[0] == "psycopg"
