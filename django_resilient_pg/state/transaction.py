@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from ..drivers import FAILED, IDLE, IN_TRANSACTION, UNKNOWN
 from ..units import LONGEST_TEXT, MOST_TEXTS, NO_TEXT
