@@ -129,7 +129,7 @@ def send(db: Wrapper, signal: Signal, record: object) -> None:
 
 
 def lost(db: Wrapper, incident: Incident) -> None:
-    """A connection was lost; :mod:`.incidents` says what is told of it, and when."""
+    """A connection was lost; :mod:`.incidents` says what is announced, and when."""
     tell(db, incident)
 
 

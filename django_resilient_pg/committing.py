@@ -52,7 +52,9 @@ def gone_before_commit(db: Wrapper, link: Link) -> bool:
     texts = _texts(db, link)
     link.close()
     if transaction.phase is MANUAL:
-        texts |= {NO_TEXT}  # what it ran was not kept, nor whether a text has ended it since
+        texts |= {
+            NO_TEXT
+        }  # what it ran was not kept, nor whether a text has ended the transaction since
     if db._invalid is not None or not (empty or _only_read(db, link, texts)):
         loss = _known(db, link)
         error = transaction_lost(db, loss)

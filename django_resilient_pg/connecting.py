@@ -133,7 +133,7 @@ def pause(db: Wrapper, failed: int, budget: Budget) -> None:
 
 
 def connect(db: Wrapper, attempt: Callable[[], None]) -> None:
-    """Connect; after a failure that may pass, again until the budget is spent.
+    """Connect; after a transient failure, again until the budget is spent.
 
     ``attempt`` makes one attempt. While the server is down one thread of the process at a time
     makes them; the others wait here for its verdict. Waiting costs tokens: when the bucket is

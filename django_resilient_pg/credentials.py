@@ -24,7 +24,7 @@ def ask(alias: str, path: str) -> dict[str, str]:
 
     Raises:
         ImproperlyConfigured: there is nothing at ``path``, it cannot be called, or it returned
-            something else than a dict of "user" and "password".
+            something other than a dict of "user" and "password".
         CredentialsUnavailable: it raised.
     """
     source = find(alias, path)

@@ -33,7 +33,7 @@ IN_TRANSACTION: Final = 2
 FAILED: Final = 3
 UNKNOWN: Final = 4
 
-#: An answer or a look this fresh (seconds) is not followed by another look: the statements of a
+#: An answer or a peek this fresh (seconds) is not followed by another look: the statements of a
 #: busy request come faster. Death can come later than any look, so looking narrows a gap that
 #: nothing closes; this leaves it at half a millisecond.
 FRESH: Final = 0.0005
@@ -60,7 +60,7 @@ def _kernels_poll() -> Callable[[], Any] | None:
     """``select.poll`` as it was before gevent put its own in the place, or eventlet took it away.
 
     Ours never waits, so it need not give way to other greenlets; gevent's does even then, which
-    takes seven times as long and lets them run in the middle of a look (measured).
+    takes seven times as long and lets them run in the middle of a liveness check (measured).
     """
     if hasattr(select, "poll"):
         monkey = sys.modules.get("gevent.monkey")
@@ -129,7 +129,7 @@ def _see_something(timeout: int) -> object:
     return True
 
 
-#: All links whose connection is still referred to: what a forked child has to let go of.
+#: All links whose connection is still referred to: what a forked child has to release.
 LINKS: weakref.WeakSet[Link] = weakref.WeakSet()
 
 
@@ -271,7 +271,7 @@ class Link:
         self.seen_at = time.monotonic()
 
     def leave_cursor(self, cursor: Any) -> None:
-        """A thread that must not use the connection drops a cursor: the next look closes it."""
+        """A thread that must not use the connection drops a cursor: the next check closes it."""
         self.left.append(cursor)
         self.peek = _see_something
 
@@ -400,7 +400,7 @@ class Link:
         return ready
 
     def close(self) -> None:
-        """Close without a word about errors: the connection is given up."""
+        """Close without a word about errors: the connection is discarded."""
         with contextlib.suppress(self.connection.Error, OSError, ValueError):
             self.connection.close()
 

@@ -33,7 +33,7 @@ class TransactionLost(OperationalError):
     of the transaction that it was written for, even if the application swallowed the first error.
     """
 
-    #: As on every error of a statement that was lost together with its transaction. False where
+    #: As on every error of a statement that was lost with its transaction. False where
     #: the application had ended a transaction as text inside the block.
     transaction_lost = True
     connection_lost = True

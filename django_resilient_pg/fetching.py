@@ -1,6 +1,6 @@
 """What happens when the rows of a server-side cursor cannot be fetched any more.
 
-Its statement has been run already, so nothing about the fetch says that it may be run again.
+Its statement has been run already, so nothing about the fetch says that it may be retried.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ Where a path breaks on the client's side the server does not notice: the old ses
 so do its locks. Whatever is retried would wait for them, or answer wrongly
 (``pg_try_advisory_xact_lock``, ``NOWAIT``, ``SKIP LOCKED``). And a server that says nothing may
 have crashed by the very statement that is about to be retried. The next connection asks, in one
-round trip, and ends the old session; a server that said why it ended a session has ended it itself.
+round trip, and terminates the old session. A server that said why a session ended has terminated
+the session itself.
 
 A session is ended only if it is proved to be the lost one:
 
@@ -103,7 +104,7 @@ class LostSession:
         asked: whether it was asked about.
         why: why it cannot be said to be gone; "" when it is, or was not asked about yet.
         crashed: the server has recovered from a crash since it was last heard.
-        cancelled: an administrator has ended it for its statement: the server lives on.
+        cancelled: an administrator has terminated it for its statement: the server lives on.
         incident: what is announced of its loss (``incidents``).
     """
 

@@ -65,7 +65,7 @@ def _release(response: Any) -> None:
     ``response.close()`` would also announce the end of the request, which is not over.
     """
     for close in response._resource_closers:
-        # Nobody is left who could be told of an error: the answer that counts is another one.
+        # Nobody is left who could learn of an error: the answer that counts is another one.
         with suppress(Exception):
             close()
 

@@ -1,4 +1,4 @@
-"""``OPTIONS["pool"]``: psycopg_pool's pool with a look in place of its check, and no sleeping.
+"""``OPTIONS["pool"]``: psycopg_pool's pool with a peek in place of its check, and no sleeping.
 
 psycopg_pool sleeps 0, 1, 2, 4 ... seconds after each dead connection it meets, so eight killed
 sessions are a PoolTimeout although the database is back. Here every dead connection is put away the
@@ -147,7 +147,7 @@ class ResilientPool(ConnectionPool[Any]):
     # -- taking -----------------------------------------------------------------------------
 
     def getconn(self, timeout: float | None = None) -> Any:
-        """Take a connection that is alive as far as a look can tell.
+        """Take a connection that is alive as far as a liveness check can tell.
 
         Raises:
             PoolTimeout: none came within ``timeout`` seconds; by default the pool's own or what
@@ -194,7 +194,7 @@ class ResilientPool(ConnectionPool[Any]):
             connection = self._wait(began, ends, allowed)
             link = connection._django_resilient_pg_link
             try:
-                # It was lent on these terms before, and a look finds it as it was then.
+                # It was lent on these terms before, and a peek finds it as it was then.
                 fit = (
                     terms is not None
                     and link.terms is terms

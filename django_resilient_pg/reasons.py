@@ -61,7 +61,7 @@ class Phase(enum.Enum):
 
 
 class Again(NamedTuple):
-    """What may be run again after a failed statement."""
+    """What may be retried after a failed statement."""
 
     read: bool
     write: bool
@@ -84,7 +84,7 @@ class Entry(NamedTuple):
 
     Attributes:
         name: what a verdict calls it (``Verdict.rule``).
-        again: what may be run again in the phases IDLE and STATEMENT. In CONNECT a transient
+        again: what may be retried in the phases IDLE and STATEMENT. In CONNECT a transient
             failure may always be tried again; in FETCH and COMMIT nothing ever is.
         reason: why the connection died, if it did.
         codes: SQLSTATEs that mean this entry whatever the text.
@@ -94,7 +94,7 @@ class Entry(NamedTuple):
         exceptions: class names that mean this entry where neither code nor text does.
         phases: where it applies.
         lost: the connection is unusable, or there is none.
-        transient: the cause passes by itself: connecting again is worth it.
+        transient: the cause is transient: connecting again is worth it.
         unnoticed: the driver goes on calling such a connection open.
         read_only: the server refused to write.
     """
@@ -313,7 +313,7 @@ TABLE: Final[tuple[Entry, ...]] = (
     # postgres_fdw) and the connection lives: judge() sees to that.
     Entry("connection exception", READS, Reason.UNKNOWN,
           codes=("08000", "08001", "08003", "08006", "08007", "08P01"), phases=LIVE),
-    # A server that cannot be connected to for a passing cause (as the AWS drivers have it).
+    # A server that cannot be connected to for a transient cause (as the AWS drivers have it).
     Entry("connecting failed", NOTHING, Reason.UNKNOWN, phases=CONNECT,
           codes=("08001", "08006", "58000", "58030")),
 
@@ -321,7 +321,7 @@ TABLE: Final[tuple[Entry, ...]] = (
     # A standby cancelled the statement for its WAL. Writes do not apply there.
     Entry("cancelled by recovery", READS, Reason.FAILOVER, lost=False, under=("40001", "40P01"),
           texts=("conflict with recovery",)),
-    # The transaction had no effect: it, as a whole, may be run again.
+    # The transaction had no effect: it, as a whole, may be retried.
     Entry("transaction conflict", ALL, Reason.UNKNOWN, lost=False,
           codes=("40001", "40P01", "55P03")),
     # utility.c PreventCommandIfReadOnly(), PreventCommandDuringRecovery(). A read-only

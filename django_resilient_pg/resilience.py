@@ -152,7 +152,7 @@ class Terms(NamedTuple):
         shared: what the alias and database have in common.
         facts: of ``shared``, from which they were made.
         options: of the alias.
-        quiet: seconds idle after which a look is not enough.
+        quiet: seconds idle after which a peek is not enough.
     """
 
     shared: Shared

@@ -1,4 +1,4 @@
-"""What a unit of work (a request) has done so far that running it again would do twice.
+"""What a unit of work (a request) has done so far that a retry would do twice.
 
 The engine notes the texts of what took effect: statements in autocommit and committed transactions,
 on every alias. They are read only if the unit failed. A context variable holds the unit, so it
@@ -50,7 +50,7 @@ class Unit:
         transaction_of: the wrapper whose transaction this unit is (``retry_atomic``), if it is one.
         has_committed: that transaction has been committed, or may have been.
         sending: texts of what is being sent, by cursor; of a COMMIT ``None``, by connection.
-        abandoned: it is run again, by another unit: nothing more may be done for this one.
+        abandoned: it is retried, by another unit: nothing more may be done for this one.
         told: it has been logged that somebody goes on for it after that.
         untold: what ``announcing`` keeps until it is known whether the request is replayed.
         ended: it is over; what goes on in its context has no part in its budget.

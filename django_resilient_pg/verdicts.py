@@ -1,4 +1,4 @@
-"""What an error means: lost or not, transient or not, what may be run again, and why.
+"""What an error means: lost or not, transient or not, what may be retried, and why.
 
 :func:`judge` takes plain data and walks the one table (:data:`.reasons.TABLE`): the state of the
 driver's connection decides first, SQLSTATE and severity second, the text last. What to do about
@@ -44,10 +44,10 @@ class Verdict(Record):
 
     Attributes:
         lost: the connection is unusable, or there is none: it is to be replaced.
-        transient: the cause passes by itself.
-        read_retry_safe: a read may be run again.
+        transient: the cause is temporary.
+        read_retry_safe: a read may be retried.
         write_retry_safe: any statement may. With ``lost``: it was not sent. Without: the
-            server has undone the transaction it was in, which may be run again as a whole.
+            server has undone the transaction it was in, which may be retried as a whole.
         reason: why the connection died.
         rule: the name of the table's entry that decided, for logs and tests.
         read_only: the server refused to write (SQLSTATE 25006): it may be a standby now. The
@@ -64,7 +64,7 @@ class Verdict(Record):
 
 
 def judge(failure: Failure) -> Verdict:
-    """The verdict on a failure. Never raises; what is unknown is never safe to run again."""
+    """The verdict on a failure. Never raises; what is unknown is never safe to retry."""
     if failure.phase is Phase.CONNECT and not failure.sqlstate:
         return _judge_attempts(failure)
     return _verdict(failure, _entry(failure))
@@ -173,7 +173,7 @@ def _again(phase: Phase, entry: Entry, lost: bool) -> Again:
     if phase in {Phase.FETCH, Phase.COMMIT}:
         return NOTHING
     if lost and not entry.lost:
-        # An error told of a living connection proves nothing about what a dead one had sent.
+        # An error on a living connection proves nothing about what a dead one had sent.
         return Again(read=entry.again.read, write=False)
     return entry.again
 

@@ -121,7 +121,7 @@ class TransactionState:
             self.phase = CLEAN
 
     def over(self, hooks_due: int) -> None:
-        """COMMIT or ROLLBACK has ended it; ``hooks_due`` of its hooks are to run."""
+        """COMMIT or ROLLBACK has ended the transaction; ``hooks_due`` of its hooks are to run."""
         self.phase = AUTO  # where autocommit stays off, the next statement finds it CLEAN
         self.hooks_due = hooks_due
         if self.savepoints:
