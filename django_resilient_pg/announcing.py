@@ -141,6 +141,17 @@ def surfaced(db: Wrapper, incident: Incident | None, sentence: str) -> None:
         tell(db, incident)
 
 
+def outage(db: Wrapper, sentence: str) -> None:
+    """The server is down for longer than the application can wait.
+
+    Where a lost connection has led to it, the line of that one says so.
+    """
+    box = _here()
+    items = () if box is None else box.items
+    if not any(isinstance(what, Incident) for _, what in items):
+        log(db, logging.WARNING, "%s", sentence)
+
+
 def retrying(db: Wrapper, record: signals.TransactionRetried, sentence: str, error: str) -> None:
     """The transaction of ``retry_atomic`` is retried, which heals what has surfaced in it."""
     db.resilience.shared.count("retried", "transaction")

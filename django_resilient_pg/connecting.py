@@ -219,7 +219,7 @@ class _Attempt:
         """A failed attempt is a verdict on the server, unless the server said no by itself."""
         if not self._is_down(error):
             self.answered(turn)
-        elif self._probe.failed(turn, line := str(error).partition("\n")[0], self._pause):
+        elif self._probe.failed(turn, line := notes.first_line(error), self._pause):
             text = 'Server of "%s" is not accepting connections: %s'
             announcing.log(self._db, logging.INFO, text, self._db.alias, line, at_once=True)
 
@@ -314,12 +314,15 @@ class _Attempt:
                 waited = monotonic() - self.began
                 note = notes.unreachable(db.alias, waited, deadline(db), lent=budget.lent)
                 last.add_note(note)
+                if not self._probe.surfaced:  # once for each outage
+                    self._probe.surfaced = True
+                    announcing.outage(db, note)
             raise
 
     def _announce(self, _: int, wait: float, failed: BaseException) -> None:
         if isinstance(failed, ServerDown):
             return  # announced by the thread that asked
-        db, line = self._db, str(failed).partition("\n")[0]
+        db, line = self._db, notes.first_line(failed)
         db.resilience.shared.count("connect")
         record = signals.ConnectRetried(db.alias, self._probe.failures, wait, line)
         announcing.send(db, signals.connect_retried, record)

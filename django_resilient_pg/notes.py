@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Final
 
 from .ageing import Limits
@@ -24,6 +25,13 @@ _PREVENTION = {
     Reason.FORK: "connect after the fork, so that processes share no connection",
     Reason.UNKNOWN: "run manage.py checkdbconn, which shows the path and its timeouts",
 }
+
+# Characters of what others say.
+_LONGEST: Final = 300
+_SECRETS: Final = (
+    (r":[^\s/:]\S*@", ":***@"),
+    (r"(?i)((?:password|passwd|pwd)\s*=\s*)(?:'[^']*'|[^\s'&]+)", r"\1***"),
+)
 
 #: What every line of the log has as fields (``extra=``); ``None`` where one does not apply.
 FIELDS: Final = (
@@ -55,6 +63,23 @@ def seconds(value: float) -> str:
         milliseconds = value * 1000
         return f"{milliseconds:.0f} ms" if milliseconds >= 1 else f"{milliseconds:.2g} ms"
     return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+
+
+def first_line(said: object) -> str:
+    """The first line of what a driver or a server says, as it may be logged.
+
+    Without control characters, which a terminal would obey, and without passwords, which stand in
+    an error about a host if somebody has pasted a URL there.
+    """
+    line = str(said).partition("\n")[0]
+    if "@" in line or "=" in line:
+        for secret, instead in _SECRETS:
+            line = re.sub(secret, instead, line)
+    if not line.isprintable():
+        line = "".join(
+            one if one.isprintable() else one.encode("unicode_escape").decode() for one in line
+        )
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
 
 
 def happened(
@@ -104,9 +129,9 @@ def why_invalid(pinned_by: str) -> str:
     return f"Not retried: lost with session state that cannot be restored ({pinned_by})."
 
 
-def not_reconnected(alias: str, said: str) -> str:
+def not_reconnected(alias: str, error: BaseException) -> str:
     """A lost connection could not be replaced."""
-    return f'Could not reconnect to "{alias}": {said.rstrip(".")}.'
+    return f'Could not reconnect to "{alias}": {first_line(error).rstrip(".")}.'
 
 
 def reconnected(alias: str, took: float) -> str:

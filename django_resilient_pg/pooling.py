@@ -28,7 +28,7 @@ except ImportError as error:  # as Django has it
         "Error loading psycopg_pool module.\nDid you install psycopg[pool]?"
     ) from error
 
-from . import announcing
+from . import announcing, notes
 from .ageing import Limits, jittered
 from .connecting import deadline
 from .dialling import Dialling
@@ -277,7 +277,7 @@ class ResilientPool(ConnectionPool[Any]):
         text = f"couldn't get a connection after {allowed:.2f} sec"
         failure, refusal, alias = self._dialling.failure, self._refusal, self._db.alias
         if failure is not None:
-            first_line = str(failure.error).partition("\n")[0]
+            first_line = notes.first_line(failure.error)
             return f"{text}: no new one could be made ({first_line})"
         if refusal is not None and refusal.at >= ends - allowed:
             return (

@@ -42,11 +42,12 @@ class Probe:
         down: the last attempt has failed; read without a lock.
         said: the first line of how.
         failures: attempts that have failed since it is down.
+        surfaced: the application knows: somebody has given up waiting.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self.down = False
+        self.down = self.surfaced = False
         self.said = ""
         self.failures = 0
         self._since = self._due = 0.0
@@ -109,7 +110,7 @@ class Probe:
         with self._own():
             self._leave(turn)
             was_down, self.down = self.down, False
-            self.failures = 0
+            self.failures, self.surfaced = 0, False
             self._changed.notify_all()
             return self._clock() - self._since if was_down else None
 

@@ -213,7 +213,7 @@ class Recovery:
             raise NotAgain(str(error).rstrip(".")) from error
         except Error as error:
             waited = monotonic() - self._began
-            first_line = str(error).partition("\n")[0]
+            first_line = notes.first_line(error)
             sentence = notes.unreachable(db.alias, waited, deadline(db), lent=budget.lent)
             raise NotAgain(f"{sentence} ({first_line})") from error
         if loss.session is not None:
@@ -292,7 +292,7 @@ class Recovery:
         except Error as error:
             if link.lost():
                 raise
-            first_line = str(error).partition("\n")[0]
+            first_line = notes.first_line(error)
             return f"the server does not tell which functions it calls ({first_line})"
 
     def _end(self, link: Link) -> None:

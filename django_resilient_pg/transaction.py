@@ -279,7 +279,7 @@ class _Attempts:
             return None
         sentence = notes.retrying(self._db.alias, attempt, self._retries)
         record = signals.TransactionRetried(self._db.alias, attempt, sqlstate_of(error), pause)
-        announcing.retrying(self._db, record, sentence, str(error).partition("\n")[0])
+        announcing.retrying(self._db, record, sentence, notes.first_line(error))
         return pause
 
     def _why_not(self, unit: Unit) -> str:

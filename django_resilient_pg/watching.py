@@ -77,8 +77,8 @@ def look_closer(db: Wrapper, status: int, now: float, asking: Any = None) -> Non
         look_closer(db, status, now)
     try:
         _replace(db, reason, idle, asking)
-    except Error as error:
-        _could_not_replace(db, link.incident, error)
+    except Error as failed:
+        _could_not_replace(db, link.incident, failed)
         raise
 
 
@@ -91,8 +91,7 @@ def _replace(db: Wrapper, reason: Reason | None, idle: float, asking: Any) -> No
 
 def _could_not_replace(db: Wrapper, incident: Incident | None, error: Error) -> None:
     if incident is not None and not incident.concluded:
-        first_line = str(error).partition("\n")[0]
-        announcing.surfaced(db, incident, notes.not_reconnected(db.alias, first_line))
+        announcing.surfaced(db, incident, notes.not_reconnected(db.alias, error))
 
 
 def _close_left(db: Wrapper, link: Link) -> None:
@@ -200,7 +199,9 @@ def note_idle_loss(
     word, reason = link.last_word, reason_of(link)
     silent = word is None and not (link.inherited or link.timed_out)
     unannounced = silent and link.status() in {IDLE, UNKNOWN}
-    text = word.text if word is not None else "the socket was closed without a word"
+    text = (
+        "the socket was closed without a message" if word is None else notes.first_line(word.text)
+    )
     sqlstate = word.sqlstate if word is not None else None
     silent_end = sqlstate is None and _LAST_WORDS not in text
     session = _remember(db, link, reason, None, silent=silent_end)
@@ -240,7 +241,7 @@ def note_loss(
     if reason is Reason.UNKNOWN and link is not None:
         reason = reason_of(link)
     idle = 0.0 if link is None else monotonic() - link.heard_at
-    line, sqlstate = str(error).partition("\n")[0], sqlstate_of(error)
+    line, sqlstate = notes.first_line(error), sqlstate_of(error)
     session = None
     if link is not None and not committing:
         silent = sqlstate is None and _LAST_WORDS not in str(error)  # psycopg2 gives no SQLSTATE

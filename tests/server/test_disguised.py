@@ -167,7 +167,7 @@ def test_a_call_behind_a_backslash_is_not_read_again(
     proxy.cut_at(1, "answer")
     with pytest.raises(Error) as caught:
         stage.run(r"SELECT 'it\'s', tell('x')")
-    assert "may already have been applied" in caught.value.__notes__[-1]
+    assert "may have committed already" in caught.value.__notes__[-1]
 
 
 def test_a_call_behind_a_backslash_is_not_done_twice(
@@ -357,5 +357,5 @@ def test_functions_that_nobody_may_look_up(stage_of: Stages, server: Server) -> 
         server.execute("GRANT SELECT ON pg_catalog.pg_proc TO public", database=DATABASE)
     assert "permission denied" not in str(caught.value)
     note = caught.value.__notes__[-1]
-    assert "the server does not say what it calls (permission denied" in note
+    assert "the server does not tell which functions it calls (permission denied" in note
     assert stage.run("SELECT 5") == [(5,)]

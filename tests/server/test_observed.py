@@ -390,3 +390,35 @@ def test_an_outage_that_does_not_end_is_a_warning(
         stage.run("SELECT 1")
     (line,) = lines(logging.WARNING)
     assert f'Could not reconnect to "{stage.connection.alias}"' in line.getMessage()
+
+
+def test_an_outage_without_a_loss_is_one_warning(
+    own_connections: Connections, own_server: Any, lines: Callable[..., list[Any]]
+) -> None:
+    stage = Stage(own_server, own_connections(retry_deadline=0.3), "app")
+    own_server.stop("fast")
+    for _ in range(2):
+        with pytest.raises(OperationalError):
+            stage.run("SELECT 1")
+    (line,) = lines(logging.WARNING)
+    assert line.getMessage().startswith(f'Could not reconnect to "{stage.connection.alias}" within')
+
+
+def test_a_pasted_password_is_in_no_line_and_no_record(
+    make_connection: Connections, lines: Callable[..., list[Any]]
+) -> None:
+    secret = "much@too:secret"
+    stage = Stage(
+        make_connection.server,
+        make_connection(
+            HOST=f"postgres://app:{secret}@nowhere.invalid:5432/app", retry_deadline=0.3
+        ),
+        "app",
+    )
+    with heard(signals.connect_retried) as retried, pytest.raises(OperationalError) as caught:
+        stage.run("SELECT 1")
+    told = [one.getMessage() for one in lines(logging.DEBUG)] + [one.message for one in retried]
+    told += getattr(caught.value, "__notes__", [])
+    assert retried
+    assert lines()
+    assert not [text for text in told if "secret" in text]
