@@ -144,12 +144,27 @@ def surfaced(db: Wrapper, incident: Incident | None, sentence: str) -> None:
 def outage(db: Wrapper, sentence: str) -> None:
     """The server is down for longer than the application can wait.
 
-    Where a lost connection has led to it, the line of that one says so.
+    Where a lost connection has led to that, or a request fails by it, their line says so.
     """
     box = _here()
     items = () if box is None else box.items
-    if not any(isinstance(what, Incident) for _, what in items):
-        log(db, logging.WARNING, "%s", sentence)
+    if logger.isEnabledFor(logging.WARNING) and not any(map(_is_incident, items)):
+        record = line(logging.WARNING, "%s", (sentence,))
+        vars(record).update(notes.fields(db.alias))
+        tell(db, _Outage(logger.handle, record))
+
+
+class _Outage(partial[object]):
+    """The line of an outage."""
+
+
+def _is_incident(item: _Item) -> bool:
+    return isinstance(item[1], Incident)
+
+
+def _has_surfaced(item: _Item) -> bool:
+    what = item[1]
+    return what.surfaced if isinstance(what, Incident) else isinstance(what, _Outage)
 
 
 def retrying(db: Wrapper, record: signals.TransactionRetried, sentence: str, error: str) -> None:
@@ -171,8 +186,7 @@ def retrying(db: Wrapper, record: signals.TransactionRetried, sentence: str, err
 
 def replaying(unit: Unit, sentence: str) -> None:
     """A request is replayed, which heals what has surfaced in it."""
-    items: list[_Item] = unit.untold
-    unit.untold = []
+    items: list[_Item] = unit.take_untold()
     healed = [
         db
         for db, what in items
@@ -195,20 +209,18 @@ def gave_up(
         sentence: what became of the request.
         hidden: the error that the client's answer hides.
     """
-    items: list[_Item] = unit.untold
-    unit.untold = []
+    items: list[_Item] = unit.take_untold()
     surfaced = [what for _, what in items if isinstance(what, Incident) and what.surfaced]
     if surfaced:
         surfaced[-1].conclude(sentence, hidden)
-    _send(items)
+    _send([item for item in items if not isinstance(item[1], _Outage)])
     if not surfaced:
         log(None, logging.WARNING, "%s", sentence, error=hidden, alias=alias)
 
 
 def tell_rest(unit: Unit) -> None:
     """A request is over: what has surfaced in it stays so."""
-    items: list[_Item] = unit.untold
-    unit.untold = []
+    items: list[_Item] = unit.take_untold()
     if items:
         _send(items)
 
@@ -248,14 +260,10 @@ def _keep_or_send(items: list[_Item]) -> None:
 def _send_or_leave(items: list[_Item]) -> None:
     """Send these, or leave them to the request under way, which may be replayed."""
     unit = UNIT.get()
-    units = () if unit is None else unit.line()
-    for one in units:
-        if one.may_be_replayed:
-            fatal = any(isinstance(what, Incident) and what.surfaced for _, what in items)
-            if fatal or one.untold:
-                one.untold += items
-                return
-            break
+    surfaced = any(map(_has_surfaced, items))
+    for one in () if unit is None else unit.line():
+        if (surfaced or one.untold) and one.keep_untold(items):
+            return
     _send(items)
 
 
@@ -272,6 +280,9 @@ def _send(items: list[_Item]) -> None:
             for about, what in items:
                 _call(_sending(about, what) if isinstance(what, Incident) else what)
             items, box.items = box.items, []
+    for _, what in items:
+        if isinstance(what, Incident):
+            what.settle()
 
 
 def _sending(db: Wrapper | None, incident: Incident) -> Callable[[], object]:

@@ -107,17 +107,23 @@ class Incident:
         self._record = dataclasses.replace(self._record, reason=Reason.CRASH)
         return not self.told
 
-    def tell(self, send: Callable[[signals.ConnectionLost], Any]) -> None:
-        """Count, log and send it."""
+    def settle(self) -> bool:
+        """Count it; returns whether that was not done yet."""
         if self.told:
-            return
+            return False
         self.told = True
         took = (self._ended or monotonic()) - self._began
-        record = dataclasses.replace(self._record, healed=not self.surfaced, took=took)
-        self._record = record
-        self._shared.settled(record)
-        self._log(record)
-        send(record)
+        self._record = dataclasses.replace(self._record, healed=not self.surfaced, took=took)
+        self._shared.settled(self._record)
+        return True
+
+    def tell(self, send: Callable[[signals.ConnectionLost], Any]) -> None:
+        """Count, log and send it."""
+        if self.settle():
+            try:
+                self._log(self._record)
+            finally:  # whatever a logging handler does
+                send(self._record)
 
     def _log(self, record: signals.ConnectionLost) -> None:
         level = logging.WARNING if self.surfaced else logging.INFO

@@ -106,11 +106,6 @@ class Unit:
         following.untold = self.untold
         return following
 
-    @property
-    def may_be_replayed(self) -> bool:
-        """Whether it is a request that is neither over nor replayed already."""
-        return self.transaction_of is None and not (self.ended or self.abandoned)
-
     def line(self) -> Iterator[Unit]:
         """This unit and all that it is part of."""
         unit: Unit | None = self
@@ -229,6 +224,26 @@ class Unit:
 
             logger.warning("%s", message, extra=fields(alias))
         return AttemptAbandoned(message)
+
+    # -- what is announced later ------------------------------------------------------------
+
+    def keep_untold(self, items: list[Any]) -> bool:
+        """Keep what ``announcing`` has until the outcome of this request is known, if it is one.
+
+        Tasks and threads of the request may lose connections too, at any time.
+        """
+        with self._deciding:
+            wanted = self.transaction_of is None and not (self.ended or self.abandoned)
+            if wanted:
+                self.untold.extend(items)
+            return wanted
+
+    def take_untold(self) -> list[Any]:
+        """What was kept; from now on it is the caller's."""
+        with self._deciding:
+            items = self.untold[:]
+            del self.untold[: len(items)]
+            return items
 
     # -- giving up --------------------------------------------------------------------------
 

@@ -422,3 +422,25 @@ def test_a_pasted_password_is_in_no_line_and_no_record(
     assert retried
     assert lines()
     assert not [text for text in told if "secret" in text]
+
+
+def test_a_failing_handler_keeps_nothing_from_receivers_and_counts(
+    stage_of: Stages, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Failing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError("of the handler")
+
+    stage, handler, logger = stage_of(), Failing(), logging.getLogger(LOGGER)
+    stage.run("SELECT 1")
+    stage.kill()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with heard(signals.connection_lost) as lost:
+            stage.run("SELECT 1")
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+    assert [one.healed for one in lost] == [True]
+    assert outcomes(stage) == (1, 1, 0)
