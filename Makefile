@@ -13,6 +13,9 @@ PYTHON ?= $(shell PATH='$(PATH)'; for name in python3.12 python3.13 python3.14 p
     $$name -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
     && command -v $$name && break; done)
 
+# Tested where it is there; see env_list in pyproject.toml.
+export PYTHON314 := $(shell PATH='$(PATH)'; python3.14 -c '' 2>/dev/null && command -v python3.14)
+
 # In CI an interpreter that is missing is a failure; elsewhere tox says so and goes on.
 TOXFLAGS ?= --skip-missing-interpreters=$(if $(filter true,$(CI)),false,true)
 TOX := .venv/bin/tox run $(TOXFLAGS)
@@ -74,8 +77,9 @@ demo: .venv-demo/made
 
 .venv-demo/made: pyproject.toml | python
 	$(PYTHON) -m venv --clear .venv-demo
+	.venv-demo/bin/python -m pip install --quiet --disable-pip-version-check "pip>=25.1" # --group
 	.venv-demo/bin/python -m pip install --quiet --disable-pip-version-check \
-	    --editable ".[psycopg,demo]"
+	    --editable ".[psycopg]" --group demo
 	@touch $@
 
 system-packages:

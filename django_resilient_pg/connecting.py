@@ -8,6 +8,7 @@ import math
 import os
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from time import monotonic, sleep
 from typing import Any, Final
 
@@ -15,7 +16,9 @@ from django.db.utils import Error
 
 from . import (
     announcing,
+    attempts,
     contexts,
+    deadlines,
     facts,
     forking,  # noqa: F401  registers itself
     keepalives,
@@ -29,9 +32,10 @@ from .drivers import Link, libpq_version
 from .errors import CredentialsUnavailable, ServerDown, SessionLost
 from .logins import ROTATES, was_refused
 from .losses import judge_error
+from .options import is_own
 from .probing import Turn
 from .providers import CONNECT_TIMEOUT
-from .retry import BUDGET, Budget, backoff, connect_again
+from .retry import Budget, backoff, connect_again
 from .state.wrapper import Wrapper
 from .units import UNIT
 from .verdicts import Phase, Reason
@@ -49,31 +53,25 @@ _UP: Final = (
 
 
 @contextlib.contextmanager
-def spending(db: Wrapper, already: float = 0.0, seconds: float | None = None) -> Iterator[Budget]:
+def spending(
+    db: Wrapper, already: float = 0.0, seconds: float | None = None, words: str = ""
+) -> Iterator[Budget]:
     """One budget for all that is waited for until the outermost user is done.
 
-    ``already`` seconds were spent before; a budget under way has counted them itself. ``seconds``:
-    of a new budget, instead of ``retry_deadline``.
+    Args:
+        db: the wrapper.
+        already: seconds that were spent before; a budget under way has counted them itself.
+        seconds: of a new budget, in place of ``retry_deadline``.
+        words: for people: what has set these.
     """
     if db._connector.budget is not None:
         yield db._connector.budget
         return
-    left, outer = (deadline(db) if seconds is None else seconds) - already, _enclosing()
-    budget = Budget(min(left, outer), lent=seconds is not None or outer < left)
-    with db._connector.spends(budget):
+    if seconds is None:
+        seconds = deadline(db)
+        words = notes.bound("retry_deadline", seconds)
+    with db._connector.spends(Budget(seconds - already, words=words)) as budget:
         yield budget
-
-
-def _enclosing() -> float:
-    """Seconds that the requests and the ``retry_atomic`` around a statement leave it.
-
-    Those that are over bound nobody: threads and tasks outlive them in copies of their context.
-    """
-    unit, outer = UNIT.get(), BUDGET.get()
-    around = [] if unit is None else [one.budget for one in unit.line() if not one.ended]
-    if outer is not None and not outer.ended:
-        around.append(outer)
-    return min((budget.remaining() for budget in around), default=math.inf)
 
 
 def deadline(db: Wrapper) -> float:
@@ -89,7 +87,8 @@ def complete(db: Wrapper, params: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ImproperlyConfigured: an option is wrong; said before anything is sent.
     """
-    params.pop("resilience", None)
+    for key in list(filter(is_own, params)):
+        del params[key]
     connector = db._connector
     unused = connector.connecting and db._pooled and db.alias in db._connection_pools
     if unused and connector.wanted is not None:
@@ -114,8 +113,10 @@ def _bounded(db: Wrapper, params: dict[str, Any]) -> dict[str, Any]:
     """No single attempt may outlast the budget (libpq takes whole seconds)."""
     # A pool's connections outlive the budget of whoever needs the pool first.
     budget = db._connector.budget
-    if budget is not None and "connect_timeout" in params and not db._pooled:
-        left = max(1, math.ceil(budget.remaining()))
+    # The first attempt has no budget yet. Requests and retry_atomic leave it what is configured.
+    seconds = deadlines.left(hard=True) if budget is None else budget.remaining()
+    if math.isfinite(seconds) and "connect_timeout" in params and not db._pooled:
+        left = max(1, math.ceil(seconds))
         # What is no number stays: the driver says so itself.
         with contextlib.suppress(TypeError, ValueError):
             configured = float(params["connect_timeout"])
@@ -216,10 +217,26 @@ class _Attempt:
         self.answered(turn)
 
     def conclude(self, turn: Turn, error: Error) -> None:
-        """A failed attempt is a verdict on the server, unless the server said no by itself."""
-        if not self._is_down(error):
+        """A failed attempt is a verdict on the server, unless the server said no by itself.
+
+        One that a deadline has left is a verdict when it has ended.
+        """
+        if (attempt := attempts.left(error.__cause__)) is not None:
+            attempt.then(partial(self._conclude_left, turn))
+        elif self._is_down(error):
+            self._failed(turn, error)
+        else:
             self.answered(turn)
-        elif self._probe.failed(turn, line := notes.first_line(error), self._pause):
+
+    def _conclude_left(self, turn: Turn, error: BaseException | None) -> None:
+        """As :meth:`conclude`, by the driver's own error; ``None``: it has connected."""
+        if error is not None and judge_error(None, error, Phase.CONNECT).transient:
+            self._failed(turn, error)
+        else:
+            self.answered(turn)
+
+    def _failed(self, turn: Turn, error: BaseException) -> None:
+        if self._probe.failed(turn, line := notes.first_line(error), self._pause):
             text = 'Server of "%s" is not accepting connections: %s'
             announcing.log(self._db, logging.INFO, text, self._db.alias, line, at_once=True)
 
@@ -312,7 +329,7 @@ class _Attempt:
             if self.passing(last):
                 db = self._db
                 waited = monotonic() - self.began
-                note = notes.unreachable(db.alias, waited, deadline(db), lent=budget.lent)
+                note = notes.unreachable(db.alias, waited, budget.bound)
                 last.add_note(note)
                 if not self._probe.surfaced:  # once for each outage
                     self._probe.surfaced = True

@@ -195,6 +195,14 @@ def not_restored(alias: str, words: str, sqlstate: str | None) -> str:
     )
 
 
+def opening_refused(alias: str, words: str) -> str:
+    """On the error of a setting that a lost transaction had begun with."""
+    return (
+        f'Connection "{alias}" was lost. On the new connection the server refused {words}, which'
+        " the transaction had begun with. Nothing else of it was retried."
+    )
+
+
 def commit_unknown(alias: str, reason: Reason, xid: int | None = None) -> str:
     """What a lost COMMIT raises."""
     check = "check for its effect (a natural key, a unique token)"
@@ -284,12 +292,14 @@ def down(alias: str, said: str, due: float | None, *, waits: bool) -> str:
     )
 
 
-def unreachable(alias: str, waited: float, deadline: float, *, lent: bool = False) -> str:
-    """Why there is no new connection; ``lent``: see :class:`.retry.Budget`."""
-    bound = f"retry_deadline is {seconds(deadline)}"
-    if lent:
-        bound = "all that the request or retry_atomic around it had left"
+def bound(name: str, value: float) -> str:
+    """What bounds how long is waited: "retry_deadline (10 s)"."""
+    return f"{name} ({value:g} s)"
+
+
+def unreachable(alias: str, waited: float, bound: str) -> str:
+    """Why there is no new connection; ``bound``: see :attr:`.retry.Budget.bound`."""
     return (
-        f'Could not reconnect to "{alias}" within {seconds(waited)} ({bound}). Check that the'
-        " server is up: manage.py checkdbconn."
+        f'Could not reconnect to "{alias}" within {seconds(waited)}: {bound} is used up. Check that'
+        " the server is up: manage.py checkdbconn."
     )

@@ -17,13 +17,13 @@ from . import announcing, notes, roles, signals
 from .bucket import BUCKET
 from .calls import Call
 from .catalogue import why_may_write
-from .connecting import deadline, pause, spending
+from .connecting import pause, spending
 from .drivers import IN_TRANSACTION, Link
 from .errors import ServerDown, SessionLost
 from .incidents import Incident
 from .loss import Loss
 from .losses import judge_error, sqlstate_of
-from .replacing import replace, restore_savepoints
+from .replacing import replace, restore_opening
 from .retry import Budget, Circumstances, Decision, Row, decide
 from .session import text_of
 from .state.transaction import MANUAL
@@ -182,9 +182,7 @@ class Recovery:
         """Why there may be no further attempt, or ""."""
         options = self._db.resilience.options
         if budget.remaining() <= 0:
-            if budget.lent:
-                return "the request or retry_atomic around it has no time left"
-            return f"retry_deadline ({notes.seconds(options.retry_deadline)}) is used up"
+            return f"{budget.bound} is used up"
         # What had no effect is free; once, because it is the server that decides what is refused.
         if row is Row.NOTHING_SENT or (row is Row.REFUSED and not self._attempts):
             return ""
@@ -205,7 +203,7 @@ class Recovery:
 
     def _again(self, row: Row, loss: Loss, budget: Budget) -> Any:
         db, call = self._db, self._call
-        savepoints = list(db._transaction.savepoints)
+        opening = list(db._transaction.opening)
         try:
             with roles.looking_for_primary(db) if row is Row.REFUSED else nullcontext():
                 self._replace(row, loss)
@@ -214,7 +212,7 @@ class Recovery:
         except Error as error:
             waited = monotonic() - self._began
             first_line = notes.first_line(error)
-            sentence = notes.unreachable(db.alias, waited, deadline(db), lent=budget.lent)
+            sentence = notes.unreachable(db.alias, waited, budget.bound).rstrip(".")
             raise NotAgain(f"{sentence} ({first_line})") from error
         if loss.session is not None:
             self._crashed = self._crashed or loss.session.crashed
@@ -226,7 +224,7 @@ class Recovery:
                 db._connector.settled(
                     [one for one in db._connector.lost if one is not loss.session]
                 )
-        restore_savepoints(db, savepoints)
+        restore_opening(db, opening)
         call.wrapper._renew()
         if row is Row.READ:
             return self._guarded()

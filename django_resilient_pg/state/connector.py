@@ -71,7 +71,6 @@ class Connector:
         try:
             yield budget
         finally:
-            budget.ended = True
             self.budget = None
 
     @contextlib.contextmanager
