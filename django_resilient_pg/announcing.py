@@ -220,9 +220,8 @@ def gave_up(
 
 def tell_rest(unit: Unit) -> None:
     """A request is over: what has surfaced in it stays so."""
-    items: list[_Item] = unit.take_untold()
-    if items:
-        _send(items)
+    if unit.untold:
+        _send(unit.take_untold())
 
 
 def tell(db: Wrapper | None, what: Callable[[], object] | Incident) -> None:
