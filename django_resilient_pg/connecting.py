@@ -40,7 +40,7 @@ from .providers import CONNECT_TIMEOUT
 from .retry import Budget, backoff, connect_again
 from .state.wrapper import Wrapper
 from .units import UNIT
-from .verdicts import Phase, Reason
+from .verdicts import Phase, Reason, Verdict
 from .wanted import Wanted, wanted
 
 # Rules of ``reasons.TABLE`` for an attempt that ended without a word.
@@ -266,7 +266,7 @@ class _Attempt:
 
     def _conclude_left(self, turn: Turn, error: BaseException | None) -> None:
         """As :meth:`conclude`, by the driver's own error; ``None``: it has connected."""
-        if error is not None and judge_error(None, error, Phase.CONNECT).transient:
+        if error is not None and self._is_worth_waiting(judge_error(None, error, Phase.CONNECT)):
             self._failed(turn, error)
         else:
             self.answered(turn)
@@ -341,7 +341,12 @@ class _Attempt:
         if getattr(failed.__cause__, "final", False):
             return False
         verdict = judge_error(None, failed, Phase.CONNECT)
-        if _marked(failed, "unheard") or self._has_connected():
+        if _marked(failed, "unheard"):
+            return not verdict.final
+        return self._is_worth_waiting(verdict)
+
+    def _is_worth_waiting(self, verdict: Verdict) -> bool:
+        if self._has_connected():
             return not verdict.final
         direct = self._db._connector.direct and verdict.rule in _CUT
         return verdict.transient and not direct

@@ -24,6 +24,10 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar, Final, cast
 
+if sys.platform == "linux":
+    from fcntl import ioctl
+    from termios import FIONREAD
+
 from .literals import has_text as has_text
 from .literals import told_by_texts
 
@@ -127,22 +131,21 @@ def _port_of(fd: int) -> int | None:
 # Where struct tcp_info (linux/tcp.h) has tcpi_bytes_received, a u64, since Linux 4.1.
 _RECEIVED: Final = struct.Struct("=128xQ")
 _INT: Final = struct.Struct("i")
+_NO_INT: Final = bytes(_INT.size)
 
 
 def bytes_read(fd: int) -> int | None:
     """How many bytes have been read from a TCP socket, without a duplicate of its descriptor."""
-    if not sys.platform.startswith("linux"):
+    if sys.platform != "linux":
         return None
-    import fcntl
-    import termios
-
     try:
-        own = _socket.socket(fileno=fd)
+        # Whatever it is: to find that out would take more system calls.
+        own = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, fd)
     except OSError:  # none
         return None
     try:
         # First what waits to be read: what comes in between then counts as read, never as not.
-        (waiting,) = _INT.unpack(fcntl.ioctl(fd, termios.FIONREAD, bytes(_INT.size)))
+        (waiting,) = _INT.unpack(ioctl(fd, FIONREAD, _NO_INT))
         raw = own.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _RECEIVED.size)
     except OSError:  # not TCP
         return None

@@ -138,7 +138,7 @@ def is_own(key: object) -> bool:
     return key == OWN or (isinstance(key, str) and key.startswith(PREFIX))
 
 
-def given(alias: str, options: Mapping[str, Any]) -> Any:
+def given(alias: str, options: Mapping[Any, Any]) -> Any:
     """What OPTIONS gives to this engine, for :func:`parse`.
 
     Args:

@@ -125,7 +125,7 @@ def _replace_with_opening(db: Wrapper, reason: Reason | None, idle: float, askin
                     raise
                 loss = note_loss(db, verdict, error, "statement")
                 if attempt == retries or budget.remaining() <= 0:
-                    why = "the connection was lost again whenever its savepoints were restored"
+                    why = "the connection was lost again each time that its beginning was replayed"
                     note_refused(db, error, loss, why)
                     raise
             reason, idle = loss.reason, loss.idle
