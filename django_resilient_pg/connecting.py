@@ -32,8 +32,9 @@ from .bucket import BUCKET
 from .drivers import Link, libpq_version
 from .errors import CredentialsUnavailable, ServerDown, SessionLost
 from .logins import ROTATES, was_refused
-from .losses import judge_error
+from .losses import first_line, judge_error
 from .offline import in_offline_command
+from .options import is_own
 from .probing import Turn
 from .providers import CONNECT_TIMEOUT
 from .retry import Budget, backoff, connect_again
@@ -90,7 +91,8 @@ def complete(db: Wrapper, params: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ImproperlyConfigured: an option is wrong; said before anything is sent.
     """
-    params.pop("resilience", None)
+    for key in list(filter(is_own, params)):
+        del params[key]
     connector = db._connector
     unused = connector.connecting and db._pooled and db.alias in db._connection_pools
     if unused and connector.wanted is not None:
@@ -267,7 +269,7 @@ class _Attempt:
             self.answered(turn)
 
     def _failed(self, turn: Turn, error: BaseException) -> None:
-        if self.probe.failed(turn, line := str(error).partition("\n")[0], self._pause):
+        if self.probe.failed(turn, line := first_line(error, self._db.settings_dict), self._pause):
             text = 'The server of "%s" is not accepting connections: %s'
             announcing.log(self._db, logging.WARNING, text, self._db.alias, line, at_once=True)
 
@@ -401,7 +403,8 @@ class _Attempt:
     def _announce(self, _: int, wait: float, failed: BaseException) -> None:
         if isinstance(failed, ServerDown):
             return  # told by the thread that asked
-        db, line = self._db, str(failed).partition("\n")[0]
+        db = self._db
+        line = first_line(failed, db.settings_dict)
         db.resilience.shared.count("connect")
         record = signals.ConnectRetried(db.alias, self.probe.failures, wait, line)
         announcing.send(db, signals.connect_retried, record)
@@ -412,7 +415,7 @@ def _gather_facts(db: Wrapper) -> None:
     shared, link = db.resilience.shared, db._link
     if shared.facts is not None or link is None:
         return
-    found = facts.answered(link, db.settings_dict)
+    found = facts.first_answer(link, db.settings_dict)
     if found.refusal and link.lost():
         raise db.Database.OperationalError(found.refusal)
     shared.facts = found

@@ -15,6 +15,7 @@ import os
 import re
 import select
 import socket
+import struct
 import sys
 import threading
 import time
@@ -121,6 +122,33 @@ def _port_of(fd: int) -> int | None:
     finally:
         own.detach()
     return int(name[1]) if isinstance(name, tuple) else None
+
+
+# Where struct tcp_info (linux/tcp.h) has tcpi_bytes_received, a u64, since Linux 4.1.
+_RECEIVED: Final = struct.Struct("=128xQ")
+_INT: Final = struct.Struct("i")
+
+
+def bytes_read(fd: int) -> int | None:
+    """How many bytes have been read from a TCP socket, without a duplicate of its descriptor."""
+    if not sys.platform.startswith("linux"):
+        return None
+    import fcntl
+    import termios
+
+    try:
+        own = _socket.socket(fileno=fd)
+    except OSError:  # none
+        return None
+    try:
+        # First what waits to be read: what comes in between then counts as read, never as not.
+        (waiting,) = _INT.unpack(fcntl.ioctl(fd, termios.FIONREAD, bytes(_INT.size)))
+        raw = own.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _RECEIVED.size)
+    except OSError:  # not TCP
+        return None
+    finally:
+        own.detach()
+    return int(_RECEIVED.unpack(raw)[0] - waiting) if len(raw) == _RECEIVED.size else None
 
 
 def _see_nothing(timeout: int) -> object:
@@ -318,6 +346,10 @@ class Link:
             if self.status() in {ACTIVE, UNKNOWN} and not self.in_pipeline():
                 self.close()
             raise
+
+    def bytes_read(self) -> int | None:
+        """How many bytes of the server were read; ``None``: nobody knows (a Unix socket)."""
+        return bytes_read(self.fd)
 
     def login(self) -> tuple[str, str]:
         """The user and the database that libpq has sent."""

@@ -114,6 +114,14 @@ def not_restored(alias: str, words: str, sqlstate: str | None) -> str:
     )
 
 
+def opening_refused(alias: str, words: str) -> str:
+    """On the error of a setting that a lost transaction had begun with."""
+    return (
+        f'Connection "{alias}" was lost. On the new connection the server refused {words}, which'
+        " the transaction had begun with. Nothing else of it was retried."
+    )
+
+
 def commit_unknown(alias: str, reason: Reason, xid: int | None = None) -> str:
     """What a lost COMMIT raises."""
     check = "look for its effect (a natural key, a unique token)"

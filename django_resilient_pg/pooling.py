@@ -35,6 +35,7 @@ from .drivers import FRESH, IDLE, UNKNOWN, Link, Psycopg3Link, link_to
 from .facts import Path
 from .liveness import Vital, inspect
 from .logins import own
+from .losses import first_line
 from .process import in_child
 from .resilience import Terms
 from .retry import backoff
@@ -282,8 +283,8 @@ class ResilientPool(ConnectionPool[Any]):
         text = f"couldn't get a connection after {allowed:.2f} sec"
         failure, refusal, alias = self._dialling.failure, self._refusal, self._db.alias
         if failure is not None:
-            first_line = str(failure.error).partition("\n")[0]
-            return f"{text}: no new one could be made ({first_line})"
+            line = first_line(failure.error, self._db.settings_dict)
+            return f"{text}: no new one could be made ({line})"
         if refusal is not None and refusal.at >= ends - allowed:
             return (
                 f"{text}: the pool's check refused the last one by {refusal.name}; look into"

@@ -21,8 +21,8 @@ from .connecting import ended_unheard, pause, spending
 from .drivers import IN_TRANSACTION, Link
 from .errors import ServerDown, SessionLost
 from .loss import Loss
-from .losses import judge_error, sqlstate_of
-from .replacing import replace, restore_savepoints
+from .losses import first_line, judge_error, sqlstate_of
+from .replacing import replace, restore_opening
 from .retry import Budget, Circumstances, Decision, Row, decide
 from .session import text_of
 from .state.transaction import MANUAL
@@ -217,7 +217,7 @@ class Recovery:
 
     def _again(self, row: Row, loss: Loss, budget: Budget) -> Any:
         db, call = self._db, self._call
-        savepoints = list(db._transaction.savepoints)
+        opening = list(db._transaction.opening)
         try:
             with roles.looking_for_primary(db) if row is Row.REFUSED else nullcontext():
                 self._replace(row, loss)
@@ -225,9 +225,9 @@ class Recovery:
             raise NotAgain(_said_of(error).rstrip(".")) from error
         except Error as error:
             waited = monotonic() - self._began
-            first_line = str(error).partition("\n")[0]
+            line = first_line(error, db.settings_dict)
             sentence = notes.unreachable(db.alias, waited, budget.bound).rstrip(".")
-            raise NotAgain(f"{sentence} ({first_line})") from error
+            raise NotAgain(f"{sentence} ({line})") from error
         if loss.session is not None:
             self._crashed = self._crashed or loss.session.crashed
             if loss.session.cancelled:
@@ -239,8 +239,8 @@ class Recovery:
                     [one for one in db._connector.lost if one is not loss.session]
                 )
         self._heard = False
-        restore_savepoints(db, savepoints)
-        self._heard = bool(savepoints)
+        restore_opening(db, opening)
+        self._heard = bool(opening)
         call.wrapper._renew()
         if row is Row.READ:
             return self._guarded()
@@ -325,8 +325,8 @@ class Recovery:
         except Error as error:
             if link.lost():
                 raise
-            first_line = str(error).partition("\n")[0]
-            return f"the server does not say what it calls ({first_line})"
+            line = first_line(error, self._db.settings_dict)
+            return f"the server does not say what it calls ({line})"
 
     def _end(self, link: Link) -> None:
         """COMMIT a read whose rows are here.

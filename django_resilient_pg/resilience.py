@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from .ageing import Kept, Learned, Limits, limits
 from .facts import Facts
 from .logins import Logins
-from .options import Options, of_entry, parse
+from .options import Options, given, of_entry, parse
 from .probing import Probe
 from .records import Record
 from .verdicts import Reason
@@ -188,8 +188,8 @@ class Resilience:
         """``OPTIONS["resilience"]``, checked. Parsed at first use, not at import."""
         if self._options is None:
             alias = self._wrapper.alias
-            given = of_entry(alias, self._wrapper.settings_dict)
-            self._options = parse(alias, given.get("resilience"))
+            entry = of_entry(alias, self._wrapper.settings_dict)
+            self._options = parse(alias, given(alias, entry))
         return self._options
 
     @property

@@ -44,7 +44,8 @@ class Circumstances(Record):
 
     Attributes:
         autocommit: the statement was a transaction of its own.
-        untouched: its transaction had run nothing yet but savepoints.
+        untouched: its transaction had run nothing yet but what can be replayed: savepoints and
+            settings of its own.
         raw_transaction: the application had sent BEGIN itself.
         repeatable: its parameters can be gone through again.
         savepoint: it is a savepoint statement of Django's own.

@@ -21,7 +21,7 @@ from . import announcing, deadlines, foreign, notes
 from .conf.declarations import Declaration, InvalidValue, suggestion
 from .connecting import spending
 from .loading import is_ours
-from .losses import sqlstate_of, tells_of
+from .losses import first_line, sqlstate_of, tells_of
 from .replacing import lost_error
 from .retry import Budget, backoff
 from .state.wrapper import Wrapper
@@ -275,7 +275,7 @@ class _Attempts:
             self._db.alias,
             attempt,
             self._retries,
-            str(error).partition("\n")[0].rstrip("."),
+            first_line(error, self._db.settings_dict).rstrip("."),
         )
         return pause
 

@@ -22,9 +22,9 @@ from .drivers import IDLE, UNKNOWN, Link
 from .facts import Path
 from .liveness import Vital, inspect
 from .loss import PIPELINE, Invalidation, Loss
-from .losses import judge_error, reason_of, sqlstate_of
+from .losses import first_line, judge_error, reason_of, sqlstate_of
 from .lost_sessions import LostSession
-from .replacing import lost_error, replace, restore_savepoints
+from .replacing import lost_error, replace, restore_opening
 from .retry import was_terminated
 from .state.transaction import DIRTY, MANUAL
 from .state.wrapper import Wrapper, reader
@@ -73,8 +73,8 @@ def look_closer(db: Wrapper, status: int, now: float, asking: Any = None) -> Non
         db._invalidate(Invalidation(Loss(reason or Reason.UNKNOWN, idle), pinned_by))
         db.resilience.shared.count("refused")
         look_closer(db, status, now)
-    if transaction.savepoints:
-        _replace_with_savepoints(db, reason, idle, asking)
+    if transaction.opening:
+        _replace_with_opening(db, reason, idle, asking)
     else:
         replace(db, reason, idle, asking)
 
@@ -87,22 +87,22 @@ def _close_left(db: Wrapper, link: Link) -> None:
         note_idle_loss(db, link, monotonic() - link.heard_at, learns=False)
 
 
-def _replace_with_savepoints(db: Wrapper, reason: Reason | None, idle: float, asking: Any) -> None:
-    """Replace a connection, and once more if the next one is lost while they are made again.
+def _replace_with_opening(db: Wrapper, reason: Reason | None, idle: float, asking: Any) -> None:
+    """Replace a connection, and again if the next one is lost while it is given the opening.
 
     Raises:
         Error: how it was lost the last time, with a note.
     """
     from .connecting import pause, spending
 
-    savepoints, retries = list(db._transaction.savepoints), db.resilience.options.read_retries
+    opening, retries = list(db._transaction.opening), db.resilience.options.read_retries
     with spending(db) as budget:
         for attempt in range(1 + retries):
             if attempt > 1:
                 pause(db, attempt, budget)  # as in recovery: at once the first time
             replace(db, reason, idle, asking)
             try:
-                restore_savepoints(db, savepoints)
+                restore_opening(db, opening)
                 return
             except Error as error:
                 verdict = judge_error(db._link, error, Phase.STATEMENT)
@@ -110,7 +110,7 @@ def _replace_with_savepoints(db: Wrapper, reason: Reason | None, idle: float, as
                     raise
                 loss = note_loss(db, verdict, error, "statement")
                 if attempt == retries or budget.remaining() <= 0:
-                    why = "the connection was lost again each time its savepoints were made again"
+                    why = "the connection was lost again whenever its savepoints were restored"
                     note_refused(db, error, loss, why)
                     raise
             reason, idle = loss.reason, loss.idle
@@ -218,7 +218,7 @@ def note_loss(
     if reason is Reason.UNKNOWN and link is not None:
         reason = reason_of(link)
     idle = 0.0 if link is None else monotonic() - link.heard_at
-    line, sqlstate = str(error).partition("\n")[0], sqlstate_of(error)
+    line, sqlstate = first_line(error, db.settings_dict), sqlstate_of(error)
     session = None
     if link is not None and not committing:
         silent = sqlstate is None and _LAST_WORDS not in str(error)  # psycopg2 gives no SQLSTATE
@@ -269,7 +269,8 @@ def _remember(
         None if call is None else call.text,
         monotonic(),
         holds=holds,
-        first=call is not None and call.first,
+        # After savepoints or settings its transaction is older than the last answer.
+        first=call is not None and call.first and call.status == IDLE,
         direct=facts is not None and facts.path is Path.DIRECT,
         terminated=terminated,
     )

@@ -423,7 +423,7 @@ def test_the_requirements_are_those_of_the_package() -> None:
         for kind, _, version in named
         if kind == "Programming Language :: Python" and re.fullmatch(r"3\.\d+", version)
     }
-    assert len(versions) == 6
+    assert len(versions) == 7
     for _, version in versions:
         assert version in prose
     for extra in ("psycopg", "psycopg2"):
