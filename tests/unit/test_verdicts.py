@@ -611,7 +611,8 @@ def classes(*attempts: tuple[str, str, str]) -> set[str]:
 
 
 def test_one_attempt_is_of_the_class_of_what_it_says() -> None:
-    for said, expected in ((REFUSED, "transient"), (MISSING, "final"), (NEW, "unknown")):
+    says = (REFUSED, "transient"), ("", "transient"), (MISSING, "final"), (NEW, "unknown")
+    for said, expected in says:
         assert classes(("a", "::1", said)) == {expected}
 
 
