@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -14,6 +14,7 @@ from .ageing import Kept, Learned, Limits, limits
 from .facts import Facts
 from .logins import Logins
 from .options import Options, given, of_entry, parse
+from .places import Place
 from .probing import Probe
 from .records import Record
 from .verdicts import Reason
@@ -48,6 +49,8 @@ class Shared:
         self.facts: Facts | None = None
         self.learned = Learned()
         self.probe = Probe()
+        #: Its addresses, and until when they hold (monotonic seconds).
+        self.places: tuple[float, Sequence[Place]] = (-math.inf, ())
         #: What it last connected with (``Connector.settings``); ``None``: it never has.
         self.connected: int | None = None
         self.logins = Logins()
