@@ -8,7 +8,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from time import monotonic, sleep
 from typing import Any, Final
@@ -24,6 +24,7 @@ from . import (
     forking,  # noqa: F401  registers itself
     keepalives,
     notes,
+    places,
     probing,
     signals,
 )
@@ -43,6 +44,8 @@ from .units import UNIT
 from .verdicts import Phase, Reason, Verdict
 from .wanted import Wanted, wanted
 
+# Seconds after which host names are resolved anew.
+_RESOLVED: Final = 60.0
 # Rules of ``reasons.TABLE`` for an attempt that ended without a word.
 _CUT: Final = frozenset({"cut", "closed by the server", "broken stream"})
 # Not about the server.
@@ -115,20 +118,58 @@ def complete(db: Wrapper, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _bounded(db: Wrapper, params: dict[str, Any]) -> dict[str, Any]:
-    """No single attempt may outlast the budget (libpq takes whole seconds)."""
+    """No attempt may outlast the budget: libpq takes whole seconds, for each address."""
+    connector = db._connector
+    asked = not connector.connecting and connector.budget is None  # nobody connects now
     # A pool's connections outlive the budget of whoever needs the pool first.
-    budget = db._connector.budget
-    # The first attempt has no budget yet. Requests and retry_atomic leave it what is configured.
-    seconds = deadlines.left(hard=True) if budget is None else budget.remaining()
-    if math.isfinite(seconds) and "connect_timeout" in params and not db._pooled:
-        left = max(1, math.ceil(seconds))
-        # What is no number stays: the driver says so itself.
-        with contextlib.suppress(TypeError, ValueError):
-            configured = float(params["connect_timeout"])
-            # psycopg cuts a fraction off, and takes less than 1 for no limit.
-            if configured > left or configured < 1:
-                params["connect_timeout"] = left
+    if db._pooled or asked or "connect_timeout" not in params:
+        return params
+    # What is no number stays: the driver says so itself.
+    with contextlib.suppress(TypeError, ValueError):
+        configured = float(params["connect_timeout"])
+        every = _places(db, params)
+        if len(every) == 1:
+            left = _seconds_for_one(connector.budget)
+        else:
+            left = _seconds_for_each(db, every, params)
+        # psycopg cuts a fraction off, and takes less than 1 for no limit.
+        if configured > left or configured < 1:
+            params["connect_timeout"] = int(min(left, max(configured, 1)))
     return params
+
+
+def _seconds_for_one(budget: Budget | None) -> float:
+    """For an only address. The first attempt has no budget: it has what is configured."""
+    seconds = deadlines.left(hard=True) if budget is None else budget.remaining()
+    return max(1, math.ceil(seconds)) if math.isfinite(seconds) else math.inf
+
+
+def _seconds_for_each(db: Wrapper, every: Sequence[places.Place], params: dict[str, Any]) -> float:
+    """For each of several addresses: all of them together end in time.
+
+    Where there is too little time for all of them a retry is made on some, the next one on others.
+    The first attempt tries them all: it may be the only one.
+    """
+    budget = db._connector.budget
+    if budget is None:
+        seconds = min(deadline(db), deadlines.left(hard=True))
+        return max(places.LEAST, seconds // len(every)) if seconds else math.inf
+    seconds = budget.remaining()
+    number = max(1, min(len(every), int(seconds / places.LEAST)))
+    if number < len(every):
+        first = db.resilience.shared.probe.failures * number % len(every)
+        params.update(places.only([*every[first:], *every[:first]][:number]))
+    return max(places.LEAST, seconds // number)
+
+
+def _places(db: Wrapper, params: dict[str, Any]) -> Sequence[places.Place]:
+    """The addresses of an alias; names are resolved once a minute."""
+    shared, now = db.resilience.shared_now(), monotonic()
+    until, found = shared.places
+    if now > until:
+        found = places.places(params, os.environ)
+        shared.places = now + _RESOLVED, found
+    return found
 
 
 def pause(db: Wrapper, failed: int, budget: Budget) -> None:

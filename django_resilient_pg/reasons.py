@@ -236,7 +236,7 @@ TABLE: Final[tuple[Entry, ...]] = (
     Entry("proxy cannot reach the server", READS, Reason.RESTART, under=("08006", "58000"), texts=(
         "couldn't connect to compute node", "failed to connect to remote server",
         "failed to connect to upstream", "could not get connection from the pool",
-        "control plane request failed", "failed to create a backend connection",
+        "control plane request failed", "failed to create a backend",
         "all backend nodes are down",
     )),
     # PgBouncer DISABLE.

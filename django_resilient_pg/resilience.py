@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -15,6 +15,7 @@ from .facts import Facts
 from .histogram import Histogram, Timings
 from .logins import Logins
 from .options import Options, given, of_entry, parse
+from .places import Place
 from .probing import Probe
 from .records import Record
 from .signals import ConnectionLost
@@ -71,6 +72,8 @@ class Shared:
         self.facts: Facts | None = None
         self.learned = Learned()
         self.probe = Probe()
+        #: Its addresses, and until when they hold (monotonic seconds).
+        self.places: tuple[float, Sequence[Place]] = (-math.inf, ())
         #: What it last connected with (``Connector.settings``); ``None``: it never has.
         self.connected: int | None = None
         self.logins = Logins()

@@ -27,6 +27,8 @@ _REPORT: Final = re.compile(
     """,
     re.VERBOSE,
 )
+# Of a report without a reason (pgpool whose server is starting): nobody said anything.
+_SILENT: Final = "server closed the connection unexpectedly"
 # psycopg 3 lists its attempts behind the last one's error.
 _LISTED: Final = re.compile(
     r"\n- host: (?P<host>'[^']*'|none)(?:, port: (?P<port>'[^']*'|none))?, hostaddr: [^\n]*?: "
@@ -168,8 +170,10 @@ def _reports(text: str) -> list[tuple[str, str]]:
         return [("", text)]
     ends = [*(match.start() for match in found[1:]), len(text)]
     # What the driver puts before the first of libpq's reports says nothing.
+    said = [text[match.start() : end].rstrip() for match, end in zip(found, ends, strict=True)]
     return [
-        (_host(match), text[match.start() : end]) for match, end in zip(found, ends, strict=True)
+        (_host(match), _SILENT if one.endswith("failed:") else one)
+        for match, one in zip(found, said, strict=True)
     ]
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from tests.engines import DRIVER, NUMBERS, PATIENCE, RESILIENT, STOCK, Connectio
 from tests.faults.daemons import Daemon
 from tests.faults.haproxy import HAProxy
 from tests.faults.pgbouncer import PgBouncer
+from tests.faults.pgpool import Pgpool
 
 MODES = ("session", "transaction")
 IDLE = 1.0  # seconds: client_idle_timeout of PgBouncer, timeout client of HAProxy
@@ -406,6 +408,33 @@ def test_a_load_through_a_transaction_pooler_fails_no_read_and_doubles_no_write(
     assert (faults.kills > 60, faults.restarts) == (True, 2)
     assert result.failed_reads == 0, result.errors
     assert (result.lost, result.doubled, result.half_committed, result.hung) == (0, 0, 0, 0)
+
+
+# -- pgpool-II -------------------------------------------------------------------------------------
+
+
+@pytest.mark.needs("pgpool")
+@pytest.mark.parametrize("connected", [True, False])
+def test_a_server_that_is_down_behind_pgpool_is_waited_for(connected: bool) -> None:
+    with Server(tls=False) as server, Pgpool(server) as pool, closing(Connections(server)) as made:
+
+        def make(engine: str) -> BaseDatabaseWrapper:
+            return made.register(f"through-{next(NUMBERS)}", pool.database(engine=engine))
+
+        connection, stock = make(RESILIENT), make(STOCK)
+        if connected:
+            read(connection)
+        read(stock)
+        server.stop("fast")
+        stock.close()
+        with pytest.raises(OperationalError):
+            read(stock)
+        back = threading.Timer(1.0, server.start)
+        back.start()
+        try:
+            read(connection)
+        finally:
+            back.join()
 
 
 # -- HAProxy ---------------------------------------------------------------------------------------

@@ -248,7 +248,7 @@ CONNECTING = [
     ("canceling authentication due to timeout", "login timed out"),
     ("server is not accepting clients", "starting or stopping"),  # CockroachDB
     ("Control plane request failed", "proxy cannot reach the server"),  # Neon
-    ("failed to create a backend connection", "proxy cannot reach the server"),  # pgpool
+    ("failed to create a backend 0 connection", "proxy cannot reach the server"),  # pgpool
     ("all backend nodes are down, pgpool requires at least one valid node",
      "proxy cannot reach the server"),
     ("failed: Cannot assign requested address", "unreachable"),
@@ -611,7 +611,8 @@ def classes(*attempts: tuple[str, str, str]) -> set[str]:
 
 
 def test_one_attempt_is_of_the_class_of_what_it_says() -> None:
-    for said, expected in ((REFUSED, "transient"), (MISSING, "final"), (NEW, "unknown")):
+    says = (REFUSED, "transient"), ("", "transient"), (MISSING, "final"), (NEW, "unknown")
+    for said, expected in says:
         assert classes(("a", "::1", said)) == {expected}
 
 
