@@ -24,8 +24,9 @@ from typing import Any, Final
 
 from django.dispatch import Signal
 
+from . import deadlines
 from .resilience import logger
-from .retry import BUDGET, Budget
+from .retry import Budget
 from .state.wrapper import Wrapper
 from .units import UNIT
 
@@ -142,8 +143,8 @@ def _send(items: list[_Item]) -> None:
     box = _Box()
     # The units of work around the statement have no part in this.
     with _set_in(_BOX, box), _set_in(UNIT, None), contextlib.ExitStack() as stack:
+        stack.enter_context(deadlines.only_hard())
         budget = Budget(_PATIENCE, strict=True)
-        stack.enter_context(_set_in(BUDGET, budget))
         for db in {id(db): db for db, _ in items if db is not None}.values():
             if not db._thread_sharing_count and db._thread_ident == get_ident():
                 stack.enter_context(db._laid_aside(budget))

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from .memory import remembered
+from .memory import LONGEST, remembered
 from .statements import ESCAPED_NAME, analyse, bare, fold
 
 RESET_ALL: Final = "reset all"
@@ -65,6 +65,31 @@ _SPECIAL: Final = (
 _SET = re.compile(rf"SET\s+(?:SESSION\s+(?!TO\b|=))?{_NAME}\s*(?:=|\bTO\b)", _ASCII)
 _RESET = re.compile(rf"RESET\s+{_NAME}\s*\Z", _ASCII)
 _CHARACTERISTICS = re.compile(r"SET\s+SESSION\s+CHARACTERISTICS\s+AS\s+TRANSACTION\b", _ASCII)
+_MODE = (
+    r"(?:ISOLATION\s+LEVEL\s+(?:SERIALIZABLE|REPEATABLE\s+READ|READ\s+(?:UN)?COMMITTED)"
+    r"|READ\s+(?:WRITE|ONLY)|(?:NOT\s+)?DEFERRABLE)"
+)
+# Not SNAPSHOT: another server may have another one of that name.
+_SET_TRANSACTION = re.compile(rf"SET\s+TRANSACTION\s+{_MODE}(?:(?:\s*,\s*|\s+){_MODE})*", _ASCII)
+_ALL_CONSTRAINTS = re.compile(r"SET\s+CONSTRAINTS\s+ALL\s+(?:DEFERRED|IMMEDIATE)", _ASCII)
+_SET_LOCAL = re.compile(r"SET\s+LOCAL\s+(?!\s*(?:\.|=|TO\b))", _ASCII)
+_OF_TRANSACTION: Final = "transaction_"
+# What is set by them does not end with the transaction, or changes how texts are to be read.
+_NOT_LOCAL: Final = frozenset({"seed", "standard_conforming_strings"})
+_MOST_PARAMETERS: Final = 20
+_LITERALLY: Final = frozenset(
+    {
+        str,
+        int,
+        float,
+        bool,
+        decimal.Decimal,
+        uuid.UUID,
+        datetime.date,
+        datetime.datetime,
+        type(None),
+    }
+)
 # They take from a session what a new one has not got.
 _NOTHING = re.compile(
     r"DISCARD\s+(?:PLANS|SEQUENCES|TEMP|TEMPORARY)\Z|(?:CLOSE|UNLISTEN|DEALLOCATE)\b", _ASCII
@@ -141,6 +166,91 @@ class Effect:
     passes: bool = False
     kind: str = UNTIL_CLOSE
     frees: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A statement that only sets something for its transaction: another one can be given the same.
+
+    Attributes:
+        sql: its text.
+        params: its parameters, ``None`` for none.
+        words: what people are told; never a value.
+        of_transaction: it sets the mode of the transaction itself.
+    """
+
+    sql: str = field(repr=False)
+    params: Any = field(repr=False)
+    words: str
+    of_transaction: bool = False
+
+
+def local_of(text: str, params: Any) -> Local | None:
+    """What a statement has set for its transaction, if that is all it did.
+
+    Args:
+        text: without backslashes.
+        params: what went with it.
+    """
+    kept = _kept_literally(params)
+    if kept is _UNKNOWN:
+        return None
+    whole = bare(text, strings=True).strip().rstrip("; \t\r\n")
+    if _CONFIGS.fullmatch(whole):
+        words = _locally_configured(whole, kept)
+        return Local(text, kept, words) if words else None
+    words = _local_words(text)
+    if not words or _is_temporary(text, kept):
+        return None
+    of_transaction = words.startswith(("SET TRANSACTION", f"SET LOCAL {_OF_TRANSACTION}"))
+    return Local(text, kept, words, of_transaction)
+
+
+@remembered
+def _local_words(text: str) -> str:
+    """What a SET for the transaction alone is called, or ""."""
+    plain = bare(text).strip().rstrip("; \t\r\n")
+    if ";" in plain or "\x00" in text or ESCAPED_NAME.search(plain) is not None:
+        return ""
+    if _SET_TRANSACTION.fullmatch(plain):
+        return "SET TRANSACTION"
+    if _ALL_CONSTRAINTS.fullmatch(plain):
+        return "SET CONSTRAINTS ALL"
+    match = _SET_LOCAL.match(plain)
+    name = "" if match is None else _setting(f"SET {plain[match.end() :]}")
+    return f"SET LOCAL {name}" if name and " " not in name and name not in _NOT_LOCAL else ""
+
+
+def _locally_configured(whole: str, params: Any) -> str:
+    """The words of a ``SELECT set_config(..., true)`` that does nothing else, or ""."""
+    names = []
+    positional = iter(params if isinstance(params, tuple) else ())
+    for one in _ITEM.finditer(whole):
+        texts = (one["name"], one["value"], one["local"])
+        name, value, local = (_value(text, positional, params) for text in texts)
+        if isinstance(local, str):
+            local = _BOOLEANS.get(local.lower())
+        if type(name) is not str or type(value) not in _EXACT or local is not True:
+            return ""
+        name = fold(name)
+        if name in _NOT_LOCAL or name.startswith(_OF_TRANSACTION) or _is_temporary(str(value)):
+            return ""
+        names.append(name)
+    # One of them went into a comment: which one went where is not certain.
+    whole_list = next(positional, _UNKNOWN) is _UNKNOWN
+    return f"set_config {', '.join(names)}" if whole_list else ""
+
+
+def _kept_literally(params: Any) -> Any:
+    """A copy of parameters which a driver makes the same of each time, or ``_UNKNOWN``."""
+    if params is None:
+        return None
+    if not isinstance(params, (list, tuple, dict)) or len(params) > _MOST_PARAMETERS:
+        return _UNKNOWN
+    for value in params.values() if isinstance(params, dict) else params:
+        if type(value) not in _LITERALLY or (type(value) is str and len(value) > LONGEST):
+            return _UNKNOWN
+    return dict(params) if isinstance(params, dict) else tuple(params)
 
 
 @dataclass(frozen=True, slots=True)

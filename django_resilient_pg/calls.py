@@ -42,7 +42,7 @@ class Call:
         wrapper: the cursor wrapper.
         run: sends ``(sql, params)`` on the wrapper's present driver cursor.
         sql, params: as they were given.
-        first: its transaction had run nothing before it but savepoints.
+        first: its transaction had run nothing before it but what can be replayed.
         status: ``PQtransactionStatus`` before it was sent.
         many: ``params`` are many rows.
     """

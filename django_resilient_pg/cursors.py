@@ -122,7 +122,7 @@ class ResilientCursorMixin:
         ):
             BUCKET.refund()
             # A named cursor calls its functions when its rows are fetched, if they ever are.
-            db._note_session(sql, params, many=self.name is not None)
+            db._note_session(sql, params, first=first, many=self.name is not None)
         if unit is not None:
             unit.end(self)
         return result
@@ -184,7 +184,7 @@ class ResilientCursorMixin:
         else:
             link.heard(monotonic())
             db._note_effect(sql)
-            db._note_session(sql, params, many=unclear)
+            db._note_session(sql, params, first=first, many=unclear)
         if unit is not None:
             unit.end(self)
         return result

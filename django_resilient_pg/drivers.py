@@ -15,6 +15,7 @@ import os
 import re
 import select
 import socket
+import struct
 import sys
 import threading
 import time
@@ -52,6 +53,8 @@ _NOTICES_DISCARD: Final = (3, 3, 5)
 # What can be registered on a connection: of psycopg 3, besides adapters, and of psycopg2.
 _FACTORIES: Final = ("row_factory", "cursor_factory", "server_cursor_factory")
 _TYPECASTERS: Final = ("string_types", "binary_types")
+# Fields of an error (PG_DIAG_SQLSTATE, PG_DIAG_MESSAGE_PRIMARY).
+_SQLSTATE, _MESSAGE = ord("C"), ord("M")
 # psycopg2.extensions.STATUS_BEGIN.
 _BEGUN: Final = 2
 
@@ -119,6 +122,33 @@ def _port_of(fd: int) -> int | None:
     finally:
         own.detach()
     return int(name[1]) if isinstance(name, tuple) else None
+
+
+# Where struct tcp_info (linux/tcp.h) has tcpi_bytes_received, a u64, since Linux 4.1.
+_RECEIVED: Final = struct.Struct("=128xQ")
+_INT: Final = struct.Struct("i")
+
+
+def bytes_read(fd: int) -> int | None:
+    """How many bytes have been read from a TCP socket, without a duplicate of its descriptor."""
+    if not sys.platform.startswith("linux"):
+        return None
+    import fcntl
+    import termios
+
+    try:
+        own = _socket.socket(fileno=fd)
+    except OSError:  # none
+        return None
+    try:
+        # First what waits to be read: what comes in between then counts as read, never as not.
+        (waiting,) = _INT.unpack(fcntl.ioctl(fd, termios.FIONREAD, bytes(_INT.size)))
+        raw = own.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _RECEIVED.size)
+    except OSError:  # not TCP
+        return None
+    finally:
+        own.detach()
+    return int(_RECEIVED.unpack(raw)[0] - waiting) if len(raw) == _RECEIVED.size else None
 
 
 def _see_nothing(timeout: int) -> object:
@@ -317,6 +347,10 @@ class Link:
                 self.close()
             raise
 
+    def bytes_read(self) -> int | None:
+        """How many bytes of the server were read; ``None``: nobody knows (a Unix socket)."""
+        return bytes_read(self.fd)
+
     def login(self) -> tuple[str, str]:
         """The user and the database that libpq has sent."""
         info = self.connection.info
@@ -381,6 +415,10 @@ class Link:
 
     def _gone(self, error: type[Exception]) -> None:
         self.connection = _Closed(error)
+
+    def _refused(self, sqlstate: bytes, text: bytes) -> None:
+        """The answer to a ping is an error: the server's last word, if it has ended the session."""
+        self._hear(LastWord("FATAL", sqlstate.decode() or None, text.decode(errors="replace")))
 
     def _wait(self, deadline: float, *, writable: bool = False) -> bool:
         """Until the socket is ready or the deadline has passed, which is False."""
@@ -518,9 +556,11 @@ class Psycopg3Link(Link):
                     if not self._wait(deadline):
                         return False
                     pgconn.consume_input()
-                if pgconn.get_result() is None:
+                if (result := pgconn.get_result()) is None:
                     self._hand_on_notifies()
                     return not self.lost()
+                if text := result.error_field(_MESSAGE):
+                    self._refused(result.error_field(_SQLSTATE) or b"", text)
         except self.connection.Error:
             return False
         except BaseException:
@@ -630,7 +670,10 @@ class Psycopg2Link(Link):
         deadline = time.monotonic() + timeout
         try:
             answered = libpq.ping(
-                functions, self.connection, lambda writable: self._wait(deadline, writable=writable)
+                functions,
+                self.connection,
+                lambda writable: self._wait(deadline, writable=writable),
+                self._refused,
             )
         except BaseException:
             # A signal handler's: the answer is still to come, and would be taken for another's.

@@ -83,6 +83,13 @@ def session_attributes(conn_params: Mapping[str, object], environ: Mapping[str, 
     return _setting("target_session_attrs", variable, conn_params, environ, service)
 
 
+def direct_tls(conn_params: Mapping[str, object], environ: Mapping[str, str]) -> bool:
+    """Whether libpq will begin with TLS, without asking the server for it (PostgreSQL 17)."""
+    service = _service(conn_params, environ)
+    found = _setting("sslnegotiation", "PGSSLNEGOTIATION", conn_params, environ, service)
+    return found == "direct"
+
+
 def _service(conn_params: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, str]:
     """Return the section of the service file that libpq will read, or nothing."""
     name = _text(conn_params, "service") or environ.get("PGSERVICE", "")

@@ -190,7 +190,9 @@ class LostSession:
             lives_on = up > now - self._heard_at and not self.crashed
             self.cancelled = self._terminated and lives_on
             self.why = self._why(link, rows, now) if self.holds else ""
-            if self.why is not _BEHIND_A_POOLER or clock() >= ends:
+            # Of a session that ends by itself while it is asked for, pg_terminate_backend() says
+            # the same as of one that does not end.
+            if self.why not in {_BEHIND_A_POOLER, _GOES_ON} or clock() >= ends:
                 return
             sleep(_PAUSE)
 

@@ -23,17 +23,17 @@ from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, RawPostDataException, UnreadablePostError
 from django.http.response import HttpResponseBase
 
-from . import announcing, foreign, request_settings, signals
+from . import announcing, deadlines, foreign, notes, request_settings, signals
 from .bucket import BUCKET
 from .losses import tells_of
 from .replaying import mark_of, may_ever, start_clean, unreachable, why_lasting, why_not
 from .resilience import logger
-from .retry import Budget
 from .snapshots import Snapshot
 from .units import UNDER_WAY, UNIT, Unit, around, succeed
 
 # Seconds. About what a restart or a failover takes.
 _RETRY_AFTER: Final = "5"
+_DEADLINE: Final = request_settings.DEADLINE.name
 _STATE: Final = "_django_resilient_pg"
 
 
@@ -45,12 +45,15 @@ def _line_of(request: HttpRequest) -> str:
 class _Attempts:
     """What the middleware remembers of one request."""
 
-    __slots__ = ("handled", "made", "method", "snapshot", "unit")
+    __slots__ = ("bound", "deadline", "handled", "made", "method", "snapshot", "unit")
 
-    def __init__(self, request: HttpRequest, unit: Unit) -> None:
+    def __init__(self, request: HttpRequest, unit: Unit, bound: deadlines.Bound) -> None:
         self.snapshot = Snapshot(request)
         self.unit = unit
+        self.bound = bound
         self.made = 0
+        #: The ``deadline()`` of the view, which its next attempts have to keep too.
+        self.deadline: deadlines.Bound | None = None
         self.method = request.method
         #: The error of the except block that the request comes from, if any: none of its own.
         self.handled = sys.exception()
@@ -103,7 +106,8 @@ class RequestRetryMiddleware:
                 _release(response)
                 attempts.begin_next()
                 self._make_new(request, attempts)
-                response = self.get_response(request)
+                with deadlines.resumed(attempts.deadline):
+                    response = self.get_response(request)
             return response
 
     async def _answer_async(self, request: HttpRequest) -> HttpResponseBase:
@@ -113,7 +117,8 @@ class RequestRetryMiddleware:
                 await sync_to_async(_release)(response)
                 attempts.begin_next()  # here, where the view's context comes from
                 await sync_to_async(self._make_new)(request, attempts)
-                response = await self.get_response(request)
+                with deadlines.resumed(attempts.deadline):
+                    response = await self.get_response(request)
             return response
 
     @contextmanager
@@ -122,8 +127,13 @@ class RequestRetryMiddleware:
         if hasattr(request, _STATE):
             yield None
             return
-        unit = Unit(Budget(self._settings.deadline), around())
-        attempts = _Attempts(request, unit)
+        seconds = self._settings.deadline
+        with deadlines.bounding(seconds, notes.bound(_DEADLINE, seconds)) as bound:
+            yield from self._unit_within(request, bound)
+
+    def _unit_within(self, request: HttpRequest, bound: deadlines.Bound) -> Iterator[_Attempts]:
+        unit = Unit(around())
+        attempts = _Attempts(request, unit, bound)
         setattr(request, _STATE, attempts)
         token = UNIT.set(unit)
         UNDER_WAY.append(unit)
@@ -172,6 +182,13 @@ class RequestRetryMiddleware:
         attempts: _Attempts | None = getattr(request, _STATE, None)
         if attempts is None:
             return None
+        attempts.deadline = deadlines.deadline_of(exception)
+        with deadlines.resumed(attempts.deadline):  # what follows waits no longer than the view
+            return self._decide(request, attempts, exception)
+
+    def _decide(
+        self, request: HttpRequest, attempts: _Attempts, exception: Exception
+    ) -> HttpResponseBase | None:
         can_be_asked = tells_of(exception, "connection_lost", but=attempts.handled)
         if can_be_asked:
             start_clean(attempts.unit)
@@ -203,9 +220,9 @@ class RequestRetryMiddleware:
         if attempts.made >= self._settings.retries:
             times = f"{attempts.made} time{'' if attempts.made == 1 else 's'}"
             return f"it was run again {times} already (RESILIENT_PG_REQUEST_RETRIES)"
-        if not attempts.unit.budget.remaining():
-            seconds = self._settings.deadline
-            return f"it began more than {seconds:g} s ago (RESILIENT_PG_REQUEST_DEADLINE)"
+        for bound in filter(None, (attempts.bound, attempts.deadline)):
+            if not bound.remaining():
+                return f"{bound.words} is used up"
         unit, methods = attempts.unit, self._settings.methods
 
         def judge() -> str:

@@ -125,12 +125,9 @@ class ResilientDatabaseMixin(Wrapper):
         """As Django's, with fresh credentials; the budget bounds the wait for a pooled one."""
         pool = self.pool
         if pool is None:
-            if path := self.resilience.options.credentials:
-                connect = super().get_new_connection
-                return self.resilience.shared.logins.connect(
-                    self.alias, path, lambda login: connect({**conn_params, **login})
-                )
-            return super().get_new_connection(conn_params)
+            from . import attempts
+
+            return attempts.make(self, super().get_new_connection, conn_params)
         if (
             self._below.get_new_connection is _NEW_CONNECTION
             and "isolation_level" not in self.settings_dict["OPTIONS"]

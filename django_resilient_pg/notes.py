@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 
 from .ageing import Limits
 from .verdicts import Reason
@@ -21,6 +22,9 @@ _PREVENTION = {
     Reason.NETWORK: "look for a firewall, NAT or load balancer that drops connections;"
     " manage.py checkdbconn shows the path",
     Reason.FORK: "do not share connections between processes: connect after the fork",
+    Reason.LOGIN_REFUSED: "correct the password or user that the pooler has for its server",
+    Reason.STATEMENT_POOLING: "set pool_mode to transaction or session in the pooler",
+    Reason.QUEUE_TIMEOUT: "raise the pooler's pool size, or hold connections for less time",
     Reason.UNKNOWN: "manage.py checkdbconn shows the path and its timeouts",
 }
 
@@ -107,6 +111,14 @@ def not_restored(alias: str, words: str, sqlstate: str | None) -> str:
         f'A new connection "{alias}" could not be given what was set on the lost one: {words}'
         f" ({said}). It was given up. Start clean with connection.close() or"
         " close_old_connections(), then do the work again."
+    )
+
+
+def opening_refused(alias: str, words: str) -> str:
+    """On the error of a setting that a lost transaction had begun with."""
+    return (
+        f'Connection "{alias}" was lost. On the new connection the server refused {words}, which'
+        " the transaction had begun with. Nothing else of it was retried."
     )
 
 
@@ -200,12 +212,42 @@ def down(alias: str, said: str, due: float | None, *, waits: bool) -> str:
     )
 
 
-def unreachable(alias: str, waited: float, deadline: float, *, lent: bool = False) -> str:
-    """Why no new connection was to be had; ``lent``: see :class:`.retry.Budget`."""
-    bound = f"retry_deadline is {seconds(deadline)}"
-    if lent:
-        bound = "all that the request or retry_atomic around it had left"
+def never_connected(alias: str) -> str:
+    """Why a refusal in unknown words is not waited for."""
     return (
-        f'No new connection "{alias}" for {seconds(waited)} ({bound}). Check that the server is up:'
-        " manage.py checkdbconn."
+        f'Not retried: this process has not connected to "{alias}" with these settings before, and'
+        " the refusal is not known to be transient. Check the settings: manage.py checkdbconn."
+    )
+
+
+def direct_tls(alias: str) -> str:
+    """Why a handshake that was cut is not tried again."""
+    return (
+        f'Not retried: the server of "{alias}" closed the connection in the TLS handshake, and'
+        ' sslnegotiation is "direct". Servers before PostgreSQL 17 do not support that: set'
+        ' OPTIONS["sslnegotiation"] to "postgres".'
+    )
+
+
+def long_down(alias: str, down_for: float, patience: float, since: float) -> str:
+    """Why nobody waits for a server any more; ``since``: seconds since the epoch."""
+    when = datetime.fromtimestamp(since, UTC)
+    return (
+        f'The server of "{alias}" has been down since {when:%Y-%m-%d %H:%M:%S} UTC'
+        f" ({seconds(down_for)}), and the deadline ({seconds(patience)}) counts from then. Callers"
+        " fail fast until it accepts connections again. Check that the server is up: manage.py"
+        " checkdbconn."
+    )
+
+
+def bound(name: str, value: float) -> str:
+    """What bounds how long is waited: "retry_deadline (10 s)"."""
+    return f"{name} ({value:g} s)"
+
+
+def unreachable(alias: str, waited: float, bound: str) -> str:
+    """Why there is no new connection; ``bound``: see :attr:`.retry.Budget.bound`."""
+    return (
+        f'Could not reconnect to "{alias}" within {seconds(waited)}: {bound} is used up. Check that'
+        " the server is up: manage.py checkdbconn."
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field, fields
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -127,6 +127,59 @@ def declarations() -> tuple[Declaration, ...]:
     return tuple(_declared().values())
 
 
+#: Where OPTIONS has this engine's own: a dict, and for settings that come from a URL, where nothing
+#: can be nested, keys that begin so.
+OWN: Final = "resilience"
+PREFIX: Final = f"{OWN}__"
+
+
+def is_own(key: object) -> bool:
+    """Whether a key of OPTIONS is for this engine, and not for libpq."""
+    return key == OWN or (isinstance(key, str) and key.startswith(PREFIX))
+
+
+def given(alias: str, options: Mapping[str, Any]) -> Any:
+    """What OPTIONS gives to this engine, for :func:`parse`.
+
+    Args:
+        alias: for the messages.
+        options: ``OPTIONS`` of an entry of DATABASES.
+
+    Raises:
+        ImproperlyConfigured: an option is given twice, or the prefix of one is misspelt.
+    """
+    nested, flat = options.get(OWN), {}
+    for key in options:
+        if isinstance(key, str) and "__" in key and (name := _without_prefix(alias, key)):
+            flat[name] = options[key]
+    if not flat:
+        return nested
+    if nested is not None and not isinstance(nested, Mapping):
+        return nested  # which parse() refuses
+    for key in flat.keys() & (nested or {}).keys():
+        raise ImproperlyConfigured(
+            f'OPTIONS of the database "{alias}" has the resilience option "{key}" twice: as'
+            f' "{PREFIX}{key}" and in "{OWN}". Remove one of them.'
+        )
+    return {**(nested or {}), **flat}
+
+
+def _without_prefix(alias: str, key: str) -> str:
+    """Return the name of an option that has a key of its own in OPTIONS; "": it is another's."""
+    from .conf.declarations import closest
+
+    prefix, _, name = key.partition("__")
+    if prefix == OWN:
+        return name
+    if not closest(prefix, (OWN,)):
+        return ""
+    near = closest(name, _declared()) or "idle_timeout"
+    raise ImproperlyConfigured(
+        f'OPTIONS of the database "{alias}" has an unknown key {_named(key)}: did you mean'
+        f' "{PREFIX}{near}"?'
+    )
+
+
 def parse(alias: str, raw: Mapping[str, object] | None) -> Options:
     """Check ``OPTIONS["resilience"]`` of the database ``alias``.
 
@@ -187,14 +240,20 @@ def _known(alias: str, key: object) -> str:
     """Return a key that is declared, or raise with the nearest one."""
     if isinstance(key, str) and key in _declared():
         return key
-    from .conf.declarations import shown, suggestion
+    from .conf.declarations import suggestion
 
-    # What was pasted into the place of a key may be a whole URL.
-    hidden = isinstance(key, str) and set(key) & set("@:=/")
     raise ImproperlyConfigured(
         f'The database "{alias}" has an unknown resilience option'
-        f" {'that is not shown' if hidden else shown(key)}: {suggestion(key, _declared())}"
+        f" {_named(key)}: {suggestion(key, _declared())}"
     )
+
+
+def _named(key: object) -> str:
+    """A key for a message. What was pasted into the place of one may be a whole URL."""
+    from .conf.declarations import shown
+
+    hidden = isinstance(key, str) and set(key) & set("@:=/")
+    return "that is not shown" if hidden else shown(key)
 
 
 def _value(alias: str, declared: Declaration, given: object) -> object:

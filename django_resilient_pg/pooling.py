@@ -27,7 +27,7 @@ except ImportError as error:  # as Django has it
         "Error loading psycopg_pool module.\nDid you install psycopg[pool]?"
     ) from error
 
-from . import announcing
+from . import announcing, deadlines
 from .ageing import Limits, jittered
 from .connecting import deadline
 from .dialling import Dialling
@@ -52,6 +52,8 @@ _RECONNECT_TIMEOUT: Final = 0.1
 # Seconds a thread waits before it looks why nothing came, doubling up to the second number. Each
 # look gives up its place in the pool's queue.
 _FIRST_WAIT: Final = 0.1
+# Seconds that a connection may take to be made in a request whose deadline is used up.
+_MAKING: Final = 1.0
 _LONGEST_WAIT: Final = 1.0
 
 #: The wrapper that a connection is being taken for, in this thread.
@@ -177,10 +179,7 @@ class ResilientPool(ConnectionPool[Any]):
             resilience.terms = None
             resilience.shared_now()
             return borrow(db, self.getconn)
-        allowed = terms.options.retry_deadline
-        if not self._own_timeout:
-            allowed = min(allowed, self.timeout)
-        return self._lend(db, allowed, terms)
+        return self._lend(db, self._bounded(terms.options.retry_deadline), terms)
 
     def _lend(self, db: Wrapper, allowed: float, terms: Terms | None) -> Any:
         began = monotonic()
@@ -247,8 +246,19 @@ class ResilientPool(ConnectionPool[Any]):
     def _allowed(self, db: Wrapper) -> float:
         """Seconds that ``db`` may wait."""
         budget = db._connector.budget
-        left = deadline(db) if budget is None else budget.remaining()
-        return left if self._own_timeout else min(left, self.timeout)
+        return self._bounded(deadline(db) if budget is None else budget.remaining())
+
+    def _bounded(self, seconds: float) -> float:
+        """As much of these seconds as the pool's timeout and the deadlines around leave."""
+        if not self._own_timeout:
+            seconds = min(seconds, self.timeout)
+        if math.isinf(deadlines.left()):
+            return seconds
+        # As much as without a pool where one may be on its way: see :func:`.connecting._bounded`.
+        making = len(self._loans) < self.max_size
+        soft, hard = (_MAKING, deadlines.LEAST) if making else (0.0, 0.0)
+        left = deadlines.left(hard=True)
+        return min(seconds, max(soft, deadlines.left()), max(hard, left))
 
     def _wait(self, began: float, ends: float, allowed: float) -> Any:
         """The next connection, whatever its state."""
@@ -389,7 +399,7 @@ class ResilientPool(ConnectionPool[Any]):
             idle=idle,
             idle_limit=resilience.limits.idle.seconds,
             ping_after=options.ping_after,
-            ping_timeout=0.0 if suspect else options.ping_timeout,
+            ping_timeout=0.0 if suspect else deadlines.allowed(options.ping_timeout),
             path=Path.UNKNOWN if facts is None else facts.path,
         )
         if vital is Vital.LOST:

@@ -42,6 +42,8 @@ class Probe:
         down: the last attempt has failed; read without a lock.
         said: the first line of how.
         failures: attempts that have failed since it is down.
+        mute: it lets clients log in, and then ends the session at the first statement. A login
+            alone does not end such an outage.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -49,6 +51,7 @@ class Probe:
         self.down = False
         self.said = ""
         self.failures = 0
+        self.mute = False
         self._since = self._due = 0.0
         self._start_anew()
 
@@ -104,12 +107,12 @@ class Probe:
         Returns:
             seconds since the first failed attempt; ``None``: it was not known to be down.
         """
-        if turn is Turn.FREE and not self.down:
+        if turn is Turn.FREE and not (self.down or self.mute):
             return None
         with self._own():
             self._leave(turn)
             was_down, self.down = self.down, False
-            self.failures = 0
+            self.failures, self.mute = 0, False
             self._changed.notify_all()
             return self._clock() - self._since if was_down else None
 
@@ -123,6 +126,10 @@ class Probe:
     def _leave(self, turn: Turn) -> None:
         if turn is Turn.ASK:
             self._asking = False
+
+    def down_for(self) -> float:
+        """Seconds since the first failure of the outage under way; 0: there is none."""
+        return self._clock() - self._since if self.down else 0.0
 
     def due_in(self) -> float:
         """Seconds until it is worth asking for a turn again; 0 while nobody asks and one is due."""

@@ -17,12 +17,12 @@ from . import announcing, notes, roles, signals
 from .bucket import BUCKET
 from .calls import Call
 from .catalogue import why_may_write
-from .connecting import deadline, pause, spending
+from .connecting import ended_unheard, pause, spending
 from .drivers import IN_TRANSACTION, Link
 from .errors import ServerDown, SessionLost
 from .loss import Loss
 from .losses import first_line, judge_error, sqlstate_of
-from .replacing import replace, restore_savepoints
+from .replacing import replace, restore_opening
 from .retry import Budget, Circumstances, Decision, Row, decide
 from .session import text_of
 from .state.transaction import MANUAL
@@ -36,6 +36,14 @@ from .watching import note_loss, note_refused
 _READ_ONLY = "25006"
 # The verdict's rule for a read that a standby cancelled (see reasons.TABLE).
 _CANCELLED = "cancelled by recovery"
+
+
+# New sessions in a row that may end at a statement, while the server answers on them before.
+_MOST_UNHEARD = 2
+
+
+def _said_of(error: Error) -> str:
+    return " ".join([str(error), *getattr(error, "__notes__", ())])
 
 
 class NotAgain(Exception):
@@ -54,6 +62,9 @@ class Recovery:
         self._began = monotonic()
         self._attempts = self._paid = self._rounds = 0
         self._crashed = False
+        # Whether the server has answered on the connection in the place of the lost one; how many
+        # it has ended before.
+        self._heard, self._unheard = True, 0
         self._link = call.wrapper._link
 
     def after(self, error: Error) -> Any:
@@ -74,9 +85,7 @@ class Recovery:
                 if not verdict.lost:
                     return self._after_cancellation(error, verdict)
                 loss = note_loss(db, verdict, error, "statement", self._call)
-                if self._has_met_crash(loss):
-                    loss = Loss(Reason.CRASH, loss.idle, final=True)
-                    self._give_up(error, loss, notes.crashed(db.alias))
+                self._check_final(error, verdict, loss)
                 decision = self._decide(verdict)
                 if decision.row is None:
                     self._give_up(error, loss, decision.why)
@@ -95,6 +104,21 @@ class Recovery:
                     continue
                 self._announce(decision.row)
                 return result
+
+    def _check_final(self, error: Error, verdict: Verdict, loss: Loss) -> None:
+        """Give up where another attempt, of whatever unit, would end in the same way."""
+        if self._has_met_crash(loss):
+            final = Loss(Reason.CRASH, loss.idle, final=True)
+            self._give_up(error, final, notes.crashed(self._db.alias))
+        why = "another attempt would end in the same way" if verdict.final else ""
+        if not self._heard:
+            ended_unheard(self._db, error)
+            # Since then a connection is used only once the server has answered on it.
+            self._unheard += 1
+            if self._unheard > _MOST_UNHEARD:
+                why = "the server ends each new session at this statement"
+        if why:
+            self._give_up(error, dataclasses.replace(loss, final=True), why)
 
     def _has_met_crash(self, loss: Loss) -> bool:
         """Whether the server crashed when it ran this before, and said nothing this time either."""
@@ -172,9 +196,7 @@ class Recovery:
         """Why there may be no further attempt, or ""."""
         options = self._db.resilience.options
         if budget.remaining() <= 0:
-            if budget.lent:
-                return "the time of the request or retry_atomic around it is used up"
-            return f"retry_deadline ({notes.seconds(options.retry_deadline)}) is used up"
+            return f"{budget.bound} is used up"
         # What had no effect is free; once, because it is the server that decides what is refused.
         if row is Row.NOTHING_SENT or (row is Row.REFUSED and not self._attempts):
             return ""
@@ -195,16 +217,16 @@ class Recovery:
 
     def _again(self, row: Row, loss: Loss, budget: Budget) -> Any:
         db, call = self._db, self._call
-        savepoints = list(db._transaction.savepoints)
+        opening = list(db._transaction.opening)
         try:
             with roles.looking_for_primary(db) if row is Row.REFUSED else nullcontext():
                 self._replace(row, loss)
         except (ServerDown, SessionLost) as error:
-            raise NotAgain(str(error).rstrip(".")) from error
+            raise NotAgain(_said_of(error).rstrip(".")) from error
         except Error as error:
             waited = monotonic() - self._began
             line = first_line(error, db.settings_dict)
-            sentence = notes.unreachable(db.alias, waited, deadline(db), lent=budget.lent)
+            sentence = notes.unreachable(db.alias, waited, budget.bound).rstrip(".")
             raise NotAgain(f"{sentence} ({line})") from error
         if loss.session is not None:
             self._crashed = self._crashed or loss.session.crashed
@@ -216,7 +238,9 @@ class Recovery:
                 db._connector.settled(
                     [one for one in db._connector.lost if one is not loss.session]
                 )
-        restore_savepoints(db, savepoints)
+        self._heard = False
+        restore_opening(db, opening)
+        self._heard = bool(opening)
         call.wrapper._renew()
         if row is Row.READ:
             return self._guarded()
@@ -257,8 +281,8 @@ class Recovery:
             raise NotAgain("it asks whether its transaction is read-only; run again, it would be")
         if why := self._why_may_write(link):
             raise NotAgain(why)
-        with db.wrap_database_errors:
-            link.ask("BEGIN READ ONLY")
+        self._begin_read_only(link)
+        self._heard = True
         try:
             result = self._run()
         except Error as error:
@@ -273,6 +297,25 @@ class Recovery:
             raise
         self._end(link)
         return result
+
+    def _begin_read_only(self, link: Link) -> None:
+        """Guard a read.
+
+        Raises:
+            NotAgain: a pooler refuses transactions.
+            Error: the connection was lost.
+        """
+        db = self._db
+        try:
+            with db.wrap_database_errors:
+                link.ask("BEGIN READ ONLY")
+        except Error as error:
+            verdict = judge_error(link, error, Phase.STATEMENT)
+            if verdict.final:
+                raise NotAgain(
+                    f"it cannot be guarded by BEGIN READ ONLY: {verdict.reason.text}"
+                ) from error
+            raise
 
     def _why_may_write(self, link: Link) -> str:
         try:

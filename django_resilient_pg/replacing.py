@@ -16,7 +16,7 @@ from . import announcing, notes, signals
 from .drivers import Link
 from .errors import SessionLost, TransactionLost
 from .loss import PIPELINE, Invalidation, Loss
-from .state.transaction import SPLIT
+from .state.transaction import SPLIT, Step
 from .state.wrapper import Wrapper
 from .verdicts import Reason
 
@@ -98,15 +98,31 @@ def _announce_replaced(db: Wrapper, reason: Reason | None, idle: float, took: fl
     announcing.send(db, signals.connection_replaced, record)
 
 
-def restore_savepoints(db: Wrapper, savepoints: list[str]) -> None:
-    """Open a lost transaction's savepoints again; the driver sends BEGIN before the first."""
-    if not savepoints:
+def restore_opening(db: Wrapper, opening: list[Step]) -> None:
+    """Replay what a lost transaction began with; the driver sends BEGIN before the first of it.
+
+    Nothing comes in between: SET TRANSACTION must be sent before any query.
+
+    Raises:
+        Error: the connection is lost again; or the server refuses a setting.
+    """
+    if not opening:
         return
-    assert db._link is not None
-    db._transaction.restored(savepoints)  # before: a loss on the way leaves them to be restored
-    with db.wrap_database_errors:
-        for sid in savepoints:
-            db._link.ask(db.ops.savepoint_create_sql(sid))
+    link, words = db._link, ""
+    assert link is not None
+    db._transaction.restored(opening)  # before: a loss on the way leaves it to be restored
+    try:
+        with db.wrap_database_errors:
+            for step in opening:
+                if isinstance(step, str):
+                    link.ask(db.ops.savepoint_create_sql(step))
+                else:
+                    words = step.words
+                    link.ask(step.sql, step.params)
+    except Error as error:
+        if words and not link.lost():
+            error.add_note(notes.opening_refused(db.alias, words))
+        raise
 
 
 def abandon_interrupted(db: Wrapper) -> None:

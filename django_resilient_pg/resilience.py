@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from .ageing import Kept, Learned, Limits, limits
 from .facts import Facts
 from .logins import Logins
-from .options import Options, of_entry, parse
+from .options import Options, given, of_entry, parse
 from .probing import Probe
 from .records import Record
 from .verdicts import Reason
@@ -48,6 +48,8 @@ class Shared:
         self.facts: Facts | None = None
         self.learned = Learned()
         self.probe = Probe()
+        #: What it last connected with (``Connector.settings``); ``None``: it never has.
+        self.connected: int | None = None
         self.logins = Logins()
         self.age_logged = False
         self._sought_at = -math.inf
@@ -186,8 +188,8 @@ class Resilience:
         """``OPTIONS["resilience"]``, checked. Parsed at first use, not at import."""
         if self._options is None:
             alias = self._wrapper.alias
-            given = of_entry(alias, self._wrapper.settings_dict)
-            self._options = parse(alias, given.get("resilience"))
+            entry = of_entry(alias, self._wrapper.settings_dict)
+            self._options = parse(alias, given(alias, entry))
         return self._options
 
     @property

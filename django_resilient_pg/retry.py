@@ -11,9 +11,9 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Final
 
+from . import deadlines
 from .kinds import Kind
 from .records import Record
 from .verdicts import Verdict
@@ -44,7 +44,8 @@ class Circumstances(Record):
 
     Attributes:
         autocommit: the statement was a transaction of its own.
-        untouched: its transaction had run nothing yet but savepoints.
+        untouched: its transaction had run nothing yet but what can be replayed: savepoints and
+            settings of its own.
         raw_transaction: the application had sent BEGIN itself.
         repeatable: its parameters can be gone through again.
         savepoint: it is a savepoint statement of Django's own.
@@ -145,35 +146,43 @@ def _refused(why: str) -> Decision:
 class Budget:
     """The seconds that may be spent on reconnecting and retrying, all together.
 
-    ``lent``: by the request or ``retry_atomic`` around a statement; else ``retry_deadline``.
-    ``ended``: whose it was is over. ``strict``: without any of them left nothing is tried at all.
+    The deadlines of its context (:mod:`.deadlines`) may leave less; they are asked each time.
+
+    Args:
+        seconds: from now.
+        clock: for tests.
+        words: for people: what has set it.
+        strict: without any time left nothing is tried at all.
     """
 
-    __slots__ = ("_clock", "_ends", "ended", "lent", "seconds", "strict")
+    __slots__ = ("_clock", "_ends", "_words", "seconds", "strict")
 
     def __init__(
         self,
         seconds: float,
         clock: Clock = time.monotonic,
         *,
-        lent: bool = False,
+        words: str = "retry_deadline",
         strict: bool = False,
     ) -> None:
         self.seconds = seconds
-        self.lent = lent
         self.strict = strict
-        self.ended = False
+        self._words = words
         self._clock = clock
         self._ends = clock() + seconds
 
     def remaining(self) -> float:
         """Seconds left, never below 0."""
-        return max(0.0, self._ends - self._clock())
+        return max(0.0, min(self._ends - self._clock(), deadlines.left()))
 
-
-#: What a ``retry_atomic`` around a statement leaves it, on whatever alias. A context variable
-#: crosses ``sync_to_async`` with what called it, as ``units.UNIT`` does with the request's.
-BUDGET: Final[ContextVar[Budget | None]] = ContextVar("django_resilient_pg_budget", default=None)
+    @property
+    def bound(self) -> str:
+        """What leaves the least, for people."""
+        tightest = deadlines.tightest()
+        own = self._ends - self._clock()
+        if tightest is None or own <= tightest.ends - time.monotonic():
+            return self._words
+        return tightest.words
 
 
 def backoff(attempt: int, *, base: float, most: float, random: Callable[[], float]) -> float:
@@ -187,11 +196,11 @@ def connect_again(
     *,
     passing: Callable[[BaseException], bool],
     wait: Callable[[int], float],
-    budget: Budget,
+    remaining: Callable[[], float],
     announce: Callable[[int, float, BaseException], None],
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Call ``connect`` until it succeeds, fails for good, or the budget is spent.
+    """Call ``connect`` until it succeeds, fails for good, or no time remains.
 
     Every call may also fail because it is another thread's turn to ask (:mod:`.probing`).
 
@@ -200,7 +209,7 @@ def connect_again(
         first_error: how the attempt that led here failed.
         passing: whether an error is worth another attempt.
         wait: seconds to wait after attempt number n.
-        budget: bounds the whole.
+        remaining: seconds left for the whole.
         announce: told (attempts failed, seconds of wait, error) before each wait.
         sleep: for tests.
 
@@ -217,7 +226,7 @@ def connect_again(
         connect()
 
     def spent(state: RetryCallState) -> bool:
-        return state.upcoming_sleep >= budget.remaining()
+        return state.upcoming_sleep >= remaining()
 
     def before_sleep(state: RetryCallState) -> None:
         if state.outcome is not None and (error := state.outcome.exception()) is not None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from time import monotonic
 from typing import Any, Final
 
 from django.db.utils import Error, OperationalError
 
-from . import notes
+from . import attempts, notes
 from .drivers import IDLE, Link, link_to
 from .facts import Path
 from .state.wrapper import Wrapper
@@ -153,12 +153,7 @@ def _beside_takes_writes(db: Wrapper) -> bool:
 def _connect_beside(db: Wrapper) -> Any:
     """A connection of the driver's own: not from a pool, whose connections lead to the same."""
     parameters = db.get_connection_params()
-
-    def connect(login: Mapping[str, Any]) -> Any:
-        return db.Database.connect(**{**parameters, **login})
-
-    path = db.resilience.options.credentials
-    return db.resilience.shared.logins.connect(db.alias, path, connect) if path else connect({})
+    return attempts.make(db, lambda given: db.Database.connect(**given), parameters)
 
 
 def was_primary(db: Wrapper) -> bool:

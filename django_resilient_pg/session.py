@@ -16,7 +16,7 @@ from .memory import LONGEST, LONGEST_READ, make_room
 from .quotes import emptied, without_strings
 
 if TYPE_CHECKING:
-    from .assignments import Assignment, Effect
+    from .assignments import Assignment, Effect, Local
 
     # What pinned a session, and what was set in it.
     Held = tuple[dict[str, str], dict[str, Assignment]]
@@ -166,10 +166,7 @@ class Session:
         elif effect.pins:
             self.pin(effect.pins, self._counted(effect.kind, where))
         elif not effect.assignments:
-            # What set_config does depends on its parameters.
-            depends = "\\" in text or "set_config" in text.lower()
-            if not (effect.controls or effect.frees or depends):
-                _remember(text)
+            _remember_effectless(text, effect)
         elif where is Where.UNCLEAR or not replays:
             self.pin(effect.assignments[0].words, reader.UNTIL_DISCARD)
         elif where is Where.TRANSACTION:
@@ -301,6 +298,40 @@ def _reader() -> Any:
     return assignments
 
 
+def local_setting(sql: object, params: Any, *, driver: Any) -> Local | None:
+    """A statement that has only set something for its transaction, for another connection.
+
+    Args:
+        sql: as it was given to the cursor.
+        params: what went with it.
+        driver: the driver's connection, by which it quotes composed SQL.
+
+    Returns:
+        ``None``: it did more, or that is not certain.
+    """
+    text = sql if isinstance(sql, str) else _composed(sql, driver)
+    if len(text) > LONGEST or "\\" in text:
+        return None
+    if text.lstrip()[:3].upper() != "SET" and "set_config" not in text.lower():
+        return None
+    try:
+        found: Local | None = _reader().local_of(text, params)
+    except OSError:  # no file descriptor is left
+        return None
+    return found
+
+
+def _composed(sql: object, driver: Any) -> str:
+    """The whole text of a driver's composed SQL, or ""."""
+    as_string = getattr(sql, "as_string", None)
+    if as_string is None:
+        return ""
+    try:
+        return str(as_string(driver))
+    except Exception:  # of what cannot be put into text without what only the driver has
+        return ""
+
+
 def is_harmless(text: str) -> bool:
     """Whether a text is one statement on data that leaves session and transaction as they were.
 
@@ -358,6 +389,15 @@ def _remember(text: str) -> None:
     if len(text) <= LONGEST:
         make_room(HARMLESS)
         HARMLESS.add(text)
+
+
+def _remember_effectless(text: str, effect: Effect) -> None:
+    # What set_config does depends on its parameters.
+    depends = "\\" in text or "set_config" in text.lower()
+    if text.lstrip()[:3].upper() == "SET":
+        _remember_setting(text, effect)  # not as harmless: local_setting() has to see it each time
+    elif not (effect.controls or effect.frees or depends):
+        _remember(text)
 
 
 def _remember_setting(text: str, effect: Effect) -> None:

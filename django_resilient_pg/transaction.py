@@ -17,13 +17,13 @@ from asgiref.sync import iscoroutinefunction
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.transaction import atomic
 
-from . import announcing, foreign
+from . import announcing, deadlines, foreign, notes
 from .conf.declarations import Declaration, InvalidValue, suggestion
 from .connecting import spending
 from .loading import is_ours
 from .losses import first_line, sqlstate_of, tells_of
 from .replacing import lost_error
-from .retry import BUDGET, Budget, backoff
+from .retry import Budget, backoff
 from .state.wrapper import Wrapper
 from .units import UNDER_WAY, UNIT, Unit, around, succeed
 
@@ -172,25 +172,14 @@ def _refuse_without_autocommit(db: Wrapper) -> None:
 
 
 @contextmanager
-def _shared(budget: Budget) -> Iterator[None]:
-    """Let statements on every alias spend of this budget."""
-    token = BUDGET.set(budget)
-    try:
-        yield
-    finally:
-        BUDGET.reset(token)
-
-
-@contextmanager
-def _counting(db: Wrapper, budget: Budget) -> Iterator[list[Unit]]:
+def _counting(db: Wrapper) -> Iterator[list[Unit]]:
     """Count what takes effect on whatever alias, as the middleware does for a request.
 
     A request around it counts it too, and stays what session state is counted for. The last unit of
     the list is that of the run under way.
     """
     foreign.watch_from_now()
-    parent = around()
-    units = [Unit(budget if parent is None else parent.budget, parent, weakref.ref(db))]
+    units = [Unit(around(), weakref.ref(db))]
     token = UNIT.set(units[0])
     UNDER_WAY.append(units[0])
     try:
@@ -236,11 +225,12 @@ class _Attempts:
 
     def run(self, function: Callable[[], T]) -> T:
         db = self._db
+        words = notes.bound("retry_atomic's deadline", self._deadline)
         with (
             announcing.collecting(),
-            spending(db, seconds=self._deadline) as budget,
-            _shared(budget),
-            _counting(db, budget) as units,
+            deadlines.bounding(self._deadline, words),
+            spending(db, seconds=self._deadline, words=words) as budget,
+            _counting(db) as units,
             _open_elsewhere(db),
         ):
             for attempt in range(1, self._retries + 1):

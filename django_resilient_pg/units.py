@@ -16,12 +16,9 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 from .errors import AttemptAbandoned
-
-if TYPE_CHECKING:
-    from .retry import Budget
 
 logger: Final = logging.getLogger("django_resilient_pg")
 #: More different texts than this are not kept: such a unit or transaction counts as one that has
@@ -38,7 +35,6 @@ class Unit:
     """One unit of work: one attempt at a request.
 
     Attributes:
-        budget: what all statements of the unit may spend on reconnecting and retrying, together.
         parent: the unit that this one is part of, for which all counts too.
         texts: by alias, different texts of what took effect, or may have.
         hooks: ``on_commit`` hooks that have run.
@@ -52,14 +48,13 @@ class Unit:
         sending: texts of what is being sent, by cursor; of a COMMIT ``None``, by connection.
         abandoned: it is run again, by another unit: nothing more may be done for this one.
         told: it has been logged that somebody goes on for it after that.
-        ended: it is over; what goes on in its context has no part in its budget.
+        ended: it is over; what goes on in its context is no part of it.
     """
 
     __slots__ = (
         "__weakref__",
         "_deciding",
         "abandoned",
-        "budget",
         "crashes",
         "ended",
         "foreign",
@@ -76,11 +71,9 @@ class Unit:
 
     def __init__(
         self,
-        budget: Budget,
         parent: Unit | None = None,
         transaction_of: Callable[[], object] | None = None,
     ) -> None:
-        self.budget = budget
         self.parent = parent
         # A weak reference: a context that outlives the unit must not keep a connection open.
         self.transaction_of = transaction_of
@@ -98,7 +91,7 @@ class Unit:
 
     def again(self) -> Unit:
         """The unit of the next attempt."""
-        following = Unit(self.budget, self.parent, self.transaction_of)
+        following = Unit(self.parent, self.transaction_of)
         following.sessions, following.crashes = self.sessions, self.crashes
         return following
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from django.db.utils import Error
 
-from . import announcing, notes, signals
+from . import announcing, deadlines, notes, signals
 from .ageing import Suspected
 from .calls import Call
 from .drivers import IDLE, UNKNOWN, Link
@@ -24,7 +24,7 @@ from .liveness import Vital, inspect
 from .loss import PIPELINE, Invalidation, Loss
 from .losses import first_line, judge_error, reason_of, sqlstate_of
 from .lost_sessions import LostSession
-from .replacing import lost_error, replace, restore_savepoints
+from .replacing import lost_error, replace, restore_opening
 from .retry import was_terminated
 from .state.transaction import DIRTY, MANUAL
 from .state.wrapper import Wrapper, reader
@@ -73,8 +73,8 @@ def look_closer(db: Wrapper, status: int, now: float, asking: Any = None) -> Non
         db._invalidate(Invalidation(Loss(reason or Reason.UNKNOWN, idle), pinned_by))
         db.resilience.shared.count("refused")
         look_closer(db, status, now)
-    if transaction.savepoints:
-        _replace_with_savepoints(db, reason, idle, asking)
+    if transaction.opening:
+        _replace_with_opening(db, reason, idle, asking)
     else:
         replace(db, reason, idle, asking)
 
@@ -87,22 +87,22 @@ def _close_left(db: Wrapper, link: Link) -> None:
         note_idle_loss(db, link, monotonic() - link.heard_at, learns=False)
 
 
-def _replace_with_savepoints(db: Wrapper, reason: Reason | None, idle: float, asking: Any) -> None:
-    """Replace a connection, and once more if the next one is lost while they are made again.
+def _replace_with_opening(db: Wrapper, reason: Reason | None, idle: float, asking: Any) -> None:
+    """Replace a connection, and again if the next one is lost while it is given the opening.
 
     Raises:
         Error: how it was lost the last time, with a note.
     """
     from .connecting import pause, spending
 
-    savepoints, retries = list(db._transaction.savepoints), db.resilience.options.read_retries
+    opening, retries = list(db._transaction.opening), db.resilience.options.read_retries
     with spending(db) as budget:
         for attempt in range(1 + retries):
             if attempt > 1:
                 pause(db, attempt, budget)  # as in recovery: at once the first time
             replace(db, reason, idle, asking)
             try:
-                restore_savepoints(db, savepoints)
+                restore_opening(db, opening)
                 return
             except Error as error:
                 verdict = judge_error(db._link, error, Phase.STATEMENT)
@@ -110,7 +110,7 @@ def _replace_with_savepoints(db: Wrapper, reason: Reason | None, idle: float, as
                     raise
                 loss = note_loss(db, verdict, error, "statement")
                 if attempt == retries or budget.remaining() <= 0:
-                    why = "the connection was lost again each time its savepoints were made again"
+                    why = "the connection was lost again whenever its savepoints were restored"
                     note_refused(db, error, loss, why)
                     raise
             reason, idle = loss.reason, loss.idle
@@ -147,7 +147,7 @@ def inspect_connection(db: Wrapper, now: float) -> Vital:
         idle=idle,
         idle_limit=limit,
         ping_after=options.ping_after,
-        ping_timeout=options.ping_timeout,
+        ping_timeout=deadlines.allowed(options.ping_timeout),
         path=Path.UNKNOWN if facts is None else facts.path,
     )
     if vital is Vital.LOST:
@@ -160,7 +160,7 @@ def inspect_connection(db: Wrapper, now: float) -> Vital:
 
 def ping_in_transaction(db: Wrapper, link: Link) -> bool:
     """Ask a connection that is in a transaction whether it lives; its loss is announced."""
-    if link.ping(db.resilience.options.ping_timeout):
+    if link.ping(deadlines.allowed(db.resilience.options.ping_timeout)):
         return True
     note_idle_loss(db, link, monotonic() - link.heard_at, learns=False)
     return False
@@ -269,7 +269,8 @@ def _remember(
         None if call is None else call.text,
         monotonic(),
         holds=holds,
-        first=call is not None and call.first,
+        # After savepoints or settings its transaction is older than the last answer.
+        first=call is not None and call.first and call.status == IDLE,
         direct=facts is not None and facts.path is Path.DIRECT,
         terminated=terminated,
     )

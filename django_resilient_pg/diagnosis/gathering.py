@@ -22,7 +22,7 @@ from ..ageing import Limits, limits
 from ..drivers import Link
 from ..facts import Path
 from ..loading import load
-from ..options import Options, parse
+from ..options import Options, given, parse
 from ..pasted import slip
 from . import client_certificates, poolers, serverside
 from .attempts import Connector, libpq_version
@@ -183,8 +183,9 @@ def _limits(wrapper: BaseDatabaseWrapper, found: Survey) -> Limits | None:
 
 
 def _options(wrapper: BaseDatabaseWrapper) -> Options:
-    raw = wrapper.settings_dict["OPTIONS"].get("resilience")
-    return parse(wrapper.alias, raw) if hasattr(wrapper, "resilience") else Options()
+    if not hasattr(wrapper, "resilience"):
+        return Options()
+    return parse(wrapper.alias, given(wrapper.alias, wrapper.settings_dict["OPTIONS"]))
 
 
 def _driver(wrapper: BaseDatabaseWrapper) -> str:

@@ -7,10 +7,11 @@ The phases, and what leads from one to the next::
 
 Invariants:
 
-* Only :meth:`begin`, :meth:`over`, :meth:`moved`, :meth:`restored`, :meth:`unsent` and
-  :meth:`sent_nothing` lower the phase; of these only :meth:`begin`, :meth:`over` and
-  :meth:`moved` leave SPLIT.
-* Where there are savepoints the phase is OPENED or later.
+* Only :meth:`begin`, :meth:`over`, :meth:`moved`, :meth:`restored`, :meth:`unsent`,
+  :meth:`sent_nothing` and :meth:`began_with` lower the phase; of these only :meth:`begin`,
+  :meth:`over` and :meth:`moved` leave SPLIT.
+* Where ``opening`` holds something the phase is OPENED or later.
+* Settings are added to ``opening`` only while nothing but it has been run, by anybody.
 * Texts that hold ``NO_TEXT``, or ``MOST_TEXTS`` of them, never count as "has only read".
 * In autocommit the phase is what the driver said last; a dead connection says nothing.
 """
@@ -19,10 +20,18 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from ..drivers import FAILED, IDLE, IN_TRANSACTION, UNKNOWN
 from ..units import LONGEST_TEXT, MOST_TEXTS, NO_TEXT
+
+if TYPE_CHECKING:
+    from ..assignments import Local
+
+#: A savepoint, by its name, or a statement that sets something for the transaction.
+Step: TypeAlias = "str | Local"
+#: More settings than this are not kept.
+MOST_SETTINGS: Final = 50
 
 
 class Phase(enum.IntEnum):
@@ -34,7 +43,8 @@ class Phase(enum.IntEnum):
     MANUAL = 1
     #: Nothing has been run yet.
     CLEAN = 2
-    #: Only statements have been run that leave nothing behind: savepoints, ``executemany`` of none.
+    #: Only statements have been run that leave nothing behind, or can be replayed: savepoints,
+    #: ``SET LOCAL``, ``executemany`` of none.
     OPENED = 3
     #: A statement has been run.
     DIRTY = 4
@@ -65,7 +75,8 @@ class TransactionState:
         phase: see :class:`Phase`.
         texts: what has been run, for as long as nothing of it is committed; at most ``MOST_TEXTS``.
             Of what has no text of its own, and of what is too long to keep, its ``id()``.
-        savepoints: names of the open ones, in order.
+        opening: the open savepoints, and the settings that it began with, in order. While it is
+            OPENED another connection can be given all of this before the first real statement.
         controlling: a savepoint statement of Django's own is under way.
         hooks_due: how many of ``run_on_commit`` belong to transactions that were committed.
         announcements: log lines and signals that go out when it is over.
@@ -73,11 +84,12 @@ class TransactionState:
 
     __slots__ = (
         "_on_split",
+        "_read",
         "announcements",
         "controlling",
         "hooks_due",
+        "opening",
         "phase",
-        "savepoints",
         "texts",
     )
 
@@ -85,7 +97,9 @@ class TransactionState:
         self._on_split = on_split
         self.phase = AUTO
         self.texts: set[object] = set()
-        self.savepoints: list[str] = []
+        self.opening: list[Step] = []
+        # How many bytes were read when the last step of the opening was done, and who tells.
+        self._read: tuple[int, Callable[[], int | None]] | None = None
         self.controlling = False
         self.hooks_due = 0
         self.announcements: list[Callable[[], object]] = []
@@ -107,6 +121,11 @@ class TransactionState:
         """Whether its loss leaves nothing missing."""
         return self.phase in _NOTHING_RUN
 
+    @property
+    def has_savepoints(self) -> bool:
+        """Whether a savepoint is open."""
+        return any(isinstance(step, str) for step in self.opening)
+
     # -- where it begins and ends -----------------------------------------------------------
 
     def begin(self) -> None:
@@ -124,8 +143,8 @@ class TransactionState:
         """COMMIT or ROLLBACK has ended it; ``hooks_due`` of its hooks are to run."""
         self.phase = AUTO  # where autocommit stays off, the next statement finds it CLEAN
         self.hooks_due = hooks_due
-        if self.savepoints:
-            self.savepoints = []
+        if self.opening:
+            self._forget_opening()
         if self.texts:
             self.texts.clear()
 
@@ -142,13 +161,17 @@ class TransactionState:
             self.phase = SPLIT if split else CLEAN
         if self.texts:
             self.texts = set()
-        if self.savepoints:
-            self.savepoints = []
+        if self.opening:
+            self._forget_opening()
 
-    def restored(self, savepoints: list[str]) -> None:
-        """These savepoints are about to be made again on another connection."""
-        self.savepoints = savepoints
-        if savepoints and self.phase is CLEAN:
+    def _forget_opening(self) -> None:
+        self.opening, self._read = [], None
+
+    def restored(self, opening: list[Step]) -> None:
+        """This is about to be replayed on another connection."""
+        self.opening = opening
+        self.texts.update(step.sql for step in opening if not isinstance(step, str))
+        if opening and self.phase is CLEAN:
             self.phase = OPENED
 
     def outcome_unknown(self, autocommit: bool) -> None:
@@ -177,6 +200,16 @@ class TransactionState:
             self.phase is CLEAN or (self.phase is OPENED and status == FAILED)
         ):
             # Begun past Django's cursors.
+            self.phase = DIRTY
+            self.texts.add(NO_TEXT)
+        if self._read is not None and self.phase is OPENED and status != UNKNOWN:
+            self._notice_unseen(*self._read)
+
+    def _notice_unseen(self, before: int, bytes_read: Callable[[], int | None]) -> None:
+        """What was run past Django's cursors after its settings has been answered as well."""
+        now = bytes_read()
+        # The end of the stream counts as one; no answer is as short.
+        if now is None or not 0 <= now - before <= 1:
             self.phase = DIRTY
             self.texts.add(NO_TEXT)
 
@@ -225,6 +258,20 @@ class TransactionState:
             self.phase = DIRTY
         return phase in _NOTHING_RUN and status in _SETTLED
 
+    def began_with(self, setting: Local, bytes_read: Callable[[], int | None]) -> None:
+        """A first statement has only set something for the transaction.
+
+        Args:
+            setting: the statement.
+            bytes_read: how many bytes were read from its server; ``None``: nobody knows, so what is
+                run past Django's cursors would not be noticed.
+        """
+        settings = sum(not isinstance(step, str) for step in self.opening)
+        known = bytes_read()
+        if self.phase is DIRTY and settings < MOST_SETTINGS and known is not None:
+            self.opening.append(setting)
+            self.phase, self._read = OPENED, (known, bytes_read)
+
     def ran(self, sql: object) -> None:
         """A statement has been run in a transaction of Django's, or may have been."""
         if len(self.texts) < MOST_TEXTS:
@@ -258,7 +305,7 @@ class TransactionState:
         """It was ended inside its block, or may have been."""
         if by_text or self.phase is not SPLIT:
             self.phase = SPLIT
-            self.savepoints = []  # they ended with it
+            self._forget_opening()  # the savepoints ended with it
             self._on_split(by_text)
 
     # -- savepoints -------------------------------------------------------------------------
@@ -277,24 +324,28 @@ class TransactionState:
             self.controlling, self.texts = False, texts
         if before is CLEAN or before is OPENED:
             self.phase = OPENED
+            if self._read is not None:
+                _, bytes_read = self._read
+                self._read = (bytes_read() or 0, bytes_read)
 
     def saved(self, sid: str) -> None:
         """A savepoint was made."""
-        self.savepoints.append(sid)
+        self.opening.append(sid)
 
     def rolled_back_to(self, sid: str) -> None:
         """What came after this savepoint is undone; the savepoint itself stays."""
-        if sid in self.savepoints:
-            del self.savepoints[self._last(sid) + 1 :]
+        if sid in self.opening:
+            del self.opening[self._last(sid) + 1 :]
 
     def released(self, sid: str) -> None:
-        """A savepoint is no more, nor are those after it."""
-        if sid in self.savepoints:
-            del self.savepoints[self._last(sid) :]
+        """A savepoint is no more, nor are those after it; what was set since then stays set."""
+        if sid in self.opening:
+            last = self._last(sid)
+            self.opening[last:] = [one for one in self.opening[last:] if not isinstance(one, str)]
 
     def _last(self, sid: str) -> int:
         """Where it is; ``clean_savepoints()`` has Django use names again."""
-        return len(self.savepoints) - 1 - self.savepoints[::-1].index(sid)
+        return len(self.opening) - 1 - self.opening[::-1].index(sid)
 
     # -- texts ------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from django.db.utils import Error
 from ..drivers import ACTIVE, IDLE, UNKNOWN, LeftCursor, Link, link_to
 from ..kinds import Kind
 from ..originals import engine_below
-from ..session import Session, Where, text_of
+from ..session import Session, Where, local_setting, text_of
 from ..units import MOST_TEXTS, UNDER_WAY, UNIT
 from .connector import Connector
 from .transaction import MANUAL, TransactionState
@@ -356,8 +356,16 @@ class Wrapper(Base):
             # What runs while connecting is retried by itself.
             unit.took_effect(self.alias, sql)
 
-    def _note_session(self, sql: object, params: Any, *, many: bool = False) -> None:
-        """Remember what a statement that succeeded left in its session and transaction."""
+    def _note_session(
+        self, sql: object, params: Any, *, first: bool = False, many: bool = False
+    ) -> None:
+        """Remember what a statement that succeeded left in its session and transaction.
+
+        Args:
+            sql, params: the statement.
+            first: see :class:`..calls.Call`.
+            many: what it leaves cannot be told from its text alone.
+        """
         if self._connector.connecting or self._link is None:
             return  # what connection_created receivers run is run again by each connection
         transaction, status = self._transaction, self._link.status()
@@ -368,14 +376,27 @@ class Wrapper(Base):
         unit = UNIT.get() if UNDER_WAY else None
         if unit is not None:
             unit.keep_session(self.alias, self._session.held)
+        where = self._where(status, many)
         self._session.note(
             sql,
             params,
-            self._where(status, many),
+            where,
             driver=self.connection,
             replays=self.resilience.options.replay_session,
             saving=transaction.controlling,
         )
+        if first and where is Where.TRANSACTION and not transaction.controlling:
+            self._note_opening(sql, params)
+
+    def _note_opening(self, sql: object, params: Any) -> None:
+        """Remember a first statement that only sets something for its transaction."""
+        link, transaction = self._link, self._transaction
+        setting = local_setting(sql, params, driver=self.connection)
+        if link is None or setting is None:
+            return
+        # In a savepoint the mode of the transaction ends with the savepoint, released or not.
+        if not (setting.of_transaction and transaction.has_savepoints):
+            transaction.began_with(setting, link.bytes_read)
 
     def _where(self, status: int, many: bool) -> Where:
         """In what a statement has just run."""

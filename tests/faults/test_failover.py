@@ -298,7 +298,7 @@ def test_a_pooler_does_not_hide_that_its_server_is_a_standby_now(
             run(demanding, "SELECT 1")
         with pytest.raises(InternalError, match="read-only") as caught:
             insert(other, "x")
-        assert "No new connection" in caught.value.__notes__[-1]
+        assert "Could not reconnect" in caught.value.__notes__[-1]
     assert values(pair) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,10 +19,9 @@ from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, override_settings
 from django.urls import path
 
-from django_resilient_pg import signals
+from django_resilient_pg import deadlines, signals
 from django_resilient_pg.bucket import BUCKET
 from django_resilient_pg.errors import ServerDown
-from django_resilient_pg.retry import BUDGET, Budget
 from django_resilient_pg.transaction import retry_atomic
 from testproject.cluster import free_port
 from testproject.postgres import Server
@@ -36,12 +36,12 @@ def ask(alias: str) -> None:
         cursor.execute("SELECT 1")
 
 
-def seconds_of_waiting(alias: str) -> float:
+def seconds_of_waiting(alias: str, bound: str) -> float:
     """How long a statement waits for a server that stays down, because others have no more time."""
     began = time.monotonic()
     with pytest.raises(OperationalError) as caught:
         ask(alias)
-    assert "all that the request or retry_atomic around it had left" in caught.value.__notes__[0]
+    assert f"{bound} is used up" in caught.value.__notes__[0]
     return time.monotonic() - began
 
 
@@ -65,7 +65,8 @@ waited: list[float] = []
 async def twice(request: HttpRequest, alias: str) -> HttpResponse:
     """Two statements in threads of their own: the second has what the first has left."""
     for sensitive in (True, False):
-        waited.append(await sync_to_async(seconds_of_waiting, thread_sensitive=sensitive)(alias))
+        wait = sync_to_async(seconds_of_waiting, thread_sensitive=sensitive)
+        waited.append(await wait(alias, "RESILIENT_PG_REQUEST_DEADLINE (2 s)"))
     return HttpResponse("1")
 
 
@@ -94,33 +95,23 @@ def test_a_requests_deadline_crosses_sync_to_async(
 
 
 def test_a_retry_atomics_deadline_holds_for_other_aliases_and_threads(
-    down: Callable[..., BaseDatabaseWrapper],
-) -> None:
-    first, other = down(retry_deadline=30.0), down(retry_deadline=30.0)
-
-    async def elsewhere() -> float:
-        return await sync_to_async(seconds_of_waiting, thread_sensitive=False)(other.alias)
-
-    token = BUDGET.set(Budget(1.5))
-    try:
-        assert seconds_of_waiting(first.alias) < PATIENCE
-        assert asyncio.run(elsewhere()) < PATIENCE
-    finally:
-        BUDGET.reset(token)
-
-
-def test_retry_atomic_sets_it(
     make_connection: Connections, down: Callable[..., BaseDatabaseWrapper]
 ) -> None:
-    """Alias one works, alias two is down: two has no more than one's retry_atomic has left."""
-    one, two = make_connection(), down(retry_deadline=30.0)
+    """Alias one works, the others are down: they have no more than one's retry_atomic has left."""
+    one, two, three = make_connection(), down(retry_deadline=30.0), down(retry_deadline=30.0)
+    words = "retry_atomic's deadline (1.5 s)"
+
+    async def elsewhere() -> float:
+        wait = sync_to_async(seconds_of_waiting, thread_sensitive=False)
+        return await wait(three.alias, words)
 
     def work() -> None:
         ask(one.alias)
-        assert seconds_of_waiting(two.alias) < PATIENCE
+        assert seconds_of_waiting(two.alias, words) < PATIENCE
+        assert asyncio.run(elsewhere()) < PATIENCE
 
     retry_atomic.run(work, using=one.alias, deadline=1.5)
-    assert BUDGET.get() is None
+    assert deadlines.left() == math.inf
 
 
 def test_one_thread_asks_and_the_others_wait_for_its_verdict(
@@ -154,10 +145,10 @@ def test_one_thread_asks_and_the_others_wait_for_its_verdict(
         signals.connect_retried.disconnect(count)
     # Eight that began before it was known, then waits between a quarter and half of a second.
     assert 8 <= len(attempts) <= 8 + 13 + 4 * (time.monotonic() - began)
-    said = [line for line in caplog.messages if "takes" in line]
+    said = [line for line in caplog.messages if "accepting" in line]
     assert len(said) == 2
-    assert f'server of "{alias}" takes no connections: ' in said[0]
-    assert f'server of "{alias}" takes connections again, ' in said[1]
+    assert f'server of "{alias}" is not accepting connections: ' in said[0]
+    assert f'server of "{alias}" is accepting connections again, ' in said[1]
 
 
 def test_an_empty_bucket_fails_at_once_and_says_why_and_when(

@@ -31,11 +31,13 @@ from django.test.utils import isolate_apps
 import django_resilient_pg
 from benchmarks import healthy
 from django_resilient_pg import (
+    deadlines,
     drivers,
     errors,
     keepalives,
     middleware_checks,
     notes,
+    providers,
     request_settings,
     signals,
     verdicts,
@@ -46,7 +48,7 @@ from django_resilient_pg.conf.declarations import Declaration
 from django_resilient_pg.options import declarations
 from django_resilient_pg.replaying import why_lasting, why_not
 from django_resilient_pg.resilience import Stats
-from django_resilient_pg.retry import Budget, Circumstances, Row, decide
+from django_resilient_pg.retry import Circumstances, Row, decide
 from django_resilient_pg.session import Session
 from django_resilient_pg.snapshots import Snapshot
 from django_resilient_pg.statements import analyse
@@ -69,6 +71,7 @@ OPTIONS = "docs/options.rst"
 PROMISE = "docs/promise.rst"
 OBSERVE = "docs/observe.rst"
 UNITS = "docs/units.rst"
+DEADLINES = "docs/deadlines.rst"
 #: Where the pages of docs/ are published; PyPI knows no relative links.
 SITE = "https://django-resilient-pg.readthedocs.io/en/stable"
 PAGES = [README, "CHANGELOG.rst", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.rst"))]
@@ -420,7 +423,7 @@ def test_the_requirements_are_those_of_the_package() -> None:
         for kind, _, version in named
         if kind == "Programming Language :: Python" and re.fullmatch(r"3\.\d+", version)
     }
-    assert len(versions) == 6
+    assert len(versions) == 7
     for _, version in versions:
         assert version in prose
     for extra in ("psycopg", "psycopg2"):
@@ -513,8 +516,26 @@ def test_the_arguments_of_retry_atomic_are_documented() -> None:
     assert [row[:2] for row in rows] == [[one.name, repr(one.default)] for one in options]
 
 
+def test_the_bounds_have_the_defaults_of_the_code() -> None:
+    options = {one.name: repr(one.default) for one in declarations()}
+    atomic = inspect.signature(retry_atomic.run).parameters["deadline"].default
+    expected = {
+        "connect_timeout": f"{providers.CONNECT_TIMEOUT:g}",
+        "ping_timeout": options["ping_timeout"],
+        "retry_deadline": options["retry_deadline"],
+        'OPTIONS["pool"]["timeout"]': "not set",
+        "retry_atomic(deadline=...)": repr(atomic),
+        request_settings.DEADLINE.name: repr(request_settings.DEADLINE.default),
+        "deadline(seconds)": "not set",
+    }
+    rows = table(section(DEADLINES, "What bounds what"), "Bound")
+    assert {row[0]: row[1] for row in rows} == expected
+    prose = words(section(DEADLINES, "Failing fast").astext())
+    assert f"may take {deadlines.LEAST:g} s, even if less is left" in prose
+
+
 def test_the_reasons_that_are_quoted_are_the_middlewares_own() -> None:
-    unit = Unit(Budget(1.0))
+    unit = Unit()
     unit.took_effect("default", "INSERT INTO t VALUES (1)")
     request = RequestFactory().post("/")
     request.resolver_match = None
@@ -575,7 +596,7 @@ QUOTED = [
     (PROMISE, notes.session_lost("default", "LISTEN news")),
     (PROMISE, notes.commit_unknown("default", Reason.ADMINISTRATOR)),
     (PROMISE, notes.delivered("default", 300)),
-    (PROMISE, notes.unreachable("default", 10.0, 10.0)),
+    (PROMISE, notes.unreachable("default", 10.0, notes.bound("retry_deadline", 10.0))),
     (PROMISE, notes.down("default", "connection refused", 0.3, waits=False)),
     (OBSERVE, notes.happened("default", Reason.SERVER_IDLE_TIMEOUT, 35.0, None)),
 ]

@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from django_resilient_pg.options import Options, declarations, of_entry, parse
+from django_resilient_pg.options import given as given_by
 
 # The table of the reference, by hand: a default that changes is a decision.
 DEFAULTS: dict[str, Any] = {
@@ -57,6 +58,66 @@ def test_an_entry_of_a_wrong_type_is_named(entry: dict[str, Any], part: str) -> 
     engine = ConnectionHandler({"default": {"ENGINE": "django_resilient_pg", **entry}})["default"]
     with pytest.raises(ImproperlyConfigured):
         engine.resilience.options  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_an_option_may_be_a_key_of_its_own() -> None:
+    options = {
+        "sslmode": "require",
+        "resilience": {"read_retries": 5},
+        "resilience__idle_timeout": "60",
+        "resilience__peek": "no",
+        "another__engine": 1,
+    }
+    assert given_by("default", options) == {
+        "read_retries": 5,
+        "idle_timeout": "60",
+        "peek": "no",
+    }
+    parsed = parse("default", given_by("default", options))
+    assert (parsed.read_retries, parsed.idle_timeout, parsed.peek) == (5, 60.0, False)
+    assert given_by("default", {"sslmode": "require", "another__engine": 1}) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"resilience__idle_timout": "60"},
+            "has an unknown resilience option 'idle_timout': did you mean \"idle_timeout\"?",
+        ),
+        (
+            {"resilence__idle_timeout": "60"},
+            "has an unknown key 'resilence__idle_timeout': did you mean"
+            ' "resilience__idle_timeout"?',
+        ),
+        (
+            {"Resilience__pek": "60"},
+            'did you mean "resilience__peek"?',
+        ),
+        (
+            {"resilience__idle_timeout": "soon"},
+            "is 'soon', but must be a number from 0.1 to 31536000 seconds, or None.",
+        ),
+        (
+            {"resilience__read_retries": "-1"},
+            "must be a whole number from 0 to 100 times. The nearest valid value is 0.",
+        ),
+        (
+            {"resilience__peek": "no", "resilience": {"peek": True}},
+            'has the resilience option "peek" twice: as "resilience__peek" and in "resilience".'
+            " Remove one of them.",
+        ),
+        ({"resilience__peek": "no", "resilience": "yes"}, "is a str: make it a dict"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_wrong_key_of_its_own_is_refused(options: dict[str, Any], said: str) -> None:
+    entry = {"ENGINE": "django_resilient_pg", "NAME": "shop", "OPTIONS": options}
+    connection: Any = ConnectionHandler({"default": entry})["default"]
+    with pytest.raises(ImproperlyConfigured) as caught:
+        connection.get_connection_params()
+    assert said in str(caught.value)
+    assert 'database "default"' in str(caught.value)
 
 
 @pytest.mark.parametrize("age", [None, 0, 60, 0.5, True])

@@ -36,7 +36,6 @@ def noted(*statements: object, where: Where = Where.AUTOCOMMIT) -> Session:
         b"SELECT 1",
         "/* tag */ select 1",
         "CREATE TABLE t ()",
-        "SET LOCAL a.b = 1",
         "SELECT ';'",
         "DISCARD PLANS",
         "CLOSE c",
@@ -49,6 +48,12 @@ def noted(*statements: object, where: Where = Where.AUTOCOMMIT) -> Session:
 def test_an_ordinary_statement_is_remembered_as_harmless(sql: object) -> None:
     assert not noted(sql).holds
     assert len(HARMLESS) == 1
+
+
+@pytest.mark.parametrize("sql", ["SET LOCAL a.b = 1", " set transaction read only"])
+def test_what_a_transaction_is_set_to_is_seen_each_time(sql: str) -> None:
+    assert not noted(sql, where=Where.TRANSACTION).holds
+    assert not HARMLESS
 
 
 def test_savepoints_are_not_remembered() -> None:

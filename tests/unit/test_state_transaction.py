@@ -7,12 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
+from django_resilient_pg.assignments import Local
 from django_resilient_pg.drivers import ACTIVE, FAILED, IDLE, IN_TRANSACTION, UNKNOWN
 from django_resilient_pg.state.transaction import (
     AUTO,
     CLEAN,
     DIRTY,
     MANUAL,
+    MOST_SETTINGS,
     OPENED,
     SPLIT,
     Phase,
@@ -136,11 +138,79 @@ def test_savepoints_leave_it_restorable() -> None:
     assert made.enter(IN_TRANSACTION, False)
     made.control(lambda sid: None, "s2", IN_TRANSACTION, False)
     made.saved("s2")
-    assert (made.phase, made.savepoints) == (DIRTY, ["s1", "s2"])
+    assert (made.phase, made.opening) == (DIRTY, ["s1", "s2"])
     made.rolled_back_to("s1")
-    assert made.savepoints == ["s1"]
+    assert made.opening == ["s1"]
     made.released("s1")
-    assert made.savepoints == []
+    assert made.opening == []
+
+
+SETTING = Local("SET LOCAL a.b = '1'", None, "SET LOCAL a.b")
+MODE = Local("SET TRANSACTION READ ONLY", None, "SET TRANSACTION", of_transaction=True)
+
+
+def began_with(made: TransactionState, setting: Local, read: Callable[[], int | None]) -> None:
+    assert made.enter(IDLE if made.phase is CLEAN else IN_TRANSACTION, False)
+    made.ran(setting.sql)
+    made.began_with(setting, read)
+
+
+def test_settings_of_its_own_leave_it_restorable() -> None:
+    made, read = state(CLEAN), [100]
+    began_with(made, MODE, lambda: read[0])
+    assert (made.phase, made.has_savepoints, made.has_run_nothing) == (OPENED, False, True)
+    made.control(lambda sid: read.append(read.pop() + 20), "s1", IN_TRANSACTION, False)
+    made.saved("s1")
+    began_with(made, SETTING, lambda: read[0])
+    made.control(lambda sid: None, "s2", IN_TRANSACTION, False)
+    made.saved("s2")
+    assert (made.opening, made.phase) == ([MODE, "s1", SETTING, "s2"], OPENED)
+    made.released("s1")
+    assert made.opening == [MODE, SETTING], "what was set in a savepoint stays set"
+    assert made.enter(IN_TRANSACTION, False)
+    assert made.phase is DIRTY
+    began = made.opening
+    made.moved(False)
+    made.restored(began)
+    assert (made.phase, made.opening, len(made.texts)) == (OPENED, [MODE, SETTING], 2)
+    made.over(0)
+    assert (made.phase, made.opening) == (AUTO, [])
+
+
+def test_what_was_set_in_a_savepoint_is_undone_with_it() -> None:
+    made = state(OPENED)
+    began_with(made, SETTING, lambda: 1)
+    made.rolled_back_to("s1")
+    assert (made.phase, made.opening) == (OPENED, ["s1"])
+
+
+@pytest.mark.parametrize(
+    ("more", "after"),
+    [(0, OPENED), (1, OPENED), (2, DIRTY), (-1, DIRTY), (None, DIRTY)],
+    ids=["nothing", "the end of the stream", "an answer", "another socket", "no socket"],
+)
+def test_what_is_read_past_djangos_cursors_makes_it_dirty(more: int | None, after: Phase) -> None:
+    for status, expected in ((IN_TRANSACTION, after), (FAILED, DIRTY), (UNKNOWN, OPENED)):
+        made, read = state(CLEAN), [100]
+        began_with(made, SETTING, lambda read=read: read[0])  # type: ignore[misc]
+        read[0] = None if more is None else read[0] + more  # type: ignore[call-overload]
+        made.observe(status, False)
+        assert made.phase is expected, status
+        assert (NO_TEXT in made.texts) == (expected is DIRTY)
+
+
+def test_where_nobody_knows_what_is_read_a_setting_is_a_statement() -> None:
+    made = state(CLEAN)
+    began_with(made, SETTING, lambda: None)
+    assert (made.phase, made.opening) == (DIRTY, [])
+
+
+def test_no_more_settings_are_kept_than_some() -> None:
+    made = state(CLEAN)
+    for _ in range(MOST_SETTINGS):
+        began_with(made, SETTING, lambda: 1)
+    began_with(made, SETTING, lambda: 1)
+    assert (made.phase, len(made.opening)) == (DIRTY, MOST_SETTINGS)
 
 
 def test_a_savepoint_that_fails_counts_as_a_statement() -> None:
@@ -171,9 +241,9 @@ def test_texts_of_savepoints_are_not_kept() -> None:
 def test_another_connection_begins_anew_but_for_what_was_split() -> None:
     made = state(DIRTY)
     made.moved(False)
-    assert (made.phase, made.texts, made.savepoints) == (CLEAN, set(), [])
+    assert (made.phase, made.texts, made.opening) == (CLEAN, set(), [])
     made.restored(["s1"])
-    assert (made.phase, made.savepoints) == (OPENED, ["s1"])
+    assert (made.phase, made.opening) == (OPENED, ["s1"])
     made.moved(False, split=True)
     assert made.phase is SPLIT
     made.restored([])
@@ -183,7 +253,7 @@ def test_another_connection_begins_anew_but_for_what_was_split() -> None:
 def test_its_end_leaves_nothing_but_the_hooks_that_are_due() -> None:
     made = state(SPLIT)
     made.over(2)
-    assert (made.phase, made.texts, made.savepoints, made.hooks_due) == (AUTO, set(), [], 2)
+    assert (made.phase, made.texts, made.opening, made.hooks_due) == (AUTO, set(), [], 2)
     made.over(0)
     assert made.hooks_due == 0
 
@@ -233,4 +303,4 @@ def test_only_what_may_lowers_the_phase() -> None:
         made = state(phase)
         step(made, status)
         assert made.phase >= phase
-        assert made.phase >= OPENED or not made.savepoints
+        assert made.phase >= OPENED or not made.opening

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from django_resilient_pg.errors import AttemptAbandoned
-from django_resilient_pg.retry import Budget
 from django_resilient_pg.units import LONGEST_TEXT, UNDER_WAY, UNIT, Unit, around
 
 
@@ -26,7 +25,7 @@ class Cursor:
 
 
 def unit(parent: Unit | None = None) -> Unit:
-    return Unit(Budget(10.0), parent)
+    return Unit(parent)
 
 
 def test_all_counts_for_the_parents_too() -> None:
@@ -150,7 +149,7 @@ def test_what_a_session_held_is_kept_once_and_for_the_next_attempt() -> None:
 
 def test_a_unit_knows_whose_transaction_it_is() -> None:
     mine, other = Connection(), Connection()
-    outer = Unit(Budget(10.0), None, weakref.ref(mine))
+    outer = Unit(None, weakref.ref(mine))
     inner = unit(outer)
     assert inner.is_transaction_of(mine)
     assert not inner.is_transaction_of(other)
@@ -163,7 +162,7 @@ def test_a_unit_knows_whose_transaction_it_is() -> None:
 
 
 def test_of_a_long_text_it_cannot_be_told_what_it_did() -> None:
-    unit = Unit(Budget(1.0))
+    unit = Unit()
     unit.took_effect("default", "SELECT '" + "x" * LONGEST_TEXT)
     assert unit.texts == {"default": set()}
     assert unit.uncounted == {"default"}

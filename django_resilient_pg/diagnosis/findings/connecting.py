@@ -6,6 +6,7 @@ import math
 from typing import Final
 
 from ...keepalives import connect_timeout
+from ...options import is_own
 from ..stages import Stage
 from ..survey import Survey
 from . import certificates
@@ -143,7 +144,7 @@ def out_of_bounds(survey: Survey) -> Found | None:
 @rule("E010", "Resilience options on another engine")
 def foreign_options(survey: Survey) -> Found | None:
     """Django's engine passes them to libpq, which refuses them."""
-    if survey.project.resilient or "resilience" not in survey.project.options:
+    if survey.project.resilient or not any(map(is_own, survey.project.options)):
         return None
     ours = COUNTERPARTS.get(survey.project.engine)
     best = f'Set ENGINE to "{ours}"' if ours else "Put this package's mixin over that engine"
