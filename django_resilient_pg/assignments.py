@@ -101,7 +101,7 @@ _LASTING = re.compile(r"\bload\b|\bseed\b|setseed|set_config|\\", _ASCII)
 # Setting it starts a sequence of random numbers, which would start again.
 _IRREPRODUCIBLE: Final = frozenset({"seed"})
 
-# Let go of, but nobody knows which one: nothing is unpinned by it, and nothing pinned.
+# Released, but nobody knows which one: nothing is unpinned by it, and nothing pinned.
 _NO_LOCK: Final = f"{LOCKED} ?"
 
 _BOOLEANS: Final = {"t": True, "true": True, "f": False, "false": False}
@@ -382,7 +382,7 @@ def _discardable(text: str) -> str:
 
 
 def _locked(shape: _Shape, params: Any) -> Effect:
-    """One session lock was taken, or let go of once: which one, is certain of numbers only."""
+    """One session lock was taken, or released once: which one, is certain of numbers only."""
     way, shared, *texts = shape.lock
     positional = iter(params if isinstance(params, (list, tuple)) else ())
     numbers = [
