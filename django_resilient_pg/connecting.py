@@ -435,7 +435,8 @@ class _Attempt:
                 last.transient = True  # type: ignore[attr-defined]  # of the middleware, see replaying
                 note = self._why_over(budget)
                 last.add_note(note)
-                if not self.probe.surfaced:  # once for each outage
+                # Once for each outage. An attempt that a deadline has left is no outage yet.
+                if not self.probe.surfaced and attempts.left(last.__cause__) is None:
                     self.probe.surfaced = True
                     announcing.outage(self._db, note)
             else:
