@@ -238,7 +238,7 @@ def _after(db: Wrapper, one: _Attempt, error: Error) -> None:
 
 
 def ended_unheard(db: Wrapper, error: Error) -> None:
-    """A session was ended by its first statement: the server lets clients log in, and no more.
+    """A session ended at its first statement: the server lets clients log in, and no more.
 
     From now on one thread at a time logs in, and an answer ends that, not a login.
     """
@@ -541,7 +541,7 @@ def settle(db: Wrapper) -> None:
     """After connecting: learn the facts once, then set how long this connection may live.
 
     Raises:
-        Error: the session was ended by one of these questions: worth another attempt, unless the
+        Error: the session ended at one of these questions: worth another attempt, unless the
             words are final.
     """
     try:
