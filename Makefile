@@ -26,7 +26,7 @@ TOX_ALL := .venv/bin/tox run-parallel --parallel 4 $(if $(filter true,$(CI)),--p
 SKIPPED := $(CURDIR)/.tox/skipped
 
 .PHONY: help test quick lint unit django-suite django-suite-full foreign-suites benchmark benchmark-commit benchmark-first compare
-.PHONY: foreign-suites coverage demo system-packages clean python
+.PHONY: cuts foreign-suites coverage demo system-packages clean python
 
 help:
 	@echo "make demo          see it work: a load on both engines while the database is being broken (45 s)"
@@ -42,6 +42,7 @@ help:
 	@echo "make benchmark-first  what the first query of a process costs its processor"
 	@echo "make compare       two versions of the engine, in turns: ARGS='--old REVISION'"
 	@echo "                   all with DRIVER=psycopg2 for the older driver"
+	@echo "make cuts          every cut of every conversation, and what came of it"
 	@echo "make coverage      which lines of the package no quick test runs"
 	@echo "make system-packages  what some tests need of Debian or Ubuntu: pgbouncer, PostGIS ... (as root)"
 	@echo "make clean         remove everything the above have made"
@@ -64,8 +65,8 @@ quick: .venv/made
 lint: .venv/made
 	$(TOX) -e lint
 
-unit django-suite django-suite-full foreign-suites benchmark benchmark-commit benchmark-first compare coverage: .venv/made
-	$(TOX) -e $@$(if $(filter benchmark% compare,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
+unit django-suite django-suite-full foreign-suites benchmark benchmark-commit benchmark-first compare coverage cuts: .venv/made
+	$(TOX) -e $@$(if $(filter benchmark% compare cuts,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
 
 demo: .venv-demo/made
 	.venv-demo/bin/python -m testproject.demo $(ARGS)

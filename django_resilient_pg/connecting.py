@@ -7,12 +7,13 @@ import logging
 import math
 import os
 import random
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from time import monotonic, sleep
 from typing import Any, Final
 
-from django.db.utils import Error
+from django.db.utils import Error, OperationalError
 
 from . import (
     announcing,
@@ -31,7 +32,8 @@ from .bucket import BUCKET
 from .drivers import Link, libpq_version
 from .errors import CredentialsUnavailable, ServerDown, SessionLost
 from .logins import ROTATES, was_refused
-from .losses import judge_error
+from .losses import first_line, judge_error
+from .offline import in_offline_command
 from .options import is_own
 from .probing import Turn
 from .providers import CONNECT_TIMEOUT
@@ -41,6 +43,8 @@ from .units import UNIT
 from .verdicts import Phase, Reason
 from .wanted import Wanted, wanted
 
+# Rules of ``reasons.TABLE`` for an attempt that ended without a word.
+_CUT: Final = frozenset({"cut", "closed by the server", "broken stream"})
 # Not about the server.
 _OWN: Final = (CredentialsUnavailable, SessionLost)
 # For how many seconds the server has been up: since its start, or since its last recovery from a
@@ -105,7 +109,8 @@ def complete(db: Wrapper, params: dict[str, Any]) -> dict[str, Any]:
         added["target_session_attrs"] = "primary"  # so that libpq goes through all hosts
     # Where a sleeping server must wake first, connecting may take longer than a statement.
     wake = max(0.0, float(str(added.get("connect_timeout", 0))) - CONNECT_TIMEOUT)
-    connector.planned(reach, wake)
+    settings = hash(repr(sorted((params | added).items())))
+    connector.planned(reach, wake, settings, direct=keepalives.direct_tls(params, os.environ))
     return _bounded(db, params | added)
 
 
@@ -178,9 +183,12 @@ def _connect(db: Wrapper, attempt: Callable[[], None]) -> None:
 def _after(db: Wrapper, one: _Attempt, error: Error) -> None:
     """An attempt has failed: raise its error, or make others until the budget is spent."""
     if not one.passing(error):
+        one.explain(error)
+        raise error
+    if in_offline_command():
         raise error
     with spending(db, monotonic() - one.began) as budget:
-        if budget.remaining() and not BUCKET.take():
+        if one.remaining(budget) and not BUCKET.take():
             if not one.unreachable:
                 raise error
             asked = None if isinstance(error, ServerDown) else error
@@ -188,31 +196,59 @@ def _after(db: Wrapper, one: _Attempt, error: Error) -> None:
         one.go_on(error, budget)
 
 
+def ended_unheard(db: Wrapper, error: Error) -> None:
+    """A session ended at its first statement: the server lets clients log in, and no more.
+
+    From now on one thread at a time logs in, and an answer ends that, not a login.
+    """
+    _mark_unheard(error)
+    one = _Attempt(db, _nothing)
+    one.probe.mute = True
+    one.conclude(Turn.FREE, error)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _mark_unheard(error: Error) -> None:
+    """An error of a session that was ended before the server said anything on it."""
+    error.unheard = True  # type: ignore[attr-defined]
+
+
+def _marked(error: BaseException, mark: str) -> bool:
+    """Whether an error is marked so, or the driver's error that it is a translation of."""
+    return any(getattr(one, mark, False) for one in (error, error.__cause__))
+
+
 class _Attempt:
     """One attempt to connect at a time, if it is this thread's turn."""
 
     def __init__(self, db: Wrapper, attempt: Callable[[], None]) -> None:
         self._db, self._attempt = db, attempt
-        self._probe = db.resilience.shared_now().probe
+        self.probe = db.resilience.shared_now().probe
         self.began = monotonic()
         self._refused_at: float | None = None
         #: Whether the last failure was of reaching the server, not of what it was told.
         self.unreachable = False
 
     def __call__(self) -> None:
-        turn = self._probe.begin()
+        turn = self.probe.begin()
         if turn is Turn.WAIT:
             raise self.refusal(waits=True)
         db = self._db
         if not db._pooled:  # a pool counts its own
             db.resilience.shared.count("attempt")
         try:
+            if self.probe.mute:
+                # A pool's connection is judged anew, and so asked.
+                self._db.resilience.terms = None
             self._attempt()
         except Error as error:
             self.conclude(turn, error)
             raise
         except BaseException:
-            self._probe.interrupted(turn)
+            self.probe.interrupted(turn)
             raise
         self.answered(turn)
 
@@ -236,13 +272,13 @@ class _Attempt:
             self.answered(turn)
 
     def _failed(self, turn: Turn, error: BaseException) -> None:
-        if self._probe.failed(turn, line := notes.first_line(error), self._pause):
+        if self.probe.failed(turn, line := first_line(error, self._db.settings_dict), self._pause):
             text = 'Server of "%s" is not accepting connections: %s'
             announcing.log(self._db, logging.INFO, text, self._db.alias, line, at_once=True)
 
     def answered(self, turn: Turn) -> None:
         """The server has answered, if only to refuse."""
-        seconds = self._probe.answered(turn)
+        seconds = self.probe.answered(turn)
         if seconds is not None:
             announcing.log(
                 self._db,
@@ -263,7 +299,7 @@ class _Attempt:
     def _wait(self, attempt: int) -> float:
         """Seconds until this thread tries again."""
         if self.unreachable:
-            return self._probe.due_in()
+            return self.probe.due_in()
         # It is the credentials that are waited for.
         options = self._db.resilience.options
         return backoff(
@@ -272,7 +308,7 @@ class _Attempt:
 
     def _sleep(self, seconds: float) -> None:
         if self.unreachable:
-            self._probe.wait(seconds)
+            self.probe.wait(seconds)
         else:
             sleep(seconds)
 
@@ -302,11 +338,32 @@ class _Attempt:
             return False
         if getattr(failed.__cause__, "final", False):
             return False
-        return judge_error(None, failed, Phase.CONNECT).transient
+        verdict = judge_error(None, failed, Phase.CONNECT)
+        if _marked(failed, "unheard") or self._has_connected():
+            return not verdict.final
+        direct = self._db._connector.direct and verdict.rule in _CUT
+        return verdict.transient and not direct
+
+    def _has_connected(self) -> bool:
+        """Whether the alias has connected before, with the settings that it has now."""
+        db = self._db
+        return db.resilience.shared.connected == db._connector.settings
+
+    def explain(self, error: Error) -> None:
+        """Say why a refusal that nobody knows is not waited for."""
+        db = self._db
+        if isinstance(error, (ServerDown, *_OWN)) or _marked(error, "final"):
+            return
+        verdict = judge_error(None, error, Phase.CONNECT)
+        if not verdict.final and _marked(error, "not_connected"):
+            direct = db._connector.direct and verdict.rule in _CUT
+            error.add_note(
+                notes.direct_tls(db.alias) if direct else notes.never_connected(db.alias)
+            )
 
     def refusal(self, *, waits: bool) -> ServerDown:
         """What this thread raises, or waits with, instead of asking."""
-        probe = self._probe
+        probe = self.probe
         due = None if probe.asking else probe.due_in()
         alias = self._db.alias
         error = ServerDown(notes.down(alias, probe.said, due, waits=waits), due=due or 0.0)
@@ -321,27 +378,44 @@ class _Attempt:
                 error,
                 passing=self.passing,
                 wait=self._wait,
-                budget=budget,
+                remaining=partial(self.remaining, budget),
                 announce=self._announce,
                 sleep=self._sleep,
             )
         except Error as last:
             if self.passing(last):
-                db = self._db
-                waited = monotonic() - self.began
-                note = notes.unreachable(db.alias, waited, budget.bound)
-                last.add_note(note)
-                if not self._probe.surfaced:  # once for each outage
-                    self._probe.surfaced = True
-                    announcing.outage(db, note)
+                last.transient = True  # type: ignore[attr-defined]  # of the middleware, see replaying
+                last.add_note(note := self._why_over(budget))
+                if not self.probe.surfaced:  # once for each outage
+                    self.probe.surfaced = True
+                    announcing.outage(self._db, note)
+            else:
+                self.explain(last)
             raise
+
+    def remaining(self, budget: Budget) -> float:
+        """Seconds to wait for the server: the deadline counts from the start of the outage."""
+        return max(0.0, min(budget.remaining(), self._patience(budget) - self.probe.down_for()))
+
+    def _patience(self, budget: Budget) -> float:
+        """Seconds that an outage is waited out: more where somebody has asked for that."""
+        return max(deadline(self._db), budget.seconds)
+
+    def _why_over(self, budget: Budget) -> str:
+        db, down_for = self._db, self.probe.down_for()
+        patience = self._patience(budget)
+        if patience - down_for < budget.remaining():
+            return notes.long_down(db.alias, down_for, patience, time.time() - down_for)
+        waited = monotonic() - self.began
+        return notes.unreachable(db.alias, waited, budget.bound)
 
     def _announce(self, _: int, wait: float, failed: BaseException) -> None:
         if isinstance(failed, ServerDown):
             return  # announced by the thread that asked
-        db, line = self._db, notes.first_line(failed)
+        db = self._db
+        line = first_line(failed, db.settings_dict)
         db.resilience.shared.count("connect")
-        record = signals.ConnectRetried(db.alias, self._probe.failures, wait, line)
+        record = signals.ConnectRetried(db.alias, self.probe.failures, wait, line)
         announcing.send(db, signals.connect_retried, record)
 
 
@@ -350,7 +424,10 @@ def _gather_facts(db: Wrapper) -> None:
     shared, link = db.resilience.shared, db._link
     if shared.facts is not None or link is None:
         return
-    shared.facts = facts.gather_from(link, db.settings_dict)
+    found = facts.first_answer(link, db.settings_dict)
+    if found.refusal and link.lost():
+        raise db.Database.OperationalError(found.refusal)
+    shared.facts = found
     _end_question(db, link)
 
 
@@ -412,8 +489,44 @@ def note_thread(db: Wrapper) -> None:
 
 
 def settle(db: Wrapper) -> None:
-    """After connecting: learn the facts once, then set how long this connection may live."""
+    """After connecting: learn the facts once, then set how long this connection may live.
+
+    Raises:
+        Error: the session ended at one of these questions: worth another attempt, unless the
+            words are final.
+    """
+    try:
+        _settle(db)
+    except (Error, db.Database.Error) as error:
+        if db._link is None or db._link.lost():
+            _mark_unheard(error)
+            db.resilience.shared.probe.mute = True
+        raise
+    db.resilience.shared.connected = db._connector.settings
+
+
+def _hear(db: Wrapper) -> None:
+    """Have a server say something that has ended sessions at their first statement.
+
+    By a ping: with psycopg2 nothing else shows what the server says instead.
+
+    Raises:
+        OperationalError: it has ended this one as well.
+    """
+    link = db._link
+    if link is None or link.ping(deadline(db)):
+        return
+    word = link.last_word
+    link.close()
+    raise OperationalError(
+        "the server ended the session at its first statement" if word is None else word.text
+    )
+
+
+def _settle(db: Wrapper) -> None:
     note_thread(db)
+    if db.resilience.shared.probe.mute:
+        _hear(db)
     if db._connector.lost:
         _ask_after_lost(db)
     _gather_facts(db)

@@ -53,6 +53,8 @@ _NOTICES_DISCARD: Final = (3, 3, 5)
 # What can be registered on a connection: of psycopg 3, besides adapters, and of psycopg2.
 _FACTORIES: Final = ("row_factory", "cursor_factory", "server_cursor_factory")
 _TYPECASTERS: Final = ("string_types", "binary_types")
+# Fields of an error (PG_DIAG_SQLSTATE, PG_DIAG_MESSAGE_PRIMARY).
+_SQLSTATE, _MESSAGE = ord("C"), ord("M")
 # psycopg2.extensions.STATUS_BEGIN.
 _BEGUN: Final = 2
 
@@ -424,6 +426,10 @@ class Link:
     def _gone(self, error: type[Exception]) -> None:
         self.connection = _Closed(error)
 
+    def _refused(self, sqlstate: bytes, text: bytes) -> None:
+        """The answer to a ping is an error: the server's last word, if it has ended the session."""
+        self._hear(LastWord("FATAL", sqlstate.decode() or None, text.decode(errors="replace")))
+
     def _wait(self, deadline: float, *, writable: bool = False) -> bool:
         """Until the socket is ready or the deadline has passed, which is False."""
         remaining = deadline - time.monotonic()
@@ -560,9 +566,11 @@ class Psycopg3Link(Link):
                     if not self._wait(deadline):
                         return False
                     pgconn.consume_input()
-                if pgconn.get_result() is None:
+                if (result := pgconn.get_result()) is None:
                     self._hand_on_notifies()
                     return not self.lost()
+                if text := result.error_field(_MESSAGE):
+                    self._refused(result.error_field(_SQLSTATE) or b"", text)
         except self.connection.Error:
             return False
         except BaseException:
@@ -677,7 +685,10 @@ class Psycopg2Link(Link):
         deadline = time.monotonic() + timeout
         try:
             answered = libpq.ping(
-                functions, self.connection, lambda writable: self._wait(deadline, writable=writable)
+                functions,
+                self.connection,
+                lambda writable: self._wait(deadline, writable=writable),
+                self._refused,
             )
         except BaseException:
             # A signal handler's: the answer is still to come, and would be taken for another's.

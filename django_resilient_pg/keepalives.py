@@ -29,7 +29,7 @@ TCP_DEFAULTS: Final[Mapping[str, int]] = MappingProxyType(
 )
 
 # Versions of libpq: see default_root.
-_ENDS_PROCESSES: Final = frozenset({16, 17})
+ENDS_PROCESSES: Final = frozenset({16, 17})
 # Of the parameters above libpq reads only this one from the environment.
 _ENVIRONMENT: Final = {"connect_timeout": "PGCONNECT_TIMEOUT"}
 # Where libpq looks for the system-wide service file is compiled in: upstream's wheels and Debian,
@@ -66,7 +66,7 @@ def default_root(
         environ: the environment that libpq will see.
         libpq: its version, as ``PQlibVersion`` has it.
     """
-    if libpq // 10_000 not in _ENDS_PROCESSES or os.name == "nt":
+    if libpq // 10_000 not in ENDS_PROCESSES or os.name == "nt":
         return {}
     service = _service(conn_params, environ)
     if _setting("sslrootcert", "PGSSLROOTCERT", conn_params, environ, service):
@@ -81,6 +81,13 @@ def session_attributes(conn_params: Mapping[str, object], environ: Mapping[str, 
     service = _service(conn_params, environ)
     variable = "PGTARGETSESSIONATTRS"
     return _setting("target_session_attrs", variable, conn_params, environ, service)
+
+
+def direct_tls(conn_params: Mapping[str, object], environ: Mapping[str, str]) -> bool:
+    """Whether libpq will begin with TLS, without asking the server for it (PostgreSQL 17)."""
+    service = _service(conn_params, environ)
+    found = _setting("sslnegotiation", "PGSSLNEGOTIATION", conn_params, environ, service)
+    return found == "direct"
 
 
 def _service(conn_params: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, str]:

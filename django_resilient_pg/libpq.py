@@ -14,6 +14,8 @@ from functools import cache
 from typing import Any, Final
 
 _TUPLES_OK: Final = 2
+# Fields of an error (PG_DIAG_SQLSTATE, PG_DIAG_MESSAGE_PRIMARY).
+_SQLSTATE, _MESSAGE = ord("C"), ord("M")
 _POINTER: Final = ctypes.c_void_p
 
 
@@ -31,18 +33,26 @@ def functions() -> Any:
     for name in ("PQflush", "PQconsumeInput", "PQisBusy", "PQresultStatus"):
         getattr(library, name).argtypes = [_POINTER]
     library.PQsendQuery.argtypes = [_POINTER, ctypes.c_char_p]
+    library.PQresultErrorField.argtypes = [_POINTER, ctypes.c_int]
+    library.PQresultErrorField.restype = ctypes.c_char_p
     library.PQgetResult.argtypes, library.PQgetResult.restype = [_POINTER], _POINTER
     library.PQclear.argtypes, library.PQclear.restype = [_POINTER], None
     return library
 
 
-def ping(libpq: Any, connection: Any, wait: Callable[[bool], bool]) -> bool:
+def ping(
+    libpq: Any,
+    connection: Any,
+    wait: Callable[[bool], bool],
+    hear: Callable[[bytes, bytes], object],
+) -> bool:
     """Whether the server answers; nobody else may be using the connection.
 
     Args:
         libpq: its :func:`functions`.
         connection: psycopg2's.
         wait: waits until its socket is readable, or (True) writable; False: for too long.
+        hear: told SQLSTATE and text of an error, which psycopg2 itself would not show.
     """
     own = connection.pgconn_ptr
     if own is None or not libpq.PQsendQuery(own, b"SELECT 1"):
@@ -59,4 +69,6 @@ def ping(libpq: Any, connection: Any, wait: Callable[[bool], bool]) -> bool:
         if not result:
             return answered
         answered = libpq.PQresultStatus(result) == _TUPLES_OK
+        if text := None if answered else libpq.PQresultErrorField(result, _MESSAGE):
+            hear(libpq.PQresultErrorField(result, _SQLSTATE) or b"", text)
         libpq.PQclear(result)

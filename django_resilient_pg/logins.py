@@ -13,20 +13,19 @@ from time import monotonic
 from typing import Any, Final
 
 from .losses import judge_error
+from .reasons import LOGIN_REFUSED
 from .records import Record
 from .verdicts import Phase
 
 # Fresh credentials may have been asked for just before they were changed, or the place they come
 # from lag a little behind the server: so long they are asked for again. Seconds.
 ROTATES: Final = 1.0
-# The verdict's rule for a password that is refused (see reasons.TABLE).
-_LOGIN_REFUSED: Final = "login refused"
 _KEY: Final = os.urandom(32)
 
 
 def was_refused(error: BaseException) -> bool:
     """Whether the server refused the user or the password."""
-    return judge_error(None, error, Phase.CONNECT).rule == _LOGIN_REFUSED
+    return judge_error(None, error, Phase.CONNECT).rule in LOGIN_REFUSED
 
 
 class _Refused(Record):

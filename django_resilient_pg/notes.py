@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
+from datetime import UTC, datetime
 from typing import Final
 
 from .ageing import Limits
@@ -23,15 +23,11 @@ _PREVENTION = {
     Reason.NETWORK: "find the firewall, NAT gateway or load balancer that drops connections;"
     " manage.py checkdbconn shows the path",
     Reason.FORK: "connect after the fork, so that processes share no connection",
+    Reason.LOGIN_REFUSED: "correct the password or user that the pooler has for its server",
+    Reason.STATEMENT_POOLING: "set pool_mode to transaction or session in the pooler",
+    Reason.QUEUE_TIMEOUT: "raise the pooler's pool size, or hold connections for less time",
     Reason.UNKNOWN: "run manage.py checkdbconn, which shows the path and its timeouts",
 }
-
-# Characters of what others say.
-_LONGEST: Final = 300
-_SECRETS: Final = (
-    (r":[^\s/:]\S*@", ":***@"),
-    (r"(?i)((?:password|passwd|pwd)\s*=\s*)(?:'[^']*'|[^\s'&]+)", r"\1***"),
-)
 
 #: What every line of the log has as fields (``extra=``); ``None`` where one does not apply.
 FIELDS: Final = (
@@ -63,23 +59,6 @@ def seconds(value: float) -> str:
         milliseconds = value * 1000
         return f"{milliseconds:.0f} ms" if milliseconds >= 1 else f"{milliseconds:.2g} ms"
     return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
-
-
-def first_line(said: object) -> str:
-    """The first line of what a driver or a server says, as it may be logged.
-
-    Without control characters, which a terminal would obey, and without passwords, which stand in
-    an error about a host if somebody has pasted a URL there.
-    """
-    line = str(said).partition("\n")[0]
-    if "@" in line or "=" in line:
-        for secret, instead in _SECRETS:
-            line = re.sub(secret, instead, line)
-    if not line.isprintable():
-        line = "".join(
-            one if one.isprintable() else one.encode("unicode_escape").decode() for one in line
-        )
-    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
 
 
 def happened(
@@ -129,9 +108,9 @@ def why_invalid(pinned_by: str) -> str:
     return f"Not retried: lost with session state that cannot be restored ({pinned_by})."
 
 
-def not_reconnected(alias: str, error: BaseException) -> str:
+def not_reconnected(alias: str, said: str) -> str:
     """A lost connection could not be replaced."""
-    return f'Could not reconnect to "{alias}": {first_line(error).rstrip(".")}.'
+    return f'Could not reconnect to "{alias}": {said.rstrip(".")}.'
 
 
 def reconnected(alias: str, took: float) -> str:
@@ -289,6 +268,34 @@ def down(alias: str, said: str, due: float | None, *, waits: bool) -> str:
     return (
         f"{sentence}; failing fast, because too many callers are already waiting ({said}). The"
         f" next attempt {when}. Check that the server is up: manage.py checkdbconn."
+    )
+
+
+def never_connected(alias: str) -> str:
+    """Why a refusal in unknown words is not waited for."""
+    return (
+        f'Not retried: this process has not connected to "{alias}" with these settings before, and'
+        " the refusal is not known to be transient. Check the settings: manage.py checkdbconn."
+    )
+
+
+def direct_tls(alias: str) -> str:
+    """Why a handshake that was cut is not tried again."""
+    return (
+        f'Not retried: the server of "{alias}" closed the connection in the TLS handshake, and'
+        ' sslnegotiation is "direct". Servers before PostgreSQL 17 do not support that: set'
+        ' OPTIONS["sslnegotiation"] to "postgres".'
+    )
+
+
+def long_down(alias: str, down_for: float, patience: float, since: float) -> str:
+    """Why nobody waits for a server any more; ``since``: seconds since the epoch."""
+    when = datetime.fromtimestamp(since, UTC)
+    return (
+        f'The server of "{alias}" has been down since {when:%Y-%m-%d %H:%M:%S} UTC'
+        f" ({seconds(down_for)}), and the deadline ({seconds(patience)}) counts from then. Callers"
+        " fail fast until it accepts connections again. Check that the server is up: manage.py"
+        " checkdbconn."
     )
 
 

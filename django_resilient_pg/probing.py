@@ -43,6 +43,8 @@ class Probe:
         said: the first line of how.
         failures: attempts that have failed since it is down.
         surfaced: the application knows: somebody has given up waiting.
+        mute: it lets clients log in, and then ends the session at the first statement. A login
+            alone does not end such an outage.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -50,6 +52,7 @@ class Probe:
         self.down = self.surfaced = False
         self.said = ""
         self.failures = 0
+        self.mute = False
         self._since = self._due = 0.0
         self._start_anew()
 
@@ -105,12 +108,12 @@ class Probe:
         Returns:
             seconds since the first failed attempt; ``None``: it was not known to be down.
         """
-        if turn is Turn.FREE and not self.down:
+        if turn is Turn.FREE and not (self.down or self.mute):
             return None
         with self._own():
             self._leave(turn)
             was_down, self.down = self.down, False
-            self.failures, self.surfaced = 0, False
+            self.failures, self.mute, self.surfaced = 0, False, False
             self._changed.notify_all()
             return self._clock() - self._since if was_down else None
 
@@ -124,6 +127,10 @@ class Probe:
     def _leave(self, turn: Turn) -> None:
         if turn is Turn.ASK:
             self._asking = False
+
+    def down_for(self) -> float:
+        """Seconds since the first failure of the outage under way; 0: there is none."""
+        return self._clock() - self._since if self.down else 0.0
 
     def due_in(self) -> float:
         """Seconds until it is worth asking for a turn again; 0 while nobody asks and one is due."""

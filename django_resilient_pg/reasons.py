@@ -6,6 +6,7 @@ codes), PgBouncer's ``src/objects.c``, ``src/janitor.c`` and ``src/server.c``.
 """
 
 import enum
+import errno
 from typing import Final, NamedTuple
 
 
@@ -35,6 +36,15 @@ class Reason(enum.Enum):
     FAILOVER = ("failover", "the server is, or has become, a standby")
     NETWORK = ("network", "the network path to the server broke")
     FORK = ("fork", "inherited from the parent process by a fork")
+    LOGIN_REFUSED = ("login_refused", "the pooler's login at its server was refused")
+    STATEMENT_POOLING = (
+        "statement_pooling",
+        "the pooler allows no transactions (pool_mode=statement)",
+    )
+    QUEUE_TIMEOUT = (
+        "queue_timeout",
+        "the pooler had no free server connection in time (query_wait_timeout)",
+    )
     UNKNOWN = ("unknown", "cause unknown")
 
     def __new__(cls, value: str, text: str) -> "Reason":
@@ -91,10 +101,14 @@ class Entry(NamedTuple):
         under: SQLSTATEs that mean this entry together with one of its texts.
         texts: parts of the message, lower case. They also decide alone where there is no
             SQLSTATE: psycopg exposes none for connection attempts, psycopg2 hides many.
+        errnos: system errors whose words mean this entry as its texts do, in any language.
+        failed: the same, where they are libpq's reason for a failed attempt.
         exceptions: class names that mean this entry where neither code nor text does.
         phases: where it applies.
         lost: the connection is unusable, or there is none.
         transient: the cause is transient: connecting again is worth it.
+        final: no statement, transaction or request is retried after it. Of connection attempts
+            all those that are not transient are final.
         unnoticed: the driver goes on calling such a connection open.
         read_only: the server refused to write.
     """
@@ -105,13 +119,31 @@ class Entry(NamedTuple):
     codes: tuple[str, ...] = ()
     under: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
+    errnos: tuple[int, ...] = ()
+    failed: tuple[int, ...] = ()
     exceptions: tuple[str, ...] = ()
     phases: frozenset[Phase] = ANY
     lost: bool = True
     transient: bool = True
+    final: bool = False
     unnoticed: bool = False
     read_only: bool = False
 
+
+def _system(*names: str) -> tuple[int, ...]:
+    """The numbers of those errors that this platform has."""
+    return tuple(getattr(errno, name) for name in names if hasattr(errno, name))
+
+
+#: The entry of a login that is refused for its password, or for want of one.
+WRONG_PASSWORD: Final = "wrong password"
+#: The entries of a user or a password that is refused.
+LOGIN_REFUSED: Final = frozenset({WRONG_PASSWORD, "login refused"})
+_REFUSED_LOGINS: Final = (
+    "is not permitted to log in", "has no credentials for the role", "no pg_hba.conf entry",
+    "pg_hba.conf rejects", "permission denied for database",
+)  # fmt: skip
+_REFUSED_PASSWORDS: Final = ("authentication failed", "no password supplied", "wrong password type")
 
 # The first entry that fits decides, so the order says: what never passes, before what does (a
 # message may report several attempts); what the server said, before what the socket then did.
@@ -125,11 +157,15 @@ TABLE: Final[tuple[Entry, ...]] = (
         "private key file",
     )),
     # PostgreSQL auth.c auth_failed(): every method ends in "authentication failed for user".
+    # PgBouncer (08P01) quotes what its server said, or says why it cannot answer the server.
+    Entry(WRONG_PASSWORD, NOTHING, Reason.UNKNOWN, phases=CONNECT, transient=False,
+          codes=("28P01",), under=("08P01",), texts=_REFUSED_PASSWORDS),
     Entry("login refused", NOTHING, Reason.UNKNOWN, phases=CONNECT, transient=False,
-          codes=("28000", "28P01", "42501"), texts=(
-        "authentication failed", "no password supplied", "is not permitted to log in",
-        "has no credentials for the role", "no pg_hba.conf entry", "pg_hba.conf rejects",
-        "permission denied for database",
+          codes=("28000", "42501"), under=("08P01",), texts=_REFUSED_LOGINS),
+    # The same after the login: the pooler has its own, which its server refuses.
+    Entry("pooler's login refused", NOTHING, Reason.LOGIN_REFUSED, phases=LIVE, transient=False,
+          final=True, codes=("28000", "28P01", "3D000"), under=("08P01",), texts=(
+        *_REFUSED_PASSWORDS, *_REFUSED_LOGINS, "no such database",
     )),
     # PostgreSQL postinit.c; PgBouncer client.c ("bouncer config error" up to 1.18); Supavisor.
     Entry("no such database or role", NOTHING, Reason.UNKNOWN, phases=CONNECT, transient=False,
@@ -160,19 +196,33 @@ TABLE: Final[tuple[Entry, ...]] = (
         "the database system is starting up", "the database system is shutting down",
         "the database system is not accepting connections",
         "the database system is not yet accepting connections",
+        "server is not accepting clients",  # CockroachDB
     )),
     # libpq target_session_attrs: only the wrong kind of server answers; a failover is under way.
     Entry("wrong role", NOTHING, Reason.FAILOVER, phases=CONNECT, texts=(
         "session is read-only", "session is not read-only", "server is in hot standby mode",
         "server is not in hot standby mode", "no primary available for branch",
     )),
-    # proc.c; limits of PgBouncer, RDS Proxy, Supavisor. The driver closes what was refused.
+    # proc.c; limits of PgBouncer, RDS Proxy, Supavisor, Odyssey, Neon. The driver closes what was
+    # refused.
     Entry("too many connections", NOTHING, Reason.UNKNOWN, phases=CONNECT,
           codes=("53300", "53200", "53400"), under=("08P01", "XX000"), texts=(
         "too many clients already", "remaining connection slots are reserved",
         "too many connections for", "no more connections allowed", "max client connections",
         "maximum number of client connections to the proxy", "(ecircuitbreaker)",
+        "maxclientsinsessionmode", "max clients reached", "too many tcp connections",
+        "failed to acquire permit",
     )),
+    # postmaster.c report_fork_failure_to_client(), in plain text before any TLS: libpq since 17.1
+    # shows only that there was an error.
+    Entry("short of resources", NOTHING, Reason.UNKNOWN, phases=CONNECT, codes=("53000", "53100"),
+          errnos=_system("EAGAIN", "ENOMEM", "ENOBUFS"), texts=(
+        "could not fork new process", "server sent an error response during ssl exchange",
+        "out of memory",
+    )),
+    # authentication_timeout: the server, or what it asks (LDAP, PAM), was too slow.
+    Entry("login timed out", NOTHING, Reason.UNKNOWN, phases=CONNECT, under=("57014",),
+          texts=("canceling authentication due to timeout",)),
     # psycopg_pool: no connection was involved.
     Entry("pool gave none", NOTHING, Reason.UNKNOWN, phases=CONNECT, lost=False,
           exceptions=("PoolTimeout", "PoolClosed", "TooManyRequests")),
@@ -182,24 +232,32 @@ TABLE: Final[tuple[Entry, ...]] = (
         "pgbouncer cannot connect to server", "server login has been failing",
         "client_login_timeout (server down)",
     )),
-    # Neon's compute waking up; Odyssey (08006), pgcat (58000) without a server.
+    # Neon's compute waking up; Odyssey (08006), pgcat and pgpool (58000) without a server.
     Entry("proxy cannot reach the server", READS, Reason.RESTART, under=("08006", "58000"), texts=(
         "couldn't connect to compute node", "failed to connect to remote server",
         "failed to connect to upstream", "could not get connection from the pool",
+        "control plane request failed", "failed to create a backend connection",
+        "all backend nodes are down",
     )),
     # PgBouncer DISABLE.
     Entry("database disabled", NOTHING, Reason.ADMINISTRATOR, phases=CONNECT, under=("08P01",),
           texts=('" is disabled',)),
 
     # -- queued at a pooler, then given up: the statement never reached a server. --------------
-    # PgBouncer janitor.c: only clients in waiting_client_list.
-    Entry("query_wait_timeout", ALL, Reason.UNKNOWN, under=("08P01",),
+    # Who has waited once for a free server connection does not queue up again: that would only
+    # make the queue longer. PgBouncer janitor.c: only clients in waiting_client_list.
+    Entry("query_wait_timeout", ALL, Reason.QUEUE_TIMEOUT, under=("08P01",), final=True,
           texts=("query_wait_timeout",)),
-    Entry("Supavisor checkout timeout", ALL, Reason.UNKNOWN, under=("XX000",),
+    Entry("Supavisor checkout timeout", ALL, Reason.QUEUE_TIMEOUT, under=("XX000",), final=True,
           texts=("(echeckouttimeout)",)),
     # AWS RDS Proxy ConnectionBorrowTimeout; seen as 08000.
-    Entry("RDS Proxy borrow timeout", ALL, Reason.UNKNOWN, under=("08000",),
+    Entry("RDS Proxy borrow timeout", ALL, Reason.QUEUE_TIMEOUT, under=("08000",), final=True,
           texts=("timed-out waiting to acquire database connection",)),
+    # PgBouncer client.c: BEGIN, and then everything else in it, is refused.
+    Entry("statement pooling", NOTHING, Reason.STATEMENT_POOLING, under=("08P01",), transient=False,
+          final=True, texts=(
+        "transaction blocks not allowed in statement pooling mode", "long transactions not allowed",
+    )),
 
     # -- the last words of a server ------------------------------------------------------------
     # syncrep.c: the transaction HAS committed here, whatever the client sees next.
@@ -283,17 +341,21 @@ TABLE: Final[tuple[Entry, ...]] = (
     Entry("descriptor closed", READS, Reason.UNKNOWN, unnoticed=True,
           texts=("bad file descriptor", "connection socket closed")),
     # Nothing listens: down or restarting (or the wrong port). "could not connect": libpq < 14.
-    Entry("nothing listens", NOTHING, Reason.RESTART, phases=CONNECT, texts=(
+    Entry("nothing listens", NOTHING, Reason.RESTART, phases=CONNECT,
+          errnos=_system("ECONNREFUSED"), failed=_system("ENOENT"), texts=(
         "connection refused", "failed: no such file or directory", "could not connect to server",
     )),
     Entry("no address", READS, Reason.NETWORK, phases=CONNECT,
           texts=("could not translate host name", "failed to resolve host")),
-    Entry("unreachable", READS, Reason.NETWORK, exceptions=("ConnectionTimeout",), texts=(
+    Entry("unreachable", READS, Reason.NETWORK, exceptions=("ConnectionTimeout",),
+          errnos=_system("ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH", "EHOSTDOWN", "ENETDOWN",
+                         "EADDRNOTAVAIL", "EADDRINUSE"), texts=(
         "timeout expired", "connection timed out", "operation timed out", "no route to host",
-        "network is unreachable", "host is down",
+        "network is unreachable", "host is down", "cannot assign requested address",
     )),
     # A FIN without TLS close_notify, or an RST: nobody took leave.
-    Entry("cut", READS, Reason.NETWORK, texts=(
+    Entry("cut", READS, Reason.NETWORK, errnos=_system("ECONNRESET", "EPIPE", "ECONNABORTED"),
+          texts=(
         "connection reset by peer", "broken pipe", "software caused connection abort",
         "eof detected", "unexpected eof",
     )),

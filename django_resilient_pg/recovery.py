@@ -17,15 +17,15 @@ from . import announcing, notes, roles, signals
 from .bucket import BUCKET
 from .calls import Call
 from .catalogue import why_may_write
-from .connecting import pause, spending
+from .connecting import ended_unheard, pause, spending
 from .drivers import IN_TRANSACTION, Link
 from .errors import ServerDown, SessionLost
 from .incidents import Incident
 from .loss import Loss
-from .losses import judge_error, sqlstate_of
+from .losses import first_line, judge_error, sqlstate_of
 from .replacing import replace, restore_opening
 from .retry import Budget, Circumstances, Decision, Row, decide
-from .session import text_of
+from .session import only_sets, text_of
 from .state.transaction import MANUAL
 from .state.wrapper import Wrapper
 from .statements import Kind
@@ -42,7 +42,14 @@ _RETRIED = {
     Row.REFUSED: "a write that a standby had refused",
     Row.FIRST: "the first statement of a transaction",
     Row.READ: "a read",
+    Row.SETTING: "a setting of the session",
 }
+# New sessions in a row that may end at a statement, while the server answers on them before.
+_MOST_UNHEARD = 2
+
+
+def _said_of(error: Error) -> str:
+    return " ".join([str(error), *getattr(error, "__notes__", ())])
 
 
 class NotAgain(Exception):
@@ -62,6 +69,9 @@ class Recovery:
         self._attempts = self._paid = self._rounds = 0
         self._crashed = False
         self._incidents: list[Incident] = []
+        # Whether the server has answered on the connection in the place of the lost one; how many
+        # it has ended before.
+        self._heard, self._unheard = True, 0
         self._link = call.wrapper._link
 
     def after(self, error: Error) -> Any:
@@ -84,9 +94,7 @@ class Recovery:
                 loss = note_loss(db, verdict, error, "statement", self._call)
                 if loss.incident is not None:
                     self._incidents.append(loss.incident)
-                if self._has_met_crash(loss):
-                    loss = Loss(Reason.CRASH, loss.idle, final=True, incident=loss.incident)
-                    self._give_up(error, loss, notes.crashed(db.alias))
+                self._check_final(error, verdict, loss)
                 decision = self._decide(verdict)
                 if decision.row is None:
                     self._give_up(error, loss, decision.why)
@@ -105,6 +113,21 @@ class Recovery:
                     continue
                 self._announce(decision.row)
                 return result
+
+    def _check_final(self, error: Error, verdict: Verdict, loss: Loss) -> None:
+        """Give up where another attempt, of whatever unit, would end in the same way."""
+        if self._has_met_crash(loss):
+            final = Loss(Reason.CRASH, loss.idle, final=True, incident=loss.incident)
+            self._give_up(error, final, notes.crashed(self._db.alias))
+        why = "another attempt would end in the same way" if verdict.final else ""
+        if not self._heard:
+            ended_unheard(self._db, error)
+            # Since then a connection is used only once the server has answered on it.
+            self._unheard += 1
+            if self._unheard > _MOST_UNHEARD:
+                why = "the server ends each new session at this statement"
+        if why:
+            self._give_up(error, dataclasses.replace(loss, final=True), why)
 
     def _has_met_crash(self, loss: Loss) -> bool:
         """Whether the server crashed when it ran this before, and said nothing this time either."""
@@ -175,8 +198,13 @@ class Recovery:
             savepoint=db._transaction.controlling,
             pinned_by=db._session.pinned_by,
             many=call.many,
+            only_sets=db.autocommit and self._only_sets(),
         )
         return decide(verdict, call.statement(self._link).kind, at)
+
+    def _only_sets(self) -> bool:
+        call, replays = self._call, self._db.resilience.options.replay_session
+        return replays and only_sets(call.sql, call.params, driver=self._link.connection)
 
     def _exhausted(self, row: Row, budget: Budget) -> str:
         """Why there may be no further attempt, or ""."""
@@ -208,12 +236,12 @@ class Recovery:
             with roles.looking_for_primary(db) if row is Row.REFUSED else nullcontext():
                 self._replace(row, loss)
         except (ServerDown, SessionLost) as error:
-            raise NotAgain(str(error).rstrip(".")) from error
+            raise NotAgain(_said_of(error).rstrip(".")) from error
         except Error as error:
             waited = monotonic() - self._began
-            first_line = notes.first_line(error)
+            line = first_line(error, db.settings_dict)
             sentence = notes.unreachable(db.alias, waited, budget.bound).rstrip(".")
-            raise NotAgain(f"{sentence} ({first_line})") from error
+            raise NotAgain(f"{sentence} ({line})") from error
         if loss.session is not None:
             self._crashed = self._crashed or loss.session.crashed
             if loss.session.cancelled:
@@ -224,7 +252,9 @@ class Recovery:
                 db._connector.settled(
                     [one for one in db._connector.lost if one is not loss.session]
                 )
+        self._heard = False
         restore_opening(db, opening)
+        self._heard = bool(opening)
         call.wrapper._renew()
         if row is Row.READ:
             return self._guarded()
@@ -265,8 +295,8 @@ class Recovery:
             raise NotAgain("it asks whether its transaction is read-only, which a retry's is")
         if why := self._why_may_write(link):
             raise NotAgain(why)
-        with db.wrap_database_errors:
-            link.ask("BEGIN READ ONLY")
+        self._begin_read_only(link)
+        self._heard = True
         try:
             result = self._run()
         except Error as error:
@@ -282,6 +312,25 @@ class Recovery:
         self._end(link)
         return result
 
+    def _begin_read_only(self, link: Link) -> None:
+        """Guard a read.
+
+        Raises:
+            NotAgain: a pooler refuses transactions.
+            Error: the connection was lost.
+        """
+        db = self._db
+        try:
+            with db.wrap_database_errors:
+                link.ask("BEGIN READ ONLY")
+        except Error as error:
+            verdict = judge_error(link, error, Phase.STATEMENT)
+            if verdict.final:
+                raise NotAgain(
+                    f"it cannot be guarded by BEGIN READ ONLY: {verdict.reason.text}"
+                ) from error
+            raise
+
     def _why_may_write(self, link: Link) -> str:
         try:
             with self._db.wrap_database_errors:
@@ -290,8 +339,8 @@ class Recovery:
         except Error as error:
             if link.lost():
                 raise
-            first_line = notes.first_line(error)
-            return f"the server does not tell which functions it calls ({first_line})"
+            line = first_line(error, self._db.settings_dict)
+            return f"the server does not tell which functions it calls ({line})"
 
     def _end(self, link: Link) -> None:
         """COMMIT a read whose rows are here.

@@ -40,7 +40,8 @@ def unreachable(error: BaseException | None, *, but: BaseException | None = None
         if isinstance(one, ServerDown):
             return True
         if getattr(one, "not_connected", False):
-            return judge_error(None, one, Phase.CONNECT).transient
+            waited_for = getattr(one, "transient", False)
+            return waited_for or judge_error(None, one, Phase.CONNECT).transient
     return False
 
 

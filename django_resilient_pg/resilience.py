@@ -71,6 +71,8 @@ class Shared:
         self.facts: Facts | None = None
         self.learned = Learned()
         self.probe = Probe()
+        #: What it last connected with (``Connector.settings``); ``None``: it never has.
+        self.connected: int | None = None
         self.logins = Logins()
         self.age_logged = False
         self._sought_at = -math.inf

@@ -37,6 +37,7 @@ class Row(enum.Enum):
     REFUSED = "refused by a standby"
     FIRST = "first statement of the transaction"
     READ = "read"
+    SETTING = "setting of the session"
 
 
 class Circumstances(Record):
@@ -51,6 +52,7 @@ class Circumstances(Record):
         savepoint: it is a savepoint statement of Django's own.
         pinned_by: see :attr:`.session.Session.pinned_by`.
         many: it was sent once for each of its rows (``executemany``).
+        only_sets: all that it leaves is settings that every new session is given.
     """
 
     autocommit: bool
@@ -60,6 +62,7 @@ class Circumstances(Record):
     savepoint: bool = False
     pinned_by: str = ""
     many: bool = False
+    only_sets: bool = False
 
 
 class Decision(Record):
@@ -114,6 +117,8 @@ def _decide_one(verdict: Verdict, kind: Kind, at: Circumstances) -> Decision:
         return _refused("a retry would run into the same timeout")
     if not at.autocommit:
         return Decision(Row.FIRST, "")
+    if at.only_sets:
+        return Decision(Row.SETTING, "")
     if kind is Kind.READ:
         return Decision(Row.READ, "")
     return _refused("the write may already have been applied; check before you retry it")
@@ -152,7 +157,7 @@ class Budget:
         strict: without any time left nothing is tried at all.
     """
 
-    __slots__ = ("_clock", "_ends", "_words", "strict")
+    __slots__ = ("_clock", "_ends", "_words", "seconds", "strict")
 
     def __init__(
         self,
@@ -162,6 +167,7 @@ class Budget:
         words: str = "retry_deadline",
         strict: bool = False,
     ) -> None:
+        self.seconds = seconds
         self.strict = strict
         self._words = words
         self._clock = clock
@@ -192,11 +198,11 @@ def connect_again(
     *,
     passing: Callable[[BaseException], bool],
     wait: Callable[[int], float],
-    budget: Budget,
+    remaining: Callable[[], float],
     announce: Callable[[int, float, BaseException], None],
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Call ``connect`` until it succeeds, fails for good, or the budget is spent.
+    """Call ``connect`` until it succeeds, fails for good, or no time remains.
 
     Every call may also fail because it is another thread's turn to ask (:mod:`.probing`).
 
@@ -205,7 +211,7 @@ def connect_again(
         first_error: how the attempt that led here failed.
         passing: whether an error is worth another attempt.
         wait: seconds to wait after attempt number n.
-        budget: bounds the whole.
+        remaining: seconds left for the whole.
         announce: told (attempts failed, seconds of wait, error) before each wait.
         sleep: for tests.
 
@@ -222,7 +228,7 @@ def connect_again(
         connect()
 
     def spent(state: RetryCallState) -> bool:
-        return state.upcoming_sleep >= budget.remaining()
+        return state.upcoming_sleep >= remaining()
 
     def before_sleep(state: RetryCallState) -> None:
         if state.outcome is not None and (error := state.outcome.exception()) is not None:

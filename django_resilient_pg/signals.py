@@ -97,7 +97,8 @@ class StatementRetried(Record):
     Attributes:
         alias: the database alias.
         why: which row of the guarantees allowed the retry: "nothing was sent",
-            "refused by a standby", "first statement of the transaction" or "read".
+            "refused by a standby", "first statement of the transaction", "read" or "setting of the
+            session".
         attempt: 1 for the first retry.
         seconds: from the loss to the result.
     """

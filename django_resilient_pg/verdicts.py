@@ -7,12 +7,30 @@ it is decided elsewhere.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable
+from typing import Final, NamedTuple
 
-from .reasons import ALL, NOTHING, READS, TABLE, Again, Entry, Phase, Reason
+from .reasons import ALL, NOTHING, READS, TABLE, WRONG_PASSWORD, Again, Entry, Phase, Reason
 from .records import Record
 
 __all__ = ["Failure", "Phase", "Reason", "Verdict", "code_in", "judge"]
+
+# Where libpq's report on one address begins; in any language but English a message is one report.
+_REPORT: Final = re.compile(
+    r"""connection\ to\ server\ (?:
+        at\ "(?P<host>[^"]*)"(?:\ \([^)]*\))?,\ port\ (?P<port>\d+)
+        |on\ socket\ "(?P<socket>[^"]*)"
+    )\ failed:
+    |could\ not\ translate\ host\ name\ "(?P<name>[^"]*)"
+    """,
+    re.VERBOSE,
+)
+# psycopg 3 lists its attempts behind the last one's error.
+_LISTED: Final = re.compile(
+    r"\n- host: (?P<host>'[^']*'|none)(?:, port: (?P<port>'[^']*'|none))?, hostaddr: [^\n]*?: "
+)
 
 
 class Failure(Record):
@@ -44,7 +62,9 @@ class Verdict(Record):
 
     Attributes:
         lost: the connection is unusable, or there is none: it is to be replaced.
-        transient: the cause is temporary.
+        transient: the cause is known to be temporary.
+        final: trying again is known to change nothing. A refused connection attempt that is
+            neither is *unknown*: whether it is worth another one depends on the alias' past.
         read_retry_safe: a read may be retried.
         write_retry_safe: any statement may. With ``lost``: it was not sent. Without: the
             server has undone the transaction it was in, which may be retried as a whole.
@@ -61,6 +81,7 @@ class Verdict(Record):
     reason: Reason
     rule: str
     read_only: bool = False
+    final: bool = False
 
 
 def judge(failure: Failure) -> Verdict:
@@ -77,31 +98,83 @@ def code_in(text: str) -> str | None:
     """
     said = text.lower()
     for entry in TABLE:
-        if len(entry.codes) == 1 and entry.lost and _says(said, entry.texts):
+        if len(entry.codes) == 1 and entry.lost and any(one in said for one in entry.texts):
             return entry.codes[0]
     return None
 
 
+class _Attempt(NamedTuple):
+    """What one message says about one address."""
+
+    host: str
+    verdict: Verdict
+
+
 def _judge_attempts(failure: Failure) -> Verdict:
-    """One message may report several attempts (hosts, addresses): one that is hopeless decides.
+    """One message may report several attempts: on several hosts, or addresses of one host.
 
-    So "localhost" with nothing on ::1 and a wrong password on 127.0.0.1 is not tried again,
-    in whatever language the server refuses it.
+    A wrong password is final for all of them, since every attempt with it counts towards the
+    account's lockout. Anything else is final for the host that said it.
     """
-    attempts = _attempts(failure.text.lower())
-    exception = failure.exception if len(attempts) == 1 else ""
-    verdicts = [_verdict(failure, _by_text(failure.phase, text, exception)) for text in attempts]
-    return next((verdict for verdict in verdicts if not verdict.transient), verdicts[-1])
+    reports = _reports(failure.text.lower())
+    exception = failure.exception if len(reports) == 1 else ""
+    attempts = [
+        _Attempt(host, _verdict(failure, _by_text(failure.phase, text, exception)))
+        for host, text in reports
+    ]
+    for one in attempts:
+        if one.verdict.rule == WRONG_PASSWORD:
+            return one.verdict
+    by_host: dict[str, list[Verdict]] = {}
+    for one in attempts:
+        by_host.setdefault(one.host, []).append(one.verdict)
+    return _together([_of_one_host(verdicts) for verdicts in by_host.values()])
 
 
-def _attempts(text: str) -> list[str]:
-    """The part of a connection error that belongs to each attempt."""
-    # libpq joins them by new lines; psycopg lists them after repeating the last one.
-    parts = text.replace("\n- host: ", "\0").replace("connection to server ", "\0").split("\0")
-    # What psycopg puts before libpq's own words says nothing.
-    empty = ("connection failed:", "connection is bad:")
-    said = [part for part in map(str.strip, parts) if part and not part.endswith(empty)]
-    return said or [text]
+def _of_one_host(verdicts: list[Verdict]) -> Verdict:
+    """What an address says outweighs that another one cannot be reached, without deciding it:
+    nothing ever listens on ``::1`` of many a "localhost".
+    """
+    refused = [one for one in verdicts if not one.transient]
+    if not refused:
+        return verdicts[-1]
+    same = len(refused) == len(verdicts) and all(one.final for one in refused)
+    return refused[0] if same else _unknown(refused[0])
+
+
+def _together(hosts: list[Verdict]) -> Verdict:
+    """Transient if one host's is; final if all are; else unknown."""
+    for one in reversed(hosts):
+        if one.transient:
+            return one
+    return hosts[0] if all(one.final for one in hosts) else _unknown(hosts[0])
+
+
+def _unknown(verdict: Verdict) -> Verdict:
+    return Verdict(
+        lost=verdict.lost,
+        transient=False,
+        read_retry_safe=False,
+        write_retry_safe=False,
+        reason=verdict.reason,
+        rule=verdict.rule,
+    )
+
+
+def _reports(text: str) -> list[tuple[str, str]]:
+    """The host and the part of a connection error that belongs to each attempt."""
+    found = list(_LISTED.finditer(text)) or list(_REPORT.finditer(text))
+    if not found:
+        return [("", text)]
+    ends = [*(match.start() for match in found[1:]), len(text)]
+    # What the driver puts before the first of libpq's reports says nothing.
+    return [
+        (_host(match), text[match.start() : end]) for match, end in zip(found, ends, strict=True)
+    ]
+
+
+def _host(match: re.Match[str]) -> str:
+    return repr(match.groups())
 
 
 def _entry(failure: Failure) -> Entry | None:
@@ -109,7 +182,7 @@ def _entry(failure: Failure) -> Entry | None:
     text, code = failure.text.lower(), failure.sqlstate
     if code:
         here = [entry for entry in TABLE if failure.phase in entry.phases]
-        both = (e for e in here if code in e.under + e.codes and _says(text, e.texts))
+        both = (e for e in here if code in e.under + e.codes and _says(text, e))
         entry = _first(both) or _first(e for e in here if code in e.codes)
         # Under any other SQLSTATE the text is the application's (RAISE, a quoted query), unless
         # the session ended: no application can make a server say FATAL.
@@ -120,7 +193,7 @@ def _entry(failure: Failure) -> Entry | None:
 
 def _by_text(phase: Phase, text: str, exception: str) -> Entry | None:
     here = [entry for entry in TABLE if phase in entry.phases]
-    said = _first(entry for entry in here if _says(text, entry.texts))
+    said = _first(entry for entry in here if _says(text, entry))
     return said or _first(entry for entry in here if exception in entry.exceptions)
 
 
@@ -137,6 +210,7 @@ def _verdict(failure: Failure, entry: Entry | None) -> Verdict:
         reason=entry.reason,
         rule=entry.name,
         read_only=entry.read_only,
+        final=entry.final or (failure.phase is Phase.CONNECT and not entry.transient),
     )
 
 
@@ -182,8 +256,15 @@ def _fatal(failure: Failure) -> bool:
     return failure.severity in {"FATAL", "PANIC"}
 
 
-def _says(text: str, parts: Iterable[str]) -> bool:
-    return any(part in text for part in parts)
+def _says(text: str, entry: Entry) -> bool:
+    return any(part in text for part in entry.texts) or _says_system(text, entry)
+
+
+def _says_system(text: str, entry: Entry) -> bool:
+    """Whether it quotes one of the system's errors, in the language that this process has now."""
+    return any(os.strerror(number).lower() in text for number in entry.errnos) or any(
+        f"failed: {os.strerror(number).lower()}" in text for number in entry.failed
+    )
 
 
 def _first(entries: Iterable[Entry]) -> Entry | None:

@@ -3,7 +3,7 @@
 # service: the tests start each program themselves, with a configuration and a port of its own.
 set -eu
 # The last brings PostGIS, the libraries of GeoDjango, and a PostgreSQL with all its extensions.
-packages="iproute2 iptables procps pgbouncer haproxy postgresql-postgis"
+packages="iproute2 iptables procps locales pgbouncer pgpool2 haproxy postgresql-postgis"
 
 if ! command -v apt-get > /dev/null; then
     echo "There is no apt-get here. Install what corresponds to Debian's $packages." >&2
@@ -30,3 +30,7 @@ if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
 fi
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends $packages
+# Servers and clients that do not speak English.
+for language in de_DE fr_FR; do
+    localedef -i $language -f UTF-8 $language.UTF-8
+done

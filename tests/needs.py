@@ -52,6 +52,17 @@ def _has_extension(name: str) -> bool:
     return bool(_servers_with(name))
 
 
+def _speaks(locale: str) -> bool:
+    """Whether this machine has a locale, and the system's messages in its language."""
+    try:
+        said = subprocess.run(["locale", "-a"], capture_output=True, text=True, check=False)
+    except OSError:
+        return False
+    language, name = locale.partition("_")[0], locale.replace("UTF-8", "utf8")
+    messages = Path("/usr/share/locale", language, "LC_MESSAGES/libc.mo")
+    return name in said.stdout.split() and messages.is_file()
+
+
 @dataclass(frozen=True, slots=True)
 class Need:
     """Something that a machine has or lacks.
@@ -76,6 +87,9 @@ NEEDS: Final = {
         Need("sysctl", "procps", partial(_has_program, "sysctl")),
         Need("pgbouncer", "pgbouncer", partial(_has_program, "pgbouncer")),
         Need("haproxy", "haproxy", partial(_has_program, "haproxy")),
+        Need("pgpool", "pgpool2", partial(_has_program, "pgpool")),
+        Need("de_DE.UTF-8", "locales", partial(_speaks, "de_DE.UTF-8")),
+        Need("fr_FR.UTF-8", "locales", partial(_speaks, "fr_FR.UTF-8")),
         Need("GDAL", _POSTGIS, partial(_has_library, "gdal")),
         Need("GEOS", _POSTGIS, partial(_has_library, "geos_c")),
         Need("PostGIS", _POSTGIS, partial(_has_extension, "PostGIS")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -17,17 +18,21 @@ from ..credentials import ask
 from ..drivers import Link, link_to
 from ..errors import CredentialsUnavailable
 from ..losses import failure
+from ..pasted import secrets
+from ..plain import plain
 from ..reasons import TABLE
-from ..verdicts import Phase, judge
-from .lookup import Lookup
+from ..verdicts import Failure, Phase, judge
+from .floods import Dialling, TooMuch
+from .lookup import Lookup, system_user
+from .muted import muted
 from .network import limited
-from .pasted import secrets
-from .plain import plain
+from .numbers import whole
 
 _SECRETS: Final = ("password", "sslpassword", "oauth_client_secret", "scram_client_key")
 # What libpq (14 and later) puts before what happened at one address.
 _ATTEMPT: Final = re.compile(
-    r"connection to server (?:at \"[^\"]*\"(?: \([^)]*\))?, port \d+|on socket \"[^\"]*\") failed: "
+    r"connection to server (?:at \"[^\"]*\"(?: \([^)]*\))?, port \d+|on socket \"[^\"]*\")"
+    r" failed: ?"
 )
 # libpq puts a server's severity, which is translated too, before two spaces.
 _ANSWER: Final = re.compile(r" failed: [^\s:]+ ?:  ")
@@ -62,6 +67,12 @@ class Connector:
         libpq: int = 0,
     ) -> None:
         self._connect, self._parameters, self.libpq = connect, parameters, libpq
+        # psycopg2 hears notices only once it is connected.
+        self._noisy = not str(getattr(connect, "__module__", "")).startswith("psycopg.")
+        #: Who has tried to log in last, as the driver was told; "" if not.
+        self.user = ""
+        #: Of the servers that were tried last.
+        self.ports: frozenset[int] = frozenset()
         self._secrets: set[str] = {os.environ.get("PGPASSWORD", "")}
         self._known: set[str] = set()
 
@@ -83,7 +94,10 @@ class Connector:
         takes_one = self.libpq >= _SSLPASSWORD_SINCE
         if takes_one and not Lookup(given, os.environ).text("sslpassword"):
             given["sslpassword"] = _NO_PASSPHRASE
-        connection = self._connect(**given)
+        own = Lookup(given, os.environ)
+        self.user, self.ports = own.text("user", system_user()), _ports(own)
+        with muted() if self._noisy else contextlib.nullcontext():
+            connection = self._connect(**given)
         connection.autocommit = True
         return connection
 
@@ -95,6 +109,11 @@ class Connector:
             before = _VALUE if secret.lower() in _WORDS else r"(?<!\w)"
             text = re.sub(rf"{before}{re.escape(secret)}(?!\w)", "***", text)
         return _URL.sub("://***@", text)
+
+
+def _ports(given: Lookup) -> frozenset[int]:
+    numbers = map(whole, given.text("port", "5432").split(","))
+    return frozenset(number or 5432 for number in numbers)
 
 
 def libpq_version(wrapper: BaseDatabaseWrapper) -> int:
@@ -163,9 +182,13 @@ def attempt(
     """
     began = time.monotonic()
     limit = {"connect_timeout": max(2, math.floor(seconds / max(addresses, 1)))}
+    dialling = Dialling()
     try:
         link = limited(
-            lambda: link_to(connect({**limit, **changes})), seconds + GRACE, late=Link.close
+            lambda: link_to(connect({**limit, **changes})),
+            seconds + GRACE,
+            late=Link.close,
+            flooded=lambda: dialling.flooded(connect.ports),
         )
         return link, time.monotonic() - began
     except Exception as error:
@@ -175,17 +198,34 @@ def attempt(
 
 
 def _refusal(error: Exception, hide: Callable[[str], str], seconds: float) -> Refusal:
+    if isinstance(error, TooMuch):
+        return Refusal("flood", True, str(error), False, seconds, answered=True)
     if isinstance(error, TimeoutError):
         return Refusal("timeout", True, str(error), False, seconds)
     if isinstance(error, ImproperlyConfigured):
         return Refusal("settings", False, hide(str(error)), True, seconds)
     if isinstance(error, CredentialsUnavailable):
         return Refusal("credentials", error.passing, str(error), False, seconds)
+    if isinstance(error, UnicodeDecodeError) and (text := _undecoded(error)):
+        failed = Failure(Phase.CONNECT, None, "OperationalError", None, None, text)
+        return _judged(failed, hide, seconds)
     if not _of_a_driver(error):
         # Somebody's credentials callable: who knows what its texts hold.
         return Refusal("settings", False, f"{type(error).__name__} was raised", True, seconds)
-    text = str(error)
-    verdict = judge(failure(error, Phase.CONNECT, connection_lost=None))
+    return _judged(failure(error, Phase.CONNECT, connection_lost=None), hide, seconds)
+
+
+def _undecoded(error: UnicodeDecodeError) -> str:
+    """The words of a server that speaks LATIN1 while it starts: psycopg2 takes them for UTF-8.
+
+    "" if they are not libpq's: nobody knows what those of somebody else hold.
+    """
+    text = error.object.decode("latin-1")
+    return text if _ATTEMPT.search(text) else ""
+
+
+def _judged(failed: Failure, hide: Callable[[str], str], seconds: float) -> Refusal:
+    text, verdict = failed.text, judge(failed)
     local = verdict.rule in {"unknown connection error", "wrong option"} and (
         _OPTION in text or not _ATTEMPT.search(text)
     )

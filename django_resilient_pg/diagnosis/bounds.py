@@ -48,8 +48,8 @@ def one_of(known: Collection[str]) -> Callable[[object], str]:
     """As :func:`seconds`, of a few words."""
 
     def parse(given: object) -> str:
-        if given in known:
-            return str(given)
+        if isinstance(given, str) and given in known:
+            return given
         (near,) = difflib.get_close_matches(str(given), known, 1, cutoff=0) or [""]
         raise ArgumentTypeError(f'"{given}" is not known, the nearest is "{near}".')
 

@@ -76,7 +76,7 @@ class Certificate:
         return not present and bool(self.common_name) and _fits(self.common_name, host)
 
 
-def read(secure: ssl.SSLSocket) -> tuple[Certificate | None, str]:
+def read(secure: ssl.SSLSocket | ssl.SSLObject) -> tuple[Certificate | None, str]:
     """Return the peer's certificate and "", or None and a sentence that says why it is not read.
 
     ``ssl`` takes a certificate apart only where it demands one, and shakes hands only with what it

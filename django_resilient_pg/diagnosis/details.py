@@ -61,26 +61,13 @@ def _times(survey: Survey) -> Iterator[Detail]:
     if walk is None:
         return
     if walk.connect_seconds is not None:
-        parts = [f"{name} {_ms(spent)}" for name, spent in times(walk).items()]
-        looked_up = _spent(walk, "DNS")
-        before = f", after DNS {_ms(looked_up)}" if looked_up else ""
-        yield "connecting", f"{_ms(walk.connect_seconds)} ({', '.join(parts)}){before}"
+        yield "connecting", f"{_ms(walk.connect_seconds)} for the driver's whole login"
+    own = {name: spent for name in ("DNS", "TCP", "TLS") if (spent := _spent(walk, name))}
+    if own:
+        parts = ", ".join(f"{name} {_ms(spent)}" for name, spent in own.items())
+        yield "connection stages", f"{parts} (on connections of their own)"
     if survey.server is not None:
         yield "round trip", _ms(survey.server.round_trip)
-
-
-def times(walk: Walk) -> dict[str, float]:
-    """The parts of the driver's login; TCP and TLS as they were in handshakes of their own.
-
-    Another handshake with the same server may take longer: no part is more than is left, so that
-    they make the whole.
-    """
-    left, parts = walk.connect_seconds or 0.0, {}
-    encrypted = walk.facts is None or bool(walk.facts.socket.tls)
-    for name in ("TCP", "TLS") if encrypted else ("TCP",):
-        parts[name] = min(left, _spent(walk, name))
-        left -= parts[name]
-    return {**parts, "authentication": left}
 
 
 def _spent(walk: Walk, name: str) -> float:

@@ -18,7 +18,7 @@ from ..resilience import logger
 from .attempts import Connector, Refused, attempt
 from .cases import CASES, NAP, Case
 from .ender import TIMEOUT, Ender, Impossible
-from .network import hang_up, limited
+from .network import answer
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -142,7 +142,7 @@ def _two_at_a_time(connect: Connector) -> None:
     link, _ = attempt(connect, {}, TIMEOUT)
     with contextlib.closing(link):
         try:
-            limited(lambda: link.ask("SELECT 1"), TIMEOUT, stop=lambda: hang_up(link.fd))
+            answer(lambda: link.ask("SELECT 1"), link.fd, TIMEOUT)
         except (TimeoutError, link.connection.Error):
             raise Impossible(f"The pooler gave no second server within {TIMEOUT:g} s.") from None
 
@@ -222,7 +222,6 @@ def _try(db: BaseDatabaseWrapper, ender: Ender, case: Case) -> Step:
             ender.end(victim)
         return victim.process
 
-    began = time.monotonic()
     failure = ""
     try:
         case.run(db, lose)
@@ -231,13 +230,15 @@ def _try(db: BaseDatabaseWrapper, ender: Ender, case: Case) -> Step:
     except Error as error:
         failure = ender.line(error)
     finally:
-        spent = time.monotonic() - began
+        done = time.monotonic()
         for thread in threads:
             thread.join()
     if not ender.ended:
         # Whatever came of it, it was not the loss.
         why = ender.failed[0] if ender.failed else failure
         return Step(case.name, case.row, None, detail=why or "The session was not lost.")
+    # Recovery begins once the session is gone; of one lost midway, once it is told to end.
+    spent = max(0.0, done - (ender.asked_at if case.midway else ender.ended_at))
     return Step(case.name, case.row, not failure, spent, undisturbed, failure)
 
 

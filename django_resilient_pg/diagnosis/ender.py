@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..drivers import Link
 from ..losses import sqlstate_of
-from .network import hang_up, limited
+from .network import answer
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -76,6 +76,8 @@ class Ender:
 
     Attributes:
         ended: whether the session that :meth:`know` has told last is known to be gone.
+        asked_at, ended_at: when the server was asked to terminate it, and when it was gone
+            (``time.monotonic``).
         failed: why not, of the one that was to be ended :meth:`midway`.
 
     Raises:
@@ -85,6 +87,7 @@ class Ender:
     def __init__(self, db: BaseDatabaseWrapper, second: Link, hide: Callable[[str], str]) -> None:
         self._db, self._second, self._hide = db, second, hide
         self.ended = False
+        self.asked_at = self.ended_at = 0.0
         self.failed: list[str] = []
         [(self._own,)] = self._ask("SELECT pg_catalog.pg_backend_pid()")
 
@@ -115,6 +118,7 @@ class Ender:
             Impossible: it was not ended.
         """
         limit = int(TIMEOUT * 1000)
+        self.asked_at = time.monotonic()
         # Longer than the server waits, so that its answer is heard.
         [(own, gone)] = self._ask(_END, [limit, *victim, self._own], TIMEOUT + 1)
         if own != self._own:
@@ -123,7 +127,7 @@ class Ender:
             raise Impossible("The session was gone before it was ended.")
         if not gone:
             raise Impossible(f"The session was still there after {TIMEOUT:g} s.")
-        self.ended = True
+        self.ended, self.ended_at = True, time.monotonic()
 
     def midway(self, victim: Victim, mark: str) -> threading.Thread:
         """End it as soon as a statement with this mark runs in it."""
@@ -153,11 +157,7 @@ class Ender:
     ) -> list[tuple[Any, ...]]:
         """Ask the second session; it waits where a pool has no server left for it."""
         try:
-            return limited(
-                lambda: self._second.ask(sql, parameters),
-                seconds,
-                stop=lambda: hang_up(self._second.fd),
-            )
+            return answer(lambda: self._second.ask(sql, parameters), self._second.fd, seconds)
         except TimeoutError:
             why = f"The second session got no answer within {seconds:g} s."
         except Exception as error:  # the raw driver's, whichever it is

@@ -5,6 +5,7 @@ Everything is tried as they do it, in their order; nothing connects.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..options import of_entry
-from .pasted import scrubbed, slip
+from ..pasted import scrubbed, slip
 from .refusals import sentence
 
 _FACTORIES: Final = ("connection_factory", "cursor_factory", "row_factory")
@@ -29,6 +30,14 @@ def parameters(wrapper: BaseDatabaseWrapper) -> tuple[dict[str, Any], str]:
         except Exception as error:  # what a value of a wrong type leads to, whatever it is
             return {}, _told(f"{setting} is refused: {cause(error)}", wrapper)
     return params, ""
+
+
+def sqlite_name(path: object) -> str:
+    """What is wrong with the NAME that ``startproject`` leaves behind."""
+    return (
+        f'NAME is "{path}", the path of an SQLite file as startproject sets it: set NAME to the '
+        "name of the PostgreSQL database."
+    )
 
 
 def cause(error: BaseException) -> str:
@@ -54,7 +63,10 @@ def _names(wrapper: BaseDatabaseWrapper) -> None:
 
 
 def _database(wrapper: BaseDatabaseWrapper) -> None:
-    len(wrapper.settings_dict["NAME"] or "")  # as Django does it
+    name = wrapper.settings_dict["NAME"]
+    if isinstance(name, os.PathLike):
+        raise ImproperlyConfigured(sqlite_name(os.fspath(name)))
+    len(name or "")  # as Django does it
 
 
 def _time_zone(wrapper: BaseDatabaseWrapper) -> None:

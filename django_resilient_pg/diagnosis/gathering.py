@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -22,11 +23,12 @@ from ..drivers import Link
 from ..facts import Path
 from ..loading import load
 from ..options import Options, given, parse
-from . import poolers, serverside
+from ..pasted import slip
+from . import client_certificates, poolers, serverside
 from .attempts import Connector, libpq_version
 from .entries import cause, parameters
-from .network import hang_up, limited
-from .pasted import slip
+from .lookup import Lookup
+from .network import answer
 from .poolers import Pooler
 from .project import keepalives_asked, kernel_keepalives, project
 from .stages import TIMEOUT, refused_settings, walk
@@ -40,6 +42,8 @@ _ENGINES: Final = (
     "django_resilient_pg.postgresql",
     "django_resilient_pg.postgis",
 )
+# What Django makes of the entry itself.
+_ENTRY: Final = frozenset({"dbname", "host", "password", "port", "service", "user"})
 # Said, lest nothing found be taken for nothing there.
 _NOT_LOOKED_AT: Final = Pooler(None, "The pooler did not answer in time.")
 
@@ -69,7 +73,15 @@ def from_settings(alias: str) -> Survey:
 
 def _target(wrapper: BaseDatabaseWrapper, params: dict[str, Any]) -> Target:
     psycopg3 = hasattr(wrapper.Database, "pq")  # type: ignore[attr-defined]
-    return target(wrapper.alias, params, os.environ, psycopg3=psycopg3)
+    return target(
+        wrapper.alias, params, os.environ, psycopg3=psycopg3, added=_added(wrapper, params)
+    )
+
+
+def _added(wrapper: BaseDatabaseWrapper, params: Mapping[str, object]) -> set[str]:
+    """The names of the parameters that this package's engine adds to the user's."""
+    own = hasattr(wrapper, "resilience")
+    return params.keys() - wrapper.settings_dict["OPTIONS"].keys() - _ENTRY if own else set()
 
 
 def _unusable(alias: str, error: Exception) -> Survey:
@@ -114,7 +126,15 @@ def survey(alias: str, timeout: float = TIMEOUT) -> Survey:
         assume_role=wrapper.settings_dict["OPTIONS"].get("assume_role") or "",
         examine=lambda link: _examine(known.target, connect, link, timeout, seen),
     )
-    found = replace(known, walk=way, target=way.target, server=seen.get("server"))
+    found = replace(
+        known,
+        walk=way,
+        target=way.target,
+        server=seen.get("server"),
+        activity=seen.get("activity"),
+        large=seen.get("large"),
+        client=client_certificates.read(known.target, _passphrase(wrapper)),
+    )
     behind = way.facts is not None and way.facts.path is Path.POOLER
     # Where the facts are not known, the look may still have found one.
     pooler = seen.get("pooler", _NOT_LOOKED_AT if behind else None)
@@ -129,12 +149,28 @@ def _examine(
     def ask() -> None:
         # At once: what comes after it may take too long.
         found["server"] = serverside.ask(link)
+        found["activity"] = serverside.activity(link)
         [(process,)] = link.ask("SELECT pg_catalog.pg_backend_pid()")
         if link.backend_pid() and process != link.backend_pid():
             found["pooler"] = poolers.look(aim, connect, link)
 
-    with contextlib.suppress(TimeoutError, link.connection.Error):
-        limited(ask, timeout, stop=lambda: hang_up(link.fd))
+    # The last three: answers of the wrong shape.
+    errors = (TimeoutError, link.connection.Error, ValueError, TypeError, LookupError)
+    with contextlib.suppress(*errors):
+        answer(ask, link.fd, timeout)
+        found["large"] = _large(link, timeout)
+
+
+def _large(link: Link, timeout: float) -> bool | None:
+    """Whether large packets get through; ``None``: not known."""
+    try:
+        return answer(lambda: serverside.large(link), link.fd, timeout) or None
+    except TimeoutError:
+        return False
+
+
+def _passphrase(wrapper: BaseDatabaseWrapper) -> str:
+    return Lookup(wrapper.get_connection_params(), os.environ).text("sslpassword")
 
 
 def _limits(wrapper: BaseDatabaseWrapper, found: Survey) -> Limits | None:

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from ..drivers import Link
-from ..facts import Facts, gather_from
+from ..facts import Facts, first_answer
+from ..plain import plain
 from ..verdicts import Failure, Phase, judge
 from .attempts import Refusal, Refused, attempt
-from .entries import cause
+from .entries import cause, sqlite_name
+from .floods import TooMuch
 from .lookup import PARAMETERS
-from .network import hang_up, limited
+from .network import answer
 from .refusals import Cause, Explanation, explain, sentence
 from .trip import Stopped, Trip
 
@@ -65,6 +67,18 @@ _UNKNOWN_WORDS: Final = (
     "Look at the server's log. Messages are understood in English only (lc_messages = 'C'): what "
     "this one means is not known, so it may pass."
 )
+_POOLERS: Final = (
+    "",
+    "Read the pooler's log and the server's log, and check the pooler's settings.",
+)
+_STALE: Final = (
+    "Check the user and the password with which the pooler logs in to the server, then reload the "
+    "pooler."
+)
+_NO_POSTGRESQL: Final = (
+    "Check HOST and PORT, and what listens there: no PostgreSQL server or pooler answers so."
+)
+_SQLITE: Final = (".sqlite3", ".sqlite", ".db")
 _OTHERWISE: Final = ("authentication", "Look at the server's log.")
 
 
@@ -77,9 +91,8 @@ def login(trip: Trip) -> str:
     except Refused as error:
         raise _stopped(trip, error.refusal) from None
     trip.target = trip.target.logged_in(*trip.link.login())
-    shake = trip.tls.seconds if trip.tls is not None and trip.link_uses_tls() else 0.0
-    before = shake or (trip.reached.seconds if trip.reached else None) or 0.0
-    trip.seconds["authentication"] = max(0.0, trip.connect_seconds - before)
+    # The driver does not tell when TCP and TLS were done: its login is one time.
+    trip.seconds["authentication"] = None
     return f'Logged in as "{trip.target.user}", {trip.connect_seconds:.3f} s in all.'
 
 
@@ -96,6 +109,10 @@ def _stopped(trip: Trip, refusal: Refusal) -> Stopped:
         )
     stage, advice = _RULES.get(refusal.rule, _OTHERWISE)
     text = refusal.text
+    if refusal.rule == "login refused" and _of_another(trip, text):
+        advice = _STALE
+    if refusal.rule == "flood":
+        text, advice = f"the server does not end its answer: {text}", _NO_POSTGRESQL
     if refusal.rule in {"timeout", "unreachable"} and trip.reached is not None:
         text = f"the login did not end within {trip.timeout:.3g} s"
         advice = "Look at the server's log: it is overloaded, waking up, or slow to authenticate."
@@ -113,7 +130,15 @@ def _stopped(trip: Trip, refusal: Refusal) -> Stopped:
     else:
         known = (place for said, place in _SAID.items() if said in text)
         stage, advice = next(known, (stage, advice))
+        if stage == "database" and trip.target.database.endswith(_SQLITE):
+            advice = sqlite_name(trip.target.database)
     return Stopped(sentence(text), advice, passing, stage, answered=refusal.answered)
+
+
+def _of_another(trip: Trip, text: str) -> bool:
+    """Whether it is a pooler that logs in, under another name."""
+    named = re.search(r'for user "([^"]*)"', text)
+    return named is not None and named[1] != trip.connect.user
 
 
 def _meant(text: str) -> str:
@@ -157,7 +182,7 @@ def role(trip: Trip) -> str:
     """Primary or standby: told at login since PostgreSQL 14, but not by every pooler."""
     assert trip.link is not None
     told = trip.link.parameter("in_hot_standby")
-    if told is None:
+    if told not in {"on", "off"}:
         facts = _facts(trip)
         if facts.refusal:
             return f"Whether the server is a primary is not known: {_why(trip, facts)}"
@@ -197,10 +222,8 @@ def _facts(trip: Trip) -> Facts:
     link = trip.link
     assert link is not None
     found = _in_time(trip, lambda: _first_answer(link))
-    if found is None:
-        raise Stopped(
-            "The connection was lost with the first statement.", "Look at the server's log.", True
-        )
+    if found.refusal and link.lost():
+        raise _lost(trip, found)
     if found.refusal and found.refusal_code not in _ONE_QUESTION:
         raise Stopped(
             f"The server refuses to answer: {trip.connect.hide(found.refusal)}.",
@@ -211,10 +234,23 @@ def _facts(trip: Trip) -> Facts:
     return found
 
 
-def _first_answer(link: Link) -> Facts | None:
+def _first_answer(link: Link) -> Facts:
     # As the application makes them: the link has cursors of its own.
     link.connection.cursor().close()
-    return gather_from(link, {})
+    return first_answer(link, {})
+
+
+def _lost(trip: Trip, found: Facts) -> Stopped:
+    """A pooler logs in everybody, and says with the first statement why it has no server."""
+    said = plain(trip.connect.hide(found.refusal.removeprefix("FATAL:  ")))
+    verdict = judge(Failure(Phase.CONNECT, None, "OperationalError", None, None, said))
+    _, advice = _RULES.get(verdict.rule, _POOLERS)
+    return Stopped(
+        f"The login succeeded, but the first statement closed the connection: {said.rstrip('.')}.",
+        advice if verdict.rule != "login refused" else _STALE,
+        verdict.transient or verdict.rule not in _RULES,
+        answered=True,
+    )
 
 
 def _in_time(trip: Trip, ask: Callable[[], T]) -> T:
@@ -222,7 +258,10 @@ def _in_time(trip: Trip, ask: Callable[[], T]) -> T:
     link = trip.link
     assert link is not None
     try:
-        return limited(ask, trip.timeout, stop=lambda: hang_up(link.fd))
+        return answer(ask, link.fd, trip.timeout)
+    except TooMuch as error:
+        said = f"The server does not end its answer to the first statement: {error}."
+        raise Stopped(said, _NO_POSTGRESQL, True) from None
     except TimeoutError:
         raise Stopped(
             f"The login succeeded, but the first statement got no answer within "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import getpass
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from .. import keepalives
@@ -74,11 +74,23 @@ PARAMETERS: Final = (
 )
 
 
-class Lookup:
-    """The values set anywhere, each looked up as libpq does."""
+#: Where the values come from that this package's engine adds.
+ENGINE: Final = "the defaults of the engine django_resilient_pg"
 
-    def __init__(self, params: Mapping[str, object], environ: Mapping[str, str]) -> None:
-        self.params, self.environ = params, environ
+
+class Lookup:
+    """The values set anywhere, each looked up as libpq does.
+
+    ``added``: the names of the parameters that the engine has set, not the user.
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, object],
+        environ: Mapping[str, str],
+        added: Collection[str] = (),
+    ) -> None:
+        self.params, self.environ, self._added = params, environ, added
         self.sources: dict[str, str] = {}
         own = params.get("service")
         self.service = environ.get("PGSERVICE", "") if own is None else str(own)
@@ -104,7 +116,7 @@ class Lookup:
 
     def _find(self, name: str) -> tuple[str, str]:
         if self.params.get(name) is not None:
-            return str(self.params[name]), "DATABASES"
+            return str(self.params[name]), ENGINE if name in self._added else "DATABASES"
         if name in self.section:
             return self.section[name], f'the service "{self.service}"'
         variable = _VARIABLES.get(name, "")  # not every parameter has one

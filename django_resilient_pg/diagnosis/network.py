@@ -14,6 +14,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from .floods import TICK, TooMuch, beyond
 from .hosts import Host, socket_path
 
 T = TypeVar("T")
@@ -33,6 +34,7 @@ def limited(
     *,
     late: Callable[[T], object] | None = None,
     stop: Callable[[], object] | None = None,
+    flooded: Callable[[], bool] | None = None,
 ) -> T:
     """Return what ``call`` returns, or give up after some seconds.
 
@@ -40,8 +42,16 @@ def limited(
     thread, which cannot be stopped: given up, it ends by itself, and a result that comes then
     goes to ``late``. Where there is a ``stop`` that makes it end, that is called and waited for.
 
+    Args:
+        call: what may take too long.
+        seconds: to wait for it.
+        late: gets a result that comes afterwards.
+        stop: makes it end.
+        flooded: hangs up if the peer has sent too much, and tells so; see ``floods``.
+
     Raises:
         TimeoutError: it took too long, "no answer within 5 s".
+        TooMuch: the peer has sent too much.
     """
     box: Future[T] = Future()
 
@@ -53,15 +63,31 @@ def limited(
 
     threading.Thread(target=run, name="checkdbconn", daemon=True).start()
     try:
-        return box.result(seconds)
+        return _result(box, seconds, flooded)
     except BaseException as error:
         too_long = isinstance(error, TimeoutError)
+        if isinstance(error, TooMuch):
+            _give_up(box, late, stop)
+            raise
         if too_long and box.done():
             return box.result()  # what came in the last moment, or its own TimeoutError
         _give_up(box, late, stop)
         if too_long:
             raise TimeoutError(f"no answer within {seconds:.3g} s") from None
         raise
+
+
+def _result(box: Future[T], seconds: float, flooded: Callable[[], bool] | None) -> T:
+    if flooded is None:
+        return box.result(seconds)
+    deadline, too_much = time.monotonic() + seconds, False
+    while (left := deadline - time.monotonic()) > 0 and not box.done():
+        wait([box], min(left, TICK))
+        # Each of several attempts may be flooded: the call goes on until it ends by itself.
+        too_much = (not box.done() and flooded()) or too_much
+    if too_much and (not box.done() or box.exception() is not None):
+        raise TooMuch
+    return box.result(0)
 
 
 def _give_up(
@@ -71,6 +97,27 @@ def _give_up(
     if stop is not None and not box.done():
         stop()
         wait([box], STOPPING)
+
+
+def answer(call: Callable[[], T], fd: int, seconds: float) -> T:
+    """Return what a question on an open connection brings; hang up if that takes too long.
+
+    Raises:
+        TimeoutError: no answer came in time, or one without an end.
+    """
+    too_much, hung_up = beyond(fd), False
+
+    def flooded() -> bool:
+        nonlocal hung_up
+        if too_much():
+            hang_up(fd)
+            hung_up = True
+        return hung_up
+
+    found = limited(call, seconds, stop=lambda: hang_up(fd), flooded=flooded)
+    if hung_up:
+        raise TooMuch  # what came of it is the doing of ours
+    return found
 
 
 def _pass_on(done: Future[T], late: Callable[[T], object] | None) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ..drivers import Link
 from .attempts import Connector, Refused, attempt
-from .network import hang_up, limited
+from .network import answer
+from .numbers import whole
 from .target import Target
 
 TIMEOUT: Final = 2.0
+#: What ``pool_mode`` may be.
+MODES: Final = ("session", "transaction", "statement")
 #: Seconds for the answer in a second session, which waits where the pool has no server for it.
 ASKING: Final = 1.0
 _CONSOLE: Final = "pgbouncer"
+_Table = list[dict[str, Any]]
 _PID: Final = "SELECT pg_catalog.pg_backend_pid()"
 
 
@@ -72,11 +77,9 @@ def _console(target: Target, connect: Connector) -> Pooler | None:
     except Refused:
         return None
     try:
-        config = {row["key"]: str(row["value"]) for row in _table(link, "SHOW CONFIG")}
-        pools = _table(link, "SHOW POOLS")
-        databases = _table(link, "SHOW DATABASES")
+        config, pools, databases = answer(lambda: _shown(link), link.fd, TIMEOUT)
         version = _version(link)
-    except (link.connection.Error, KeyError):
+    except (TimeoutError, link.connection.Error, ValueError, TypeError, LookupError):
         return None
     finally:
         link.close()
@@ -89,10 +92,15 @@ def _console(target: Target, connect: Connector) -> Pooler | None:
         version=version,
         client_idle_timeout=_seconds(config, "client_idle_timeout"),
         query_wait_timeout=_seconds(config, "query_wait_timeout"),
-        max_prepared_statements=int(config.get("max_prepared_statements", "0")),
-        pool_size=int(size) if size else None,
+        max_prepared_statements=whole(config.get("max_prepared_statements", "0")),
+        pool_size=whole(str(size)) if size else None,
         settings=tuple((name, config[name]) for name in SHOWN if name in config),
     )
+
+
+def _shown(link: Link) -> tuple[dict[str, str], _Table, _Table]:
+    config = {str(row["key"]): str(row["value"]) for row in _table(link, "SHOW CONFIG")}
+    return config, _table(link, "SHOW POOLS"), _table(link, "SHOW DATABASES")
 
 
 def _mode(target: Target, pools: Iterable[Mapping[str, Any]], own: Mapping[str, Any]) -> str | None:
@@ -103,7 +111,7 @@ def _mode(target: Target, pools: Iterable[Mapping[str, Any]], own: Mapping[str, 
     """
     user = own.get("force_user") or target.user
     mode = _row(pools, database=target.database, user=user).get("pool_mode")
-    return str(mode) if mode else None
+    return mode if mode in MODES else None
 
 
 def _row(rows: Iterable[Mapping[str, Any]], **wanted: str) -> Mapping[str, Any]:
@@ -141,9 +149,10 @@ def _table(link: Link, sql: str) -> list[dict[str, Any]]:
 
 def _seconds(config: dict[str, str], name: str) -> float | None:
     try:
-        return float(config[name]) or None
+        value = float(config[name])
     except (KeyError, ValueError):
         return None
+    return value if value > 0 and math.isfinite(value) else None
 
 
 def _tried(connect: Connector, session: Link) -> Pooler:
@@ -155,24 +164,52 @@ def _tried(connect: Connector, session: Link) -> Pooler:
     try:
         first = _process(session)
         other, _ = attempt(connect, {}, TIMEOUT)
-    except (Refused, session.connection.Error):
+    except (Refused, session.connection.Error, ValueError, TypeError):
         return Pooler(None, "The pooler did not take a second session.")
     try:
         # Where the first session holds the pool's only server, this waits.
-        second = limited(lambda: _process(other), ASKING, stop=lambda: hang_up(other.fd))
+        second = answer(lambda: _process(other), other.fd, ASKING)
         again = _process(session)
-    except (TimeoutError, other.connection.Error):
+        shared = second in {first, again} or first != again
+        mode = "statement" if shared and _refuses_blocks(connect, other) else "transaction"
+    except (TimeoutError, Refused, other.connection.Error, ValueError, TypeError):
         return Pooler(None, f"A second session got no server within {ASKING:g} s.")
     finally:
         other.close()
     if second in {first, again}:
-        return Pooler("transaction", f"Two open sessions share the server process {second}.")
+        return Pooler(mode, f"Two open sessions share the server process {second}.")
     if first != again:
         moved = f"A session moved from the server process {first} to {again}."
-        return Pooler("transaction", moved)
+        return Pooler(mode, moved)
     return Pooler(
         "session", f"Two open sessions have server processes of their own ({first}, {second})."
     )
+
+
+def _refuses_blocks(connect: Connector, link: Link) -> bool:
+    """Whether a transaction block is refused, as PgBouncer does in statement mode.
+
+    It closes the connection. psycopg2 does not always hear why: then it has to happen twice.
+    """
+    said = _begun(link)
+    if said is None or "statement pooling" in said:
+        return said is not None
+    if not link.lost():
+        return False
+    second, _ = attempt(connect, {}, TIMEOUT)
+    try:
+        return _begun(second) is not None and second.lost()
+    finally:
+        second.close()
+
+
+def _begun(link: Link) -> str | None:
+    """What the refusal of a transaction block says; ``None``: it is not refused."""
+    try:
+        answer(lambda: (link.ask("BEGIN READ ONLY"), link.ask("ROLLBACK")), link.fd, ASKING)
+    except link.connection.Error as error:
+        return str(error)
+    return None
 
 
 def _process(link: Link) -> int:

@@ -11,8 +11,8 @@ from django.conf import settings
 from django.db import router
 
 from ..facts import SocketOptions
+from ..pasted import NOT_SHOWN, slip
 from .lookup import Lookup
-from .pasted import NOT_SHOWN, slip
 
 #: libpq's own parameters for keepalives, in the order of :class:`SocketOptions`.
 KEEPALIVES = (

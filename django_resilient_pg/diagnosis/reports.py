@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from django.core.management.color import Style
 
+from ..plain import plain
 from . import fixes, idleness
 from .checklist import checklist
 from .details import details
@@ -15,7 +16,6 @@ from .findings import Finding, Level
 from .findings.base import PREFIX
 from .inspection import Inspection
 from .ladder import Ladder
-from .plain import plain
 from .probe import ProbeResult
 from .stages import Outcome, Stage
 

@@ -74,7 +74,10 @@ def _probe(inspection: Inspection) -> dict[str, Any] | None:
 def _survey(inspection: Inspection) -> dict[str, Any]:
     """The numbers behind ``facts``, as the package's own objects have them."""
     survey = inspection.survey
-    names = ("project", "target", "asked", "limits", "server", "pooler", "measured", "facts")
+    names = (
+        *("project", "target", "asked", "limits", "server", "pooler", "measured", "facts"),
+        *("client", "activity", "large"),
+    )
     own = {name: plain(getattr(survey, name)) for name in names}
     for name in ("home", "garbled"):
         own["target"].pop(name, None)

@@ -14,6 +14,7 @@ from typing import Final
 
 from ..drivers import Link
 from ..facts import Facts
+from ..plain import plain
 from . import logins, looks
 from .attempts import Connector
 from .greetings import Answer
@@ -199,7 +200,21 @@ def _stage(trip: Trip, name: str) -> Stage:
         detail, outcome = STEPS[name](trip), Outcome.OK
     except NotNeeded as reason:
         detail, outcome = str(reason), Outcome.NOT_NEEDED
+    except Stopped:
+        raise
+    except Exception as error:  # whatever a driver makes of an answer that makes no sense
+        raise _malformed(trip, name, error) from None
     return Stage(name, outcome, trip.seconds.get(name, time.monotonic() - began), detail)
+
+
+def _malformed(trip: Trip, name: str, error: Exception) -> Stopped:
+    said = trip.connect.hide(plain(str(error).partition("\n")[0])).rstrip(".")
+    return Stopped(
+        f"The answer of the server cannot be read ({type(error).__name__}: {said}).",
+        "Check HOST and PORT, and what listens there: no PostgreSQL server or pooler answers so.",
+        True,
+        name,
+    )
 
 
 def _with_failure(

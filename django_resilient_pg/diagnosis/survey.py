@@ -10,9 +10,10 @@ from typing import Final, NamedTuple
 from ..ageing import Limit, Limits
 from ..facts import Facts, Path, SocketOptions
 from ..options import Options
+from .client_certificates import ClientCertificate
 from .poolers import Pooler
 from .project import KEEPALIVES, Project, keepalives_expected
-from .serverside import ServerSide
+from .serverside import Activity, ServerSide
 from .stages import Walk
 from .target import Target
 
@@ -51,6 +52,9 @@ class Survey:
         server: what the session told.
         pooler: if there is one.
         measured: the idle timeout, if it was measured and there is one.
+        client: the certificate that this side presents, if it has one.
+        activity: what the application's sessions do; ``None``: the server does not tell.
+        large: whether large packets get through; ``None``: not checked.
         now: when this was.
     """
 
@@ -68,6 +72,9 @@ class Survey:
     server: ServerSide | None = None
     pooler: Pooler | None = None
     measured: Measured | None = None
+    client: ClientCertificate | None = None
+    activity: Activity | None = None
+    large: bool | None = None
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property

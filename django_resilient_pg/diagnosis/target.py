@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from ..pasted import NOT_SHOWN, host_slip, slip, without_password
 from .hosts import Host, pair
 from .lookup import Lookup, system_user
 from .numbers import NAMES, Value, timeout, wrong
-from .pasted import NOT_SHOWN, host_slip, slip, without_password
 
 #: From no protection to full protection.
 MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -119,6 +119,7 @@ def target(
     environ: Mapping[str, str],
     *,
     psycopg3: bool = False,
+    added: Collection[str] = (),
 ) -> Target:
     """Return where an alias connects.
 
@@ -127,11 +128,12 @@ def target(
         params: what goes to the driver's ``connect``: ``wrapper.get_connection_params()``.
         environ: the environment that libpq sees.
         psycopg3: whether that is the driver, which reads ``connect_timeout`` itself.
+        added: the names of the parameters that the engine has added to the user's.
 
     Never raises: what makes no sense is told in ``problems``.
     """
     problems: list[str] = []
-    given = _Safe(params, environ, problems)
+    given = _Safe(params, environ, problems, added)
     problems.extend(_service_problems(given))
     user = given.text("user", system_user())
     hosts = pair(given, problems, psycopg3=psycopg3)
@@ -168,9 +170,13 @@ class _Safe(Lookup):
     """Every value as it may be shown: what may hold a password is a problem instead."""
 
     def __init__(
-        self, params: Mapping[str, object], environ: Mapping[str, str], problems: list[str]
+        self,
+        params: Mapping[str, object],
+        environ: Mapping[str, str],
+        problems: list[str],
+        added: Collection[str],
     ) -> None:
-        super().__init__(params, environ)
+        super().__init__(params, environ, added)
         self._problems = problems
         self.service = self._shown("service", self.service)
 

@@ -25,6 +25,7 @@ __all__ = [
     "SocketView",
     "TcpInfo",
     "classify",
+    "first_answer",
     "gather",
     "gather_from",
     "socket_options",
@@ -143,9 +144,14 @@ def gather_from(link: Asked, settings: Mapping[str, Any]) -> Facts | None:
     Returns:
         None if the connection was lost meanwhile: ask the next one.
     """
-    view = socket_view(link, str(settings.get("HOST") or ""))
-    facts = gather(lambda sql: _ask(link, sql), view, errors=(link.connection.Error,))
+    facts = first_answer(link, settings)
     return None if facts.refusal and link.lost() else facts
+
+
+def first_answer(link: Asked, settings: Mapping[str, Any]) -> Facts:
+    """As :func:`gather_from`; ``refusal`` has what a server said that closed the connection."""
+    view = socket_view(link, str(settings.get("HOST") or ""))
+    return gather(lambda sql: _ask(link, sql), view, errors=(link.connection.Error,))
 
 
 def _ask(link: Asked, sql: str) -> tuple[Any, ...]:
@@ -232,7 +238,7 @@ def _facts(row: Mapping[str, Any], link: SocketView) -> Facts:
     client = endpoint(row["client_address"], row["client_port"])
     server = endpoint(row["server_address"], row["server_port"])
     path, evidence = classify(link, ServerView(_whole(row["backend_pid"]), client, server))
-    read_only = row["transaction_read_only"]
+    read_only, standby = row["transaction_read_only"], row["in_recovery"]
     return Facts(
         server_version=_whole(row["server_version_num"]) or 0,
         path=path,
@@ -240,7 +246,8 @@ def _facts(row: Mapping[str, Any], link: SocketView) -> Facts:
         provider=_provider(link, f"{row['settings'] or ''},{row['functions'] or ''}"),
         socket=link,
         tcp_keepalives_count=_whole(row["tcp_keepalives_count"]) or None,
-        in_recovery=row["in_recovery"],
+        # What only looks like PostgreSQL answers in texts.
+        in_recovery=standby if isinstance(standby, bool) else None,
         read_only=None if read_only is None else read_only == "on",
         client=client,
         server=server,

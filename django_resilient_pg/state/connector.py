@@ -21,6 +21,8 @@ class Connector:
         budget: what may be spent on reconnecting and retrying, while somebody spends of it.
         wanted: what the alias is to reach; ``None`` before the first connection.
         wake: seconds that a sleeping server may need beyond the ordinary ``connect_timeout``.
+        settings: a hash of what it connects with, without what ``credentials`` returns.
+        direct: TLS begins at once, which servers before PostgreSQL 17 do not understand.
         lost: sessions lost without a word of which it is not known what became of them, or that
             could not be ended.
         seeks_primary: no standby will do at present.
@@ -30,9 +32,11 @@ class Connector:
     __slots__ = (
         "budget",
         "connecting",
+        "direct",
         "lost",
         "retrying",
         "seeks_primary",
+        "settings",
         "thread_ends",
         "wake",
         "wanted",
@@ -43,6 +47,7 @@ class Connector:
         self.budget: Budget | None = None
         self.wanted: Wanted | None = None
         self.wake = 0.0
+        self.settings, self.direct = 0, False
         self.lost: list[LostSession] = []
 
     def connect(self, do: Callable[[], None], failed: Callable[[BaseException], object]) -> None:
@@ -90,9 +95,9 @@ class Connector:
         """Of these alone it is not known yet whether they still hold locks."""
         self.lost = kept
 
-    def planned(self, wanted: Wanted, wake: float) -> None:
+    def planned(self, wanted: Wanted, wake: float, settings: int, *, direct: bool) -> None:
         """What the settings say, read when the parameters for libpq were made."""
-        self.wanted, self.wake = wanted, wake
+        self.wanted, self.wake, self.settings, self.direct = wanted, wake, settings, direct
 
     def in_thread(self, *, ends: bool) -> None:
         """Whether the thread that has connected ends with its request."""

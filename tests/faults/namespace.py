@@ -18,9 +18,11 @@ from testproject.postgres import Server
 from tests import needs
 
 # drop: packets vanish, as after a power loss or in a NAT that forgot the flow. reset: a firewall
-# that answers with RST.
-Fault = Literal["drop", "reset"]
+# that answers with RST. large: full packets of the server vanish, as on a link with a smaller MTU
+# behind a firewall that drops ICMP.
+Fault = Literal["drop", "reset", "large"]
 TARGETS = {"drop": ["DROP"], "reset": ["REJECT", "--reject-with", "tcp-reset"]}
+FULL = ["--match", "length", "--length", "1450:65535"]
 
 PREFIX = "drpg"
 _numbers = count(1)
@@ -127,8 +129,11 @@ class Namespace:
         self.remove()
 
     def _rules(self, fault: Fault, port: int) -> list[list[str]]:
+        ours = ["OUTPUT", "--protocol", "tcp", "--sport", str(port)]
+        if fault == "large":
+            return [[*ours, *FULL, "--jump", "DROP"]]
         inwards = ["INPUT", "--protocol", "tcp", "--dport", str(port), "--jump", *TARGETS[fault]]
-        outwards = ["OUTPUT", "--protocol", "tcp", "--sport", str(port), "--jump", "DROP"]
+        outwards = [*ours, "--jump", "DROP"]
         return [inwards, outwards] if fault == "drop" else [inwards]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from django_resilient_pg.diagnosis.findings import findings
 from django_resilient_pg.diagnosis.gathering import survey
 from django_resilient_pg.facts import Path
 from testproject.cluster import free_port
@@ -78,3 +79,17 @@ def test_the_clients_address_translated(
         connection = make_far_connection(engine, PORT=str(port))
         seen(connection, Path.NAT_OR_PROXY, f"sees the client at {namespace.outer}:61")
         connection.close()
+
+
+def test_large_packets_that_vanish(
+    make_far_connection: Connections, far_server: Server, namespace: Namespace
+) -> None:
+    """Statements with short answers work, the others hang."""
+    alias = make_far_connection(STOCK, options={"sslmode": "disable"}).alias
+
+    def found() -> list[str]:
+        return [one.id for one in findings(survey(alias, 2.0))]
+
+    assert "resilient_pg.W134" not in found()
+    with namespace.fault(far_server.port, "large"):
+        assert "resilient_pg.W134" in found()

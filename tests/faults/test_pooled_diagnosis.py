@@ -9,19 +9,21 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import DatabaseError, connections, transaction
 
 from django_resilient_pg.diagnosis.attempts import Connector, attempt
 from django_resilient_pg.diagnosis.drill import drill
 from django_resilient_pg.diagnosis.endings import opener
+from django_resilient_pg.diagnosis.findings import findings
 from django_resilient_pg.diagnosis.gathering import survey
 from django_resilient_pg.diagnosis.idleness import sentences
 from django_resilient_pg.diagnosis.poolers import Pooler
 from django_resilient_pg.diagnosis.probe import Progress, probe_idle
 from django_resilient_pg.diagnosis.shares import share_of
+from django_resilient_pg.diagnosis.stages import Stage
 from django_resilient_pg.diagnosis.survey import Survey
 from testproject.postgres import Server
-from tests.engines import STOCK, Connections
+from tests.engines import DRIVER, STOCK, Connections
 from tests.faults.pgbouncer import PgBouncer
 
 pytestmark = pytest.mark.needs("pgbouncer")
@@ -64,7 +66,7 @@ def test_the_mode_of_the_database_not_the_general_one(
 
 
 @pytest.mark.parametrize("console", [True, False])
-@pytest.mark.parametrize("mode", ["session", "transaction"])
+@pytest.mark.parametrize("mode", ["session", "transaction", "statement"])
 def test_the_mode_with_and_without_the_console(
     server: Server, make_connection: Connections, mode: str, console: bool
 ) -> None:
@@ -105,6 +107,52 @@ def test_a_pool_that_is_used_up_leaves_the_rest_known(
         assert "second session got no server" in pooler(seen).evidence
         assert seen.server is not None
         assert seen.server.max_connections
+
+
+def test_statement_mode_is_an_error(server: Server, make_connection: Connections) -> None:
+    """Every atomic() fails there, with whatever engine."""
+    with pooled(server, make_connection, pool_mode="statement") as alias:
+        ids = [one.id for one in findings(survey(alias))]
+        with pytest.raises(DatabaseError), transaction.atomic(using=alias):
+            connections[alias].cursor().execute("SELECT 1")
+        connections[alias].close()
+    assert "resilient_pg.E012" in ids
+    with pooled(server, make_connection, pool_mode="transaction") as alias:
+        assert "resilient_pg.E012" not in [one.id for one in findings(survey(alias))]
+
+
+def refused(alias: str) -> Stage:
+    walk = survey(alias).walk
+    assert walk is not None
+    assert walk.failed is not None
+    return walk.failed
+
+
+@pytest.mark.usefixtures("forced")
+def test_the_words_of_a_pooler_that_cannot_log_in_are_shown(
+    server: Server, make_connection: Connections
+) -> None:
+    with pooled(server, make_connection, database="user=forced password=old") as alias:
+        failed = refused(alias)
+    assert failed.name == "authentication"
+    assert failed.detail == 'Password authentication failed for user "forced".'
+    assert "with which the pooler logs in to the server" in failed.advice
+
+
+@pytest.mark.usefixtures("forced")
+def test_the_words_of_a_pooler_that_has_lost_its_server_are_shown(
+    server: Server, make_connection: Connections
+) -> None:
+    """It lets everybody in, and ends the first statement after some time."""
+    with pooled(server, make_connection, database="user=forced", query_wait_timeout=1) as alias:
+        assert survey(alias).exit_status == 0
+        server.execute("ALTER ROLE forced PASSWORD 'changed'")
+        server.terminate_all("app")
+        failed = refused(alias)
+    assert failed.name == "settings of the server"
+    assert "first statement closed the connection" in failed.detail
+    if DRIVER == "psycopg":  # libpq 17 does not always hear the last words, over TLS
+        assert "query_wait_timeout" in failed.detail
 
 
 # -- the drill --------------------------------------------------------------------------------

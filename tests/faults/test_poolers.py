@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from testproject.faults import Faults
 from testproject.load import run as load
 from testproject.postgres import Mode, Server
-from tests.engines import DRIVER, NUMBERS, RESILIENT, STOCK, Connections, until
+from tests.engines import DRIVER, NUMBERS, PATIENCE, RESILIENT, STOCK, Connections, until
 from tests.faults.daemons import Daemon
 from tests.faults.haproxy import HAProxy
 from tests.faults.pgbouncer import PgBouncer
@@ -91,6 +91,10 @@ ROWS = {"read": 0, "write": 1, "transaction": 1}
 # PgBouncer says why it ends a client that waits, and that a write of it was not passed on. psycopg2
 # (libpq 17) hides these words: there a write is raised, its outcome unknown.
 QUEUED = "write" if DRIVER == "psycopg" else "read"
+
+
+REFUSED_LOGIN = "password authentication failed"
+NO_TRANSACTIONS = "not allowed in statement pooling mode"
 
 
 def rows(server: Server) -> int:
@@ -265,41 +269,92 @@ def test_a_server_that_is_down_behind_the_pooler_is_waited_for(
 
 
 @pytest.mark.needs("pgbouncer")
-@pytest.mark.parametrize(
-    ("settings", "sql", "reason"),
-    [
-        ({"query_timeout": 1}, "SELECT pg_sleep(3)", "query_timeout"),
-        ({"query_wait_timeout": 1, "default_pool_size": 1}, "SELECT 1", "query_wait_timeout"),
-    ],
-)
-def test_limits_of_the_pooler_are_raised_or_waited_for(
-    connect: Callable[..., BaseDatabaseWrapper],
-    behind: Server,
-    settings: dict[str, Any],
-    sql: str,
-    reason: str,
+def test_a_query_timeout_of_the_pooler_is_raised(
+    connect: Callable[..., BaseDatabaseWrapper], behind: Server
 ) -> None:
-    with PgBouncer(behind, console=True, pool_mode="transaction", **settings) as bouncer:
+    with PgBouncer(behind, console=True, pool_mode="transaction", query_timeout=1) as bouncer:
+        connection = connect(bouncer)
+        with pytest.raises(OperationalError, match=r"query.timeout|closed") as caught:
+            run(connection, "SELECT pg_sleep(3)")
+        if DRIVER == "psycopg":  # psycopg2 does not pass on why it ended
+            assert "into the same timeout" in caught.value.__notes__[-1]
+            assert connection.resilience.stats.replaced == 0  # type: ignore[attr-defined]
+
+
+def told(error: BaseException) -> str:
+    """What a person reads; psycopg2 hides the words of who ends a session."""
+    return " ".join([str(error), *getattr(error, "__notes__", [])])
+
+
+@pytest.mark.needs("pgbouncer")
+def test_a_pooler_with_an_old_password_is_one_attempt(
+    connect: Callable[..., BaseDatabaseWrapper], behind: Server
+) -> None:
+    with PgBouncer(behind, pool_mode="transaction", server_login_retry=1) as bouncer:
+        connection, stock = connect(bouncer), connect(bouncer, STOCK)
+        behind.execute("ALTER ROLE app PASSWORD 'another'")
+        try:
+            bouncer.restart()
+            stock.close()
+            with pytest.raises(OperationalError, match=REFUSED_LOGIN):
+                read(stock)
+            before, began = behind.log_text().count(REFUSED_LOGIN), time.monotonic()
+            with pytest.raises(OperationalError, match=REFUSED_LOGIN):
+                read(connection)
+            assert time.monotonic() - began < PATIENCE / 2
+        finally:
+            behind.execute(f"ALTER ROLE app PASSWORD '{behind.password}'")
+        assert behind.log_text().count(REFUSED_LOGIN) <= before + 1
+        assert connection.resilience.stats.connect_retries == 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.needs("pgbouncer")
+def test_a_pooler_that_allows_no_transactions(
+    connect: Callable[..., BaseDatabaseWrapper], behind: Server
+) -> None:
+    """A lost read cannot be guarded: its own error is raised. BEGIN is refused as on stock."""
+    with PgBouncer(behind, pool_mode="statement") as bouncer:
+        connection, stock = connect(bouncer), connect(bouncer, STOCK)
+        with pytest.raises(Error), transaction.atomic(using=stock.alias):
+            read(stock)
+        began = time.monotonic()
+        with pytest.raises(Error) as caught, transaction.atomic(using=connection.alias):
+            read(connection)
+        if DRIVER == "psycopg":
+            assert re.search(NO_TRANSACTIONS, str(caught.value))
+            assert connection.resilience.stats.replaced == 0  # type: ignore[attr-defined]
+        read(connection)
+        replaced = connection.resilience.stats.replaced  # type: ignore[attr-defined]
+        thread = in_the_middle(behind, lambda: end_server_connections(bouncer))
+        with pytest.raises(Error) as caught:
+            run(connection, SLOW_READ)
+        thread.join()
+        assert time.monotonic() - began < PATIENCE
+        assert not re.search(NO_TRANSACTIONS, str(caught.value))
+        if DRIVER == "psycopg":
+            stats = connection.resilience.stats  # type: ignore[attr-defined]
+            assert stats.replaced == replaced + 1
+            assert "pool_mode=statement" in told(caught.value)
+
+
+@pytest.mark.needs("pgbouncer")
+def test_a_full_pool_is_not_waited_for_twice(
+    connect: Callable[..., BaseDatabaseWrapper], behind: Server
+) -> None:
+    settings = {"query_wait_timeout": 1, "default_pool_size": 1}
+    with PgBouncer(behind, pool_mode="transaction", **settings) as bouncer:
         connection, other = connect(bouncer), connect(bouncer, STOCK)
-        if reason == "query_timeout":
-            with pytest.raises(OperationalError, match=r"query.timeout|closed") as caught:
-                run(connection, sql)
-            if DRIVER == "psycopg":  # psycopg2 does not pass on why it ended
-                assert "into the same timeout" in caught.value.__notes__[-1]
-                assert connection.resilience.stats.replaced == 0  # type: ignore[attr-defined]
-            return
-        # Nothing was sent to a server: waiting in the queue again is safe.
         with transaction.atomic(using=other.alias):
             run(other, "SELECT 1")  # takes the only server connection
-            release = threading.Timer(2.5, lambda: behind.terminate_all("app"))
-            release.start()
-            DOES[QUEUED](connection)
-            release.join()
-            with suppress(Error):
-                run(other, "SELECT 1")
-                raise AssertionError("the stock engine has lost its transaction")
-            other.set_rollback(True)
-        assert rows(behind) == ROWS[QUEUED]
+            began = time.monotonic()
+            with pytest.raises(OperationalError) as caught:
+                read(connection)
+            assert time.monotonic() - began < PATIENCE
+        assert "query_wait_timeout" in told(caught.value)
+        if DRIVER == "psycopg":
+            stats = connection.resilience.stats  # type: ignore[attr-defined]
+            assert (stats.replaced, stats.connect_retries) == (0, 0)
+            assert dict(stats.lost) == {"QUEUE_TIMEOUT": 1}
 
 
 class Through:

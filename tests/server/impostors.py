@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 from collections.abc import Callable
@@ -89,6 +90,13 @@ class Asker(Impostor):
         self.answers.append(link.recv(1024))
 
 
+def error_response(text: str, sqlstate: str) -> bytes:
+    """What a server sends before it ends a session (PostgreSQL manual, 54.7)."""
+    fields = (("S", "FATAL"), ("V", "FATAL"), ("C", sqlstate), ("M", text))
+    body = b"".join(f"{kind}{value}\0".encode() for kind, value in fields) + b"\0"
+    return b"E" + (len(body) + 4).to_bytes(4, "big") + body
+
+
 class Front:
     """Stands in front of a server as a proxy that ends TLS does, and refuses some handshakes.
 
@@ -165,3 +173,60 @@ class Front:
                 sink.sendall(data)
         with suppress(OSError):
             sink.shutdown(socket.SHUT_RDWR)
+
+
+# ReadyForQuery, outside of a transaction.
+READY = b"Z\x00\x00\x00\x05I"
+
+
+class Gate(Front):
+    """Stands in front of a server as a service does, and refuses clients in words of its own."""
+
+    def __init__(self, port: int) -> None:
+        self._words = self._sqlstate = ""
+        self._logins = self._statements = 0
+        self.accepted = self.refused = 0
+        super().__init__(port)
+
+    def refuse(self, words: str, sqlstate: str = "XX000", times: int = 1_000_000) -> None:
+        """Refuse so many logins from now on, without TLS; what is open stays open."""
+        self._words, self._sqlstate = words, sqlstate
+        self._logins, self._statements, self.refused = times, 0, 0
+
+    def refuse_statements(
+        self, words: str, sqlstate: str = "08P01", times: int = 1_000_000
+    ) -> None:
+        """Let so many clients log in, and end their sessions at the first statement."""
+        self._words, self._sqlstate = words, sqlstate
+        self._logins, self._statements, self.refused = 0, times, 0
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, suppress(OSError):
+            client.settimeout(PATIENCE)
+            request = client.recv(1024)
+            if not request:
+                return
+            self.accepted += 1
+            if self.refused < self._logins:
+                self._refuse(client)
+                return
+            with socket.create_connection(("127.0.0.1", self._upstream), PATIENCE) as server:
+                server.sendall(request)
+                if self.refused >= self._statements:
+                    self._both_ways(client, server)
+                elif self._log_in(client, server) and client.recv(1024):
+                    self._refuse(client)
+
+    def _refuse(self, client: socket.socket) -> None:
+        self.refused += 1
+        client.sendall(error_response(self._words, self._sqlstate))
+
+    @staticmethod
+    def _log_in(client: socket.socket, server: socket.socket) -> bool:
+        """Whether the client is told that the server is ready."""
+        while True:
+            for one in select.select([client, server], [], [], PATIENCE)[0]:
+                data = one.recv(65536)
+                (server if one is client else client).sendall(data)
+                if not data or data.endswith(READY):
+                    return bool(data)

@@ -6,18 +6,24 @@ import json
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from django_resilient_pg.diagnosis.certificates import Certificate, days_left
+from django_resilient_pg.diagnosis.findings import PREFIX, findings
+from django_resilient_pg.diagnosis.gathering import survey
 from django_resilient_pg.diagnosis.greetings import Answer
 from django_resilient_pg.diagnosis.handshakes import TlsFacts, handshake
+from testproject import certificates
+from testproject.certificates import Certificates
 from testproject.postgres import Server
+from tests.engines import Connections
 from tests.server.impostors import Impostor
-from tests.server.tls import TlsServer, client_certificate
+from tests.server.tls import TlsServer, client_certificate, encrypt
 
 pytestmark = pytest.mark.once_per_driver
 
@@ -242,3 +248,56 @@ def test_an_expired_certificate_is_found_with_django_and_a_driver_alone(
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert "certificate expired" in " ".join(done.stdout.split())
+
+
+# -- the client's own -------------------------------------------------------------------------
+
+
+def found_for(connections: Connections, own: Certificates, **options: object) -> dict[str, str]:
+    """What is found with this certificate, by id."""
+    files = {"sslcert": str(own.cert_file), "sslkey": str(own.key_file)}
+    alias = connections(options={**files, **options}).alias
+    return {one.id.removeprefix(PREFIX): one.message for one in findings(survey(alias))}
+
+
+def test_a_clients_certificate_that_expires_within_a_day(
+    tls_connections: Connections, tmp_path: Path
+) -> None:
+    soon = datetime.now(UTC) + timedelta(hours=20, minutes=20)
+    found = found_for(tls_connections, certificates.issue(tmp_path, "app", expires=soon))
+    assert found["W119"].startswith("The client's certificate expires in 20 hours, on ")
+    late = certificates.issue(tmp_path, "app", expires=soon + timedelta(days=100))
+    assert "W119" not in found_for(tls_connections, late)
+
+
+def test_a_clients_certificate_that_has_expired(
+    tls_server: TlsServer, tls_connections: Connections, tmp_path: Path
+) -> None:
+    mine = certificates.issue(tmp_path, "app", expires=PAST)
+    assert "expired " in found_for(tls_connections, mine)["W119"]  # nobody asks for it yet
+    tls_server.trust_clients(mine.ca_file)
+    tls_server.admit("hostssl all all all cert")
+    assert "expired " in found_for(tls_connections, mine)["E011"]
+
+
+def test_a_clients_certificate_that_is_half_rotated(
+    tls_connections: Connections, tmp_path: Path
+) -> None:
+    mine = client_certificate(tmp_path)
+    other = tmp_path / "next"
+    other.mkdir()
+    half = replace(mine, key_file=client_certificate(other).key_file)
+    found = found_for(tls_connections, half)
+    assert "private key does not belong to its certificate" in found["E011"]
+    assert "E004" not in found
+    assert "E011" not in found_for(tls_connections, mine)
+
+
+def test_a_clients_certificate_that_cannot_be_read_is_a_warning(
+    tls_connections: Connections, tmp_path: Path
+) -> None:
+    mine = client_certificate(tmp_path)
+    encrypt(mine.key_file, "opened")
+    assert "W119" not in found_for(tls_connections, mine, sslpassword="opened")
+    found = found_for(tls_connections, mine)
+    assert "was not checked" in found["W119"]

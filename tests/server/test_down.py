@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import threading
@@ -12,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +27,8 @@ from django_resilient_pg.bucket import BUCKET
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections, until
 from tests.faults.proxy import Proxy
+from tests.server.test_serving import Failed, served
+from tests.server.test_serving import ask as get
 
 RATE = 50  # requests per second
 DOWN = 20.0  # seconds
@@ -163,6 +167,119 @@ def test_twenty_seconds_without_a_server_under_fifty_requests_a_second(
     assert own.quickly >= min(0.99, stock.quickly - 0.05)
     assert own.first_success < 5.0
     assert own.failed_after == 0
+
+
+# -- under gunicorn --------------------------------------------------------------------------------
+
+LONG = 60.0  # seconds without a server
+DEADLINE = 10.0  # retry_deadline
+USERS = 6
+# Two databases, and pages: without a database, with one, and with another one instead of it.
+PAGES = """
+import json, os
+from testproject.settings import *
+DATABASES["fallback"] = json.loads(os.environ["DATABASE_FALLBACK"])
+MIDDLEWARE = ["django_resilient_pg.middleware.RequestRetryMiddleware"]
+ROOT_URLCONF = "tests.server.down_pages"
+LOGGING["root"]["level"] = "CRITICAL"
+"""
+
+
+@dataclass
+class User:
+    """Asks for one page again and again, with a pause in between, until it is told to stop."""
+
+    port: int
+    page: str
+    pause: float
+    answers: list[Answer] = field(default_factory=list)
+
+    def ask(self, over: threading.Event) -> None:
+        while not over.wait(self.pause):
+            began = time.monotonic()
+            try:
+                get(self.port, "GET", self.page)
+                succeeded = True
+            except Failed:
+                succeeded = False
+            self.answers.append(Answer(began, time.monotonic() - began, succeeded))
+
+    def seconds(self, first: float, last: float) -> list[float]:
+        """How long each answer took that was asked for between these moments."""
+        return [one.took for one in self.answers if first <= one.began < last]
+
+
+def percentile(values: Sequence[float], part: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(part * len(values)))]
+
+
+@pytest.mark.slow
+@pytest.mark.once_per_driver
+def test_a_minute_without_a_server_under_gunicorn(
+    own_server: Server,
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Pages without a database do not notice; those with one fail fast, or use another one."""
+    monkeypatch.setenv("DATABASE_FALLBACK", json.dumps(server.database()))
+    entry = own_server.database(CONN_MAX_AGE=60)
+    arguments = ["gunicorn", "-w", "2", "--threads", "4"]
+    over = threading.Event()
+    with served(arguments, entry, tmp_path, PAGES, "/plain/") as port:
+        plain, live = User(port, "/plain/", 0.05), User(port, "/live/", 0.05)
+        either = User(port, "/either/", 0.2)
+        users = [User(port, "/database/", 0.1) for _ in range(USERS)]
+        everybody = [plain, live, either, *users]
+        with ThreadPoolExecutor(len(everybody)) as pool:
+            asking = [pool.submit(one.ask, over) for one in everybody]
+            try:
+                until(lambda: all(len(one.answers) > 10 for one in everybody), "no answers")
+                own_server.stop("fast")
+                stopped = time.monotonic()
+                time.sleep(LONG)
+                own_server.start()
+                returned = time.monotonic()
+                until(lambda: success_after(users, returned) is not None, "no success")
+                until(lambda: success_after([either], returned) is not None, "no success")
+            finally:
+                over.set()
+            for each in asking:
+                each.result()
+    long = stopped + DEADLINE + 2.0, returned - 0.1
+    failures = [took for user in users for took in user.seconds(*long)]
+    first = success_after(users, returned)
+    assert first is not None
+    found = {
+        "page without database, 99 %": percentile(plain.seconds(stopped, returned), 0.99),
+        "liveness view, 99 %": percentile(live.seconds(stopped, returned), 0.99),
+        "database page, 99 %": percentile(failures, 0.99),
+        "fallback, 90 %": percentile(either.seconds(*long), 0.9),
+        "first success": first,
+    }
+    with capsys.disabled():
+        shown = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in found.items())
+        sys.stdout.write(f"\ndown for {LONG:g} s     gunicorn   {shown}\n")
+    # What a busy machine makes of the simplest page, with the database there.
+    noise = max(plain.seconds(0.0, stopped))
+    assert found["page without database, 99 %"] < 0.1 + noise
+    assert found["liveness view, 99 %"] < 0.1 + noise
+    assert found["database page, 99 %"] < 0.1 + noise
+    assert found["fallback, 90 %"] < 0.05 + noise
+    assert first < 1.0 + noise
+    assert all(one.succeeded for one in either.answers)
+
+
+def success_after(users: Sequence[User], moment: float) -> float | None:
+    """Seconds from a moment to the end of the first answer that succeeded after it."""
+    ends = [
+        one.began + one.took - moment
+        for user in users
+        for one in user.answers
+        if one.succeeded and one.began + one.took > moment
+    ]
+    return min(ends, default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from django.db import connections
 
 from django_resilient_pg.diagnosis.attempts import Connector, attempt
+from django_resilient_pg.diagnosis.cases import CASES
 from django_resilient_pg.diagnosis.drill import DrillResult, drill
 from django_resilient_pg.diagnosis.ender import Ender, Impossible, Victim
 from django_resilient_pg.diagnosis.gathering import survey
@@ -49,6 +51,23 @@ def test_nothing_survives_on_djangos_own(make_connection: Connections) -> None:
     assert not result.survived
     assert all("FAILED after" in sentence for sentence in result.sentences)
     assert "OperationalError" in result.sentences[0]
+
+
+def test_its_times_are_of_the_recovery_alone(
+    make_connection: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it takes to terminate the session."""
+    terminate = Ender.end
+
+    def slowly(self: Ender, victim: Victim) -> None:
+        time.sleep(1)
+        terminate(self, victim)
+
+    monkeypatch.setattr(Ender, "end", slowly)
+    monkeypatch.setattr("django_resilient_pg.diagnosis.drill.CASES", CASES[:2])
+    result = drilled(make_connection(RESILIENT).alias)
+    assert [step.survived for step in result.steps] == [True, True], result.sentences
+    assert all(step.seconds is not None and step.seconds < 1 for step in result.steps)
 
 
 @pytest.mark.parametrize("engine", [RESILIENT, STOCK])

@@ -19,9 +19,11 @@ from typing import Any
 
 import pytest
 
+from django_resilient_pg.diagnosis.findings import findings
+from django_resilient_pg.diagnosis.gathering import from_settings
 from django_resilient_pg.drivers import libpq_version
 from testproject.postgres import Server
-from tests.engines import DRIVER, RESILIENT, STOCK
+from tests.engines import DRIVER, RESILIENT, STOCK, Connections
 
 pytestmark = pytest.mark.once_per_driver
 
@@ -76,6 +78,16 @@ def cut_each_time(server: Server) -> Iterator[int]:
 
         threading.Thread(target=accept, daemon=True).start()
         yield listening.getsockname()[1]
+
+
+def test_it_is_found_beforehand(make_connection: Connections) -> None:
+    affected = libpq_version(import_module(DRIVER)) // 10_000 in {16, 17}
+    for engine in (STOCK, RESILIENT):
+        alias = make_connection(engine, options={"sslmode": "require", "sslrootcert": ""}).alias
+        ids = [one.id for one in findings(from_settings(alias), connects=False)]
+        assert ("resilient_pg.W129" in ids) is (affected and engine == STOCK)
+    named = make_connection(STOCK, options={"sslmode": "require"}).alias
+    assert "resilient_pg.W129" not in [one.id for one in findings(from_settings(named))]
 
 
 def connect(server: Server, engine: str, sslmode: str) -> subprocess.CompletedProcess[str]:

@@ -20,6 +20,8 @@ from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
 from tests.engines import STOCK, Connections, backend_pid, until
 
+pytestmark = pytest.mark.once_per_driver
+
 ROWS = "SELECT g FROM generate_series(1, 5000) AS g"
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.parse
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -53,9 +53,17 @@ class Failed(Exception):
 
 
 @contextmanager
-def served(name: str, entry: Mapping[str, object], folder: Path) -> Iterator[int]:
-    """Run the test project behind this server; the value is its port."""
-    arguments, _ = SERVERS[name]
+def served(
+    arguments: Sequence[str],
+    entry: Mapping[str, object],
+    folder: Path,
+    settings: str = SETTINGS,
+    first: str = "/products/count/",
+) -> Iterator[int]:
+    """Run the test project behind this server; the value is its port.
+
+    ``first``: the page that is asked for until it is there.
+    """
     port = free_port()
     program, *options = arguments
     if program == "gunicorn":
@@ -63,7 +71,7 @@ def served(name: str, entry: Mapping[str, object], folder: Path) -> Iterator[int
         where.append("testproject.wsgi")
     else:
         where = ["--port", str(port), "--log-level", "error", "testproject.asgi:application"]
-    (folder / "serving_settings.py").write_text(SETTINGS)
+    (folder / "serving_settings.py").write_text(settings)
     environment = {
         **os.environ,
         **variables(entry),
@@ -81,7 +89,7 @@ def served(name: str, entry: Mapping[str, object], folder: Path) -> Iterator[int
             stderr=subprocess.STDOUT,
         )
     try:
-        _wait_for(port, process, log)
+        _wait_for(port, process, log, first)
         yield port
     finally:
         process.send_signal(signal.SIGTERM)
@@ -91,11 +99,11 @@ def served(name: str, entry: Mapping[str, object], folder: Path) -> Iterator[int
             process.kill()  # nothing, unless it did not hear
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path, first: str) -> None:
     deadline = time.monotonic() + START
     while True:
         try:
-            ask(port, "GET", "/products/count/")
+            ask(port, "GET", first)
         except Failed:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
@@ -227,7 +235,7 @@ def test_no_get_fails_and_no_post_is_doubled(
         )
         folder = tmp_path / engine
         folder.mkdir()
-        with served(name, entry, folder) as port:
+        with served(SERVERS[name][0], entry, folder) as port:
             ledgers, prefix, seconds, kills = load(port, own_server)
         found = count(partial(own_server.execute, database="app"), prefix)
         told[engine] = judge(ledgers, found, engine=engine, seconds=seconds)

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -37,7 +37,13 @@ PRELUDE = """
 """
 
 
-def alone(script: str, entry: dict[str, Any], *given: object, python: tuple[str, ...] = ()) -> str:
+def alone(
+    script: str,
+    entry: dict[str, Any],
+    *given: object,
+    python: tuple[str, ...] = (),
+    environ: Mapping[str, str] | None = None,
+) -> str:
     """Run a script in a process of its own, with "default" on this entry; what it printed."""
     done = subprocess.run(
         [
@@ -50,7 +56,11 @@ def alone(script: str, entry: dict[str, Any], *given: object, python: tuple[str,
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            **(environ or {}),
+        },
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -67,16 +67,13 @@ def test_a_healthy_way(tls_connections: Connections, engine: str) -> None:
     assert [knock.accepted for knock in result.knocks][-1]
 
 
-def test_the_times_add_up(tls_connections: Connections) -> None:
-    """Of a few walks: TCP and TLS have handshakes of their own, which may happen to take longer."""
-    assert any(adds_up(walked(tls_connections)) for _ in range(5))
-
-
-def adds_up(result: Walk) -> bool:
-    seconds = {stage.name: stage.seconds or 0.0 for stage in result.stages}
-    whole = sum(seconds[name] for name in ("TCP", "TLS", "authentication"))
-    possible = all(0 < seconds[name] < 1 for name in ("DNS", "TCP", "TLS", "authentication"))
-    return possible and whole == pytest.approx(result.connect_seconds)
+def test_only_what_was_measured_by_itself_has_a_time(tls_connections: Connections) -> None:
+    """TCP and TLS have connections of their own; the driver's login is one time."""
+    result = walked(tls_connections)
+    seconds = {stage.name: stage.seconds for stage in result.stages}
+    assert seconds["authentication"] is None
+    assert all((seconds[name] or 0) > 0 for name in ("DNS", "TCP", "TLS"))
+    assert (result.connect_seconds or 0) > 0
 
 
 def test_one_statement_after_the_login(tls_server: TlsServer, tls_connections: Connections) -> None:

@@ -61,7 +61,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "path": (
         {"NAME": Path("/srv/app/db.sqlite3")},
-        "NAME is refused: object of type 'PosixPath' has no len() (TypeError).",
+        'NAME is "/srv/app/db.sqlite3", the path of an SQLite file as startproject sets it: ',
     ),
     "keys": (
         {"OPTIONS": {"sslmode": "prefer", 5: 1}},

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from django_resilient_pg.ageing import Limit, limits
 from django_resilient_pg.diagnosis.certificates import Certificate
+from django_resilient_pg.diagnosis.client_certificates import ClientCertificate
 from django_resilient_pg.diagnosis.details import details
 from django_resilient_pg.diagnosis.findings import PREFIX, RULES, Finding, Level, findings
 from django_resilient_pg.diagnosis.findings.base import rule, seconds
@@ -23,7 +24,7 @@ from django_resilient_pg.diagnosis.handshakes import Answer, TlsFacts
 from django_resilient_pg.diagnosis.hosts import Host
 from django_resilient_pg.diagnosis.poolers import Pooler
 from django_resilient_pg.diagnosis.project import Project, keepalives_expected
-from django_resilient_pg.diagnosis.serverside import ServerSide
+from django_resilient_pg.diagnosis.serverside import Activity, ServerSide
 from django_resilient_pg.diagnosis.stages import NAMES, Outcome, Stage, Walk
 from django_resilient_pg.diagnosis.survey import Measured, Survey
 from django_resilient_pg.diagnosis.target import Target
@@ -165,6 +166,7 @@ def known(
         refused="",
         driver="psycopg 3.3.3, Django 6.1",
         libpq=180000,
+        large=True,
         now=NOW,
     )
     if not connected:
@@ -219,6 +221,13 @@ class Case(NamedTuple):
     bad: Survey
     good: Survey
     part: str = ""
+
+
+def client(**changes: Any) -> ClientCertificate:
+    """A certificate of the client's own."""
+    other_key = changes.pop("other_key", False)
+    own = replace(CERTIFICATE, **changes)
+    return ClientCertificate("/app.crt", "/app.key", own, other_key=other_key)
 
 
 CASES = [
@@ -276,6 +285,24 @@ CASES = [
         "E010",
         known(project={**STOCK, "options": ("resilience",)}),
         known(project={"options": ("resilience",)}),
+    ),
+    Case(
+        "E011",
+        known(failed="TLS", client=client(other_key=True)),
+        known(failed="TLS", client=client()),
+        "does not belong to its certificate",
+    ),
+    Case(
+        "E011",
+        known(failed="authentication", client=client(**OLD)),
+        known(failed="TCP", client=client(**OLD)),
+        "expired 3 days ago, on 2025-12-29 12:00 UTC",
+    ),
+    Case(
+        "E012",
+        known(pooler=replace(PGBOUNCER, mode="statement")),
+        known(pooler=PGBOUNCER),
+        "every atomic() fails",
     ),
     Case("W101", known(socket=keepalives(keepalives=False)), known(), "Read back"),
     Case(
@@ -363,6 +390,29 @@ CASES = [
         known(target={"sslmode": "prefer"}, certificate=OLD, socket=LOOPBACK),
     ),
     Case(
+        "W119",
+        known(client=client(not_after=NOW + timedelta(hours=20))),
+        known(client=client(not_after=NOW + timedelta(days=31))),
+        "expires in 20 hours, on 2026-01-02 08:00 UTC",
+    ),
+    Case(
+        "W119",
+        known(client=ClientCertificate("/app.crt", "/app.key", problem="permission denied")),
+        known(client=client()),
+        "was not checked: permission denied",
+    ),
+    Case(
+        "W129",
+        known(project=STOCK, target={"sslrootcert": ""}, libpq=170006),
+        known(project=STOCK, target={"sslrootcert": ""}, libpq=180000),
+        "SIGSEGV",
+    ),
+    Case(
+        "W129",
+        known(project=STOCK, target={"sslrootcert": ""}, libpq=160000),
+        known(target={"sslrootcert": ""}, libpq=160000),
+    ),
+    Case(
         "W121",
         known(project={**STOCK, "conn_max_age": 60}, facts={"idle_session_timeout": 59.0}),
         known(project={**STOCK, "conn_max_age": 60}, facts={"idle_session_timeout": 60.0}),
@@ -416,6 +466,8 @@ CASES = [
         "forgets",
     ),
     Case("W133", known(pooler=Pooler(None, "Nobody knows.")), known(pooler=PGBOUNCER)),
+    Case("W134", known(large=False), known(), "large ones hang"),
+    Case("W134", known(large=None), known(failed="TLS", large=None), "were not checked"),
     Case(
         "W141",
         known(facts={"in_recovery": True}, project={"routed": True}),
@@ -441,6 +493,18 @@ CASES = [
         "ATOMIC_REQUESTS",
     ),
     Case("W144", known(facts={"idle_in_transaction_session_timeout": 5.0}), known()),
+    Case(
+        "W147",
+        known(activity=Activity(31.0, None), facts={"idle_in_transaction_session_timeout": 60.0}),
+        known(activity=Activity(29.0, 59.0), facts={"idle_in_transaction_session_timeout": 60.0}),
+        "idle in a transaction for 31 s; idle_in_transaction_session_timeout terminates it after",
+    ),
+    Case(
+        "W147",
+        known(activity=Activity(None, 301.0), facts={"transaction_timeout": 600.0}),
+        known(activity=Activity(None, 301.0)),
+        "transaction_timeout",
+    ),
     Case(
         "W146",
         known(facts=NEON, project={**STOCK, "conn_max_age": 60}),

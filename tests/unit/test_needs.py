@@ -56,8 +56,8 @@ def test_without_runs_there_is_nothing_to_tell(
 
 
 def test_a_need_that_nobody_knows_is_refused() -> None:
-    with pytest.raises(ValueError, match=r'"pgpool" is not one of the needs .*pgbouncer'):
-        needs.lacking("pgpool")
+    with pytest.raises(ValueError, match=r'"odyssey" is not one of the needs .*pgbouncer'):
+        needs.lacking("odyssey")
 
 
 def test_what_a_test_has_not_named_it_does_not_get() -> None:

@@ -188,7 +188,7 @@ class Server:
             first,
             passing=lambda error: isinstance(error, Passing),
             wait=lambda attempt: backoff(attempt, base=0.05, most=2.0, random=lambda: 1.0),
-            budget=Budget(seconds, clock=lambda: self.now),
+            remaining=Budget(seconds, clock=lambda: self.now).remaining,
             announce=lambda attempt, wait, error: self.waits.append(wait),
             sleep=self.sleep,
         )

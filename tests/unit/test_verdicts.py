@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -201,8 +203,9 @@ CONNECTING = [
     ("connection is insecure (try using `sslmode=require`)", "TLS refused"),
     ('root certificate file "/x" does not exist', "TLS refused"),
     ('could not load private key file "/x": No such file or directory', "TLS refused"),
-    ('SCRAM authentication failed for user "app"', "login refused"),
-    ("fe_sendauth: no password supplied", "login refused"),
+    ('SCRAM authentication failed for user "app"', "wrong password"),
+    ("fe_sendauth: no password supplied", "wrong password"),
+    ("server login failed: wrong password type", "wrong password"),  # PgBouncer
     ('role "r" is not permitted to log in', "login refused"),
     ("This RDS proxy has no credentials for the role app.", "login refused"),
     ('no pg_hba.conf entry for host "1.2.3.4"', "login refused"),
@@ -236,13 +239,28 @@ CONNECTING = [
     ("server is not in hot standby mode", "wrong role"),
     ("no primary available for branch", "wrong role"),
     ("could not connect to server: Connexion refusée", "nothing listens"),
-]
+    ("Failed to acquire permit to connect to the database.", "too many connections"),  # Neon
+    ("MaxClientsInSessionMode: max clients reached", "too many connections"),  # Supavisor
+    ("too many tcp connections", "too many connections"),  # Odyssey
+    ("could not fork new process for connection: ...", "short of resources"),
+    ("server sent an error response during SSL exchange", "short of resources"),
+    ("out of memory", "short of resources"),
+    ("canceling authentication due to timeout", "login timed out"),
+    ("server is not accepting clients", "starting or stopping"),  # CockroachDB
+    ("Control plane request failed", "proxy cannot reach the server"),  # Neon
+    ("failed to create a backend connection", "proxy cannot reach the server"),  # pgpool
+    ("all backend nodes are down, pgpool requires at least one valid node",
+     "proxy cannot reach the server"),
+    ("failed: Cannot assign requested address", "unreachable"),
+]  # fmt: skip
 
 # What each rule means: where it applies; what it says (L: lost, T: transient, R: a read may run
 # again, W: a write may); why. Connection attempts: see the property test below.
 MEANING = {
     "TLS refused": ("connect", "L", Reason.UNKNOWN),
+    "wrong password": ("connect", "L", Reason.UNKNOWN),
     "login refused": ("connect", "L", Reason.UNKNOWN),
+    "pooler's login refused": ("live", "L", Reason.LOGIN_REFUSED),
     "no such database or role": ("connect", "L", Reason.UNKNOWN),
     "wrong option": ("connect", "L", Reason.UNKNOWN),
     "standby without hot_standby": ("connect", "L", Reason.FAILOVER),
@@ -253,10 +271,13 @@ MEANING = {
     "pool gave none": ("connect", "TRW", Reason.UNKNOWN),
     "pooler cannot reach the server": ("any", "LTRW", Reason.RESTART),
     "proxy cannot reach the server": ("any", "LTR", Reason.RESTART),
+    "short of resources": ("connect", "LTRW", Reason.UNKNOWN),
+    "login timed out": ("connect", "LTRW", Reason.UNKNOWN),
     "database disabled": ("connect", "LTRW", Reason.ADMINISTRATOR),
-    "query_wait_timeout": ("any", "LTRW", Reason.UNKNOWN),
-    "Supavisor checkout timeout": ("any", "LTRW", Reason.UNKNOWN),
-    "RDS Proxy borrow timeout": ("any", "LTRW", Reason.UNKNOWN),
+    "query_wait_timeout": ("any", "LTRW", Reason.QUEUE_TIMEOUT),
+    "Supavisor checkout timeout": ("any", "LTRW", Reason.QUEUE_TIMEOUT),
+    "RDS Proxy borrow timeout": ("any", "LTRW", Reason.QUEUE_TIMEOUT),
+    "statement pooling": ("any", "L", Reason.STATEMENT_POOLING),
     "ended while waiting for a standby": ("any", "LT", Reason.ADMINISTRATOR),
     "postmaster exit": ("any", "LTR", Reason.CRASH),
     "immediate shutdown": ("any", "LTR", Reason.RESTART),
@@ -531,7 +552,9 @@ PROBED = {
     "starting or stopping": ["57P03"],
     "too many connections": ["53300", "53200", "53400"],
     "connecting failed": ["08001", "08006", "58000", "58030"],
-    "login refused": ["28000", "28P01", "42501"],
+    "wrong password": ["28P01"],
+    "login refused": ["28000", "42501"],
+    "short of resources": ["53000", "53100"],
     "no such database or role": ["3D000", "55000"],
     "wrong option": ["42704", "22023", "0A000", "55P02"],
     "unknown connection error": ["99999", "08P01", "XX000"],
@@ -544,49 +567,143 @@ PROBED = {
 def test_a_code_from_a_probe_decides_a_localised_connect_error(rule: str, sqlstate: str) -> None:
     verdict = failed("システム", Phase.CONNECT, sqlstate=sqlstate, severity="FATAL")
     assert verdict.rule == rule
-    passes = rule in {"starting or stopping", "too many connections", "connecting failed"}
+    passes = rule in {
+        "starting or stopping", "too many connections", "connecting failed", "short of resources",
+    }  # fmt: skip
     assert verdict.transient is verdict.write_retry_safe is passes
 
 
 # -- several attempts in one message -------------------------------------------------------------
 
-REFUSED = 'connection to server at "localhost" (::1), port 5432 failed: Connection refused\n\tIs?'
-AT_V4 = 'connection to server at "localhost" (127.0.0.1), port 5432 failed: '
+REFUSED = "Connection refused\n\tIs the server running on that host?"
+STARTING = "FATAL:  the database system is starting up"
+WRONG = 'FATAL:  password authentication failed for user "app"'
+MISSING = 'FATAL:  database "app" does not exist'
+NEW = f"FATAL:  {LOCALISED_REFUSALS[0]}"
 
 
-def both_wordings(second: str) -> list[str]:
-    """Two attempts as libpq joins them, and as psycopg 3 lists them."""
-    v6, v4 = f"connection failed: {REFUSED}", f"connection failed: {AT_V4}{second}"
-    listed = f"- host: 'localhost', hostaddr: '::1': {v6}\n- host: 'localhost', hostaddr: 'x': {v4}"
-    head = "Multiple connection attempts failed. All failures were:"
-    return [f"{REFUSED}\n{AT_V4}{second}", f"{v4}\n{head}\n{listed}"]
-
-
-@pytest.mark.parametrize("refusal", ['password authentication failed for user "app"',
-                                     *LOCALISED_REFUSALS])  # fmt: skip
-def test_one_hopeless_attempt_makes_all_hopeless(refusal: str) -> None:
-    for text in both_wordings(f"FATAL:  {refusal}"):
-        assert not failed(text, Phase.CONNECT).transient, text
-
-
-def test_a_hopeless_attempt_is_not_hidden_by_a_timeout_after_it() -> None:
-    text = (
-        "connection timeout expired\nMultiple connection attempts failed. All failures were:\n"
-        f"- host: 'a', hostaddr: 'x': connection failed: {AT_V4}FATAL:  {LOCALISED_REFUSALS[0]}\n"
-        "- host: 'b', hostaddr: 'y': connection timeout expired"
+def both_wordings(*attempts: tuple[str, str, str]) -> list[str]:
+    """Attempts (host, address, what was said) as libpq joins them, and as psycopg 3 lists them."""
+    joined = "\n".join(
+        f'connection to server at "{host}" ({address}), port 5432 failed: {said}'
+        for host, address, said in attempts
     )
-    assert not failed(text, Phase.CONNECT, exception="ConnectionTimeout").transient
-    listed = text.replace(f"FATAL:  {LOCALISED_REFUSALS[0]}", "Connection refused")
-    assert failed(listed, Phase.CONNECT, exception="ConnectionTimeout").transient
+    own = [
+        f'connection failed: connection to server at "{address}", port 5432 failed: {said}'
+        for _, address, said in attempts
+    ]
+    listed = "\n".join(
+        f"- host: '{host}', port: '5432', hostaddr: '{address}': {said}"
+        for (host, address, _), said in zip(attempts, own, strict=True)
+    )
+    head = "Multiple connection attempts failed. All failures were:"
+    return [joined, f"{own[-1]}\n{head}\n{listed}"]
+
+
+def classes(*attempts: tuple[str, str, str]) -> set[str]:
+    """The class of a refusal in either wording."""
+    found: set[str] = set()
+    for text in both_wordings(*attempts):
+        verdict = failed(text, Phase.CONNECT)
+        assert not (verdict.transient and verdict.final)
+        found.add("transient" if verdict.transient else "final" if verdict.final else "unknown")
+    return found
+
+
+def test_one_attempt_is_of_the_class_of_what_it_says() -> None:
+    for said, expected in ((REFUSED, "transient"), (MISSING, "final"), (NEW, "unknown")):
+        assert classes(("a", "::1", said)) == {expected}
+
+
+@pytest.mark.parametrize("other", [REFUSED, STARTING, MISSING, NEW])
+def test_a_wrong_password_is_final_whatever_else_is_said(other: str) -> None:
+    for attempts in (
+        [("a", "::1", other), ("a", "x", WRONG)],
+        [("a", "x", WRONG), ("b", "y", other)],
+    ):
+        assert classes(*attempts) == {"final"}
 
 
 @pytest.mark.parametrize(
-    "second",
-    ["FATAL:  the database system is starting up", "session is read-only", "timeout expired"],
+    ("first", "second", "expected"),
+    [
+        (REFUSED, STARTING, "transient"),
+        (REFUSED, MISSING, "unknown"),
+        (REFUSED, NEW, "unknown"),
+        (MISSING, MISSING, "final"),
+        (MISSING, NEW, "unknown"),
+        (NEW, NEW, "unknown"),
+    ],
 )
-def test_passing_attempts_stay_passing(second: str) -> None:
-    for text in both_wordings(second):
-        assert failed(text, Phase.CONNECT).transient, text
+def test_what_an_address_says_outweighs_that_another_one_of_its_host_is_not_reached(
+    first: str, second: str, expected: str
+) -> None:
+    assert classes(("localhost", "::1", first), ("localhost", "x", second)) == {expected}
+    assert classes(("localhost", "::1", second), ("localhost", "x", first)) == {expected}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (REFUSED, STARTING, "transient"),
+        (STARTING, MISSING, "transient"),
+        (REFUSED, NEW, "transient"),
+        (MISSING, MISSING, "final"),
+        (MISSING, NEW, "unknown"),
+    ],
+)
+def test_what_a_host_says_is_final_for_that_host_alone(
+    first: str, second: str, expected: str
+) -> None:
+    assert classes(("a", "x", first), ("b", "y", second)) == {expected}
+    assert classes(("a", "x", second), ("b", "y", first)) == {expected}
+
+
+def test_a_timeout_of_one_host_does_not_stand_for_the_other_one() -> None:
+    text = (
+        "connection timeout expired\nMultiple connection attempts failed. All failures were:\n"
+        "- host: 'a', port: '5432', hostaddr: 'x': connection failed: connection to server at"
+        f' "x", port 5432 failed: {WRONG}\n'
+        "- host: 'b', port: '5432', hostaddr: 'y': connection timeout expired"
+    )
+    assert failed(text, Phase.CONNECT, exception="ConnectionTimeout").final
+    listed = text.replace(WRONG, "Connection refused")
+    assert failed(listed, Phase.CONNECT, exception="ConnectionTimeout").transient
+
+
+def test_the_systems_errors_are_known_in_the_language_of_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = {errno.ECONNREFUSED: "Verbindungsaufbau abgelehnt", errno.ENOENT: "Nicht gefunden"}
+    monkeypatch.setattr(os, "strerror", lambda number: words.get(number, f"Fehler {number}"))
+    for said in words.values():
+        verdict = failed(f'connection to server at "x", port 1 failed: {said}', Phase.CONNECT)
+        assert (verdict.rule, verdict.transient) == ("nothing listens", True)
+    file = f'could not open file "x": {words[errno.ENOENT]}'
+    assert not failed(file, Phase.CONNECT).transient
+
+
+# -- final: no unit of work is retried -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "sqlstate"),
+    [
+        ('password authentication failed for user "app"', "08P01"),
+        ('password authentication failed for user "app"', "28P01"),
+        ("server login failed: wrong password type", "08P01"),
+        ("no such database: app", "08P01"),
+        ("Passwort-Authentifizierung fehlgeschlagen", "28P01"),
+        ("transaction blocks not allowed in statement pooling mode", "08P01"),
+        ("query_wait_timeout", "08P01"),
+    ],
+)
+def test_what_a_pooler_refuses_after_the_login_is_final(text: str, sqlstate: str) -> None:
+    verdict = failed(text, lost=True, sqlstate=sqlstate, severity="FATAL")
+    assert (verdict.lost, verdict.final) == (True, True)
+    assert verdict.reason is not Reason.UNKNOWN
+    foreign = failed(text, lost=False, sqlstate="08001", severity="ERROR")  # by dblink
+    assert (foreign.lost, foreign.final) == (False, False)
 
 
 # -- what holds for every failure there is -------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from ..certificates import EXPIRED, chain_expired, days_left
+from ..certificates import EXPIRED, Certificate, chain_expired, days_left
 from ..handshakes import Answer, TlsFacts
 from ..survey import Survey
 from ..target import MODES, SYSTEM
@@ -21,6 +21,9 @@ UNTRUSTED: Final = {2, 18, 19, 20, 21, 24, 27}
 #: The modes that check the certificate in any case.
 CHECKING: Final = MODES[-2:]
 _SELF_SIGNED: Final = {18, 19}
+_REISSUE: Final = (
+    "Reissue it, and replace certificate and key together (OPTIONS sslcert and sslkey)."
+)
 _RENEW: Final = "Renew the certificate on the server, then reload it (SELECT pg_reload_conf())."
 
 
@@ -125,6 +128,59 @@ def untrusted(survey: Survey) -> Found | None:
         'OPTIONS["sslrootcert"].',
         seen(shake),
     )
+
+
+@rule("E011", "The client's certificate cannot be used", connects=True)
+def client_refused(survey: Survey) -> Found | None:
+    """libpq refuses a key of another certificate, the server one that has expired."""
+    own, walk = survey.client, survey.walk
+    if own is None or walk is None or walk.failed is None:
+        return None
+    seen_in = f"Read from {own.path} and {own.key_path}."
+    if own.other_key:
+        return Found(
+            "The client's private key does not belong to its certificate: libpq does not connect.",
+            f"Replace both together: {own.path} and {own.key_path}.",
+            seen_in,
+        )
+    asked = walk.failed.name in {"TLS", "authentication"} and not walk.retryable
+    if own.certificate is None or not asked or own.certificate.valid_at(survey.now):
+        return None
+    return Found(
+        f"The client's certificate {_validity(own.certificate, survey.now)}.", _REISSUE, seen_in
+    )
+
+
+@rule("W119", "The client's certificate expires soon or was not checked", connects=True)
+def client_expiring(survey: Survey) -> Found | None:
+    """A server that asks for it refuses the login from that second on."""
+    own = survey.client
+    if own is None or survey.walk is None or own.other_key or client_refused(survey) is not None:
+        return None
+    if own.certificate is None:
+        return Found(
+            f"The client's certificate was not checked: {own.problem.rstrip('.')}.",
+            "Check both files, and that this account may read them.",
+            f"Read from {own.path} and {own.key_path}.",
+        )
+    if days_left(own.certificate, survey.now) >= EXPIRES_SOON:
+        return None
+    return Found(
+        f"The client's certificate {_validity(own.certificate, survey.now)}.",
+        _REISSUE,
+        f"Read from {own.path}.",
+    )
+
+
+def _validity(own: Certificate, now: datetime) -> str:
+    """To be continued after "The certificate"."""
+    if now < own.not_before:
+        return f"is not valid before {own.not_before:%Y-%m-%d %H:%M} UTC"
+    left, spent = own.not_after, abs(own.not_after - now)
+    much = f"{spent.days} days" if spent.days > 1 else f"{spent.total_seconds() / 3600:.0f} hours"
+    if now > own.not_after:
+        return f"expired {much} ago, on {left:%Y-%m-%d %H:%M} UTC"
+    return f"expires in {much}, on {left:%Y-%m-%d %H:%M} UTC"
 
 
 @rule("W118", "An expired certificate, which nobody checks", connects=True)

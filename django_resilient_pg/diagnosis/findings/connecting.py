@@ -78,7 +78,12 @@ def _told(survey: Survey, stage: Stage) -> bool:
     return any(judge(survey) for judge in _CERTIFICATES)
 
 
-_CERTIFICATES: Final = (certificates.expired, certificates.wrong_name, certificates.untrusted)
+_CERTIFICATES: Final = (
+    certificates.expired,
+    certificates.wrong_name,
+    certificates.untrusted,
+    certificates.client_refused,
+)
 
 
 def _failure(survey: Survey, stage: Stage) -> Found:

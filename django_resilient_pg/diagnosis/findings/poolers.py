@@ -7,12 +7,44 @@ documentation, "Transaction pooling and server-side cursors".
 from __future__ import annotations
 
 from ...facts import Path
+from ..serverside import LARGE
 from ..survey import Survey
 from .base import Found, rule, seconds
 
 
 def _transactions(survey: Survey) -> bool:
     return survey.pooler is not None and survey.pooler.mode in {"transaction", "statement"}
+
+
+@rule("E012", "The pooler is in statement mode", connects=True)
+def statements(survey: Survey) -> Found | None:
+    """It refuses BEGIN, without which Django saves nothing that belongs together."""
+    if survey.pooler is None or survey.pooler.mode != "statement":
+        return None
+    return Found(
+        "The pooler is in statement mode, which refuses transactions: every atomic() fails.",
+        "Set pool_mode = transaction or session for this database in PgBouncer.",
+        survey.pooler.evidence,
+    )
+
+
+@rule("W134", "Large packets were lost or not checked", connects=True)
+def large_packets(survey: Survey) -> Found | None:
+    """A link with a smaller MTU drops them in silence: short statements work, others hang."""
+    if survey.facts is None or survey.large or survey.unix:
+        return None
+    if survey.large is None:
+        return Found(
+            "Large packets were not checked: the session ended before.",
+            "Run the command again.",
+            f"A statement of {LARGE // 1024} kB and its answer would have been sent.",
+        )
+    return Found(
+        "Large packets do not get through: short statements work, large ones hang.",
+        "Lower the MTU of this machine's interface (ip link set dev eth0 mtu 1400), or let ICMP "
+        '"fragmentation needed" pass through every firewall on the path.',
+        f"A statement of {LARGE // 1024} kB got no answer in time.",
+    )
 
 
 @rule("W131", "Server-side cursors through a transaction pooler", connects=True)

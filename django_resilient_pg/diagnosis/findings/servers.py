@@ -28,6 +28,8 @@ END_OF_LIFE: Final = {
 _FULL: Final = 0.85
 # Transactions that wait for an HTTP call may take so long.
 _SHORT: Final = 60.0
+# Part of the server's limit from which on a transaction is close to it.
+_NEAR: Final = 0.5
 _ANY: Final = "any"
 
 
@@ -115,6 +117,33 @@ def short_transactions(survey: Survey) -> Found | None:
         f"The server ends sessions in the middle of transactions: {named}.{every}",
         "Keep HTTP calls and files out of atomic(), or raise the timeout (ALTER ROLE ... SET).",
         f"The session's own settings: {named}.",
+    )
+
+
+@rule("W147", "Transactions come close to the server's limit", connects=True)
+def long_transactions(survey: Survey) -> Found | None:
+    """The application's own sessions, as they are now."""
+    facts, now = survey.facts, survey.activity
+    if facts is None or now is None:
+        return None
+    limits = {
+        "idle_in_transaction_session_timeout": (
+            now.idle, facts.idle_in_transaction_session_timeout, "idle in a transaction"
+        ),
+        "transaction_timeout": (now.transaction, facts.transaction_timeout, "in a transaction"),
+    }  # fmt: skip
+    near = {
+        name: f"A session has been {what} for {spent:.0f} s; {name} terminates it after "
+        f"{seconds(limit)}."
+        for name, (spent, limit, what) in limits.items()
+        if spent and limit and spent > _NEAR * limit
+    }
+    if not near:
+        return None
+    return Found(
+        " ".join(near.values()),
+        "Keep HTTP calls and files out of atomic(), or raise the limit (ALTER ROLE ... SET).",
+        "Seen in pg_stat_activity: this role's sessions in this database.",
     )
 
 

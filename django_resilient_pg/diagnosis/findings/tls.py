@@ -6,8 +6,10 @@ Sources: libpq manual, "SSL Support", section "Protection Provided in Different 
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
+from ...keepalives import ENDS_PROCESSES
 from ..handshakes import TlsFacts, system_file
 from ..survey import Survey
 from ..target import MODES, SYSTEM
@@ -114,4 +116,22 @@ def old_tls(survey: Survey) -> Found | None:
         f"{what}, which is broken and deprecated (RFC 8996).",
         "Set ssl_min_protocol_version = 'TLSv1.2' in the server's configuration.",
         f"Session: {used or 'no TLS'}; ssl_min_protocol_version of the server: {lowest}.",
+    )
+
+
+@rule("W129", "libpq may end the process in a TLS handshake")
+def ends_processes(survey: Survey) -> Found | None:
+    """This package's engine names the file itself when it connects."""
+    target, major = survey.target, survey.libpq // 10_000
+    if survey.refused or survey.project.resilient or survey.unix or target.sslmode == "disable":
+        return None
+    if major not in ENDS_PROCESSES or target.sslrootcert:
+        return None
+    file = os.path.join(target.home, ".postgresql", "root.crt")
+    return Found(
+        f"libpq {major} crashes the process (SIGSEGV) if the server goes away in the middle of a "
+        "TLS handshake, as it does in a restart.",
+        f'Set OPTIONS["sslrootcert"] to "{file}", libpq\'s own default, or install libpq 18.',
+        f"The driver is {survey.driver} with libpq {survey.libpq}; sslrootcert is not set.",
+        {"OPTIONS": {"sslrootcert": file}},
     )

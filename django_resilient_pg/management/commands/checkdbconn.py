@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -19,19 +19,25 @@ from ...diagnosis.findings import Level
 from ...diagnosis.gathering import survey
 from ...diagnosis.inspection import LEVELS, Inspection
 from ...diagnosis.ladder import not_tried, sslmodes
-from ...diagnosis.plain import plain
 from ...diagnosis.probe import DEFAULT, LEAST, MOST, ProbeResult, Progress, probe_idle
 from ...diagnosis.refusals import sentence
 from ...diagnosis.shares import share_of
 from ...diagnosis.survey import Survey
 from ...diagnosis.waiting import wait_for
 from ...loading import load
+from ...plain import plain
 
 _LOGIN = 10.0
 _INTERRUPTED = 130  # as shells have it: 128 and the number of SIGINT
 _OTHERS = {"mysql", "oracle", "sqlite3", "spatialite"}
 _SECONDS = {"probe_idle": bounds.seconds(LEAST, MOST), "wait": bounds.seconds(0, bounds.DAY)}
 _FORMATS = ("text", "json")
+# What ``call_command(..., format=None)`` means: not given.
+_DEFAULTS: Mapping[str, object] = {
+    "format": "text",
+    "fail_level": Level.ERROR.word,
+    "verbosity": 1,
+}
 _OTHER_VALUES: dict[str, Callable[[object], object]] = {
     "format": bounds.one_of(_FORMATS),
     "fail_level": bounds.in_any_case(LEVELS),
@@ -121,7 +127,9 @@ class Command(BaseCommand):
         """What ``call_command`` hands over has not been through argparse."""
         known = {"database": bounds.every(bounds.one_of(tuple(connections)))}
         for name, parse in {**known, **_SECONDS, **_OTHER_VALUES}.items():
-            if self._options[name] is not None:
+            if self._options[name] is None:
+                self._options[name] = _DEFAULTS.get(name)
+            else:
                 try:
                     self._options[name] = parse(self._options[name])
                 except ArgumentTypeError as error:

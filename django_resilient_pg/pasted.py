@@ -84,11 +84,16 @@ def secrets(values: Iterable[object]) -> Iterator[str]:
 
 def scrubbed(text: str, entry: Mapping[str, Any]) -> str:
     """Return a message about an entry of DATABASES without the values that may not be shown."""
-    options = entry.get("OPTIONS")
-    others = options.values() if isinstance(options, Mapping) else ()
-    for value in (*(entry.get(key) for key in _ENTRY), *others):
+    for value in _texts(entry):
         if isinstance(value, str) and slip("", value):
             text = text.replace(value, NOT_SHOWN)
-    for secret in secrets([text]):
+    for secret in (*secrets(_texts(entry)), *secrets([text])):
         text = text.replace(secret, "***")
     return text
+
+
+def _texts(entry: Mapping[str, Any]) -> Iterator[object]:
+    """The values of an entry of DATABASES that are shown, wherever they stand."""
+    options = entry.get("OPTIONS")
+    yield from (entry.get(key) for key in _ENTRY)
+    yield from options.values() if isinstance(options, Mapping) else ()
