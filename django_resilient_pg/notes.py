@@ -127,9 +127,9 @@ def why_invalid(pinned_by: str) -> str:
     return f"Not retried: lost with session state that cannot be restored ({pinned_by})."
 
 
-def not_reconnected(alias: str, error: BaseException) -> str:
+def not_reconnected(alias: str, said: str) -> str:
     """A lost connection could not be replaced."""
-    return f'Could not reconnect to "{alias}": {first_line(error).rstrip(".")}.'
+    return f'Could not reconnect to "{alias}": {said.rstrip(".")}.'
 
 
 def reconnected(alias: str, took: float) -> str:

@@ -28,7 +28,7 @@ except ImportError as error:  # as Django has it
         "Error loading psycopg_pool module.\nDid you install psycopg[pool]?"
     ) from error
 
-from . import announcing, deadlines, notes
+from . import announcing, deadlines
 from .ageing import Limits, jittered
 from .connecting import deadline
 from .dialling import Dialling

@@ -44,8 +44,6 @@ _RETRIED = {
     Row.READ: "a read",
     Row.SETTING: "a setting of the session",
 }
-
-
 # New sessions in a row that may end at a statement, while the server answers on them before.
 _MOST_UNHEARD = 2
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from django_resilient_pg import notes
+from django_resilient_pg import notes, recovery
+from django_resilient_pg.retry import Row
 from django_resilient_pg.verdicts import Reason
 
 pytestmark = pytest.mark.once_per_driver
