@@ -23,7 +23,7 @@ from .facts import Path
 from .incidents import Incident
 from .liveness import Vital, inspect
 from .loss import PIPELINE, Invalidation, Loss
-from .losses import judge_error, reason_of, sqlstate_of
+from .losses import first_line, judge_error, reason_of, sqlstate_of
 from .lost_sessions import LostSession
 from .plain import plain
 from .replacing import lost_error, replace, restore_opening
@@ -245,7 +245,7 @@ def note_loss(
     if reason is Reason.UNKNOWN and link is not None:
         reason = reason_of(link)
     idle = 0.0 if link is None else monotonic() - link.heard_at
-    line, sqlstate = notes.first_line(error, db.settings_dict), sqlstate_of(error)
+    line, sqlstate = first_line(error, db.settings_dict), sqlstate_of(error)
     session = None
     if link is not None and not committing:
         silent = sqlstate is None and _LAST_WORDS not in str(error)  # psycopg2 gives no SQLSTATE
