@@ -285,7 +285,8 @@ def test_what_an_attempt_connects_to_after_it_was_left_is_closed(
         with pytest.raises(OperationalError), deadline(0.05):
             ask(connection.alias)
         probe = connection.resilience.shared.probe  # type: ignore[attr-defined]
-        assert not (probe.down or probe.surfaced)
+        assert not probe.down
+        assert not probe.surfaced
         way.set_mode("pass")
         until(lambda: way.accepted == 1, "the attempt did not go on")
         until(lambda: way.open == 0 and not own_server.backends(), "it is still open")

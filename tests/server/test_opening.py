@@ -314,8 +314,7 @@ def test_it_is_raised_where_it_cannot_be_proved(
         UNPROVABLE[name](stage)
         stage.kill()
         stage.insert("x")
-<<<<<<< HEAD
-    assert "not retried" in "\n".join(caught.value.__notes__)
+    assert "was not retried" in "\n".join(caught.value.__notes__)
     stage.connection.close()
     assert stage.rows() == []
 
@@ -332,9 +331,6 @@ def test_what_goes_past_django_after_it_was_replayed_is_noticed_too(stage_of: St
             cursor.execute(f"INSERT INTO {TABLE} (value) VALUES ('raw')")
         stage.kill()
         stage.insert("x")
-=======
-    assert "was not retried" in "\n".join(caught.value.__notes__)
->>>>>>> main
     stage.connection.close()
     assert stage.rows() == []
 
