@@ -419,7 +419,7 @@ class _Attempt:
             )
         except Error as last:
             if self.passing(last):
-                last.transient = True  # type: ignore[attr-defined]  of the middleware, see replaying
+                last.transient = True  # type: ignore[attr-defined]
                 last.add_note(self._why_over(budget))
             else:
                 self.explain(last)

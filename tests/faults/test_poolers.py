@@ -343,7 +343,7 @@ def test_a_pooler_that_allows_no_transactions(
 def test_a_full_pool_is_not_waited_for_twice(
     connect: Callable[..., BaseDatabaseWrapper], behind: Server
 ) -> None:
-    settings = {"query_wait_timeout": 1, "default_pool_size": 1}
+    settings: dict[str, Any] = {"query_wait_timeout": 1, "default_pool_size": 1}
     with PgBouncer(behind, pool_mode="transaction", **settings) as bouncer:
         connection, other = connect(bouncer), connect(bouncer, STOCK)
         with transaction.atomic(using=other.alias):
