@@ -69,7 +69,7 @@ class Connector:
         self._connect, self._parameters, self.libpq = connect, parameters, libpq
         # psycopg2 hears notices only once it is connected.
         self._noisy = not str(getattr(connect, "__module__", "")).startswith("psycopg.")
-        #: Who has tried to log in last, as the driver was told; "" if not.
+        #: The user of the last attempt; "" before the first.
         self.user = ""
         #: Of the servers that were tried last.
         self.ports: frozenset[int] = frozenset()
@@ -139,7 +139,7 @@ class Refusal:
     Attributes:
         rule: which entry of the verdict table decided; "timeout", "settings" and
             "credentials" are ours.
-        transient: the cause may pass by itself.
+        transient: whether the cause is transient.
         text: what was said, without addresses and repetitions.
         local: nothing was sent: the settings themselves were refused.
         seconds: it took.

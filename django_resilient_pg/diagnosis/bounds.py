@@ -1,6 +1,6 @@
 """The values on the command line, checked before anything runs.
 
-Also those that ``call_command`` hands over, which have not been through argparse.
+``call_command`` passes values that argparse has not seen: they are checked here too.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def _within(
         try:
             value = kind(str(given))
         except ValueError:
-            raise ArgumentTypeError(f'"{given}" is no {noun}.') from None
+            raise ArgumentTypeError(f'invalid {noun}: "{given}".') from None
         if least <= value <= most:
             return value
-        shown, nearest = written.format(value), written.format(most if value > most else least)
-        raise ArgumentTypeError(f"{shown} is out of bounds, the nearest is {nearest}.")
+        shown, lowest, highest = map(written.format, (value, least, most))
+        raise ArgumentTypeError(f"{shown} must be between {lowest} and {highest}.")
 
     return parse
 
@@ -51,7 +51,7 @@ def one_of(known: Collection[str]) -> Callable[[object], str]:
         if isinstance(given, str) and given in known:
             return given
         (near,) = difflib.get_close_matches(str(given), known, 1, cutoff=0) or [""]
-        raise ArgumentTypeError(f'"{given}" is not known, the nearest is "{near}".')
+        raise ArgumentTypeError(f'unknown value "{given}"; the closest valid value is "{near}".')
 
     return parse
 

@@ -1,4 +1,4 @@
-"""What the drill does while it loses its session: four rows of the promise's table."""
+"""What the drill does while it loses its session: four rows of the table of guarantees."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Case(NamedTuple):
 
     Attributes:
         name: what is done.
-        row: of the promise's table: when the session is lost.
+        row: of the table of guarantees: when the session is lost.
         run: does it.
         midway: whether the session is lost while a statement with the mark :data:`NAP` runs.
     """
@@ -80,8 +80,8 @@ class Case(NamedTuple):
 
 #: All of them, in order.
 CASES: Final = (
-    Case("A read", "before anything was sent", _read),
-    Case("A read", "while it ran", _long_read, midway=True),
-    Case("A write into a temporary table", "before anything was sent", _write),
-    Case("A transaction", "at its first statement", _transaction),
+    Case("read", "while idle", _read),
+    Case("read", "while it runs", _long_read, midway=True),
+    Case("write into a temporary table", "while idle", _write),
+    Case("transaction", "before its first statement", _transaction),
 )

@@ -149,7 +149,7 @@ def _address(text: str) -> str:
 
 
 def chain_expired(code: int, certificate: Certificate | None, now: datetime) -> bool:
-    """Whether OpenSSL's "has expired" is about an authority: the certificate itself is good."""
+    """Whether OpenSSL's "has expired" is about a CA: the certificate itself is valid."""
     return code == EXPIRED and certificate is not None and certificate.valid_at(now)
 
 

@@ -33,7 +33,7 @@ def checklist(survey: Survey) -> tuple[Step, ...]:
         Step("Is the server up?", *_up(survey)),
         Step("What does its log say?", *_log(survey)),
         Step("Is a proxy in between?", *_path(survey)),
-        Step("Are the certificates in order?", *_certificates(survey)),
+        Step("Are the certificates valid?", *_certificates(survey)),
         Step("Keepalives on both sides?", *_keepalives(survey)),
         Step("Does the idle time match a timeout?", *_idle(survey)),
     )
@@ -42,9 +42,9 @@ def checklist(survey: Survey) -> tuple[Step, ...]:
 def _constancy(survey: Survey) -> tuple[str, str]:
     walk = survey.walk
     if walk is None or walk.failed is None:
-        return "Connecting works now: what fails is intermittent.", _again(survey, "--drill")
-    kind = "It may pass." if walk.retryable else "It will not pass by itself."
-    return f"Connecting fails now, in the stage {walk.failed.name}. {kind}", ""
+        return "Connecting works now: the failure is intermittent.", _again(survey, "--drill")
+    kind = "It is transient." if walk.retryable else "It is permanent."
+    return f"Connecting fails now, in stage {walk.failed.name}. {kind}", ""
 
 
 def _again(survey: Survey, option: str) -> str:
@@ -60,27 +60,27 @@ def _up(survey: Survey) -> tuple[str, str]:
         return f"Something accepts connections at {accepting[0].place}.", ""
     hosts = survey.target.hosts
     if not hosts or hosts[0].unix:
-        return "Not known.", "pg_lsclusters" if hosts else ""
+        return "Unknown.", "pg_lsclusters" if hosts else ""
     name, port = hosts[0].name or hosts[0].address, hosts[0].port
-    return "Nothing that answers was reached.", f"pg_isready -h {name} -p {port}"
+    return "No server answered.", f"pg_isready -h {name} -p {port}"
 
 
 def _log(survey: Survey) -> tuple[str, str]:
     words = "terminating|receive data|EOF"
     if survey.facts is not None and survey.facts.provider is not None:
-        return f"Look in the console of {survey.facts.provider.name}.", ""
-    return "Only the server's machine can tell.", f'grep -E "{words}" /var/log/postgresql/*.log'
+        return f"Read the log in the console of {survey.facts.provider.name}.", ""
+    return "Read the log on the server.", f'grep -E "{words}" /var/log/postgresql/*.log'
 
 
 def _path(survey: Survey) -> tuple[str, str]:
     facts = survey.facts
     if facts is None:
-        return "Not known without a session.", ""
+        return "Unknown without a session.", ""
     pooler = survey.pooler
     if pooler is not None:
         return f"Yes, a pooler in {pooler.mode or 'an unknown'} mode. {pooler.evidence}", ""
     if facts.path is Path.UNKNOWN:
-        return f"Not known: {facts.path_evidence}", ""
+        return f"Unknown: {facts.path_evidence}", ""
     none = facts.path in {Path.DIRECT, Path.UNIX_SOCKET}
     return f"{'No' if none else f'Yes, {facts.path.value}'}. {facts.path_evidence}", ""
 
@@ -93,7 +93,7 @@ def _certificates(survey: Survey) -> tuple[str, str]:
     if own is None:
         return shake.certificate_note or "The certificate was not read.", ""
     chain = {True: "verified", False: f"not verified ({shake.verify_error})", None: "not checked"}
-    name = {True: "fits", False: "does not fit", None: "not checked"}[shake.hostname_matches]
+    name = {True: "matches", False: "does not match", None: "not checked"}[shake.hostname_matches]
     days = f"{days_left(own, survey.now):.0f} days left"
     return f"{days}; chain {chain[shake.chain_verified]}; host name {name}.", ""
 
@@ -101,12 +101,12 @@ def _certificates(survey: Survey) -> tuple[str, str]:
 def _keepalives(survey: Survey) -> tuple[str, str]:
     real, facts = survey.keepalives, survey.facts
     if survey.refused or (real is None and survey.target.garbled):
-        return "Not known: the settings are refused.", ""
+        return "Unknown: the settings are refused.", ""
     if real is None:
         return "Not needed on a Unix socket.", ""
     ours = f"after {seconds(real.keepalives_idle)}" if real.keepalives else "off"
     if facts is None:
-        return f"This side: {ours}. The server's are not known without a session.", ""
+        return f"This side: {ours}. The server's keepalives are unknown without a session.", ""
     idle = facts.tcp_keepalives_idle
     theirs = f"after {seconds(idle)}" if idle else "not known"
     leg = " (towards the pooler or proxy)" if facts.path in _LEGS else ""
@@ -120,4 +120,4 @@ def _idle(survey: Survey) -> tuple[str, str]:
     limit = survey.idle_timeout
     if limit is not None and not math.isinf(limit.seconds):
         return f"Compare it with {seconds(limit.seconds)}: {limit.source}.", ""
-    return "No timeout is known.", _again(survey, "--probe-idle")
+    return "No idle timeout is known.", _again(survey, "--probe-idle")

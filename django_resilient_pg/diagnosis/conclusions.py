@@ -46,7 +46,7 @@ def conclude(target: Target, rungs: Sequence[Rung], root: str) -> tuple[str | No
         root: the value of ``sslrootcert`` with which ``verify-full`` connects, "" if none does.
     """
     full = rungs[-1]
-    proves = "it connects, encrypted, and the server proves who it is."
+    proves = "it connects, encrypted, and verifies the server."
     if full.connects:
         keep = target.sslmode == full.mode
         return full.mode, f'{"Keep" if keep else "Set"} sslmode "{full.mode}": {proves}'
@@ -54,7 +54,7 @@ def conclude(target: Target, rungs: Sequence[Rung], root: str) -> tuple[str | No
         return full.mode, f'Set sslmode "{full.mode}" and sslrootcert "{root}": {proves}'
     stopped = next((each for each in reversed(rungs) if each.stops), None)
     if stopped is not None:
-        return None, f"{stopped.why_not} No sslmode changes that: correct it, then try again."
+        return None, f"{stopped.why_not} No sslmode changes that: fix it, then try again."
     if not any(each.connects for each in rungs):
         return None, f"No mode connects. {_nothing(rungs)}"
     first = " ".join(filter(None, [full.why_not, full.advice]))
@@ -81,8 +81,8 @@ def _meanwhile(rungs: Sequence[Rung], first: str) -> tuple[str | None, str]:
             "is on the way can read and change everything."
         )
     limit = (
-        "checks the authority, but not the host name"
+        "verifies the CA, but not the host name"
         if best.mode == "verify-ca"
-        else "encrypts, but takes any server for the right one"
+        else "encrypts, but does not verify the server's identity"
     )
     return best.mode, f'{first} Until then use "{best.mode}", which {limit}.'

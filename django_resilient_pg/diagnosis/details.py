@@ -139,8 +139,8 @@ def _theirs(facts: Facts) -> str:
 def _timeouts(survey: Survey) -> Iterator[Detail]:
     target, facts, limits = survey.target, survey.facts, survey.limits
     if target.hosts:
-        own = "130 s, psycopg's own limit" if survey.psycopg3 else "for ever"
-        yield "connecting may take", _set(target.connect_timeout).replace("not set", own)
+        own = "130 s (psycopg's default)" if survey.psycopg3 else "none"
+        yield "connect timeout", _set(target.connect_timeout).replace("not set", own)
     if facts is not None:
         named = {
             "idle session": facts.idle_session_timeout,

@@ -1,4 +1,4 @@
-"""``--drill``: ends sessions of its own on the user's database, and shows what survives."""
+"""``--drill``: terminates sessions of its own, and reports what recovers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .survey import Survey
 
-_PAST: Final = "Run it on an alias that leads past the pooler."
+_PAST: Final = "Run it on an alias that connects without the pooler."
 
 
 class Step(NamedTuple):
@@ -33,7 +33,7 @@ class Step(NamedTuple):
 
     Attributes:
         name: what was done.
-        row: of the promise's table: when the session was lost.
+        row: of the table of guarantees: when the session was lost.
         survived: ``None``: could not be tried.
         seconds: it took; ``undisturbed``: the same without a loss.
         detail: the error, or why it could not be tried; "" if it survived.
@@ -49,13 +49,15 @@ class Step(NamedTuple):
     @property
     def sentence(self) -> str:
         """What to tell."""
-        what = f"{self.name}, its session ended {self.row}"
+        what = f"{self.name}, session terminated {self.row}"
         if self.survived is None:
             return f"{what}: not tried. {self.detail}"
         took = f"{(self.seconds or 0) * 1000:.0f} ms"
         if not self.survived:
-            return f"{what}: FAILED after {took}. {self.detail}"
-        return f"{what}: survived, {took} ({(self.undisturbed or 0) * 1000:.0f} ms undisturbed)."
+            return f"{what}: failed after {took}. {self.detail}"
+        return (
+            f"{what}: recovered in {took} ({(self.undisturbed or 0) * 1000:.0f} ms without a loss)."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +87,12 @@ class DrillResult:
         """What to tell, one for each step."""
         told = [self.refusal] if self.refusal else [step.sentence for step in self.steps]
         if 0 < len(self.steps) < len(CASES):
-            told.append(f"The other {len(CASES) - len(self.steps)} were not tried after that.")
+            told.append(f"The other {len(CASES) - len(self.steps)} cases were not tried.")
         return told
 
 
 def drill(survey: Survey, report: Callable[[str], object] = lambda told: None) -> DrillResult:
-    """Lose four sessions of our own, and tell what became of what they were doing.
+    """Lose four sessions of our own, and report what recovered.
 
     The application's connection of the alias is left alone. Nothing stays behind in the database.
 
@@ -104,7 +106,7 @@ def drill(survey: Survey, report: Callable[[str], object] = lambda told: None) -
     try:
         second, _ = attempt(connect, {}, TIMEOUT, len(survey.target.hosts))
     except Refused as error:
-        return DrillResult(refusal=f"Not tried: no second session came about. {error}")
+        return DrillResult(refusal=f"Not tried: could not open a second session. {error}")
     with contextlib.closing(second), _own(survey.alias) as db, _quiet():
         try:
             ender = Ender(db, second, connect.hide)
@@ -120,16 +122,16 @@ def _unsafe(survey: Survey) -> str:
     """Why ending a session could hit somebody else's, "" if it cannot."""
     facts, pooler = survey.facts, survey.pooler
     if pooler is None and facts is not None and facts.refusal:
-        return f"whether a pooler is in between is not known ({facts.refusal})."
+        return f"cannot determine whether a pooler is in between ({facts.refusal})."
     if pooler is None and (facts is None or facts.path is not Path.POOLER):
         return ""
     mode = pooler.mode if pooler is not None else None
     if mode is None:
         why = f" {pooler.evidence}" if pooler is not None else ""
-        return f"a pooler is in between, and its mode is not known.{why}"
+        return f"a pooler is in between, and its mode is unknown.{why}"
     if mode == "session":
         return ""
-    return f"a pooler in {mode} mode shares sessions: ending one could hit somebody else's."
+    return f"a pooler in {mode} mode shares sessions: terminating one could hit another client's."
 
 
 def _two_at_a_time(connect: Connector) -> None:
@@ -185,7 +187,7 @@ def _steps(
 ) -> Iterator[Step]:
     """Ends with the first step for which there is no session: so it would be for the others."""
     for number, case in enumerate(CASES, 1):
-        report(f"Drill, {number} of {len(CASES)}: {case.name}, its session ended {case.row}.")
+        report(f"Drill, {number} of {len(CASES)}: {case.name}, session terminated {case.row}.")
         try:
             db.ensure_connection()
             step = _try(db, ender, case)
@@ -237,7 +239,7 @@ def _try(db: BaseDatabaseWrapper, ender: Ender, case: Case) -> Step:
         # Whatever came of it, it was not the loss.
         why = ender.failed[0] if ender.failed else failure
         return Step(case.name, case.row, None, detail=why or "The session was not lost.")
-    # Recovery begins once the session is gone; of one lost midway, once it is told to end.
+    # Recovery begins when the session is gone. One that is lost midway reports only the request.
     spent = max(0.0, done - (ender.asked_at if case.midway else ender.ended_at))
     return Step(case.name, case.row, not failure, spent, undisturbed, failure)
 

@@ -1,6 +1,6 @@
-"""Ends the session of a connection of our own, and no other one.
+"""Terminates the session of a connection of our own, and no other.
 
-What ends it is a second session with the same credentials, by ``pg_terminate_backend``, which
+A second session with the same credentials does that, by ``pg_terminate_backend``, which
 PostgreSQL allows every role for its own sessions (manual, "Server Signaling Functions").
 """
 
@@ -37,7 +37,7 @@ _SEE: Final = (
     f"SELECT pg_catalog.pg_backend_pid(), {_SERVER},"
     f" (SELECT {_STARTED} FROM {_SESSIONS} WHERE a.pid {_EQ} %s)"
 )
-# Who ends is looked at in the same statement: a pooler could move us between two.
+# The statement that terminates also checks which session runs it: a pooler could move us.
 _END: Final = (
     "SELECT pg_catalog.pg_backend_pid(),"
     f" (SELECT pg_catalog.pg_terminate_backend(a.pid, %s) FROM {_SESSIONS}"
@@ -49,7 +49,7 @@ _BUSY: Final = (
     f" WHERE a.pid {_EQ} %s AND a.state {_EQ} 'active'"
     f" AND a.query OPERATOR(pg_catalog.~~) %s AND {_STARTED} {_EQ} %s"
 )
-_SHARED: Final = "The sessions seem to be shared by a pooler: ending one could hit somebody else's."
+_SHARED: Final = "A pooler seems to share the sessions: terminating one could hit another client's."
 _NO_RIGHT: Final = "42501"
 # PostgreSQL gives both to every role; hardened servers take them away.
 _RIGHTS: Final = "The role needs EXECUTE on pg_terminate_backend and SELECT on pg_stat_activity."
@@ -124,7 +124,7 @@ class Ender:
         if own != self._own:
             raise Impossible(_SHARED)
         if gone is None:
-            raise Impossible("The session was gone before it was ended.")
+            raise Impossible("The session was gone before it could be terminated.")
         if not gone:
             raise Impossible(f"The session was still there after {TIMEOUT:g} s.")
         self.ended, self.ended_at = True, time.monotonic()
@@ -150,7 +150,7 @@ class Ender:
             if busy:
                 return
             time.sleep(_LOOK)
-        raise Impossible("The read was never seen to run.")
+        raise Impossible("The read was never seen running.")
 
     def _ask(
         self, sql: str, parameters: list[Any] | None = None, seconds: float = TIMEOUT
@@ -168,7 +168,7 @@ class Ender:
         if self._second.lost():
             return f"The second session is lost. {self.line(error)}"
         right = f" {_RIGHTS}" if sqlstate_of(error) == _NO_RIGHT else ""
-        return f"What the second session asked was refused. {self.line(error)}{right}"
+        return f"The second session's query was refused. {self.line(error)}{right}"
 
     def line(self, error: Exception) -> str:
         """The first line of what was said."""

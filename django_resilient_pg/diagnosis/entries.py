@@ -93,7 +93,7 @@ def _isolation(wrapper: BaseDatabaseWrapper) -> None:
 def _role(wrapper: BaseDatabaseWrapper) -> None:
     role = _options(wrapper).get("assume_role")
     if role and not isinstance(role, str):
-        raise TypeError(f"it is of the type {type(role).__name__}, not a text")
+        raise TypeError(f"it is of type {type(role).__name__}, not a string")
     if role and (wrong := slip('OPTIONS["assume_role"]', role)):
         raise ImproperlyConfigured(wrong)
 

@@ -9,7 +9,7 @@ from typing import Any
 from .findings import Finding
 
 WIDTH = 78
-# Where two findings differ, the shorter time is good for both.
+# Where two findings differ, the shorter time is right for both.
 _SMALLEST = {"CONN_MAX_AGE", "keepalives_idle", "keepalives_interval"}
 _POOL = "pool"
 

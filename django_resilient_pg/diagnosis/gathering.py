@@ -136,7 +136,7 @@ def survey(alias: str, timeout: float = TIMEOUT) -> Survey:
         client=client_certificates.read(known.target, _passphrase(wrapper)),
     )
     behind = way.facts is not None and way.facts.path is Path.POOLER
-    # Where the facts are not known, the look may still have found one.
+    # Where the facts are unknown, the second login may still have found one.
     pooler = seen.get("pooler", _NOT_LOOKED_AT if behind else None)
     return replace(found, pooler=pooler, limits=_limits(wrapper, found))
 

@@ -36,7 +36,7 @@ class Answer(enum.Enum):
     TLS = "offers TLS"
     PLAIN = "offers no TLS"
     SILENT = "accepts connections but says nothing"
-    CLOSED = "accepts connections and closes them without a word"
+    CLOSED = "accepts connections and closes them without an answer"
     ERROR = "answers with an error"
     OTHER = "does not speak PostgreSQL's protocol"
 

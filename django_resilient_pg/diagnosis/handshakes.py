@@ -41,7 +41,7 @@ class TlsFacts:
         version, cipher: as agreed on, such as "TLSv1.3".
         failure: why no handshake came about that libpq would accept, whatever the certificate.
         trust: what the chain was checked against: a path, "system", or "" for not at all.
-        chain_verified: whether it leads to an authority in ``trust`` and is valid now;
+        chain_verified: whether it leads to a CA in ``trust`` and is valid now;
             ``None``: not checked, or ``trust`` cannot be read.
         verify_code, verify_error: OpenSSL's code (X509_V_ERR) and words; 0 and "" if verified.
         server_name: the name that the certificate should have.
@@ -89,7 +89,7 @@ def handshake(
         server_name: what the certificate should name, also sent as SNI; "" for none.
         direct: ``sslnegotiation=direct``.
         timeout: seconds, for all together (a silent address: half a second more).
-        trust: authorities to check the chain against: a file's path, "system", or "" for none.
+        trust: CAs to verify the chain against: a file's path, "system", or "" for none.
         alpn: name the protocol, as libpq does (see :func:`names_protocol`).
     """
     talk = _Talk(host, port, server_name, direct, time.monotonic() + timeout)
@@ -146,7 +146,7 @@ def _strict(trust: str) -> tuple[ssl.SSLContext, str]:
 
 
 def system_file() -> str:
-    """The file with the authorities that the system trusts; "" if there is none for certain.
+    """The file with the CAs that the system trusts; "" if it is not certain.
 
     What is verified against it alone can be verified by libpq, too, if it is told this path. The
     word "system" may tell it less: the OpenSSL within a driver's wheel looks in other places.

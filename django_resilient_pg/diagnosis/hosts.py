@@ -22,7 +22,7 @@ class Host:
     Attributes:
         name: a host name, an address, or the folder of a Unix socket ("@..." an abstract one);
             "" with an ``address``: none was given; "" without: libpq's own folder.
-        address: ``hostaddr``, which spares the look-up; "" if not given.
+        address: ``hostaddr``, which needs no name lookup; "" if not given.
         port: of TCP, or in the name of the Unix socket.
     """
 
@@ -70,10 +70,10 @@ def pair(given: Lookup, problems: list[str], *, psycopg3: bool = False) -> tuple
         return ()
     count = len(addresses) if addresses != [""] else len(names)
     if names != [""] and len(names) != count:
-        told = f"{len(names)} host names{given.place('host')} do not fit {count} addresses"
+        told = f"{len(names)} host names{given.place('host')} do not match {count} addresses"
         problems.append(f"{told} (hostaddr{given.place('hostaddr')}).")
     elif len(ports) not in {1, count}:
-        told = f"{len(ports)} ports{given.place('port')} do not fit {count} hosts"
+        told = f"{len(ports)} ports{given.place('port')} do not match {count} hosts"
         problems.append(f"{told}{given.place('host')}: give one, or one for each.")
     place = given.place("port")
     wrong_ports = [port for port in ports if port and not _is_port(port)]

@@ -102,7 +102,7 @@ def keepalives_within(good: float) -> dict[str, object]:
 
 
 def _good(result: ProbeResult) -> float:
-    """An idle time that is good for certain, or as good as can be told; rounded down."""
+    """The longest idle time that a connection survived; rounded down."""
     limited = [found for found in (result.off, result.on) if found.limited]
     good = min(found.survived or (found.died or 0.0) / 2 for found in limited)
     return math.floor(good) if good >= 100 else max(0.1, math.floor(good * 10) / 10)
@@ -113,22 +113,22 @@ def _series(found: Found) -> str:
     if found.died is None:
         if not found.survived:
             return f"{what}, nothing was waited for long enough."
-        return f"{what}, connections are good after {_time(found.survived)} of idleness."
+        return f"{what}, connections are still alive after {_time(found.survived)} idle."
     ending = _ending(found.ending)
     if not found.idle:
         return (
-            f"{what}, a connection ended after {_time(found.died)} ({ending}), but not for being "
-            "idle."
+            f"{what}, a connection was lost after {_time(found.died)} ({ending}), but not for "
+            "being idle."
         )
-    good = f"good after {_time(found.survived)} of idleness, " if found.survived else ""
+    good = f"alive after {_time(found.survived)} idle, " if found.survived else ""
     return f"{what}, connections are {good}dead after {_time(found.died)}: {ending}."
 
 
 _HOW = {
     How.CLOSED: "closed without a message",
     How.RESET: "reset without a message",
-    How.REFUSED: "nothing shows before they are used, which is answered with their end",
-    How.SILENT: "silently, nothing comes back any more",
+    How.REFUSED: "the loss only shows at the next use",
+    How.SILENT: "silently, without any answer",
 }
 
 
@@ -142,13 +142,13 @@ def _ending(ending: Ending | None) -> str:
 def _conclusion(result: ProbeResult) -> str:
     found = cure(result)
     if found is Cure.UNKNOWN:
-        return "This tells no idle timeout: probe again when the server is left in peace."
+        return "Inconclusive: repeat the probe when nothing terminates sessions."
     if found is Cure.NONE_NEEDED:
         least = min(each.survived for each in (result.off, result.on) if each.sessions)
         return f"There is no idle timeout up to {_time(least)}."
     if found is Cure.KEEPALIVES:
         return (
-            "A router or firewall forgets idle connections, and takes keepalives for life: send "
+            "A router or firewall forgets idle connections, and counts keepalives as traffic: send "
             "them more often than it forgets."
         )
     return _short(result)
@@ -156,10 +156,10 @@ def _conclusion(result: ProbeResult) -> str:
 
 def _short(result: ProbeResult) -> str:
     good, on = _good(result), result.on
-    cause = "The server, a pooler or a proxy ends idle connections"
+    cause = "The server, a pooler or a proxy terminates idle connections"
     reasons = {found.ending.reason for found in (result.off, on) if found.ending}
     if Reason.SERVER_IDLE_TIMEOUT in reasons:
-        cause = "The server ends idle connections (idle_session_timeout)"
+        cause = "The server terminates idle connections (idle_session_timeout)"
     if not on.limited:
         return (
             f"Idle connections die, and whether keepalives prevent it was not seen: replace "

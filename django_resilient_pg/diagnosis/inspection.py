@@ -77,13 +77,13 @@ class Inspection:
         walk = self.survey.walk
         if walk is not None and walk.failed is not None:
             when = "for now" if walk.retryable else "until the configuration is corrected"
-            return f"Not reachable {when}: the stage {walk.failed.name} fails."
+            return f"Not reachable {when}: stage {walk.failed.name} failed."
         errors, warnings = self.count(Level.ERROR), self.count(Level.WARNING)
         counts = [_plural(errors, "error")] if errors else []
         counts += [_plural(warnings, "warning")] if warnings else []
         counts += self._failures
         if not counts:
-            return "Healthy: nothing found that ends connections."
+            return "OK: no problems found."
         *first, last = counts
         return f"Reachable, with {', '.join(first)}{' and ' if first else ''}{last}."
 
@@ -92,10 +92,10 @@ class Inspection:
         """What was asked for and did not go well, beyond the findings."""
         told = []
         if isinstance(self.probe, str):
-            told.append("an idle probe that was refused")
+            told.append("a refused idle probe")
         if self.drill is not None and not self.drill.survived:
             failed = self.drill.failed
-            told.append(f"a drill that {'failed' if failed else 'could not be done'}")
+            told.append("a failed drill" if failed else "an incomplete drill")
         return told
 
 

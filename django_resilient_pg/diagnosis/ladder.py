@@ -67,7 +67,7 @@ def sslmodes(
         timeout: seconds for each mode.
         tls: a handshake with the server (``Walk.tls``), if there was one; else one is made.
 
-    Makes up to six logins, and a seventh where the system's authorities would do.
+    Makes up to six logins, and a seventh where the system's CAs are enough.
     """
     if target.hosts and all(host.unix for host in target.hosts):
         text = "libpq does not use TLS over a Unix socket: sslmode changes nothing here."
@@ -87,7 +87,7 @@ def not_tried(walk: Walk) -> Ladder | None:
     speaks = walk.tls is not None and walk.tls.answer in {Answer.TLS, Answer.PLAIN}
     if failed.name == "TLS" and speaks:
         return None
-    text = f"No sslmode was tried: the stage {failed.name} fails, whatever the mode."
+    text = f"No sslmode was tried: stage {failed.name} fails in every mode."
     return Ladder((), None, "", text, walk.tls)
 
 
@@ -120,7 +120,7 @@ def _climb(
     rungs: list[Rung] = []
     for mode in reversed(MODES):
         if any(each.stops for each in rungs):
-            text = "No mode changes the reason for which a stronger one failed."
+            text = "Not tried: a stronger mode failed for a reason that no mode changes."
             rungs.append(Rung(mode, None, None, text))
         else:
             rungs.append(_remarked(_try(target, connect, timeout, tls, mode), rungs, tls))
@@ -173,7 +173,7 @@ def _refused(mode: str, refusal: Refusal, target: Target, tls: TlsFacts | None) 
         return Rung(mode, None, None, text)
     found = explain(refusal.text, target, tls)
     if found is None:
-        # A hang-up, or words nobody knows, may well be about encryption.
+        # A closed connection, or unknown words, may well be about encryption.
         cause = Cause.OTHER if refusal.rule in _VAGUE and not refusal.local else None
         return Rung(mode, False, None, sentence(refusal.text), refusal.seconds, cause)
     connects = None if found.cause is Cause.CLEAR_TEXT else False
@@ -188,7 +188,7 @@ def _remarked(rung: Rung, stronger: Sequence[Rung], tls: TlsFacts | None) -> Run
         return replace(rung, why_not="Not encrypted: TLS is used only if the server insists.")
     if rung.mode == "prefer":
         reason = next((each.why_not for each in stronger if each.mode == "require"), "")
-        return replace(rung, why_not=f"Not encrypted, as TLS fails: {reason}")
+        return replace(rung, why_not=f"Not encrypted, because TLS fails: {reason}")
     return rung
 
 
@@ -199,7 +199,7 @@ def _system_root(
     tls: TlsFacts | None,
     rungs: Sequence[Rung],
 ) -> str:
-    """What to name in ``sslrootcert`` if the authorities of the system are what is missing.
+    """The value of ``sslrootcert`` if the CAs of the system are what is missing.
 
     Their file; the word "system", which libpq knows since 16, where there is none.
     """

@@ -24,7 +24,7 @@ T = TypeVar("T")
 # Which stage a refusal belongs to (by the verdict table's entry), and what to do about it.
 _RULES: Final = {
     "settings": ("settings", "Correct this entry of DATABASES."),
-    "credentials": ("authentication", "Call what the option credentials names by hand."),
+    "credentials": ("authentication", "Call the callable of the option credentials by hand."),
     "login refused": ("authentication", "Check USER and PASSWORD, and the server's pg_hba.conf."),
     "no such database or role": ("database", "Correct NAME, or create the database."),
     "database disabled": ("database", "Enable the database in the pooler."),
@@ -32,14 +32,17 @@ _RULES: Final = {
         "authentication",
         'Correct it: see OPTIONS["options"] and PGOPTIONS, or what the pooler takes.',
     ),
-    "wrong role": ("role", "Look for the server that should have this role: see the failover."),
+    "wrong role": (
+        "role",
+        "Find the server that has this role now: there may have been a failover.",
+    ),
     "standby without hot_standby": ("role", "Set hot_standby = on, or connect to the primary."),
     "too many connections": (
         "authentication",
         "Wait, find who holds the connections (pg_stat_activity), or raise max_connections.",
     ),
-    "starting or stopping": ("authentication", "Wait until the server is up, or see its log."),
-    "in recovery mode": ("authentication", "Wait: a server process crashed, see its log."),
+    "starting or stopping": ("authentication", "Wait until the server is up, or read its log."),
+    "in recovery mode": ("authentication", "Wait: a server process crashed; read its log."),
     "no address": ("DNS", "Check the spelling of HOST, and this machine's resolver."),
     "nothing listens": ("TCP", "Check that the server runs, and HOST and PORT."),
 }
@@ -64,8 +67,8 @@ _SAID: Final = {
 _ONE_QUESTION: Final = {"42501", "57014"}
 _UNKNOWN: Final = "unknown connection error"
 _UNKNOWN_WORDS: Final = (
-    "Look at the server's log. Messages are understood in English only (lc_messages = 'C'): what "
-    "this one means is not known, so it may pass."
+    "Read the server's log. Only English messages are understood (lc_messages = 'C'): this one is "
+    "treated as transient."
 )
 _POOLERS: Final = (
     "",
@@ -79,7 +82,7 @@ _NO_POSTGRESQL: Final = (
     "Check HOST and PORT, and what listens there: no PostgreSQL server or pooler answers so."
 )
 _SQLITE: Final = (".sqlite3", ".sqlite", ".db")
-_OTHERWISE: Final = ("authentication", "Look at the server's log.")
+_OTHERWISE: Final = ("authentication", "Read the server's log.")
 
 
 def login(trip: Trip) -> str:
@@ -93,7 +96,7 @@ def login(trip: Trip) -> str:
     trip.target = trip.target.logged_in(*trip.link.login())
     # The driver does not tell when TCP and TLS were done: its login is one time.
     trip.seconds["authentication"] = None
-    return f'Logged in as "{trip.target.user}", {trip.connect_seconds:.3f} s in all.'
+    return f'Logged in as "{trip.target.user}", in {trip.connect_seconds * 1000:.0f} ms.'
 
 
 def _stopped(trip: Trip, refusal: Refusal) -> Stopped:
@@ -114,8 +117,8 @@ def _stopped(trip: Trip, refusal: Refusal) -> Stopped:
     if refusal.rule == "flood":
         text, advice = f"the server does not end its answer: {text}", _NO_POSTGRESQL
     if refusal.rule in {"timeout", "unreachable"} and trip.reached is not None:
-        text = f"the login did not end within {trip.timeout:.3g} s"
-        advice = "Look at the server's log: it is overloaded, waking up, or slow to authenticate."
+        text = f"the login did not complete within {trip.timeout:.3g} s"
+        advice = "Read the server's log: it is overloaded, waking up, or slow to authenticate."
     passing = refusal.transient
     if refusal.rule == _UNKNOWN and refusal.answered:
         # As in another language (lc_messages): it may be just starting.
@@ -179,13 +182,13 @@ def _assume(trip: Trip, role: str) -> None:
 
 
 def role(trip: Trip) -> str:
-    """Primary or standby: told at login since PostgreSQL 14, but not by every pooler."""
+    """Primary or standby: reported at login since PostgreSQL 14, but not by every pooler."""
     assert trip.link is not None
     told = trip.link.parameter("in_hot_standby")
     if told not in {"on", "off"}:
         facts = _facts(trip)
         if facts.refusal:
-            return f"Whether the server is a primary is not known: {_why(trip, facts)}"
+            return f"Whether the server is a primary is unknown: {_why(trip, facts)}"
         standby, read_only = bool(facts.in_recovery), bool(facts.read_only)
     else:
         trip.seconds["role"] = None
@@ -207,7 +210,7 @@ def server_settings(trip: Trip) -> str:
     """One statement, one round trip; one more where it is refused."""
     facts = _facts(trip)
     if facts.refusal:
-        return f"They are not known: {_why(trip, facts)}"
+        return f"Unknown: {_why(trip, facts)}"
     return f"PostgreSQL {version(facts.server_version)}, reached through: {facts.path.value}."
 
 
@@ -227,7 +230,7 @@ def _facts(trip: Trip) -> Facts:
     if found.refusal and found.refusal_code not in _ONE_QUESTION:
         raise Stopped(
             f"The server refuses to answer: {trip.connect.hide(found.refusal)}.",
-            "Look at the server's log; a pooler's admin console is no database.",
+            "Read the server's log; a pooler's admin console is no database.",
             judge(Failure(Phase.STATEMENT, False, "", None, None, found.refusal)).transient,
         )
     trip.facts = found
@@ -266,7 +269,7 @@ def _in_time(trip: Trip, ask: Callable[[], T]) -> T:
         raise Stopped(
             f"The login succeeded, but the first statement got no answer within "
             f"{trip.timeout:.3g} s.",
-            "Behind a pooler: look whether it can reach the server (SHOW SERVERS, its log).",
+            "Behind a pooler: check whether it can reach the server (SHOW SERVERS, its log).",
             True,
         ) from None
     except link.connection.Error:
@@ -275,12 +278,12 @@ def _in_time(trip: Trip, ask: Callable[[], T]) -> T:
         said = trip.connect.hide(cause(error))
         raise Stopped(
             f"The driver cannot run a statement with these OPTIONS: {said}.",
-            "Take out what is a class or a function, such as cursor_factory and row_factory.",
+            "Remove classes and functions, such as cursor_factory and row_factory.",
             False,
             "settings",
         ) from None
 
 
 def version(number: int) -> str:
-    """Return 180006 as "18.6", 0 as "of an unknown version"."""
-    return f"{number // 10_000}.{number % 10_000}" if number else "of an unknown version"
+    """Return 180006 as "18.6", 0 as "(unknown version)"."""
+    return f"{number // 10_000}.{number % 10_000}" if number else "(unknown version)"

@@ -45,13 +45,13 @@ def dns(trip: Trip) -> str:
         )
     names = [_addresses(host, trip.places) for host in target.hosts if _named(host, trip.places)]
     if not names and not unknown:
-        raise NotNeeded("No host name is given, but an address or a Unix socket.")
+        raise NotNeeded("No lookup is needed: HOST is an address or a Unix socket.")
     return " ".join([*names, *unknown])
 
 
 def _unknown(host: Host, error: OSError) -> str:
     if host.address:  # which nobody looks up
-        return f'hostaddr is "{host.address}", which is no address.'
+        return f'hostaddr is "{host.address}", which is not an address.'
     return f'"{host.name}" does not resolve ({error.strerror or error}).'
 
 
@@ -74,7 +74,9 @@ def _addresses(host: Host, places: tuple[Place, ...]) -> str:
 def tcp(trip: Trip) -> str:
     """Every address at once; it is enough that one accepts."""
     if not trip.places:
-        raise NotNeeded("Where libpq looks for the Unix socket is not known; the login will tell.")
+        raise NotNeeded(
+            "The folder of the Unix socket is unknown; the login will show whether it works."
+        )
     trip.knocks = knock(trip.places, trip.timeout)
     trip.reached = next((each for each in trip.knocks if each.accepted), None)
     said = " ".join(_heard(each, trip.timeout) for each in trip.knocks)
@@ -139,28 +141,28 @@ def _check_answer(place: str, found: TlsFacts, timeout: float) -> None:
         raise Stopped(f"{place} is {found.said}, not PostgreSQL.", "Correct HOST and PORT.", False)
     if found.answer is Answer.SILENT:
         raise Stopped(
-            f"{place} accepts connections but says nothing within {timeout:.3g} s.",
-            "A server that hangs, a proxy that cannot reach it, or not PostgreSQL: look at what "
-            "listens there, and at its log.",
+            f"{place} accepts connections but does not answer within {timeout:.3g} s.",
+            "A server that hangs, a proxy that cannot reach it, or not PostgreSQL: check what "
+            "listens there, and read its log.",
             True,
         )
     if found.answer is Answer.CLOSED:
         why = f" ({found.said})" if found.said else ""
         raise Stopped(
-            f"{place} accepts connections and closes them without a word{why}.",
+            f"{place} accepts connections and closes them without an answer{why}.",
             "A proxy without a server behind it, a server that is starting or stopping, or not "
-            "PostgreSQL: look at what listens there, and at its log.",
+            "PostgreSQL: check what listens there, and read its log.",
             True,
         )
     if found.answer is Answer.ERROR:
-        raise Stopped(f"{place} answers: {found.said}.", "Look at the server's log.", True)
+        raise Stopped(f"{place} answers: {found.said}.", "Read the server's log.", True)
 
 
 def _without_tls(target: Target) -> str:
     if target.needs_tls:
         raise Stopped(
-            f'The server offers no TLS, which sslmode "{target.sslmode}" demands.',
-            "Switch TLS on in the server (ssl = on, with a certificate).",
+            f'The server offers no TLS, which sslmode "{target.sslmode}" requires.',
+            "Enable TLS on the server (ssl = on, with a certificate).",
             False,
         )
     raise NotNeeded(f'The server offers no TLS, and sslmode "{target.sslmode}" goes on without.')
@@ -169,11 +171,11 @@ def _without_tls(target: Target) -> str:
 def _failed(target: Target, found: TlsFacts) -> tuple[str, str, bool]:
     if found.direct and found.answer is Answer.TLS and found.version is None:
         return (
-            f"Direct negotiation fails ({found.failure}), the usual one is offered.",
-            'Take sslnegotiation "direct" out: it needs PostgreSQL 17 or a proxy that knows it.',
+            f"Direct negotiation fails ({found.failure}); the server offers the usual one.",
+            'Remove sslnegotiation "direct": it needs PostgreSQL 17 or a proxy that supports it.',
             False,
         )
-    old = f"; with {found.version} it would go" if found.version else ""
+    old = f"; with {found.version} it would succeed" if found.version else ""
     return (
         f"The TLS handshake fails: {found.failure}{old}.",
         "Look at ssl_min_protocol_version and ssl_ciphers on both sides, and at the server's log.",

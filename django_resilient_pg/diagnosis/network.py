@@ -19,9 +19,9 @@ from .hosts import Host, socket_path
 
 T = TypeVar("T")
 
-#: Addresses looked at in one go; nobody has more servers behind one alias.
+#: Addresses tried at once: no alias has more servers.
 MOST: Final = 16
-#: Seconds for a call to end that was told to.
+#: Seconds for a call to end after it was stopped.
 STOPPING: Final = 1.0
 # Where distributions (and upstream) put the Unix socket; which of them libpq has compiled in
 # cannot be asked.

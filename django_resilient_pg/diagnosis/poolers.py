@@ -88,7 +88,7 @@ def _console(target: Target, connect: Connector) -> Pooler | None:
     size = own.get("pool_size") or config.get("default_pool_size")
     return Pooler(
         mode=mode,
-        evidence=f"PgBouncer's console says so: pool_mode of this database is {mode}.",
+        evidence=f"PgBouncer's console shows pool_mode {mode} for this database.",
         version=version,
         client_idle_timeout=_seconds(config, "client_idle_timeout"),
         query_wait_timeout=_seconds(config, "query_wait_timeout"),
@@ -165,7 +165,7 @@ def _tried(connect: Connector, session: Link) -> Pooler:
         first = _process(session)
         other, _ = attempt(connect, {}, TIMEOUT)
     except (Refused, session.connection.Error, ValueError, TypeError):
-        return Pooler(None, "The pooler did not take a second session.")
+        return Pooler(None, "The pooler refused a second session.")
     try:
         # Where the first session holds the pool's only server, this waits.
         second = answer(lambda: _process(other), other.fd, ASKING)

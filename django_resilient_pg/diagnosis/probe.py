@@ -56,7 +56,7 @@ class ProbeResult:
         asked: seconds up to which to look for a timeout.
         seconds: it took.
         off, on: what the sessions without and with keepalives tell.
-        interrupted: whether it was ended by Ctrl-C.
+        interrupted: whether Ctrl-C interrupted it.
         refusal: why a session was refused, "" if none was.
         spared: why there were to be fewer than usual, "" if there were not.
     """
@@ -102,10 +102,10 @@ def probe_idle(
 
     Raises:
         Refused: not even one session came about.
-        ValueError: ``seconds`` is out of bounds.
+        ValueError: ``seconds`` is out of range.
     """
     if not LEAST <= seconds <= MOST:
-        raise ValueError(f"{seconds:g} s is out of bounds: from {LEAST:g} to {MOST:g} s.")
+        raise ValueError(f"{seconds:g} s must be between {LEAST:g} and {MOST:g} s.")
     probe = _Probe(connect, seconds, clock, report, patience, share)
     least, most, part = _TICK
     tick = max(least, min(most, part * seconds))

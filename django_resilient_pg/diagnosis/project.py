@@ -87,7 +87,7 @@ def _name(option: object) -> str:
 
 
 def _pool(pool: object) -> Mapping[str, Any] | None:
-    """What is told of it: numbers only, since its ``kwargs`` may hold a password."""
+    """Its numbers only: its ``kwargs`` may hold a password."""
     if not pool:
         return None
     given = pool if isinstance(pool, Mapping) else {}
@@ -105,7 +105,7 @@ def _serving() -> str:
 
 
 def keepalives_asked(params: Mapping[str, Any]) -> dict[str, int | None]:
-    """What libpq will be told, by parameter or service file; ``None``: nothing."""
+    """What libpq gets, from a parameter or the service file; ``None``: nothing."""
     section = Lookup(params, os.environ).section
     return {
         name: _whole(section.get(name) if params.get(name) is None else params[name])
@@ -130,7 +130,7 @@ def keepalives_expected(asked: Mapping[str, int | None], kernel: SocketOptions) 
 
 
 def kernel_keepalives() -> SocketOptions:
-    """This machine's (or container's) own settings; Linux' defaults where they are not told."""
+    """This machine's (or container's) own settings; Linux' defaults where they cannot be read."""
     return SocketOptions(
         keepalives=True,
         keepalives_idle=float(_sysctl("time", 7200)),

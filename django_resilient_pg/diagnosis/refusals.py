@@ -1,7 +1,7 @@
 """Why TLS, or the lack of it, was refused: one table of causes, and what to do about each.
 
 libpq says what happened ("certificate verify failed"), the handshake with the same server says
-why (expired, another authority, another name). Texts: libpq's ``fe-secure-openssl.c``,
+why (expired, another CA, another name). Texts: libpq's ``fe-secure-openssl.c``,
 ``fe-secure-common.c``, ``fe-connect.c``, ``fe-auth.c``; the server's ``auth.c``; codes: OpenSSL's
 X509_V_ERR.
 """
@@ -25,8 +25,8 @@ class Cause(enum.Enum):
     """What stood in the way."""
 
     NO_TLS = "the server offers no TLS"
-    NO_ROOT = "no authorities to check against"
-    AUTHORITY = "the certificate is of an unknown authority"
+    NO_ROOT = "no CA file"
+    AUTHORITY = "the certificate was issued by an unknown CA"
     EXPIRED = "the certificate has expired"
     NOT_YET_VALID = "the certificate is not valid yet"
     VERIFY = "the certificate is refused"
@@ -35,7 +35,7 @@ class Cause(enum.Enum):
     PRIVATE_KEY = "the client's private key cannot be read"
     ENCRYPTION_REQUIRED = "the server refuses this user without TLS"
     ENCRYPTION_REFUSED = "the server refuses this user over TLS"
-    CLEAR_TEXT = "the password would go out in clear text"
+    CLEAR_TEXT = "the password would be sent in clear text"
     OPTION = "another option forbids this mode"
     OTHER = "the handshake failed"
 
@@ -103,34 +103,34 @@ def sentence(text: str) -> str:
 def _no_tls(target: Target, tls: TlsFacts) -> tuple[str, str]:
     return (
         "The server offers no TLS.",
-        "Switch TLS on in the server (ssl = on, with a certificate).",
+        "Enable TLS on the server (ssl = on, with a certificate).",
     )
 
 
 def _no_root(target: Target, tls: TlsFacts) -> tuple[str, str]:
     if target.sslrootcert:
         return f'sslrootcert names "{target.sslrootcert}", which does not exist.', _get_root(tls)
-    return "There is no file of authorities to check the certificate against.", _get_root(tls)
+    return "No CA file found (sslrootcert).", _get_root(tls)
 
 
 def _authority(target: Target, tls: TlsFacts) -> tuple[str, str]:
     trusted = "the system" if tls.trust == SYSTEM else f'"{tls.trust}"'
     own = tls.certificate is not None and tls.certificate.self_signed
-    what = "is self-signed and not" if own else "is not signed by an authority"
+    what = "is self-signed and not" if own else "is not signed by a CA"
     return f"The server's certificate {what} in {trusted} ({tls.verify_error}).", _get_root(tls)
 
 
 def _get_root(tls: TlsFacts) -> str:
     who = f' "{tls.certificate.issuer}"' if tls.certificate else ""
-    return f"Get the certificate of the authority{who} and name its file in sslrootcert."
+    return f"Get the certificate of the CA{who} and name its file in sslrootcert."
 
 
 def _expired(target: Target, tls: TlsFacts) -> tuple[str, str]:
     if chain_expired(tls.verify_code, tls.certificate, datetime.now(UTC)):
         who = f'"{tls.certificate.issuer}" ' if tls.certificate else ""
         return (
-            f"The authority {who}of the server's certificate, or one above it, has expired.",
-            "Renew the authority's certificate and put the new one into sslrootcert.",
+            f"The CA {who}of the server's certificate, or a CA above it, has expired.",
+            "Renew the CA's certificate and name the new file in sslrootcert.",
         )
     when = f" on {tls.certificate.not_after:%Y-%m-%d %H:%M} UTC" if tls.certificate else ""
     return f"The server's certificate expired{when}.", "Renew the certificate on the server."
@@ -148,7 +148,7 @@ def _verify(target: Target, tls: TlsFacts) -> tuple[str, str]:
             _get_root(tls),
         )
     why = f" ({tls.verify_error})" if tls.verify_error else ""
-    return f"The server's certificate is refused{why}.", "Have another one issued."
+    return f"The server's certificate is refused{why}.", "Reissue it."
 
 
 def _host_name(target: Target, tls: TlsFacts) -> tuple[str, str]:
@@ -170,7 +170,7 @@ def _host_name(target: Target, tls: TlsFacts) -> tuple[str, str]:
 def _client_certificate(target: Target, tls: TlsFacts) -> tuple[str, str]:
     given = f'"{target.sslcert}" was not accepted' if target.sslcert else "none is set"
     return (
-        f"The server demands a client certificate, and {given}.",
+        f"The server requires a client certificate, and {given}.",
         "Set OPTIONS sslcert and sslkey to a certificate that the server's ssl_ca_file signed.",
     )
 
@@ -194,10 +194,10 @@ def _clear_text(target: Target, tls: TlsFacts) -> tuple[str, str]:
 
 
 _ADVICE: Final = {
-    Cause.OPTION: "Use sslmode verify-full, or take the other option out.",
+    Cause.OPTION: "Use sslmode verify-full, or remove the other option.",
     Cause.PRIVATE_KEY: "Name a private key in sslkey; if it is encrypted, set"
     ' OPTIONS["sslpassword"] to its passphrase.',
-    Cause.OTHER: "Look at the server's log, and at the files that the ssl options name.",
+    Cause.OTHER: "Read the server's log, and check the files that the ssl options name.",
 }
 # Missing: what libpq's own words say best.
 _WORDS: Final[dict[Cause, Callable[[Target, TlsFacts], tuple[str, str]]]] = {

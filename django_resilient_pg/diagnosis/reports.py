@@ -91,13 +91,13 @@ def _finding(one: Finding, verbosity: int) -> Iterator[Line]:
 
 def _more() -> Iterator[Line]:
     yield Line("")
-    yield Line("Run it with -v 2 for the connection stages, all facts and the evidence.")
+    yield Line("Use -v 2 to see the connection stages, all facts and the evidence.")
 
 
 def _fix(inspection: Inspection) -> Iterator[Line]:
     yield from _heading("Settings to paste")
     lines = fixes.snippet(inspection.survey.alias, inspection.findings)
-    for line in lines or ["# Nothing to change in the settings."]:
+    for line in lines or ["# No settings to change."]:
         yield Line(f"  {line}")
 
 
@@ -105,7 +105,7 @@ def _stages(inspection: Inspection) -> Iterator[Line]:
     walk = inspection.survey.walk
     if walk is None:
         return
-    yield from _heading("The way to a session")
+    yield from _heading("Connection stages")
     for stage in walk.stages:
         style = _BAD if stage.outcome is Outcome.FAILED else ""
         yield from _pair(stage.name, _outcome(stage), style)
@@ -136,7 +136,7 @@ def _extras(inspection: Inspection) -> Iterator[Line]:
     if inspection.ladder is not None:
         yield from _ladder(inspection.ladder)
     if inspection.probe is not None:
-        yield from _heading("The path's idle timeout, measured")
+        yield from _heading("Measured idle timeout")
         yield from _probe(inspection, inspection.probe)
     if inspection.drill is not None:
         yield from _heading("Drill")

@@ -41,7 +41,7 @@ def share_of(survey: Survey) -> Share | None:
     if pooler is not None and pooler.mode in {"transaction", "statement"}:
         return None
     if pooler is None or pooler.pool_size is None:
-        why = "how many servers the pooler has is not known, and the application needs them"
+        why = "the size of the pool is unknown, and the application needs it"
         return Share(TRIED, half(TRIED), why)
     size = pooler.pool_size
     why = f"the pooler has {size} servers for this database, and the application needs the others"

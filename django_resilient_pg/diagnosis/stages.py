@@ -1,7 +1,7 @@
-"""The way to a session, stage by stage: which one fails, why, and what to do about it.
+"""The connection stages: which one fails, why, and what to do about it.
 
-Each stage is bounded in time. The driver's own login decides whether the way is open; the looks
-taken before it (names, sockets, a TLS handshake) tell where and why it is not.
+Each stage is bounded in time. The driver's own login decides whether a connection is possible; the
+checks before it (names, sockets, a TLS handshake) show where and why it is not.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Walk:
     Attributes:
         target: what was walked to.
         stages: as many as there are :data:`NAMES`.
-        retryable: whether the failure may pass by itself; ``True`` if nothing failed.
+        retryable: whether the failure is transient; ``True`` if nothing failed.
         knocks: what each address did.
         tls: the handshake, ``None`` if the walk did not come so far.
         connect_seconds: the driver's whole login, which includes another TCP and TLS hand-shake.
@@ -165,7 +165,7 @@ def _run(trip: Trip) -> Walk:
                 done[name] = Stage(name, Outcome.OK, spent, f"{stop.detail} The driver connects.")
                 continue
             if doubt is not None and trip.link is None and not stop.answered:
-                # The look knows more of what listens there than libpq says.
+                # The handshake shows more of what listens there than libpq says.
                 name, spent, stop = "TLS", done["TLS"].seconds or 0.0, doubt
             done = _with_failure(done, name, spent, stop)
             retryable = stop.retryable
@@ -173,18 +173,18 @@ def _run(trip: Trip) -> Walk:
     if doubt is not None and trip.link is not None and not _shaken(trip):
         trip.tls = None  # of another conversation than the driver's
     stages = tuple(done.get(name) or Stage(name, Outcome.NOT_RUN) for name in NAMES)
-    # A failure may be blamed on an earlier stage: of those that count as not run nothing is told.
+    # A failure may belong to an earlier stage: those after it count as not run and report nothing.
     tls = trip.tls if "TLS" in done else None
     knocks = trip.knocks if "TCP" in done else ()
     return Walk(trip.target, stages, retryable, knocks, tls, trip.connect_seconds, trip.facts)
 
 
 def _login_decides(trip: Trip) -> bool:
-    """Whether the driver may get in although the look at TLS failed.
+    """Whether the driver may connect although the TLS handshake of the check failed.
 
-    It may in another way than the look (no TLS, another host, a younger OpenSSL), or because the
+    It may in another way (no TLS, another host, a younger OpenSSL), or because the
     next connection comes to another server. Where nobody answers it would only wait once more,
-    unless it asks for something else than TLS first.
+    unless it asks for something other than TLS first.
     """
     silent = trip.tls is not None and trip.tls.answer is Answer.SILENT
     return not silent or trip.target.sslmode in PLAIN_FIRST
@@ -229,7 +229,7 @@ def _with_failure(
     known = {}
     for name in NAMES[: NAMES.index(blamed)]:
         here = spent if name == running else None
-        known[name] = done.get(name) or Stage(name, Outcome.OK, here, "The server went on.")
+        known[name] = done.get(name) or Stage(name, Outcome.OK, here, "Passed.")
     here = spent if blamed == running else None
     known[blamed] = Stage(blamed, Outcome.FAILED, here, stop.detail, stop.advice)
     return known

@@ -47,7 +47,7 @@ class Survey:
         refused: why Django or the engine refuses the settings, "" if it does not.
         driver: name and version.
         libpq: its version, as 180000.
-        walk: the way to a session; ``None``: nothing was connected to.
+        walk: the connection stages; ``None``: nothing was connected to.
         limits: how long connections may live and stay idle.
         server: what the session told.
         pooler: if there is one.

@@ -18,7 +18,7 @@ from .numbers import NAMES, Value, timeout, wrong
 
 #: From no protection to full protection.
 MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-#: The value of ``sslrootcert`` that means the authorities which the system trusts (libpq 16).
+#: The value of ``sslrootcert`` that means the CAs that the system trusts (libpq 16).
 SYSTEM: Final = "system"
 
 # As the settings call them; the others are called as libpq does.
@@ -77,7 +77,7 @@ class Target:
 
     @property
     def root_file(self) -> str:
-        """The file of authorities that libpq reads; "" if there is none.
+        """The CA file that libpq reads; "" if there is none.
 
         libpq checks against it whenever it exists, also under ``sslmode=require`` and below.
         """
@@ -208,7 +208,7 @@ def _choice(
     value = given.text(name, default)
     if value in known:
         return value
-    if value == NOT_SHOWN:  # told already
+    if value == NOT_SHOWN:  # reported already
         return default
     near = difflib.get_close_matches(value.lower(), known, 1)
     meant = f'did you mean "{near[0]}"?' if near else f"it knows {', '.join(known)}."
@@ -224,7 +224,7 @@ def _numbers(given: Lookup) -> dict[str, Value]:
     return {
         name: Value(text, given.place(name))
         for name, text in told
-        # What is set to nothing is refused, what is not shown is told of already.
+        # An empty value is refused; one that is not shown was reported already.
         if name in given.sources and text != NOT_SHOWN
     }
 

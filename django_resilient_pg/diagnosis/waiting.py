@@ -1,4 +1,4 @@
-"""Wait until the database accepts connections, but not for what waiting does not cure."""
+"""Wait until the database accepts connections; a permanent failure ends the wait."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
-#: Seconds that one look may take in each of its stages.
+#: Seconds that one attempt may take in each of its stages.
 LOOK: Final = 5.0
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
-# What is left at the very end has to be enough for a last look.
+# What is left at the very end has to be enough for a last attempt.
 _SHORTEST_LOOK: Final = 1.0
 
 
 class Looked(Protocol):
-    """What a look tells: :class:`.stages.Walk`."""
+    """The result of an attempt: :class:`.stages.Walk`."""
 
     @property
     def exit_status(self) -> int:
@@ -31,9 +31,9 @@ class Waited(Generic[L]):
     """How the wait ended.
 
     Attributes:
-        last: the last look, which decides the exit status.
-        seconds: waited, all looks included.
-        looks: how many there were, at least one.
+        last: the last attempt, which decides the exit status.
+        seconds: waited, all attempts included.
+        looks: the number of attempts, at least one.
     """
 
     last: L
@@ -49,22 +49,22 @@ def wait_for(
     sleep: Callable[[float], object] = time.sleep,
     report: Callable[[L, float], object] = lambda last, left: None,
 ) -> Waited[L]:
-    """Look again and again until the database accepts connections.
+    """Try until the database accepts connections.
 
     Ends at once if it does, or if the configuration has to be changed first, and at the latest
-    after ``seconds`` and the time of one look.
+    after ``seconds`` and the time of one attempt.
 
     Args:
-        look: looks once; gets the seconds that each stage may take, 5 at most.
-        seconds: to wait; 0 for a single look.
+        look: makes one attempt; gets the seconds that each stage may take, 5 at most.
+        seconds: to wait; 0 for a single attempt.
         clock, sleep: for tests.
-        report: called after each look in vain, with it and the seconds that are left.
+        report: called after each failed attempt, with it and the seconds that are left.
 
     Raises:
         ValueError: ``seconds`` is negative or not a number.
     """
     if not seconds >= 0:
-        raise ValueError(f"{seconds:g} s is no time to wait: give 0 or more.")
+        raise ValueError(f"invalid time to wait: {seconds:g} s; give 0 or more.")
     began, pause, looks = clock(), _FIRST_PAUSE, 0
     while True:
         left = began + seconds - clock()

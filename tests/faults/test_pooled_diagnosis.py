@@ -92,7 +92,7 @@ def test_the_mode_is_that_of_the_user_whom_the_credentials_name(
         own: dict[str, Any] = {"USER": "somebody-else", "credentials": f"{__name__}.current"}
         found = pooler(survey(make_connection(PORT=port, **own).alias))
         assert found.mode == "session"
-        assert "console says so" in found.evidence
+        assert "console shows pool_mode" in found.evidence
 
 
 def test_a_pool_that_is_used_up_leaves_the_rest_known(
@@ -176,8 +176,8 @@ def test_no_drill_where_sessions_are_shared(
 def test_no_drill_where_the_mode_is_not_known(server: Server, make_connection: Connections) -> None:
     with pooled(server, make_connection, default_pool_size=1) as alias:
         result = drill(survey(alias))
-        assert "mode is not known" in result.refusal
-        assert "past the pooler" in result.refusal
+        assert "mode is unknown" in result.refusal
+        assert "without the pooler" in result.refusal
         assert not result.steps
 
 

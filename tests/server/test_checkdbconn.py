@@ -82,7 +82,7 @@ def test_it_says_what_lies_between(make_connection: Connections) -> None:
     said, complaints, status = run(connection.alias, verbosity=2)
     assert (status, complaints) == (0, "")
     said = words(said)
-    assert said.startswith(f'"{connection.alias}": Healthy')
+    assert said.startswith(f'"{connection.alias}": OK')
     for part in (
         "a primary",
         "path direct",
@@ -137,7 +137,7 @@ def test_progress_is_not_shown_as_a_failure(own_connections: Connections) -> Non
             stderr=complaints,
             force_color=True,
         )
-    assert "not yet" in complaints.getvalue()
+    assert "not reachable yet" in complaints.getvalue()
     assert "\x1b[" not in complaints.getvalue()
 
 
@@ -162,7 +162,7 @@ def test_no_verbosity_leaves_the_verdict_and_what_is_wrong(make_connection: Conn
 def test_what_reaches_the_fail_level_is_named_in_any_case(make_connection: Connections) -> None:
     alias = make_connection(CONN_MAX_AGE=0).alias
     said, complaints, status = run(alias, verbosity=0, fail_level="info")
-    assert (status, complaints) == (1, f'Not in order: "{alias}".')
+    assert (status, complaints) == (1, f'Check failed: "{alias}".')
     assert re.search(r"Worth knowing\n  I\d{3}  ", said)
     assert "Worth knowing" not in run(alias, verbosity=0, fail_level="warning")[0]
 
@@ -192,10 +192,10 @@ def test_it_works_with_djangos_own_engine(make_connection: Connections) -> None:
 def test_several_aliases_in_one_run(make_connection: Connections) -> None:
     good, bad = make_connection(), make_connection(**UNREACHABLE)
     said, complaints, status = run(good.alias, bad.alias)
-    assert f'"{good.alias}": Healthy' in said
+    assert f'"{good.alias}": OK' in said
     assert f'"{bad.alias}": Not reachable' in said
     assert status == 1
-    assert complaints == f'Not in order: "{bad.alias}".'
+    assert complaints == f'Check failed: "{bad.alias}".'
 
 
 def test_what_is_not_postgresql_is_left_out_and_said_so(make_connection: Connections) -> None:
@@ -203,9 +203,9 @@ def test_what_is_not_postgresql_is_left_out_and_said_so(make_connection: Connect
     alias = make_connection.register("lite", sqlite).alias
     good = make_connection(CONN_MAX_AGE=60).alias
     said, complaints, status = run(alias, good, good)
-    assert said.count(f'"{good}": Healthy') == 1  # named twice, checked once
+    assert said.count(f'"{good}": OK') == 1  # named twice, checked once
     assert status == 3
-    assert complaints.endswith('"lite" is not PostgreSQL (sqlite): name another --database.')
+    assert complaints.endswith('"lite" is not PostgreSQL (sqlite): choose another --database.')
     said, complaints, status = run(alias, format="json")
     assert status == 3
     assert json.loads(said)["exit_status"] == 3
@@ -223,7 +223,7 @@ def test_a_gate_that_checks_nothing_is_not_green(make_connection: Connections) -
         connections.settings.update(kept)
         connections["default"] = default
     assert status == 3
-    assert "No database in DATABASES is PostgreSQL" in complaints
+    assert "no entry of DATABASES is PostgreSQL" in complaints
 
 
 def test_a_transaction_that_stays_idle_close_to_the_servers_limit(
@@ -253,7 +253,7 @@ def test_a_server_that_is_down_is_exit_status_1(
     own_server.stop("fast")
     said, complaints, status = run(alias)
     assert status == 1
-    assert f'"{alias}": Not reachable for now: the stage TCP fails.' in said
+    assert f'"{alias}": Not reachable for now: stage TCP failed.' in said
     assert f'"{alias}"' in complaints
     assert "not run" in said
 
@@ -272,7 +272,7 @@ def test_what_waiting_does_not_cure_is_exit_status_3(
     began = time.monotonic()
     said, _, status = run(make_connection(**wrong).alias, wait=30.0)
     assert status == 3
-    assert f"until the configuration is corrected: the stage {stage} fails." in words(said)
+    assert f"until the configuration is corrected: stage {stage} failed." in words(said)
     assert time.monotonic() - began < 15
     assert "not-this-one" not in said
 
@@ -303,8 +303,8 @@ def _shell(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--database", "defualt"], 2, "defualt"),
         (["--fail-level", "fatal"], 2, "fatal"),
         (["--probe-idle", "abc"], 2, "abc"),
-        (["--probe-idle", "1"], 2, "the nearest is 5 s"),
-        ([], 1, 'Not in order: "default".'),
+        (["--probe-idle", "1"], 2, "must be between 5 s and 86400 s"),
+        ([], 1, 'Check failed: "default".'),
     ],
 )
 def test_the_exit_status_reaches_the_shell(
@@ -319,10 +319,10 @@ def test_the_exit_status_reaches_the_shell(
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"probe_idle": 1.0}, "--probe-idle: 1 s is out of bounds, the nearest is 5 s."),
-        ({"probe_idle": float("nan")}, "the nearest is 5 s."),
-        ({"probe_idle": 1e6}, "the nearest is 86400 s."),
-        ({"wait": -1.0}, "--wait: -1 s is out of bounds, the nearest is 0 s."),
+        ({"probe_idle": 1.0}, "--probe-idle: 1 s must be between 5 s and 86400 s."),
+        ({"probe_idle": float("nan")}, "must be between 5 s and 86400 s."),
+        ({"probe_idle": 1e6}, "must be between 5 s and 86400 s."),
+        ({"wait": -1.0}, "--wait: -1 s must be between 0 s and 86400 s."),
     ],
 )
 def test_an_option_out_of_bounds_is_named_before_anything_runs(
@@ -336,20 +336,38 @@ def test_an_option_out_of_bounds_is_named_before_anything_runs(
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"database": "defualt"}, '--database: "defualt" is not known, the nearest is "default".'),
-        ({"database": ["defualt"]}, '--database: "defualt" is not known, the nearest is'),
-        ({"database": [5]}, '--database: "5" is not known, the nearest is "'),
-        ({"fail_level": "fatal"}, '--fail-level: "fatal" is not known, the nearest is "'),
-        ({"fail_level": "warn"}, '--fail-level: "warn" is not known, the nearest is "warning".'),
-        ({"format": "jsn"}, '--format: "jsn" is not known, the nearest is "json".'),
-        ({"fail_level": ["error"]}, """--fail-level: "['error']" is not known, the nearest is"""),
-        ({"format": {"text"}}, """--format: "{'text'}" is not known, the nearest is"""),
-        ({"database": [None]}, '--database: "None" is not known, the nearest is "'),
-        ({"wait": [5]}, '--wait: "[5]" is no number of seconds.'),
-        ({"probe_idle": [9, 9]}, '--probe-idle: "[9, 9]" is no number of seconds.'),
-        ({"verbosity": [1]}, '--verbosity: "[1]" is no whole number.'),
-        ({"verbosity": "loud"}, '--verbosity: "loud" is no whole number.'),
-        ({"verbosity": 7}, "--verbosity: 7 is out of bounds, the nearest is 3."),
+        (
+            {"database": "defualt"},
+            '--database: unknown value "defualt"; the closest valid value is "default".',
+        ),
+        (
+            {"database": ["defualt"]},
+            '--database: unknown value "defualt"; the closest valid value is',
+        ),
+        ({"database": [5]}, '--database: unknown value "5"; the closest valid value is "'),
+        (
+            {"fail_level": "fatal"},
+            '--fail-level: unknown value "fatal"; the closest valid value is "',
+        ),
+        (
+            {"fail_level": "warn"},
+            '--fail-level: unknown value "warn"; the closest valid value is "warning".',
+        ),
+        ({"format": "jsn"}, '--format: unknown value "jsn"; the closest valid value is "json".'),
+        (
+            {"fail_level": ["error"]},
+            """--fail-level: unknown value "['error']"; the closest valid value is""",
+        ),
+        (
+            {"format": {"text"}},
+            """--format: unknown value "{'text'}"; the closest valid value is""",
+        ),
+        ({"database": [None]}, '--database: unknown value "None"; the closest valid value is "'),
+        ({"wait": [5]}, '--wait: invalid number of seconds: "[5]".'),
+        ({"probe_idle": [9, 9]}, '--probe-idle: invalid number of seconds: "[9, 9]".'),
+        ({"verbosity": [1]}, '--verbosity: invalid whole number: "[1]".'),
+        ({"verbosity": "loud"}, '--verbosity: invalid whole number: "loud".'),
+        ({"verbosity": 7}, "--verbosity: 7 must be between 0 and 3."),
     ],
 )
 def test_call_command_is_told_what_is_wrong(options: dict[str, Any], complaint: str) -> None:
@@ -426,15 +444,15 @@ def test_an_engine_that_cannot_be_loaded_is_refused_and_the_others_are_checked(
         assert '"typo": Not reachable until the configuration is corrected' in words(said)
         assert part in words(said)
         assert "much-too-secret" not in said + complaints
-        assert f'"{good.alias}": Healthy' in said
-        assert complaints == 'Not in order: "typo".'
+        assert f'"{good.alias}": OK' in said
+        assert complaints == 'Check failed: "typo".'
     finally:
         del connections.settings["typo"]
 
 
 def test_a_refused_probe_leaves_the_report(make_connection: Connections) -> None:
     found = Inspection.of(survey(make_connection(CONN_MAX_AGE=60).alias), "Too many connections.")
-    assert found.verdict == "Reachable, with an idle probe that was refused."
+    assert found.verdict == "Reachable, with a refused idle probe."
     assert found.exit_status(Level.ERROR) == 1
     text = " ".join(line.text for line in reports.report(found))
     assert "Not measured: Too many connections." in text
@@ -444,8 +462,8 @@ def test_a_drill_that_fails_is_not_healthy(make_connection: Connections) -> None
     alias = make_connection(STOCK, CONN_MAX_AGE=0).alias
     said, complaints, status = run(alias, drill=True)
     assert status == 1
-    assert "and a drill that failed." in words(said)
-    assert "Drill, 1 of 4: A read" in complaints
+    assert "and a failed drill." in words(said)
+    assert "Drill, 1 of 4: read" in complaints
 
 
 LOGIN: dict[str, str] = {}
@@ -496,7 +514,7 @@ def test_nobody_is_asked_for_the_passphrase_of_a_key(
         )  # fmt: skip
         assert done.returncode == 3, done.stderr
         assert 'set OPTIONS["sslpassword"] to its passphrase' in words(done.stdout)
-        assert "the stage TLS fails" in words(done.stdout)
+        assert "stage TLS failed" in words(done.stdout)
         assert select.select([master], [], [], 0)[0] == []
         assert termios.tcgetattr(terminal)[3] & termios.ECHO
     finally:
@@ -517,8 +535,8 @@ def test_it_waits_until_the_server_is_there(
     said, complaints, status = run(alias, wait=30.0)
     starter.join()
     assert status == 0
-    assert said.startswith(f'"{alias}": Healthy')
-    assert f'"{alias}": not yet (stage TCP)' in complaints
+    assert said.startswith(f'"{alias}": OK')
+    assert f'"{alias}": not reachable yet (stage TCP)' in complaints
 
 
 @pytest.mark.parametrize("engine", [RESILIENT, STOCK])
@@ -533,7 +551,7 @@ def test_a_wait_ends_with_what_the_server_never_takes(
     assert time.monotonic() - began < 10
     assert status == 3, said
     assert "E004" in said
-    assert "not yet" not in complaints
+    assert "not reachable yet" not in complaints
 
 
 @pytest.mark.parametrize(
@@ -546,8 +564,8 @@ def test_a_wait_ends_with_what_is_no_address(
     began = time.monotonic()
     said, complaints, status = run(alias, wait=20.0)
     assert time.monotonic() - began < 10
-    assert (status, "not yet" in complaints) == (3, False)
-    assert "the stage settings fails." in words(said)
+    assert (status, "not reachable yet" in complaints) == (3, False)
+    assert "stage settings failed." in words(said)
     own = [each for each in checks.run_checks(databases=[alias]) if alias in str(each.obj)]
     assert "resilient_pg.E002" in {each.id for each in own}
 
@@ -559,8 +577,8 @@ def test_a_wait_is_for_all_aliases_together(make_connection: Connections) -> Non
     assert time.monotonic() - began < 6  # one after the other
     assert status == 1
     assert [f'"{alias}": Not reachable for now' in said for alias in dead] == [True] * 3
-    assert f'"{dead[0]}": not yet' in complaints
-    assert f'"{dead[2]}": not yet' not in complaints
+    assert f'"{dead[0]}": not reachable yet' in complaints
+    assert f'"{dead[2]}": not reachable yet' not in complaints
 
 
 @pytest.mark.parametrize("engine", [RESILIENT, STOCK])
@@ -589,7 +607,7 @@ def started(*arguments: str, entry: dict[str, Any] | None = None) -> subprocess.
 def test_ctrl_c_ends_a_wait_with_what_is_known() -> None:
     process = started("--wait", "60")
     assert process.stderr is not None
-    assert "not yet (stage" in process.stderr.readline()
+    assert "not reachable yet (stage" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     said, complaints = process.communicate(timeout=20)
     assert process.returncode == 1
@@ -597,7 +615,7 @@ def test_ctrl_c_ends_a_wait_with_what_is_known() -> None:
     assert "Traceback" not in complaints
 
 
-ENDED = 'CommandError: Ended by Ctrl-C: "default" was not checked to the end.\n'
+ENDED = 'CommandError: Interrupted by Ctrl-C: the check of "default" is incomplete.\n'
 
 
 def test_ctrl_c_ends_a_survey_with_a_sentence() -> None:
@@ -662,7 +680,7 @@ def test_a_refusal_in_an_unknown_language_may_pass(
     assert status == 1
     if encoding == "utf-8" or DRIVER == "psycopg2":  # psycopg 3 replaces what it cannot decode
         assert own[1:] in words(said)
-    assert "not yet (stage authentication)" in complaints
+    assert "not reachable yet (stage authentication)" in complaints
     assert "lc_messages" in said
 
 
@@ -677,7 +695,7 @@ def test_no_mode_is_tried_where_none_would_change_anything(
         said = words(run(alias, sslmodes=True)[0])
     assert time.monotonic() - began < 8
     stage = "TLS" if mode == "silent" else "TCP"
-    assert f"No sslmode was tried: the stage {stage} fails, whatever the mode." in said
+    assert f"No sslmode was tried: stage {stage} fails in every mode." in said
 
 
 def test_a_misspelt_option_is_told_with_the_right_one(make_connection: Connections) -> None:
@@ -822,7 +840,7 @@ def test_what_was_pasted_into_the_wrong_place_is_not_shown(
             alias, format=shape, sslmodes=True, drill=True, fix=True, verbosity=3, wait=5.0
         )
         assert PASSWORD not in said + complaints
-        assert "not yet" not in complaints
+        assert "not reachable yet" not in complaints
         assert status == 3
     for databases in (None, [alias]):
         messages = checks.run_checks(databases=databases)
@@ -912,13 +930,13 @@ def test_a_port_that_stays_silent_takes_a_bounded_time(make_connection: Connecti
         began = time.monotonic()
         said, _, status = run(make_connection(HOST="127.0.0.1", PORT=port).alias)
     assert status == 1
-    assert "Not reachable for now: the stage TLS fails." in said
+    assert "Not reachable for now: stage TLS failed." in said
     assert time.monotonic() - began < 25
 
 
 def test_settings_to_paste_are_only_those_that_differ(make_connection: Connections) -> None:
     healthy = make_connection(CONN_MAX_AGE=60)
-    assert "# Nothing to change in the settings." in run(healthy.alias, fix=True)[0]
+    assert "# No settings to change." in run(healthy.alias, fix=True)[0]
     flawed = make_connection(STOCK, CONN_MAX_AGE=60)
     block = run(flawed.alias, fix=True)[0].split("Settings to paste\n")[1].split("\n\n")[0]
     kept = {"sslmode": "verify-full"}
@@ -957,7 +975,7 @@ def test_settings_once_pasted_leave_nothing_to_paste(
     del connections[flawed.alias]
     said, _, status = run(flawed.alias, fix=True, fail_level="warning")
     assert status == 0, said
-    assert "# Nothing to change in the settings." in said
+    assert "# No settings to change." in said
 
 
 # -- what peers send --------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def test_tls_off(tls_server: TlsServer, tls_connections: Connections) -> None:
     check(ladder, PLAIN, PLAIN, PLAIN, NO, NO, NO)
     assert {rung.cause for rung in ladder.rungs[3:]} == {Cause.NO_TLS}
     assert ladder.recommended is None
-    assert "Switch TLS on in the server" in ladder.conclusion
+    assert "Enable TLS on the server" in ladder.conclusion
     assert '"disable" or "allow" or "prefer" only, not encrypted' in ladder.conclusion
 
 
@@ -89,7 +89,7 @@ def test_wrong_ca(tls_connections: Connections, tmp_path: Path) -> None:
     ladder = climbed(tls_connections, sslrootcert=str(client_certificate(tmp_path).ca_file))
     check(ladder, PLAIN, PLAIN, PLAIN, NO, NO, NO)
     assert {rung.cause for rung in ladder.rungs[3:]} == {Cause.AUTHORITY}
-    assert ladder.rungs[2].why_not.startswith("Not encrypted, as TLS fails: The server's cert")
+    assert ladder.rungs[2].why_not.startswith("Not encrypted, because TLS fails: The server's cert")
     assert "name its file in sslrootcert" in ladder.conclusion
     assert "not encrypted" in ladder.conclusion
     assert ladder.recommended is None
@@ -137,7 +137,7 @@ def test_no_authority_known(tls_connections: Connections) -> None:
     check(ladder, PLAIN, PLAIN, TLS, TLS, NO, NO)
     assert ladder.rungs[-1].cause is Cause.NO_ROOT
     assert ladder.recommended == "require"
-    assert "takes any server for the right one" in ladder.conclusion
+    assert "does not verify the server's identity" in ladder.conclusion
 
 
 @pytest.mark.parametrize("found_by_libpq", [True, False])

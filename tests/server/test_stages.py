@@ -203,7 +203,7 @@ def test_a_host_that_does_not_resolve(tls_connections: Connections, host: str) -
 @pytest.mark.parametrize("engine", [RESILIENT, STOCK])
 def test_a_hostaddr_that_is_no_address(tls_connections: Connections, engine: str) -> None:
     result = walked(tls_connections, engine=engine, options={"hostaddr": "127.0.0.300"})
-    check(result, "DNS", 3, 'hostaddr is "127.0.0.300", which is no address.')
+    check(result, "DNS", 3, 'hostaddr is "127.0.0.300", which is not an address.')
     assert result.failed is not None
     assert "Correct hostaddr" in result.failed.advice
 
@@ -238,13 +238,13 @@ def test_an_address_that_does_not_answer(tls_connections: Connections) -> None:
 def test_a_port_that_accepts_and_stays_silent(tls_connections: Connections) -> None:
     with Impostor() as silent:
         result = walked(tls_connections, PORT=silent.port)
-    check(result, "TLS", 1, "accepts connections but says nothing within 2 s")
+    check(result, "TLS", 1, "accepts connections but does not answer within 2 s")
 
 
 def test_a_server_that_hangs(tls_server: TlsServer, tls_connections: Connections) -> None:
     tls_server.pause()
     try:
-        check(walked(tls_connections), "TLS", 1, "says nothing within 2 s")
+        check(walked(tls_connections), "TLS", 1, "does not answer within 2 s")
     finally:
         tls_server.resume()
     assert walked(tls_connections).exit_status == 0
@@ -262,14 +262,14 @@ def test_a_port_that_is_not_postgresql(tls_connections: Connections, sslmode: st
 
 def test_a_port_that_hangs_up(tls_connections: Connections) -> None:
     with Impostor(answer=b"") as closing:
-        check(walked(tls_connections, PORT=closing.port), "TLS", 1, "closes them without a word")
+        check(walked(tls_connections, PORT=closing.port), "TLS", 1, "closes them without an answer")
 
 
 @pytest.mark.parametrize("sslmode", ["require", "verify-full"])
 def test_tls_refused(tls_server: TlsServer, tls_connections: Connections, sslmode: str) -> None:
     tls_server.configure(ssl="off")
     result = walked(tls_connections, options={"sslmode": sslmode})
-    check(result, "TLS", 3, f'no TLS, which sslmode "{sslmode}" demands')
+    check(result, "TLS", 3, f'no TLS, which sslmode "{sslmode}" requires')
 
 
 @pytest.mark.parametrize("sslmode", ["disable", "allow", "prefer"])
@@ -285,7 +285,7 @@ def test_tls_not_offered_and_not_needed(
 def test_a_wrong_authority(tls_connections: Connections, tmp_path: Path) -> None:
     other = str(client_certificate(tmp_path).ca_file)
     result = walked(tls_connections, options={"sslrootcert": other})
-    check(result, "TLS", 3, f'is not signed by an authority in "{other}"')
+    check(result, "TLS", 3, f'is not signed by a CA in "{other}"')
 
 
 def test_a_missing_file_of_authorities(tls_connections: Connections, tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_a_client_certificate_that_is_required(
     mine = client_certificate(tmp_path)
     tls_server.trust_clients(mine.ca_file)
     tls_server.admit("hostssl all all all scram-sha-256 clientcert=verify-ca")
-    check(walked(tls_connections), "TLS", 3, "demands a client certificate, and none is set")
+    check(walked(tls_connections), "TLS", 3, "requires a client certificate, and none is set")
     given = {"sslcert": str(mine.cert_file), "sslkey": str(mine.key_file)}
     assert walked(tls_connections, options=given).exit_status == 0
 
@@ -364,7 +364,7 @@ def test_a_version_of_tls_that_is_too_old(
         ssl_max_protocol_version="TLSv1.1",
         ssl_ciphers="ALL:@SECLEVEL=0",
     )
-    check(walked(tls_connections), "TLS", 3, "with TLSv1.1 it would go")
+    check(walked(tls_connections), "TLS", 3, "with TLSv1.1 it would succeed")
 
 
 @pytest.mark.parametrize(
@@ -415,7 +415,7 @@ def test_too_many_connections(tls_server: TlsServer, tls_connections: Connection
 
 def test_a_login_that_does_not_end(tls_connections: Connections) -> None:
     result = walked(tls_connections, options={"options": "-c post_auth_delay=5"})
-    check(result, "authentication", 1, "The login did not end within 2 s")
+    check(result, "authentication", 1, "The login did not complete within 2 s")
 
 
 @pytest.mark.parametrize("engine", [RESILIENT, STOCK])
@@ -522,7 +522,7 @@ def test_facts_that_are_refused_leave_the_way_open(
     with held_up(tls_server, guarded) if "timeout" in why else ExitStack():
         result = walked(tls_connections, engine=engine, database=guarded)
     assert (result.exit_status, result.failed) == (0, None)
-    assert result.stages[-1].detail.startswith("They are not known: the server refuses to answer (")
+    assert result.stages[-1].detail.startswith("Unknown: the server refuses to answer (")
     assert why in result.stages[-1].detail
 
 

@@ -73,7 +73,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "role": (
         {"OPTIONS": {"assume_role": 5}},
-        'OPTIONS["assume_role"] is refused: it is of the type int, not a text (TypeError).',
+        'OPTIONS["assume_role"] is refused: it is of type int, not a string (TypeError).',
     ),
     "password as role": (
         {"OPTIONS": {"assume_role": "password=much-too-secret"}},

@@ -99,8 +99,8 @@ def test_which_hosts_are_unix_sockets(host: Host, unix: bool) -> None:
     [
         ({"port": "abc"}, 'port "abc" is not a number from 1 to 65535'),
         ({"port": "70000"}, 'port "70000"'),
-        ({"host": "a,b", "port": "1,2,3"}, "3 ports do not fit 2 hosts"),
-        ({"host": "a,b", "hostaddr": "::1"}, "2 host names do not fit 1 addresses"),
+        ({"host": "a,b", "port": "1,2,3"}, "3 ports do not match 2 hosts"),
+        ({"host": "a,b", "hostaddr": "::1"}, "2 host names do not match 1 addresses"),
         ({"sslmode": "verify_full"}, 'did you mean "verify-full"?'),
         ({"sslnegotiation": "drect"}, 'did you mean "direct"?'),
         # Nothing is near: no guess.
@@ -155,7 +155,7 @@ SERVICE = "[shop]\nhost=db\nport=x5432\nconnect_timeout=soon\nkeepalives_idle=2h
         (
             {"PGHOST": "a,b", "PGPORT": "1,2,3"},
             [
-                "3 ports (from the environment variable PGPORT) do not fit 2 hosts (from the"
+                "3 ports (from the environment variable PGPORT) do not match 2 hosts (from the"
                 " environment variable PGHOST)"
             ],
         ),

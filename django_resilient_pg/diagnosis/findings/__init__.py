@@ -43,13 +43,13 @@ def _judged(rule: Rule, survey: Survey) -> Finding | None:
 
 
 def _failed(rule: Rule, error: Exception) -> Finding:
-    """Where, but not in which words: nobody knows what those hold."""
+    """Where, but not the words: they may hold a secret."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     return Finding(
         rule.id,
         Level.WARNING,
-        f'The rule "{rule.title}" of this diagnosis failed with a {type(error).__name__}.',
-        "Report this to the authors of django-resilient-pg; until then add the id to "
+        f'The rule "{rule.title}" failed with a {type(error).__name__}.',
+        "Report this to the authors of django-resilient-pg. Until then, add the id to "
         "SILENCED_SYSTEM_CHECKS.",
         f"Raised in {place.filename}, line {place.lineno}.",
         {},

@@ -16,7 +16,7 @@ from .base import Found, rule
 
 #: Days in which there is time to renew.
 EXPIRES_SOON: Final = 30
-#: What OpenSSL says of a chain that ends at an authority not known to it.
+#: OpenSSL's codes for a chain that ends at an unknown CA.
 UNTRUSTED: Final = {2, 18, 19, 20, 21, 24, 27}
 #: The modes that check the certificate in any case.
 CHECKING: Final = MODES[-2:]
@@ -37,7 +37,7 @@ def _refused(survey: Survey) -> TlsFacts | None:
     """The handshake, if no session came about because of it.
 
     libpq checks the certificate under verify-ca and verify-full, and under any mode with TLS if it
-    finds a file of authorities.
+    finds a CA file.
     """
     walk, mode = survey.walk, survey.target.sslmode
     if walk is None or walk.failed is None or walk.failed.name != "TLS" or walk.retryable:
@@ -65,9 +65,9 @@ def _expiry(shake: TlsFacts, now: datetime) -> tuple[str, str]:
     own = shake.certificate
     if own is not None and chain_expired(shake.verify_code, own, now):
         return (
-            f'The authority "{own.issuer}" of the server\'s certificate, or one above it, has '
+            f'The CA "{own.issuer}" of the server\'s certificate, or a CA above it, has '
             f"expired (the certificate itself is valid until {own.not_after:%Y-%m-%d})",
-            "Renew the authority's certificate and put the new one into sslrootcert.",
+            "Renew the CA's certificate and name the new file in sslrootcert.",
         )
     when = f" on {own.not_after:%Y-%m-%d}" if own is not None else ""
     return f"The server's certificate expired{when}", _RENEW
@@ -114,17 +114,17 @@ def _names(shake: TlsFacts) -> str:
     return ", ".join(own) or "no name"
 
 
-@rule("E007", "The certificate's authority is not trusted", connects=True)
+@rule("E007", "The certificate's CA is not trusted", connects=True)
 def untrusted(survey: Survey) -> Found | None:
-    """verify-ca and verify-full refuse it, and every mode if there is a file of authorities."""
+    """verify-ca and verify-full refuse it, and every mode if there is a CA file."""
     shake = _refused(survey)
     if shake is None or shake.verify_code not in UNTRUSTED:
         return None
     who = f' ("{shake.certificate.issuer}")' if shake.certificate is not None else ""
     place = "the system" if shake.trust == SYSTEM else shake.trust
     return Found(
-        f"The authority of the server's certificate{who} is not in {place}.",
-        "Get the authority's certificate from whoever runs the server, and name its file in "
+        f"The CA of the server's certificate{who} is not in {place}.",
+        "Get the CA's certificate from the server's operator, and name its file in "
         'OPTIONS["sslrootcert"].',
         seen(shake),
     )
@@ -183,7 +183,7 @@ def _validity(own: Certificate, now: datetime) -> str:
     return f"expires in {much}, on {left:%Y-%m-%d %H:%M} UTC"
 
 
-@rule("W118", "An expired certificate, which nobody checks", connects=True)
+@rule("W118", "An expired certificate that is not verified", connects=True)
 def expired_unchecked(survey: Survey) -> Found | None:
     """The day somebody sets verify-full, nothing connects any more."""
     shake = unchecked(survey)
@@ -191,7 +191,8 @@ def expired_unchecked(survey: Survey) -> Found | None:
         return None
     what, renew = _expiry(shake, survey.now)
     return Found(
-        f'{what}; sslmode "{survey.target.sslmode}" does not look, others will refuse it.',
+        f'{what}; sslmode "{survey.target.sslmode}" does not verify it, stricter modes will '
+        "refuse it.",
         renew,
         seen(shake),
     )
@@ -228,7 +229,7 @@ def other_name(survey: Survey) -> Found | None:
 
 @rule("W116", "The certificate is self-signed", connects=True)
 def self_signed(survey: Survey) -> Found | None:
-    """No authority vouches for it, and it is not itself trusted."""
+    """No CA issued it, and it is not itself trusted."""
     shake = unchecked(survey)
     if shake is None or shake.chain_verified:
         return None
@@ -236,8 +237,8 @@ def self_signed(survey: Survey) -> Found | None:
     if not (own.self_signed if own is not None else shake.verify_code in _SELF_SIGNED):
         return None
     return Found(
-        "The server's certificate is self-signed: nobody can tell it from an impostor's.",
-        "Issue one by an authority and set sslrootcert to its certificate, or copy this one to "
+        "The server's certificate is self-signed: clients cannot tell it from a forged one.",
+        "Issue one by a CA and name the CA's file in sslrootcert, or copy this certificate to "
         "the clients as sslrootcert.",
         seen(shake),
     )

@@ -1,4 +1,4 @@
-"""Settings that make no sense, ways that end early, and waits without end."""
+"""Refused settings, connections that fail, and missing timeouts."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def no_target(survey: Survey) -> Found | None:
 
 @rule("E003", "The database cannot be reached for now", connects=True)
 def unreachable(survey: Survey) -> Found | None:
-    """A failure that may pass by itself."""
+    """A transient failure."""
     walk = survey.walk
     if walk is None or walk.failed is None or not walk.retryable:
         return None
@@ -60,7 +60,7 @@ def unreachable(survey: Survey) -> Found | None:
 
 @rule("E004", "The database refuses what is configured", connects=True)
 def misconfigured(survey: Survey) -> Found | None:
-    """A failure that waiting does not cure."""
+    """A permanent failure."""
     walk = survey.walk
     if walk is None or walk.failed is None or walk.retryable or _told(survey, walk.failed):
         return None
@@ -111,12 +111,12 @@ def old_libpq(survey: Survey) -> Found | None:
     asked = ", ".join(f"{name} (libpq {since})" for name, since in newer.items())
     return Found(
         f"libpq {major} does not know what the settings ask for: {asked}.",
-        "Install a newer driver (its binary wheel brings libpq along), or take this out.",
+        "Install a newer driver (its binary wheel includes libpq), or remove this.",
         f"The driver is {survey.driver} with libpq {survey.libpq}.",
     )
 
 
-@rule("E009", "Keepalives out of bounds")
+@rule("E009", "Keepalives are out of range")
 def out_of_bounds(survey: Survey) -> Found | None:
     """libpq gives up where setsockopt fails. It makes 0 of what is negative."""
     if survey.refused or survey.unix or survey.asked["keepalives"] == 0:
@@ -134,7 +134,7 @@ def out_of_bounds(survey: Survey) -> Found | None:
     told = ", ".join(f"{name} is {value}" for name, value in wrong.items())
     bounds = ", ".join(f"{name} from 1 to {KEEPALIVE_BOUNDS[name]}" for name in wrong)
     return Found(
-        f"The system refuses these keepalive settings, and libpq gives up: {told}.",
+        f"The system refuses these keepalive settings, and libpq does not connect: {told}.",
         f"Set {bounds}.",
         "From the settings; the bounds are those of Linux.",
         {"OPTIONS": {**{name: wanted(survey)[name] for name in wrong}, **changes(survey)}},
@@ -150,7 +150,7 @@ def foreign_options(survey: Survey) -> Found | None:
     best = f'Set ENGINE to "{ours}"' if ours else "Put this package's mixin over that engine"
     return Found(
         'OPTIONS["resilience"] is set, but ENGINE is not this package\'s: libpq refuses it.',
-        f"{best}, or take the options out.",
+        f"{best}, or remove the options.",
         f"ENGINE is {survey.project.engine}.",
         {"ENGINE": ours} if ours else {},
     )
@@ -167,9 +167,9 @@ def no_connect_timeout(survey: Survey) -> Found | None:
     enough = _connect_timeout(survey)
     unset = "0" if "connect_timeout" in dict(target.sources) else "not set"
     # psycopg 3 has a limit of its own, 130 s.
-    end = "" if survey.psycopg3 else ", or without end once it has accepted"
+    end = "" if survey.psycopg3 else ", or forever once it has accepted"
     return Found(
-        f"connect_timeout is {unset}: a server that does not answer holds every request for two "
+        f"connect_timeout is {unset}: a server that does not answer blocks every request for two "
         f"minutes and more{end}.",
         f"Set connect_timeout to {enough} (seconds, per address).",
         f"From the settings: connect_timeout is from {target.source('connect_timeout')}.",

@@ -33,7 +33,7 @@ def off(survey: Survey) -> Found | None:
     return Found(
         "TCP keepalives are off, and with them tcp_user_timeout: a connection whose path dies is "
         "noticed late, an idle one never.",
-        "Take keepalives=0 out, or set it to 1 and keepalives_idle to "
+        "Remove keepalives=0, or set it to 1 and keepalives_idle to "
         f"{wanted(survey)['keepalives_idle']}.",
         _where(survey, "SO_KEEPALIVE is off"),
         {"OPTIONS": wanted(survey)},
@@ -52,7 +52,7 @@ def kernel_defaults(survey: Survey) -> Found | None:
     named = {name: best[name] for name in KEEPALIVES[1:4]}
     return Found(
         f"The first keepalive is sent after {seconds(real.keepalives_idle)} idle: firewalls, NAT "
-        f"and balancers forget a connection after {USUAL:g} s or more.",
+        f"gateways and load balancers forget a connection after {USUAL:g} s or more.",
         f"Set {words(named)}.",
         _where(survey, f"TCP_KEEPIDLE is {seconds(real.keepalives_idle)}"),
         {"OPTIONS": best},
@@ -85,7 +85,8 @@ def in_vain(survey: Survey) -> Found | None:
     if survey.project.resilient or (age is not None and age <= allowed):
         return None
     return Found(
-        f"{provider.name} ends connections without data for {seconds(allowed)}: keepalives do not "
+        f"{provider.name} terminates connections without data for {seconds(allowed)}: keepalives "
+        "do not "
         "count.",
         f"Set CONN_MAX_AGE to {half(allowed)} or less, or use this package's engine.",
         f"CONN_MAX_AGE is {seconds(age)}; {provider.source}.",
@@ -95,7 +96,7 @@ def in_vain(survey: Survey) -> Found | None:
 
 @rule("W105", "The socket does not have the keepalives asked for", connects=True)
 def not_as_asked(survey: Survey) -> Found | None:
-    """What libpq was told and what getsockopt returns."""
+    """What libpq was given and what getsockopt returns."""
     real = survey.facts.socket.keepalives if survey.facts is not None else None
     if real is None or survey.keepalives is None:
         return None
@@ -135,14 +136,14 @@ def _with_timeout(survey: Survey) -> dict[str, int]:
 
 @rule("W107", "The user timeout is short")
 def short_user_timeout(survey: Survey) -> Found | None:
-    """It also ends a live peer that does not read for so long."""
+    """It also terminates connections to a live peer that does not read for so long."""
     real = survey.keepalives
     timeout = real.user_timeout if real is not None else None
     if not timeout or timeout >= LEAST_USER_TIMEOUT:
         return None
     fix = _with_timeout(survey)
     return Found(
-        f"tcp_user_timeout is {seconds(timeout)}: it ends healthy connections too, when the "
+        f"tcp_user_timeout is {seconds(timeout)}: it terminates healthy connections too, when the "
         "server does not read for so long (COPY, a lock, a busy disk).",
         f"Set {words(fix, ' or more (it is in milliseconds)')}.",
         _where(survey, f"TCP_USER_TIMEOUT is {seconds(timeout)}"),

@@ -33,7 +33,8 @@ def age_above_timeout(survey: Survey) -> Found | None:
         return None
     shorter = half(limit.seconds)
     return Found(
-        f"CONN_MAX_AGE is {seconds(age)}, but idle connections end after {seconds(limit.seconds)}.",
+        f"CONN_MAX_AGE is {seconds(age)}, but idle connections are terminated after "
+        f"{seconds(limit.seconds)}.",
         f"Set CONN_MAX_AGE to {shorter}, or {_ours(survey)}, which clamps it.",
         f"The timeout: {limit.source}.",
         {"CONN_MAX_AGE": shorter},
@@ -56,12 +57,12 @@ def clamped(survey: Survey) -> Found | None:
         return None
     return Found(
         f"The engine keeps connections for {seconds(limits.age)} instead of {seconds(age)}.",
-        "Nothing has to be done.",
+        "No action is needed.",
         f"Decided by {limits.age_source}.",
     )
 
 
-@rule("W122", "Connections live for ever without keepalives")
+@rule("W122", "Connections live forever without keepalives")
 def for_ever(survey: Survey) -> Found | None:
     """``CONN_MAX_AGE = None`` needs keepalives more than anything else."""
     real = survey.keepalives
@@ -126,7 +127,7 @@ def asgi(survey: Survey) -> Found | None:
         return None
     return Found(
         f"CONN_MAX_AGE is {seconds(survey.project.conn_max_age)} under ASGI: connections are kept "
-        "per thread, and pile up until the server has no slots left.",
+        "per thread and accumulate until the server has no slots left.",
         "Set CONN_MAX_AGE to 0, and put a pooler in front of the server if connecting is slow.",
         "INSTALLED_APPS or ASGI_APPLICATION without WSGI_APPLICATION say so.",
         {"CONN_MAX_AGE": 0},
@@ -160,7 +161,7 @@ def pool_check(survey: Survey) -> Found | None:
         "The pool checks connections as it hands them out: after a restart it waits longer after "
         "each dead one, up to 30 s in all.",
         'Set CONN_HEALTH_CHECKS to False with OPTIONS["pool"], or use this package\'s engine, '
-        "whose pool looks instead of checking.",
+        "whose pool checks without a round trip.",
         "CONN_HEALTH_CHECKS with a pool is ConnectionPool.check_connection (psycopg #711).",
         {"CONN_HEALTH_CHECKS": False},
     )
@@ -179,7 +180,7 @@ def pool_idle(survey: Survey) -> Found | None:
         return None
     fix = shorter_pool(pool, limit.seconds)
     return Found(
-        f"The pool keeps idle connections for {seconds(kept)}, but they end after "
+        f"The pool keeps idle connections for {seconds(kept)}, but they are terminated after "
         f"{seconds(limit.seconds)}.",
         f'Set in OPTIONS["pool"]: {", ".join(f"{name} to {fix[name]:g}" for name in fix)}.',
         f"The timeout: {limit.source}.",
@@ -215,9 +216,9 @@ def sleepy(survey: Survey) -> Found | None:
     long = kept is None or kept > _SLEEPY_AGE
     why = "pings it before every request" if pings else f"keeps connections for {seconds(kept)}"
     return Found(
-        f"{provider.name} sleeps when unused and ends its connections then, but this project "
+        f"{provider.name} sleeps when unused and terminates its connections then, but this project "
         f"{why}.",
-        f"Set CONN_MAX_AGE to {int(_SLEEPY_AGE)} or less; this package's engine looks without "
+        f"Set CONN_MAX_AGE to {int(_SLEEPY_AGE)} or less; this package's engine checks without "
         "pinging.",
         f"Recognised as {provider.name}; CONN_MAX_AGE is {seconds(age)}, CONN_HEALTH_CHECKS "
         f"{own.health_checks}.",

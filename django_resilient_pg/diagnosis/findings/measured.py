@@ -41,7 +41,8 @@ def _idleness(survey: Survey) -> Found | None:
     if known.idle.seconds / survey.options.idle_margin <= own.died:
         return None
     return Found(
-        f"Idle connections end after {seconds(round(own.died, 1))}, which the engine only "
+        f"Idle connections are terminated after {seconds(round(own.died, 1))}, which the engine "
+        "only "
         "learns by losing one.",
         f'Set OPTIONS["resilience"]["idle_timeout"] to {own.limit.seconds:g}.',
         f"Measured: {own.limit.source}.",

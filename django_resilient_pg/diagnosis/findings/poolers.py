@@ -35,7 +35,7 @@ def large_packets(survey: Survey) -> Found | None:
         return None
     if survey.large is None:
         return Found(
-            "Large packets were not checked: the session ended before.",
+            "Large packets were not checked: the session was lost before.",
             "Run the command again.",
             f"A statement of {LARGE // 1024} kB and its answer would have been sent.",
         )
@@ -72,7 +72,7 @@ def prepared(survey: Survey) -> Found | None:
     return Found(
         "The pooler shares sessions between transactions, and statements are prepared: they fail "
         'with "prepared statement does not exist".',
-        'Take OPTIONS["prepare_threshold"] out, or set max_prepared_statements in PgBouncer 1.21.',
+        'Remove OPTIONS["prepare_threshold"], or set max_prepared_statements in PgBouncer 1.21.',
         f"{pooler.evidence} prepare_threshold is {survey.project.prepare_threshold}.",
         {"OPTIONS": {"prepare_threshold": None}},
     )
@@ -85,9 +85,9 @@ def unknown_mode(survey: Survey) -> Found | None:
     if pooler is None or pooler.mode is not None:
         return None
     return Found(
-        "A pooler is in between, and whether it shares sessions between transactions could not be "
-        "found out.",
-        "Let this role see PgBouncer's console (stats_users), or ask who runs the pooler; if it "
+        "A pooler is in between; whether it shares sessions between transactions could not be "
+        "determined.",
+        "Let this role see PgBouncer's console (stats_users), or ask the pooler's operator. If it "
         "does, set DISABLE_SERVER_SIDE_CURSORS to True.",
         pooler.evidence,
     )
@@ -102,13 +102,13 @@ def proxied(survey: Survey) -> Found | None:
     own = survey.project.resilient
     known = 'OPTIONS["resilience"]["idle_timeout"]' if own else "CONN_MAX_AGE"
     return Found(
-        "What is in between may have an idle timeout of its own, which keepalives may not reset.",
+        "The proxy may have an idle timeout of its own, which keepalives may not reset.",
         f"Measure it with manage.py checkdbconn --probe-idle, and set {known} below it.",
         facts.path_evidence,
     )
 
 
-@rule("I222", "The pooler's idle timeout is not told to the engine", connects=True)
+@rule("I222", "The engine does not know the pooler's idle timeout", connects=True)
 def untold(survey: Survey) -> Found | None:
     """The engine does not ask PgBouncer's console; it would learn by the first loss."""
     pooler, told = survey.pooler, survey.options.idle_timeout
@@ -116,7 +116,8 @@ def untold(survey: Survey) -> Found | None:
     if not timeout or not survey.project.resilient or (told is not None and told <= timeout):
         return None
     return Found(
-        f"The pooler ends clients that are idle for {seconds(timeout)}, which the engine only "
+        f"The pooler terminates clients that are idle for {seconds(timeout)}, which the engine "
+        "only "
         "learns by losing a connection.",
         f'Set OPTIONS["resilience"]["idle_timeout"] to {timeout:g}.',
         "client_idle_timeout, as PgBouncer's console shows it.",

@@ -44,7 +44,7 @@ def standby(survey: Survey) -> Found | None:
     if not facts.in_recovery:
         return Found(
             "Transactions are read-only here: every write fails.",
-            "Take default_transaction_read_only back (ALTER ROLE ... RESET, ALTER DATABASE ... "
+            "Reset default_transaction_read_only (ALTER ROLE ... RESET, ALTER DATABASE ... "
             "RESET, or the server's configuration).",
             evidence,
         )
@@ -63,7 +63,7 @@ def _written_to(survey: Survey) -> bool:
     return survey.alias == DEFAULT_DB_ALIAS or not survey.project.routed
 
 
-@rule("W142", "Several hosts, any of them will do")
+@rule("W142", "Several hosts, any of them is used")
 def any_host(survey: Survey) -> Found | None:
     """libpq takes the first that answers, which may be a standby."""
     if len(survey.target.hosts) < 2 or survey.target.target_session_attrs != _ANY:
@@ -72,7 +72,7 @@ def any_host(survey: Survey) -> Found | None:
     writes = _written_to(survey)
     wanted, other = ("read-write", "prefer-standby") if writes else ("prefer-standby", "read-write")
     return Found(
-        f"{len(survey.target.hosts)} hosts are given, and the first that answers is taken, "
+        f"{len(survey.target.hosts)} hosts are given, and libpq uses the first that answers, "
         f"{'even if it is a standby' if writes else 'even if it is the primary'}.",
         f'Set OPTIONS["target_session_attrs"] to "{wanted}" (or "{other}" for '
         f"{'reads' if writes else 'writes'}).",
@@ -81,7 +81,7 @@ def any_host(survey: Survey) -> Found | None:
     )
 
 
-@rule("W143", "Connection slots are nearly used up", connects=True)
+@rule("W143", "Connection slots are nearly exhausted", connects=True)
 def full(survey: Survey) -> Found | None:
     """The next worker gets "too many clients already"."""
     server = survey.server
@@ -91,14 +91,15 @@ def full(survey: Survey) -> Found | None:
     if server.used < _FULL * usable:
         return None
     return Found(
-        f"{server.used} of {usable} usable connection slots are taken.",
-        "Close what is idle, lower CONN_MAX_AGE or the workers, put a pooler in front, or raise "
+        f"{server.used} of {usable} usable connection slots are in use.",
+        "Close idle connections, lower CONN_MAX_AGE or the workers, put a pooler in front, or "
+        "raise "
         "max_connections.",
         f"max_connections is {server.max_connections}, {server.reserved} of them reserved.",
     )
 
 
-@rule("W144", "Transactions are ended soon", connects=True)
+@rule("W144", "Transactions are terminated soon", connects=True)
 def short_transactions(survey: Survey) -> Found | None:
     """An HTTP call inside ``atomic()`` costs the connection."""
     facts = survey.facts
@@ -114,7 +115,7 @@ def short_transactions(survey: Survey) -> Found | None:
     named = " and ".join(f"{name} is {seconds(value)}" for name, value in short.items())
     every = " ATOMIC_REQUESTS makes every request one." if survey.project.atomic_requests else ""
     return Found(
-        f"The server ends sessions in the middle of transactions: {named}.{every}",
+        f"The server terminates sessions in the middle of transactions: {named}.{every}",
         "Keep HTTP calls and files out of atomic(), or raise the timeout (ALTER ROLE ... SET).",
         f"The session's own settings: {named}.",
     )
@@ -157,13 +158,13 @@ def unsupported(survey: Survey) -> Found | None:
         return None
     when = f" since {end:%Y-%m-%d}" if end > date.min else ""
     return Found(
-        f"PostgreSQL {major} gets no fixes any more{when}.",
+        f"PostgreSQL {major} is end-of-life{when}.",
         f"Upgrade to PostgreSQL {max(END_OF_LIFE)} (pg_upgrade).",
         f"The server is PostgreSQL {version(facts.server_version) if facts else ''}.",
     )
 
 
-@rule("I248", "Statements of dead clients run on", connects=True)
+@rule("I248", "Statements of disconnected clients keep running", connects=True)
 def unwatched(survey: Survey) -> Found | None:
     """The server looks at its client only when it has something to send."""
     server, facts = survey.server, survey.facts
@@ -172,9 +173,9 @@ def unwatched(survey: Survey) -> Found | None:
     if facts is None or facts.statement_timeout is not None:
         return None
     return Found(
-        "client_connection_check_interval and statement_timeout are 0: the server finishes the "
-        "statements of clients that are gone, however long they take.",
+        "client_connection_check_interval and statement_timeout are 0: the server keeps "
+        "running statements of disconnected clients, however long they take.",
         "Set client_connection_check_interval to 10s on the server (ALTER ROLE ... SET), if "
-        "clients die in long statements.",
+        "clients disconnect during long statements.",
         "The session's own settings.",
     )

@@ -19,7 +19,7 @@ from .certificates import CHECKING, UNTRUSTED, seen, shaken, unchecked
 _OLD: Final = {"TLSv1", "TLSv1.1", "SSLv3"}
 
 
-@rule("I219", "Nobody checks the certificate", connects=True)
+@rule("I219", "The certificate is not verified", connects=True)
 def unverified(survey: Survey) -> Found | None:
     """Encrypted, but with whom?"""
     shake = unchecked(survey)
@@ -29,9 +29,9 @@ def unverified(survey: Survey) -> Found | None:
     if survey.target.sslmode in CHECKING or shake.verify_code not in UNTRUSTED:
         return None
     return Found(
-        f'sslmode "{survey.target.sslmode}" encrypts without checking who answers, and the '
-        "certificate's authority is not known here.",
-        'Get the authority\'s certificate, name its file in OPTIONS["sslrootcert"] and set '
+        f'sslmode "{survey.target.sslmode}" encrypts without verifying the server, and the '
+        "certificate's CA is unknown here.",
+        'Get the CA\'s certificate, name its file in OPTIONS["sslrootcert"] and set '
         "sslmode to verify-full.",
         seen(shake),
     )
@@ -60,7 +60,7 @@ def in_clear(survey: Survey) -> Found | None:
     if facts is None or not survey.network or facts.socket.tls is not False:
         return None
     best = _strongest(survey, shake) if shake is not None else {}
-    first = "" if best else "Switch TLS on in the server (ssl = on). "
+    first = "" if best else "Enable TLS on the server (ssl = on). "
     return Found(
         "The session is not encrypted, and it leaves this machine.",
         f"{first}Set {_words(best or {'sslmode': MODES[-1]})}.",
@@ -79,7 +79,8 @@ def weak_mode(survey: Survey) -> Found | None:
         return None  # the finding above says more
     best = _strongest(survey, shake)
     return Found(
-        f'sslmode is "{mode}", but the server offers TLS: whoever is in between can switch it off.',
+        f'sslmode is "{mode}", but the server offers TLS: an attacker in between can switch it '
+        "off.",
         f"Set {_words(best)}; manage.py checkdbconn --sslmodes tries all modes.",
         f"sslmode is from {survey.target.source('sslmode')}; the server answered with TLS.",
         {"OPTIONS": best},

@@ -1,4 +1,4 @@
-"""``manage.py checkdbconn``: will connections die here, why, and what to change?"""
+"""``manage.py checkdbconn``: what can terminate connections here, and what to change."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ _OTHER_VALUES: dict[str, Callable[[object], object]] = {
 
 
 class Command(BaseCommand):
-    """Connects as the application would, and says what it found."""
+    """Connects as the application does, and reports what it finds."""
 
-    help = "Says whether PostgreSQL connections will die here, why, and what to change."
-    # It must run while the database is down, whatever the other apps' checks want.
+    help = "Checks what can terminate PostgreSQL connections here, and recommends settings."
+    # It must run while the database is down, whatever other apps' checks need.
     requires_system_checks = []  # noqa: RUF012  as Django declares it
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -61,30 +61,34 @@ class Command(BaseCommand):
             choices=tuple(connections),
             help="alias to check; may be given several times (default: all PostgreSQL ones)",
         )
-        add("--format", choices=_FORMATS, default="text", help="of the report")
+        add("--format", choices=_FORMATS, default="text", help="output format")
         add(
             "--fail-level",
             type=str.lower,
             choices=tuple(LEVELS),
             default=Level.ERROR.word,
-            help="exit status 1 for findings of this level or worse, in any case (default: error)",
+            help="exit with status 1 for findings of this level or above (default: error)",
         )
-        add("--fix", action="store_true", help="print the settings to paste, only what differs")
-        add("--sslmodes", action="store_true", help="try every sslmode and say which to set")
+        add("--fix", action="store_true", help="print the settings to change, ready to paste")
+        add("--sslmodes", action="store_true", help="try every sslmode and recommend one")
         add(
             "--probe-idle",
             type=_SECONDS["probe_idle"],
             nargs="?",
             const=DEFAULT,
             metavar="SECONDS",
-            help="measure the path's idle timeout with idle sessions (default: %(const)g)",
+            help="measure the idle timeout of the path with idle sessions (default: %(const)g s)",
         )
-        add("--drill", action="store_true", help="end an own session, and show what survives")
+        add(
+            "--drill",
+            action="store_true",
+            help="terminate this command's own sessions and report what recovers",
+        )
         add(
             "--wait",
             type=_SECONDS["wait"],
             metavar="SECONDS",
-            help="wait until connections are accepted, so long for all aliases together",
+            help="wait until connections are accepted (total for all aliases)",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -115,16 +119,16 @@ class Command(BaseCommand):
         if status := document["exit_status"]:
             bad = [each.survey for each in done if each.exit_status(level)]
             names = ", ".join(f'"{each.alias}"' for each in bad)
-            raise CommandError(f"Not in order: {names}.", returncode=status)
+            raise CommandError(f"Check failed: {names}.", returncode=status)
 
     def _nothing_checked(self, done: list[Inspection]) -> str:
-        """A gate that checks nothing must not be green."""
+        """A run that checks nothing must not succeed."""
         if self._misnamed:
-            return f"{', '.join(self._misnamed)}: name another --database."
-        return "" if done else "No database in DATABASES is PostgreSQL: nothing was checked."
+            return f"{', '.join(self._misnamed)}: choose another --database."
+        return "" if done else "Nothing was checked: no entry of DATABASES is PostgreSQL."
 
     def _check_values(self) -> None:
-        """What ``call_command`` hands over has not been through argparse."""
+        """``call_command`` passes values that argparse has not checked."""
         known = {"database": bounds.every(bounds.one_of(tuple(connections)))}
         for name, parse in {**known, **_SECONDS, **_OTHER_VALUES}.items():
             if self._options[name] is None:
@@ -149,7 +153,7 @@ class Command(BaseCommand):
 
     @staticmethod
     def _vendor(alias: str) -> str:
-        """What cannot be loaded is told by its survey, unless it cannot be PostgreSQL anyway."""
+        """The survey reports what cannot be loaded, unless it cannot be PostgreSQL anyway."""
         wrapper, _ = load(alias)
         if wrapper is not None:
             return str(getattr(wrapper, "vendor", "unknown"))
@@ -157,11 +161,11 @@ class Command(BaseCommand):
         return name if name in _OTHERS else "postgresql"
 
     def _unless_interrupted(self, alias: str) -> Inspection:
-        """What has its own way to end (``--wait``, ``--probe-idle``) reports what is known."""
+        """``--wait`` and ``--probe-idle`` handle Ctrl-C themselves and report what is known."""
         try:
             return self._inspect(alias)
         except KeyboardInterrupt:
-            said = f'Ended by Ctrl-C: "{alias}" was not checked to the end.'
+            said = f'Interrupted by Ctrl-C: the check of "{alias}" is incomplete.'
             raise CommandError(said, returncode=_INTERRUPTED) from None
 
     def _inspect(self, alias: str) -> Inspection:
@@ -171,7 +175,7 @@ class Command(BaseCommand):
         connect, walk = Connector.of(connections[alias]), seen.walk
         reachable = walk is not None and walk.failed is None
         probing = reachable and options["probe_idle"] is not None
-        # Before anything is judged: what it measures is judged too.
+        # First: the rules judge what it measures, too.
         found = Inspection.of(seen, self._probe(connect, seen) if probing else None)
         if options["sslmodes"]:
             skipped = not_tried(walk) if walk is not None else None
@@ -185,7 +189,7 @@ class Command(BaseCommand):
         seconds = self._options["wait"]
         if seconds is None:
             return survey(alias)
-        # For all aliases together; the others are looked at once all the same.
+        # The total for all aliases; each is tried at least once.
         left = max(0.0, seconds - self._waited)
         try:
             done = wait_for(lambda patience: survey(alias, patience), left, report=self._waiting)
@@ -193,16 +197,16 @@ class Command(BaseCommand):
             return done.last
         except KeyboardInterrupt:
             if self._last is None or self._last.alias != alias:
-                raise CommandError(f'--wait: ended before "{alias}" answered.') from None
+                raise CommandError(f'--wait: interrupted before "{alias}" answered.') from None
             return self._last
 
     def _waiting(self, last: Survey, left: float) -> None:
         self._last = last
         stage = last.walk.failed.name if last.walk is not None and last.walk.failed else ""
-        self._say(f'"{last.alias}": not yet (stage {stage}), {left:.0f} s left.')
+        self._say(f'"{last.alias}": not reachable yet (stage {stage}), {left:.0f} s left.')
 
     def _probe(self, connect: Connector, seen: Survey) -> ProbeResult | str:
-        """The result, or why there is none: the rest of the report is worth having all the same."""
+        """The result, or why there is none: the rest of the report is printed either way."""
         try:
             return probe_idle(
                 opener(connect, _LOGIN, len(seen.target.hosts)),
@@ -211,14 +215,14 @@ class Command(BaseCommand):
                 share=share_of(seen),
             )
         except Refused as error:
-            return sentence(f"not even one session came about: {error}")
+            return sentence(f"could not open a session: {error}")
 
     def _say(self, text: str, ending: str = "\n") -> None:
-        """What is no failure, to standard error: without the red that Django gives it."""
+        """Write progress to standard error, without the red that Django uses there."""
         self.stderr.write(plain(text), style_func=str, ending=ending)
 
     def _progress(self, progress: Progress) -> None:
-        """Once a second on a terminal, else only news: to standard error."""
+        """Report to standard error: once a second on a terminal, otherwise only news."""
         if progress.told:
             self._say(f"{progress.seconds:5.0f} s: {progress.told}")
         elif self.stderr.isatty():
