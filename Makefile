@@ -29,7 +29,7 @@ SKIPPED := $(CURDIR)/.tox/skipped
 .PHONY: cuts foreign-suites coverage demo system-packages clean python
 
 help:
-	@echo "make demo          see it work: a load on both engines while the database is being broken (30 s)"
+	@echo "make demo          see it work: a load on both engines while the database is being broken (45 s)"
 	@echo "make test          lint, types and all tests on all versions (make test ENV=NAME for one)"
 	@echo "make quick         lint, types, unit tests, and the promise with one driver (a minute)"
 	@echo "make lint          style, types, import contract"

@@ -58,7 +58,7 @@ class Limits(Record):
         age: seconds after which one is closed, before jitter: the effective ``CONN_MAX_AGE``.
             ``None``: unlimited.
         age_source: where ``age`` comes from.
-        ping_after: seconds idle after which a look alone is not trusted.
+        ping_after: seconds idle after which a peek alone is not trusted.
     """
 
     idle: Limit
@@ -106,7 +106,7 @@ class Learned:
         self._lock = threading.Lock()
 
     def note(self, idle: float) -> None:
-        """A connection was ended for having been ``idle`` seconds without use."""
+        """A connection was terminated after ``idle`` seconds without use."""
         idle = max(idle, _SHORTEST)
         with self._lock:
             known = self.value()

@@ -1,13 +1,16 @@
-"""Log lines and signals of a recovery: kept until its outcome is fixed, then sent.
+"""The one place that counts, logs and sends: kept until an outcome is known, then sent.
 
-A logging handler or a receiver may use the connection that it is told of (to write a row, say). In
-the middle of a recovery that would be a second one within the first. So what a recovery has to
-tell is collected, in order, and goes out when the statement has its result or its error; inside of
-a transaction when that is over, which a failing handler could otherwise break.
+A logging handler or a receiver may use the connection that an event is about (to write a row, say).
+In the middle of a recovery that would be a second recovery within the first. So the events of a
+recovery are collected, in order, and go out when the statement has its result or its error. Inside
+a transaction they wait for its end, which a failing handler could otherwise break.
 
-Those who are told have the alias to themselves: what the application has open on it is laid aside
-(:meth:`.state.wrapper.Wrapper._laid_aside`). They belong to no unit of work, and all together they
-may spend little time on a server that does not answer.
+Inside a request that :class:`.middleware.RequestRetryMiddleware` may replay, a loss that has
+surfaced waits for the outcome of the request, and so do the events after it.
+
+Handlers and receivers have the alias to themselves: what the application has open on it is laid
+aside (:meth:`.state.wrapper.Wrapper._laid_aside`). They belong to no unit of work. All together
+they may spend little time on a server that does not answer.
 """
 
 from __future__ import annotations
@@ -24,24 +27,24 @@ from typing import Any, Final
 
 from django.dispatch import Signal
 
-from . import deadlines
+from . import deadlines, notes, signals
+from .incidents import Incident, heal_all, line
 from .resilience import logger
 from .retry import Budget
 from .state.wrapper import Wrapper
-from .units import UNIT
+from .units import UNIT, Unit
 
-# Seconds that all who are told of one recovery may spend on connecting and retrying.
+# Seconds that all handlers and receivers of one recovery may spend on connecting and retrying.
 _PATIENCE: Final = 2.0
-# What they lose themselves is told too, and what is lost then; whose session is lost each time it
-# is told of a loss is not told for ever.
+# Handlers may lose connections themselves. One that does so each time is not called for ever.
 _ROUNDS: Final = 3
 
-#: What is told, and of which connection; ``None``: of none.
-_Item = tuple[Wrapper | None, Callable[[], object]]
+#: What is sent, and about which connection; ``None``: about none.
+_Item = tuple[Wrapper | None, Callable[[], object] | Incident]
 
 
 class _Box:
-    """What a recovery under way in this thread has to tell."""
+    """The events of a recovery under way in this thread."""
 
     def __init__(self) -> None:
         self.items: list[_Item] = []
@@ -59,7 +62,7 @@ def _here() -> _Box | None:
 
 @contextlib.contextmanager
 def collecting() -> Iterator[None]:
-    """A recovery: what it has to tell goes out at its end, or at that of the one around it."""
+    """A recovery: its events go out at its end, or at that of the recovery around it."""
     if _here() is not None:
         yield
         return
@@ -88,18 +91,36 @@ def collected(do: Callable[[Wrapper, Any], None], db: Wrapper, argument: Any) ->
             _keep_or_send(box.items)
 
 
-def log(db: Wrapper | None, level: int, message: str, *args: object, at_once: bool = False) -> None:
+def log(
+    db: Wrapper | None,
+    level: int,
+    text: str,
+    *args: object,
+    at_once: bool = False,
+    error: BaseException | None = None,
+    **known: object,
+) -> None:
     """A line of the log, with the time of now.
 
-    ``at_once``: it is of use only while what it tells of goes on, as when the server is down.
+    Args:
+        db: the connection it is about.
+        level: of ``logging``.
+        text: with places for ``args``.
+        args: as ``logging`` takes them.
+        at_once: it is of use only while its subject goes on, as when the server is down.
+        error: one whose traceback is logged.
+        known: the fields that are not those of ``db``; see :data:`.notes.FIELDS`.
     """
-    if logger.isEnabledFor(level):
-        path, line, function, _ = logger.findCaller(stacklevel=2)
-        record = logger.makeRecord(logger.name, level, path, line, message, args, None, function)
-        if at_once:
-            _send([(db, partial(logger.handle, record))])
-        else:
-            tell(db, partial(logger.handle, record))
+    if not logger.isEnabledFor(level):
+        return
+    record = line(level, text, args)
+    if error is not None:
+        record.exc_info = (type(error), error, error.__traceback__)
+    vars(record).update(notes.fields(None if db is None else db.alias) | known)
+    if at_once:
+        _send([(db, partial(logger.handle, record))])
+    else:
+        tell(db, partial(logger.handle, record))
 
 
 def send(db: Wrapper, signal: Signal, record: object) -> None:
@@ -107,8 +128,104 @@ def send(db: Wrapper, signal: Signal, record: object) -> None:
     tell(db, partial(signal.send_robust, sender=type(db), connection=db, record=record))
 
 
-def tell(db: Wrapper | None, what: Callable[[], object]) -> None:
-    """Call ``what`` when the recovery under way is over, or now if there is none."""
+def lost(db: Wrapper, incident: Incident) -> None:
+    """A connection was lost; :mod:`.incidents` says what is announced, and when."""
+    tell(db, incident)
+
+
+def surfaced(db: Wrapper, incident: Incident | None, sentence: str) -> None:
+    """A loss has reached the application; ``None``: one that nobody has noticed as such."""
+    if incident is None:
+        db.resilience.shared.count("surfaced")
+    elif incident.surface(sentence):
+        tell(db, incident)
+
+
+def outage(db: Wrapper, sentence: str) -> None:
+    """The server is down for longer than the application can wait.
+
+    Where a lost connection has led to that, or a request fails by it, their line says so.
+    """
+    box = _here()
+    items = () if box is None else box.items
+    if logger.isEnabledFor(logging.WARNING) and not any(map(_is_incident, items)):
+        record = line(logging.WARNING, "%s", (sentence,))
+        vars(record).update(notes.fields(db.alias))
+        tell(db, _Outage(logger.handle, record))
+
+
+class _Outage(partial[object]):
+    """The line of an outage."""
+
+
+def _is_incident(item: _Item) -> bool:
+    return isinstance(item[1], Incident)
+
+
+def _has_surfaced(item: _Item) -> bool:
+    what = item[1]
+    return what.surfaced if isinstance(what, Incident) else isinstance(what, _Outage)
+
+
+def retrying(db: Wrapper, record: signals.TransactionRetried, sentence: str, error: str) -> None:
+    """The transaction of ``retry_atomic`` is retried, which heals what has surfaced in it."""
+    db.resilience.shared.count("retried", "transaction")
+    box = _here()
+    healed = box is not None and heal_all((what for _, what in box.items), sentence, "transaction")
+    log(
+        db,
+        logging.DEBUG if healed else logging.INFO,
+        "%s %s",
+        sentence,
+        error,
+        sqlstate=record.sqlstate,
+        retried_as="transaction",
+    )
+    send(db, signals.transaction_retried, record)
+
+
+def replaying(unit: Unit, sentence: str) -> None:
+    """A request is replayed, which heals what has surfaced in it."""
+    items: list[_Item] = unit.take_untold()
+    healed = [
+        db
+        for db, what in items
+        if isinstance(what, Incident) and heal_all([what], sentence, "request") and db is not None
+    ]
+    for shared in {id(db.resilience.shared): db.resilience.shared for db in healed}.values():
+        shared.count("retried", "request")
+    _send(items)
+    log(None, logging.DEBUG if healed else logging.INFO, "%s", sentence, retried_as="request")
+
+
+def gave_up(
+    unit: Unit, alias: str | None, sentence: str, hidden: BaseException | None = None
+) -> None:
+    """A request has failed for good by a lost connection: one line for the loss and the request.
+
+    Args:
+        unit: of the request.
+        alias: of the connection, where it is known.
+        sentence: what became of the request.
+        hidden: the error that the client's answer hides.
+    """
+    items: list[_Item] = unit.take_untold()
+    surfaced = [what for _, what in items if isinstance(what, Incident) and what.surfaced]
+    if surfaced:
+        surfaced[-1].conclude(sentence, hidden)
+    _send([item for item in items if not isinstance(item[1], _Outage)])
+    if not surfaced:
+        log(None, logging.WARNING, "%s", sentence, error=hidden, alias=alias)
+
+
+def tell_rest(unit: Unit) -> None:
+    """A request is over: what has surfaced in it stays so."""
+    if unit.untold:
+        _send(unit.take_untold())
+
+
+def tell(db: Wrapper | None, what: Callable[[], object] | Incident) -> None:
+    """Send this when the recovery under way is over, or now if there is none."""
     with collecting():
         box = _here()
         assert box is not None
@@ -121,7 +238,7 @@ def tell_kept(db: Wrapper) -> None:
     db._transaction.announcements = []
     box = _here()
     if box is None:
-        _send(items)
+        _send_or_leave(items)
     else:
         box.items += items
 
@@ -136,7 +253,17 @@ def _keep_or_send(items: list[_Item]) -> None:
         else:
             due.append((db, what))
     if due:
-        _send(due)
+        _send_or_leave(due)
+
+
+def _send_or_leave(items: list[_Item]) -> None:
+    """Send these, or leave them to the request under way, which may be replayed."""
+    unit = UNIT.get()
+    surfaced = any(map(_has_surfaced, items))
+    for one in () if unit is None else unit.line():
+        if (surfaced or one.untold) and one.keep_untold(items):
+            return
+    _send(items)
 
 
 def _send(items: list[_Item]) -> None:
@@ -149,9 +276,20 @@ def _send(items: list[_Item]) -> None:
             if not db._thread_sharing_count and db._thread_ident == get_ident():
                 stack.enter_context(db._laid_aside(budget))
         for _ in range(_ROUNDS):
-            for _, what in items:
-                _call(what)
+            for about, what in items:
+                _call(_sending(about, what) if isinstance(what, Incident) else what)
             items, box.items = box.items, []
+    for _, what in items:
+        if isinstance(what, Incident):
+            what.settle()
+
+
+def _sending(db: Wrapper | None, incident: Incident) -> Callable[[], object]:
+    signal, about = signals.connection_lost, type(db)
+    return partial(
+        incident.tell,
+        lambda record: signal.send_robust(sender=about, connection=db, record=record),
+    )
 
 
 def _call(what: Callable[[], object]) -> None:

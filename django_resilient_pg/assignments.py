@@ -101,7 +101,7 @@ _LASTING = re.compile(r"\bload\b|\bseed\b|setseed|set_config|\\", _ASCII)
 # Setting it starts a sequence of random numbers, which would start again.
 _IRREPRODUCIBLE: Final = frozenset({"seed"})
 
-# Let go of, but nobody knows which one: nothing is unpinned by it, and nothing pinned.
+# Released, but nobody knows which one: nothing is unpinned by it, and nothing pinned.
 _NO_LOCK: Final = f"{LOCKED} ?"
 
 _BOOLEANS: Final = {"t": True, "true": True, "f": False, "false": False}
@@ -192,18 +192,27 @@ def local_of(text: str, params: Any) -> Local | None:
         text: without backslashes.
         params: what went with it.
     """
+    if params is None:
+        return _local_of_text(text)
     kept = _kept_literally(params)
-    if kept is _UNKNOWN:
-        return None
-    whole = bare(text, strings=True).strip().rstrip("; \t\r\n")
-    if _CONFIGS.fullmatch(whole):
-        words = _locally_configured(whole, kept)
-        return Local(text, kept, words) if words else None
+    return None if kept is _UNKNOWN else _local(text, kept)
+
+
+@remembered
+def _local_of_text(text: str) -> Local | None:
+    """Of a text without parameters; the same object each time."""
+    return _local(text, None)
+
+
+def _local(text: str, kept: Any) -> Local | None:
     words = _local_words(text)
-    if not words or _is_temporary(text, kept):
-        return None
-    of_transaction = words.startswith(("SET TRANSACTION", f"SET LOCAL {_OF_TRANSACTION}"))
-    return Local(text, kept, words, of_transaction)
+    if words:
+        of_transaction = words.startswith(("SET TRANSACTION", f"SET LOCAL {_OF_TRANSACTION}"))
+        temporary = _is_temporary(text, kept)
+        return None if temporary else Local(text, kept, words, of_transaction)
+    whole = bare(text, strings=True).strip().rstrip("; \t\r\n")
+    words = _locally_configured(whole, kept) if _CONFIGS.fullmatch(whole) else ""
+    return Local(text, kept, words) if words else None
 
 
 @remembered
@@ -373,7 +382,7 @@ def _discardable(text: str) -> str:
 
 
 def _locked(shape: _Shape, params: Any) -> Effect:
-    """One session lock was taken, or let go of once: which one, is certain of numbers only."""
+    """One session lock was taken, or released once: which one, is certain of numbers only."""
     way, shared, *texts = shape.lock
     positional = iter(params if isinstance(params, (list, tuple)) else ())
     numbers = [

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from time import monotonic
+from typing import Final
 
 from django.db.utils import Error
 
-from . import notes
+from . import announcing, notes
 from .announcing import collecting
 from .catalogue import why_may_write
 from .connecting import spending
@@ -24,6 +25,8 @@ from .statements import STANDARD_STRINGS, analyse, is_plain, read_well
 from .units import MOST_TEXTS, NO_TEXT
 from .verdicts import Phase
 from .watching import note_idle_loss, note_loss
+
+_ROLLED_BACK: Final = "Not retried: the server has rolled its transaction back."
 
 
 @collecting()
@@ -49,7 +52,9 @@ def gone_before_commit(db: Wrapper, link: Link) -> bool:
     texts = _texts(db, link)
     link.close()
     if transaction.phase is MANUAL:
-        texts |= {NO_TEXT}  # what it ran was not kept, nor whether a text has ended it since
+        texts |= {
+            NO_TEXT
+        }  # what it ran was not kept, nor whether a text has ended the transaction since
     if db._invalid is not None or not (empty or _only_read(db, link, texts)):
         loss = _known(db, link)
         error = transaction_lost(db, loss)
@@ -61,17 +66,17 @@ def gone_before_commit(db: Wrapper, link: Link) -> bool:
 
 
 def _known(db: Wrapper, link: Link) -> Loss | None:
-    """What is known of the loss; counted as one of which the application hears, once."""
+    """What is known of the loss, which surfaces now if it has not done so before."""
     if db._invalid is not None:
         return db._invalid.loss
-    db.resilience.shared.count("refused")
-    return Loss(reason_of(link), monotonic() - link.heard_at)
+    announcing.surfaced(db, link.incident, _ROLLED_BACK)
+    return Loss(reason_of(link), monotonic() - link.heard_at, incident=link.incident)
 
 
 def _only_read(db: Wrapper, link: Link, texts: frozenset[object]) -> bool:
     """Whether a lost transaction can only have read, so that nothing of it is missing."""
     loss = Loss(reason_of(link), monotonic() - link.heard_at)
-    return _ask(db, loss, None, texts) is Outcome.COMMITTED
+    return _ask(db, loss, None, texts, committing=False) is Outcome.COMMITTED
 
 
 def _texts(db: Wrapper, link: Link) -> frozenset[object]:
@@ -107,7 +112,7 @@ def mark_transaction(db: Wrapper, link: Link) -> Mark | None:
             raise
         loss = note_loss(db, verdict, error, "commit")
         link.close()
-        db.resilience.shared.count("refused")
+        announcing.surfaced(db, loss.incident, _ROLLED_BACK)
         raise transaction_lost(db, loss) from error
 
 
@@ -131,8 +136,9 @@ def has_committed(db: Wrapper, link: Link, error: Error, marked: Mark | None) ->
     loss = note_loss(db, verdict, error, "commit", committing=True)
     link.close()
     found = _ask(db, loss, marked, texts)
+    db.resilience.shared.count("outcome", found.value)
     if found is Outcome.ABORTED:
-        db.resilience.shared.count("refused")
+        announcing.surfaced(db, loss.incident, _ROLLED_BACK)
         raise transaction_lost(db, loss) from error
     db._transaction.take_texts_back(ran)
     if pending:
@@ -140,6 +146,8 @@ def has_committed(db: Wrapper, link: Link, error: Error, marked: Mark | None) ->
         db._session.pin(f"{pending[0].words} in a transaction whose COMMIT was lost")
         db._invalidate(Invalidation(loss, db._session.pinned_by))
     if found is Outcome.COMMITTED:
+        if loss.incident is not None:
+            loss.incident.heal("Its transaction has committed.")
         return True
     db._note_committed()  # it may have: also if the application swallows what follows
     db._transaction_over()
@@ -148,14 +156,21 @@ def has_committed(db: Wrapper, link: Link, error: Error, marked: Mark | None) ->
     if db._invalid is None:
         db._invalidate(Invalidation(loss, ""))
     xid = None if marked is None or marked.xid is None else int(marked.xid)
-    db.resilience.shared.count("refused")
+    announcing.surfaced(db, loss.incident, "The outcome of its COMMIT is unknown.")
     message = notes.commit_unknown(db.alias, loss.reason, xid)
     unknown = CommitOutcomeUnknown(message, alias=db.alias, xid=xid)
-    unknown.add_note(notes.lost(db.alias, loss.reason, loss.idle))
+    unknown.add_note(notes.lost(db.alias, loss.reason, loss.idle, loss.sqlstate))
     raise unknown from error
 
 
-def _ask(db: Wrapper, loss: Loss, marked: Mark | None, texts: frozenset[object]) -> Outcome:
+def _ask(
+    db: Wrapper,
+    loss: Loss,
+    marked: Mark | None,
+    texts: frozenset[object],
+    *,
+    committing: bool = True,
+) -> Outcome:
     """Ask on a new connection, which stays in the place of the lost one.
 
     If that one dies as well the question is asked again: it is a read like any other.
@@ -167,6 +182,8 @@ def _ask(db: Wrapper, loss: Loss, marked: Mark | None, texts: frozenset[object])
             return Outcome.UNKNOWN
         if not texts:
             return Outcome.COMMITTED  # whether there still is a server does not matter
+    if committing:
+        db.resilience.shared.count("asked")
     with spending(db) as budget:
         for _ in range(1 + db.resilience.options.read_retries):
             try:

@@ -8,7 +8,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from time import monotonic, sleep
 from typing import Any, Final
@@ -24,6 +24,7 @@ from . import (
     forking,  # noqa: F401  registers itself
     keepalives,
     notes,
+    places,
     probing,
     signals,
 )
@@ -32,7 +33,7 @@ from .bucket import BUCKET
 from .drivers import Link, libpq_version
 from .errors import CredentialsUnavailable, ServerDown, SessionLost
 from .logins import ROTATES, was_refused
-from .losses import first_line, judge_error
+from .losses import judge_error
 from .offline import in_offline_command
 from .options import is_own
 from .probing import Turn
@@ -40,9 +41,11 @@ from .providers import CONNECT_TIMEOUT
 from .retry import Budget, backoff, connect_again
 from .state.wrapper import Wrapper
 from .units import UNIT
-from .verdicts import Phase
+from .verdicts import Phase, Reason, Verdict
 from .wanted import Wanted, wanted
 
+# Seconds after which host names are resolved anew.
+_RESOLVED: Final = 60.0
 # Rules of ``reasons.TABLE`` for an attempt that ended without a word.
 _CUT: Final = frozenset({"cut", "closed by the server", "broken stream"})
 # Not about the server.
@@ -115,20 +118,58 @@ def complete(db: Wrapper, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _bounded(db: Wrapper, params: dict[str, Any]) -> dict[str, Any]:
-    """No single attempt may outlast the budget (libpq takes whole seconds)."""
+    """No attempt may outlast the budget: libpq takes whole seconds, for each address."""
+    connector = db._connector
+    asked = not connector.connecting and connector.budget is None  # nobody connects now
     # A pool's connections outlive the budget of whoever needs the pool first.
-    budget = db._connector.budget
-    # The first attempt has no budget yet. Requests and retry_atomic leave it what is configured.
-    seconds = deadlines.left(hard=True) if budget is None else budget.remaining()
-    if math.isfinite(seconds) and "connect_timeout" in params and not db._pooled:
-        left = max(1, math.ceil(seconds))
-        # What is no number stays: the driver says so itself.
-        with contextlib.suppress(TypeError, ValueError):
-            configured = float(params["connect_timeout"])
-            # psycopg cuts a fraction off, and takes less than 1 for no limit.
-            if configured > left or configured < 1:
-                params["connect_timeout"] = left
+    if db._pooled or asked or "connect_timeout" not in params:
+        return params
+    # What is no number stays: the driver says so itself.
+    with contextlib.suppress(TypeError, ValueError):
+        configured = float(params["connect_timeout"])
+        every = _places(db, params)
+        if len(every) == 1:
+            left = _seconds_for_one(connector.budget)
+        else:
+            left = _seconds_for_each(db, every, params)
+        # psycopg cuts a fraction off, and takes less than 1 for no limit.
+        if configured > left or configured < 1:
+            params["connect_timeout"] = int(min(left, max(configured, 1)))
     return params
+
+
+def _seconds_for_one(budget: Budget | None) -> float:
+    """For an only address. The first attempt has no budget: it has what is configured."""
+    seconds = deadlines.left(hard=True) if budget is None else budget.remaining()
+    return max(1, math.ceil(seconds)) if math.isfinite(seconds) else math.inf
+
+
+def _seconds_for_each(db: Wrapper, every: Sequence[places.Place], params: dict[str, Any]) -> float:
+    """For each of several addresses: all of them together end in time.
+
+    Where there is too little time for all of them a retry is made on some, the next one on others.
+    The first attempt tries them all: it may be the only one.
+    """
+    budget = db._connector.budget
+    if budget is None:
+        seconds = min(deadline(db), deadlines.left(hard=True))
+        return max(places.LEAST, seconds // len(every)) if seconds else math.inf
+    seconds = budget.remaining()
+    number = max(1, min(len(every), int(seconds / places.LEAST)))
+    if number < len(every):
+        first = db.resilience.shared.probe.failures * number % len(every)
+        params.update(places.only([*every[first:], *every[:first]][:number]))
+    return max(places.LEAST, seconds // number)
+
+
+def _places(db: Wrapper, params: dict[str, Any]) -> Sequence[places.Place]:
+    """The addresses of an alias; names are resolved once a minute."""
+    shared, now = db.resilience.shared_now(), monotonic()
+    until, found = shared.places
+    if now > until:
+        found = places.places(params, os.environ)
+        shared.places = now + _RESOLVED, found
+    return found
 
 
 def pause(db: Wrapper, failed: int, budget: Budget) -> None:
@@ -139,7 +180,7 @@ def pause(db: Wrapper, failed: int, budget: Budget) -> None:
 
 
 def connect(db: Wrapper, attempt: Callable[[], None]) -> None:
-    """Connect; after a failure that may pass, again until the budget is spent.
+    """Connect; after a transient failure, again until the budget is spent.
 
     ``attempt`` makes one attempt. While the server is down one thread of the process at a time
     makes them; the others wait here for its verdict. Waiting costs tokens: when the bucket is
@@ -236,6 +277,9 @@ class _Attempt:
         turn = self.probe.begin()
         if turn is Turn.WAIT:
             raise self.refusal(waits=True)
+        db = self._db
+        if not db._pooled:  # a pool counts its own
+            db.resilience.shared.count("attempt")
         try:
             if self.probe.mute:
                 # A pool's connection is judged anew, and so asked.
@@ -263,27 +307,29 @@ class _Attempt:
 
     def _conclude_left(self, turn: Turn, error: BaseException | None) -> None:
         """As :meth:`conclude`, by the driver's own error; ``None``: it has connected."""
-        if error is not None and judge_error(None, error, Phase.CONNECT).transient:
+        if error is not None and self._is_worth_waiting(judge_error(None, error, Phase.CONNECT)):
             self._failed(turn, error)
         else:
             self.answered(turn)
 
     def _failed(self, turn: Turn, error: BaseException) -> None:
-        if self.probe.failed(turn, line := first_line(error, self._db.settings_dict), self._pause):
-            text = 'The server of "%s" is not accepting connections: %s'
-            announcing.log(self._db, logging.WARNING, text, self._db.alias, line, at_once=True)
+        if self.probe.failed(
+            turn, line := notes.first_line(error, self._db.settings_dict), self._pause
+        ):
+            text = 'Server of "%s" is not accepting connections: %s'
+            announcing.log(self._db, logging.INFO, text, self._db.alias, line, at_once=True)
 
     def answered(self, turn: Turn) -> None:
         """The server has answered, if only to refuse."""
         seconds = self.probe.answered(turn)
         if seconds is not None:
-            away = notes.seconds(seconds)
             announcing.log(
                 self._db,
-                logging.WARNING,
-                'The server of "%s" is accepting connections again, %s after the first failure.',
+                logging.INFO,
+                'Server of "%s" is accepting connections again after %s.',
                 self._db.alias,
-                away,
+                notes.seconds(seconds),
+                took=seconds,
             )
 
     def _pause(self, failures: int) -> float:
@@ -336,7 +382,12 @@ class _Attempt:
         if getattr(failed.__cause__, "final", False):
             return False
         verdict = judge_error(None, failed, Phase.CONNECT)
-        if _marked(failed, "unheard") or self._has_connected():
+        if _marked(failed, "unheard"):
+            return not verdict.final
+        return self._is_worth_waiting(verdict)
+
+    def _is_worth_waiting(self, verdict: Verdict) -> bool:
+        if self._has_connected():
             return not verdict.final
         direct = self._db._connector.direct and verdict.rule in _CUT
         return verdict.transient and not direct
@@ -362,7 +413,10 @@ class _Attempt:
         """What this thread raises, or waits with, instead of asking."""
         probe = self.probe
         due = None if probe.asking else probe.due_in()
-        return ServerDown(notes.down(self._db.alias, probe.said, due, waits=waits), due=due or 0.0)
+        alias = self._db.alias
+        error = ServerDown(notes.down(alias, probe.said, due, waits=waits), due=due or 0.0)
+        error.database_alias = alias  # type: ignore[attr-defined]
+        return error
 
     def go_on(self, error: Error, budget: Budget) -> None:
         """Wait and try, in turn with the other threads, until the budget is spent."""
@@ -378,8 +432,12 @@ class _Attempt:
             )
         except Error as last:
             if self.passing(last):
-                last.transient = True  # type: ignore[attr-defined]  of the middleware, see replaying
-                last.add_note(self._why_over(budget))
+                last.transient = True  # type: ignore[attr-defined]  # of the middleware, see replaying
+                note = self._why_over(budget)
+                last.add_note(note)
+                if not self.probe.surfaced:  # once for each outage
+                    self.probe.surfaced = True
+                    announcing.outage(self._db, note)
             else:
                 self.explain(last)
             raise
@@ -402,9 +460,9 @@ class _Attempt:
 
     def _announce(self, _: int, wait: float, failed: BaseException) -> None:
         if isinstance(failed, ServerDown):
-            return  # told by the thread that asked
+            return  # announced by the thread that asked
         db = self._db
-        line = first_line(failed, db.settings_dict)
+        line = notes.first_line(failed, db.settings_dict)
         db.resilience.shared.count("connect")
         record = signals.ConnectRetried(db.alias, self.probe.failures, wait, line)
         announcing.send(db, signals.connect_retried, record)
@@ -450,7 +508,7 @@ def _ask_after_lost(db: Wrapper) -> None:
     Raises:
         Error: the new connection is lost in turn; the next one asks again.
     """
-    link, connector, shared = db._link, db._connector, db.resilience.shared
+    link, connector = db._link, db._connector
     assert link is not None
     kept = [one for one in connector.lost if not one.forgotten(monotonic())]
     try:
@@ -462,14 +520,14 @@ def _ask_after_lost(db: Wrapper) -> None:
         connector.settled([one for one in kept if one.why or not one.asked])
     for one in kept:
         if one.crashed:
-            shared.crashed(one.reason.name)
+            if one.incident is not None and not one.incident.crashed():
+                text = 'Server of "%s" has crashed since its last answer.'
+                announcing.log(db, logging.INFO, text, db.alias, reason=Reason.CRASH.value)
             if (unit := UNIT.get()) is not None:
                 unit.met_crash(one.text)
-            text = 'The server of "%s" has crashed since the last answer.'
-            announcing.log(db, logging.WARNING, text, db.alias)
         if one.why:
             text = "Statements that may wait for locks are not retried: %s."
-            announcing.log(db, logging.WARNING, text, notes.not_ended(db.alias, one.why))
+            announcing.log(db, logging.INFO, text, notes.not_ended(db.alias, one.why))
 
 
 def note_thread(db: Wrapper) -> None:
@@ -549,7 +607,7 @@ def _settle(db: Wrapper) -> None:
         announcing.log(
             db,
             logging.INFO,
-            'CONN_MAX_AGE of "%s" is %s; connections are kept for %s at most: %s.',
+            'CONN_MAX_AGE of "%s" is %s; connections are kept for at most %s: %s.',
             db.alias,
             "unlimited" if configured is None else notes.seconds(configured),
             notes.seconds(limits.age),

@@ -67,4 +67,4 @@ def _note_if_lost(db: Wrapper, error: Exception) -> None:
     if link is None or not (verdict := judge_error(link, error, Phase.STATEMENT)).lost:
         return
     loss = note_loss(db, verdict, error, "statement")
-    note_refused(db, error, loss, "COPY and stream() never are")
+    note_refused(db, error, loss, "COPY and stream() are never retried")

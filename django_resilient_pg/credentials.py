@@ -1,7 +1,8 @@
 """The ``credentials`` option: user and password asked anew for every physical connection.
 
 For tokens that expire (IAM) and passwords that rotate (Vault). What the callable returns goes to
-the driver and nowhere else: it is not kept, not logged, and no message shows it.
+the driver and nowhere else: it is not kept, not logged, and no message shows it. Nor do the frames
+of a traceback, whose local variables error trackers record.
 """
 
 from __future__ import annotations
@@ -23,24 +24,33 @@ def ask(alias: str, path: str) -> dict[str, str]:
 
     Raises:
         ImproperlyConfigured: there is nothing at ``path``, it cannot be called, or it returned
-            something else than a dict of "user" and "password".
+            something other than a dict of "user" and "password".
         CredentialsUnavailable: it raised.
     """
     source = find(alias, path)
-    failed: Exception | None = None
     try:
         answer = source(alias)
     except Exception as error:
-        failed = error
-    if failed is not None:
-        # Raised here and not above, so that it has no context: its text may hold a token.
-        raise CredentialsUnavailable(
-            f'No credentials for "{alias}": {path} raised {type(failed).__name__}'
-            f"{_where(failed)}. Check that it works by itself; its own message is not shown"
-            " because it may hold a secret.",
-            passing=isinstance(failed, OSError),
+        refusal: Exception = _unavailable(alias, path, error)
+    else:
+        wrong = _wrong(answer)
+        if not wrong:
+            return dict(answer)
+        del answer
+        refusal = ImproperlyConfigured(
+            f'{path}, the resilience option "credentials" of the database "{alias}", returned'
+            f' {wrong}: make it return {{"user": ..., "password": ...}}, or one of the two.'
         )
-    return _checked(alias, path, answer)
+    # Raised here and not above, so that it has no context: its text may hold a token.
+    raise refusal
+
+
+def _unavailable(alias: str, path: str, error: Exception) -> CredentialsUnavailable:
+    return CredentialsUnavailable(
+        f'No credentials for "{alias}": {path} raised {type(error).__name__}{_where(error)}. Check'
+        " that it works by itself; its own message is not shown because it may hold a secret.",
+        passing=isinstance(error, OSError),
+    )
 
 
 def find(alias: str, path: str) -> Any:
@@ -64,22 +74,17 @@ def find(alias: str, path: str) -> Any:
     return source
 
 
-def _checked(alias: str, path: str, answer: object) -> dict[str, str]:
-    """What may be said about a wrong answer is its type and its size, not what is in it."""
+def _wrong(answer: object) -> str:
+    """What is wrong with an answer, or "": its type and its size, not what is in it."""
     if not isinstance(answer, Mapping):
-        wrong = f"a {type(answer).__name__}"
-    elif not answer or not _KEYS.issuperset(answer):
-        wrong = f"a dict of {len(answer)} keys, not all of them known"
-    elif any(not isinstance(value, str) for value in answer.values()):
-        wrong = "a dict with values that are not strings"
-    elif not all(map(_fits, answer.values())):
-        wrong = "a dict with a character that no user or password can have (NUL, a lone surrogate)"
-    else:
-        return dict(answer)
-    raise ImproperlyConfigured(
-        f'{path}, the resilience option "credentials" of the database "{alias}", returned {wrong}:'
-        ' make it return {"user": ..., "password": ...}, or one of the two.'
-    )
+        return f"a {type(answer).__name__}"
+    if not answer or not _KEYS.issuperset(answer):
+        return f"a dict of {len(answer)} keys, not all of them known"
+    if any(not isinstance(value, str) for value in answer.values()):
+        return "a dict with values that are not strings"
+    if not all(map(_fits, answer.values())):
+        return "a dict with a character that no user or password can have (NUL, a lone surrogate)"
+    return ""
 
 
 def _fits(value: str) -> bool:

@@ -58,7 +58,7 @@ class ResilientCursorMixin:
 
     db: Any
     cursor: Any
-    #: The server-side cursor's name; such a cursor is made anew under the same name.
+    #: The server-side cursor's name; such a cursor is recreated under the same name.
     name: str | None = None
     #: The link of the connection that the driver cursor belongs to.
     _link: Any
@@ -161,7 +161,7 @@ class ResilientCursorMixin:
             return self._sent_through(send, sql, params, many, unclear)
         from .announcing import collecting
 
-        with collecting():  # what a look has to tell goes out after the statement
+        with collecting():  # what a liveness check announces goes out after the statement
             self._look()
             return self._sent_through(send, sql, params, many, unclear)
 
@@ -327,7 +327,7 @@ class ResilientCursorMixin:
         self._before_copy()
         from .copying import heard_after
 
-        # Of the present connection: the look may have replaced it.
+        # Of the present connection: the liveness check may have replaced it.
         return heard_after(self.db, name, debug or getattr(self.cursor, name))(*args, **kwargs)
 
     def _before_copy(self) -> None:

@@ -2,7 +2,7 @@
 
 A context variable holds the innermost one, which knows those around it. So a deadline holds on
 every alias, crosses ``sync_to_async`` and goes with tasks and threads that run in a copy of the
-context. The tightest one wins. One that is over bounds nobody: tasks may outlive it in their
+context. The tightest one wins. One that is over has no effect: tasks may outlive it in their
 copies of its context.
 """
 
@@ -156,7 +156,7 @@ class deadline:
     Raises:
         TypeError: ``seconds`` is no number; or what is decorated is a class, or a generator
             function, whose body runs after the call.
-        ValueError: ``seconds`` is out of bounds.
+        ValueError: ``seconds`` is not from 0 to 86400.
     """
 
     __slots__ = ("_seconds",)

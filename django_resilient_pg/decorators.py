@@ -1,4 +1,4 @@
-"""Which views a request may be run again for; read by ``middleware.RequestRetryMiddleware``."""
+"""Which views a request may be replayed for; read by ``middleware.RequestRetryMiddleware``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DEEPEST: Final = 100
 
 
 def replayable(view: View) -> View:
-    """Allow a view to be run again whatever the request's method.
+    """Allow a view to be replayed whatever the request's method.
 
     Only while the request has committed nothing, written nothing in autocommit and run no
     ``on_commit`` hook. What the view does outside of the database it then does again.

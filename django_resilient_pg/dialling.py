@@ -22,12 +22,20 @@ class Failure(NamedTuple):
 class Dialling:
     """Makes the pool's connections, in its worker threads; remembers the last failure."""
 
-    def __init__(self, alias: str, credentials: str | None, logins: Logins) -> None:
+    def __init__(
+        self,
+        alias: str,
+        credentials: str | None,
+        logins: Logins,
+        begun: Callable[[], object] = lambda: None,
+    ) -> None:
         self.failure: Failure | None = None
         self._alias, self._credentials, self._logins = alias, credentials, logins
+        self._begun = begun
 
     def attempt(self, connect: Callable[[dict[str, str]], Any]) -> Any:
         """Make one attempt, with what the ``credentials`` option gives for it."""
+        self._begun()
         if self._credentials is None:
             return connect({})
         return self._logins.connect(self._alias, self._credentials, connect)
@@ -79,4 +87,6 @@ class Dialling:
                 return made
 
         PooledConnection.__qualname__ = PooledConnection.__name__
+        # Tracers name a connection's spans by the driver, which they tell by its module (ddtrace).
+        PooledConnection.__module__ = base.__module__
         return PooledConnection

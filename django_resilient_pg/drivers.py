@@ -24,6 +24,10 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar, Final, cast
 
+if sys.platform == "linux":
+    from fcntl import ioctl
+    from termios import FIONREAD
+
 from .literals import has_text as has_text
 from .literals import told_by_texts
 
@@ -34,7 +38,7 @@ IN_TRANSACTION: Final = 2
 FAILED: Final = 3
 UNKNOWN: Final = 4
 
-#: An answer or a look this fresh (seconds) is not followed by another look: the statements of a
+#: An answer or a peek this fresh (seconds) is not followed by another look: the statements of a
 #: busy request come faster. Death can come later than any look, so looking narrows a gap that
 #: nothing closes; this leaves it at half a millisecond.
 FRESH: Final = 0.0005
@@ -63,7 +67,7 @@ def _kernels_poll() -> Callable[[], Any] | None:
     """``select.poll`` as it was before gevent put its own in the place, or eventlet took it away.
 
     Ours never waits, so it need not give way to other greenlets; gevent's does even then, which
-    takes seven times as long and lets them run in the middle of a look (measured).
+    takes seven times as long and lets them run in the middle of a liveness check (measured).
     """
     if hasattr(select, "poll"):
         monkey = sys.modules.get("gevent.monkey")
@@ -127,22 +131,21 @@ def _port_of(fd: int) -> int | None:
 # Where struct tcp_info (linux/tcp.h) has tcpi_bytes_received, a u64, since Linux 4.1.
 _RECEIVED: Final = struct.Struct("=128xQ")
 _INT: Final = struct.Struct("i")
+_NO_INT: Final = bytes(_INT.size)
 
 
 def bytes_read(fd: int) -> int | None:
     """How many bytes have been read from a TCP socket, without a duplicate of its descriptor."""
-    if not sys.platform.startswith("linux"):
+    if sys.platform != "linux":
         return None
-    import fcntl
-    import termios
-
     try:
-        own = _socket.socket(fileno=fd)
+        # Whatever it is: to find that out would take more system calls.
+        own = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, fd)
     except OSError:  # none
         return None
     try:
         # First what waits to be read: what comes in between then counts as read, never as not.
-        (waiting,) = _INT.unpack(fcntl.ioctl(fd, termios.FIONREAD, bytes(_INT.size)))
+        (waiting,) = _INT.unpack(ioctl(fd, FIONREAD, _NO_INT))
         raw = own.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _RECEIVED.size)
     except OSError:  # not TCP
         return None
@@ -159,7 +162,7 @@ def _see_something(timeout: int) -> object:
     return True
 
 
-#: All links whose connection is still referred to: what a forked child has to let go of.
+#: All links whose connection is still referred to: what a forked child has to release.
 LINKS: weakref.WeakSet[Link] = weakref.WeakSet()
 
 
@@ -184,6 +187,8 @@ class Link:
             it does not tell what transaction is under way.
         inherited: whether it was made before a fork, by the parent of this process.
         announced: whether its loss has been counted and announced.
+        incident: its loss, if that was announced (``incidents``).
+        peer: the server's host and port, as far as the driver tells.
         asks_outcome: what became of a lost COMMIT is asked of the server (``commit_outcome``).
         cursors: the open server-side cursors that would be lost with it (WITH HOLD).
         terms: on what its pool lends it (``resilience``); ``None``: they are to be judged.
@@ -200,11 +205,13 @@ class Link:
         "fd",
         "heard_at",
         "identity",
+        "incident",
         "inherited",
         "left",
         "made_at",
         "made_by",
         "peek",
+        "peer",
         "pid",
         "poll",
         "port",
@@ -232,9 +239,11 @@ class Link:
         self.cursors: weakref.WeakSet[Any] = weakref.WeakSet()
         self.left: list[Any] = []
         self.terms: object = None
+        self.incident: Any = None
         self.fd = self._fileno()
         # Now: of a lost connection nobody can tell.
         self.pid, self.port = self.backend_pid(), _port_of(self.fd)
+        self.peer = self.server()
         self.made_by = os.getpid()
         self.poll: Callable[[int], object] = poll_for(self.fd)
         self.peek = self.poll
@@ -277,6 +286,10 @@ class Link:
         """The process id of the protocol's cancel key: a pooler's is not the server's."""
         raise NotImplementedError
 
+    def server(self) -> tuple[str | None, int | None]:
+        """Host and port of the server that the connection leads to, as libpq has them."""
+        return None, None
+
     def cursor(self) -> Any:
         """A raw cursor whose rows are tuples, whatever the application has for its own."""
         raise NotImplementedError
@@ -291,7 +304,7 @@ class Link:
         self.seen_at = time.monotonic()
 
     def leave_cursor(self, cursor: Any) -> None:
-        """A thread that must not use the connection drops a cursor: the next look closes it."""
+        """A thread that must not use the connection drops a cursor: the next check closes it."""
         self.left.append(cursor)
         self.peek = _see_something
 
@@ -428,7 +441,7 @@ class Link:
         return ready
 
     def close(self) -> None:
-        """Close without a word about errors: the connection is given up."""
+        """Close without a word about errors: the connection is discarded."""
         with contextlib.suppress(self.connection.Error, OSError, ValueError):
             self.connection.close()
 
@@ -568,6 +581,11 @@ class Psycopg3Link(Link):
             self.close()
             raise
 
+    def server(self) -> tuple[str | None, int | None]:
+        """See :meth:`Link.server`."""
+        pgconn = self.connection.pgconn
+        return pgconn.host.decode(errors="replace") or None, int(pgconn.port or 0) or None
+
     def backend_pid(self) -> int:
         """See :meth:`Link.backend_pid`."""
         return int(self.connection.pgconn.backend_pid)
@@ -700,6 +718,11 @@ class Psycopg2Link(Link):
         except self.connection.Error:
             return False
         return not self.lost()
+
+    def server(self) -> tuple[str | None, int | None]:
+        """See :meth:`Link.server`."""
+        info = self.connection.info
+        return info.host or None, int(info.port or 0) or None
 
     def backend_pid(self) -> int:
         """See :meth:`Link.backend_pid`."""

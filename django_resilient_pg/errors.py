@@ -1,7 +1,7 @@
-"""What a user of the engine may catch.
+"""Errors that users of the engine may catch.
 
-Everything the driver raises comes out unchanged (Django's own classes, the driver's error as
-its cause, a note added); the classes here exist only where Django has none that says enough.
+Errors of the driver are raised unchanged: as Django's own classes, with the driver's error as their
+cause and a note added. The classes here exist only where Django has none that says enough.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from django.db.utils import OperationalError
 class CommitOutcomeUnknown(OperationalError):
     """The connection was lost during COMMIT: the transaction may or may not have taken effect.
 
-    Never retried. Look for the transaction's effect (a natural key, a unique token) before
-    doing it again.
+    Never retried. Check for the transaction's effect (a natural key, a unique token) before you
+    retry it.
 
     Attributes:
         alias: the database alias.
@@ -29,21 +29,21 @@ class CommitOutcomeUnknown(OperationalError):
 class TransactionLost(OperationalError):
     """The connection was lost earlier in this transaction, which the server has rolled back.
 
-    Raised by every later statement of the transaction and by its COMMIT: nothing may run
-    outside the transaction it was written for, even when the first error was swallowed.
+    Raised by every later statement of the transaction and by its COMMIT. Nothing may run outside
+    of the transaction that it was written for, even if the application swallowed the first error.
     """
 
-    #: As on every error of a statement that was lost together with its transaction. False where
+    #: As on every error of a statement that was lost with its transaction. False where
     #: the application had ended a transaction as text inside the block.
     transaction_lost = True
     connection_lost = True
 
 
 class SessionLost(OperationalError):
-    """The lost session held state that a new one would not have (``SET``, ``LISTEN`` ...).
+    """The connection was lost with session state that cannot be restored (``LISTEN`` ...).
 
-    Raised by every later statement until the application starts clean with
-    ``connection.close()`` or ``close_old_connections()``.
+    Raised by every later statement until the application calls ``connection.close()`` or
+    ``close_old_connections()``.
     """
 
     connection_lost = True
@@ -53,8 +53,8 @@ class CredentialsUnavailable(OperationalError):
     """The callable of the ``credentials`` option raised; its error is named, its text is not shown.
 
     Attributes:
-        passing: whether it may pass by itself (an OSError: the network, a server that is down).
-            Such a connection attempt is made again until the deadline.
+        passing: whether it is transient (an OSError: the network, a server that is down). Such an
+            attempt to connect is retried until the deadline.
     """
 
     def __init__(self, message: str, *, passing: bool = False) -> None:
@@ -63,10 +63,10 @@ class CredentialsUnavailable(OperationalError):
 
 
 class ServerDown(OperationalError):
-    """The server is known to be down, and this statement was not allowed to ask it again.
+    """The server is known to be down, and it was not this thread's turn to try again.
 
-    One thread of a process at a time asks. Raised at once where too many statements have waited
-    for it in vain already, else when the time to wait is used up. Nothing was sent.
+    One thread of a process at a time tries. Raised at once if too many callers are already waiting,
+    otherwise when the time to wait is over. Nothing was sent.
 
     Attributes:
         due: seconds until the next attempt to connect; 0: one is under way or due.
@@ -78,8 +78,8 @@ class ServerDown(OperationalError):
 
 
 class AttemptAbandoned(OperationalError):
-    """The attempt at a request or a ``retry_atomic`` function has been given up, and is made again.
+    """The attempt at a request or a ``retry_atomic`` function has failed and is retried.
 
     Raised in tasks and threads that the attempt has left behind, by every statement, COMMIT and
-    ``on_commit()``: the second attempt does all that again, so it would be done twice.
+    ``on_commit()``: the retry does all that again, so it would be done twice.
     """

@@ -1,6 +1,6 @@
 """What happens when the rows of a server-side cursor cannot be fetched any more.
 
-Its statement has been run already, so nothing about the fetch says that it may be run again.
+Its statement has been run already, so nothing about the fetch says that it may be retried.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from django.db.utils import Error
 
-from . import notes
+from . import announcing, notes
 from .announcing import collecting
 from .losses import judge_error
 from .recovery import Recovery
@@ -65,5 +65,5 @@ class Fetching(Recovery):
             why = why or "another statement has got a new connection since"
             error.connection_lost = True  # type: ignore[attr-defined]
             error.add_note(notes.cursor_lost(self._db.alias, why))
-            self._db.resilience.shared.count("refused")
+            announcing.surfaced(self._db, self._link.incident, f"Not retried: {why.rstrip('.')}.")
         raise error

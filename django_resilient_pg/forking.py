@@ -1,14 +1,14 @@
-"""What a forked child does first: let go of its parent's connections.
+"""What a forked child does first: release its parent's connections.
 
 A connection used by two processes does not only fail: in plain text it silently returned another
 query's rows in 12 to 32 % of queries. So in the child every inherited socket is replaced by a dead
 one, under the same number. Nothing that is done there to the driver's objects, by anybody, can then
-reach the parent's session: not a query, not the Terminate message of ``close()``. The next look
-finds the connection lost and replaces it as any other; that is all.
+reach the parent's session: not a query, not the Terminate message of ``close()``. The next liveness
+check finds the connection lost and replaces it as any other; that is all.
 
-Imported with the first connection: before it there is nothing to let go of. What forks through
+Imported with the first connection: before it there is nothing to release. What forks through
 Python or calls its hooks (``os.fork``, multiprocessing, billiard, gunicorn) comes here at once; the
-child of what forks in C (uWSGI) when it first looks at a connection or a pool (:mod:`.process`).
+child of what forks in C (uWSGI) when it first uses a connection or a pool (:mod:`.process`).
 """
 
 from __future__ import annotations

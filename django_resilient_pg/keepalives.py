@@ -78,16 +78,19 @@ def default_root(
 
 def session_attributes(conn_params: Mapping[str, object], environ: Mapping[str, str]) -> str:
     """Return the ``target_session_attrs`` that libpq will go by; "" where nobody has set it."""
-    service = _service(conn_params, environ)
-    variable = "PGTARGETSESSIONATTRS"
-    return _setting("target_session_attrs", variable, conn_params, environ, service)
+    return setting("target_session_attrs", "PGTARGETSESSIONATTRS", conn_params, environ)
 
 
 def direct_tls(conn_params: Mapping[str, object], environ: Mapping[str, str]) -> bool:
     """Whether libpq will begin with TLS, without asking the server for it (PostgreSQL 17)."""
-    service = _service(conn_params, environ)
-    found = _setting("sslnegotiation", "PGSSLNEGOTIATION", conn_params, environ, service)
-    return found == "direct"
+    return setting("sslnegotiation", "PGSSLNEGOTIATION", conn_params, environ) == "direct"
+
+
+def setting(
+    name: str, variable: str, conn_params: Mapping[str, object], environ: Mapping[str, str]
+) -> str:
+    """Return what libpq will take for a parameter: "" where nobody has set it."""
+    return _setting(name, variable, conn_params, environ, _service(conn_params, environ))
 
 
 def _service(conn_params: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, str]:

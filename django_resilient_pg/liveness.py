@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from time import perf_counter
 
 from .drivers import Link
 from .facts import Path, TcpInfo, tcp_info
 
 
 class Vital(enum.Enum):
-    """What looking at a connection told."""
+    """What a liveness check found."""
 
     ALIVE = "alive"
     LOST = "lost"
@@ -36,8 +37,9 @@ def inspect(
     ping_timeout: float,
     path: Path,
     tcp: Callable[[int], TcpInfo | None] = tcp_info,
+    took: Callable[[float], object] | None = None,
 ) -> Vital:
-    """Look into a connection that is not in use.
+    """Check a connection that is not in use.
 
     Args:
         link: the connection; the caller has made sure that nobody else is using it.
@@ -47,18 +49,27 @@ def inspect(
         ping_timeout: hard limit of the ping, in seconds.
         path: what lies between; only on a direct one does TCP_INFO speak of the server.
         tcp: for tests.
+        took: gets the seconds that a check took which goes beyond the peek.
     """
     if link.lost():
         return Vital.LOST
-    if link.poll(0):
-        link.consume()
-        if link.lost():
-            return Vital.LOST
-    if idle > idle_limit:
-        return Vital.STALE
-    if idle <= ping_after or _heard_lately(link, idle, ping_after, path, tcp):
-        return Vital.ALIVE
-    return Vital.ALIVE if link.ping(ping_timeout) else Vital.LOST
+    arrived, limited = link.poll(0), idle > idle_limit
+    if not arrived and (limited or idle <= ping_after):
+        return Vital.STALE if limited else Vital.ALIVE
+    began = perf_counter()
+    try:
+        if arrived:
+            link.consume()
+            if link.lost():
+                return Vital.LOST
+        if limited:
+            return Vital.STALE
+        if idle <= ping_after or _heard_lately(link, idle, ping_after, path, tcp):
+            return Vital.ALIVE
+        return Vital.ALIVE if link.ping(ping_timeout) else Vital.LOST
+    finally:
+        if took is not None:
+            took(perf_counter() - began)
 
 
 def _heard_lately(

@@ -53,18 +53,20 @@ class Logins:
         from .credentials import ask
 
         login = ask(alias, path)
-        known = self._refused
-        if known is not None:
-            if monotonic() - known.at < ROTATES and _mark(login) == known.mark:
-                raise own(known.error)
-            self._refused = None
+        mark, known = _mark(login), self._refused
         try:
+            if known is not None:
+                if monotonic() - known.at < ROTATES and mark == known.mark:
+                    raise own(known.error)
+                self._refused = None
             return attempt(login)
         except Exception as error:
             if was_refused(error):
                 # A copy: the traceback of the error leads to the password.
-                self._refused = _Refused(monotonic(), _mark(login), own(error))
+                self._refused = _Refused(monotonic(), mark, own(error))
             raise
+        finally:
+            login.clear()  # the frames of the attempt, which a traceback keeps, hold the same dict
 
 
 def own(error: Exception) -> Exception:

@@ -1,8 +1,8 @@
-"""What a lost connection is remembered as. Pure."""
+"""What is remembered of a lost connection. Pure."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from .lost_sessions import LostSession
 from .records import Record
@@ -17,24 +17,32 @@ class Loss(Record):
 
     Attributes:
         reason: why it was lost.
-        idle: how many seconds after the server was last heard.
-        session: what the next connection finds out of it, if the server had said nothing.
-        final: nothing of it is retried, by whatever layer.
+        idle: seconds since the last answer of the server.
+        session: the lost session, which the next connection asks about if the server had said
+            nothing.
+        final: no layer retries what was lost.
+        incident: what is announced of it (``incidents``).
     """
 
     reason: Reason
     idle: float
     session: LostSession | None = None
     final: bool = False
+    incident: Any = None
+
+    @property
+    def sqlstate(self) -> str | None:
+        """SQLSTATE of the server's last message."""
+        return None if self.incident is None else self.incident.sqlstate
 
 
 class Invalidation:
-    """A loss that the application has to be told of: until it starts anew, every statement raises.
+    """A loss that the application has to know: every statement raises until it starts again.
 
     Attributes:
-        loss: ``None`` if the connection was discarded because a statement was left half-way.
-        pinned_by: the session state that is gone; "" when it was a transaction. ``PIPELINE`` holds
-            until the application has left it.
+        loss: ``None`` if the connection was discarded because a statement was interrupted.
+        pinned_by: the session state that was lost; "" for a transaction. ``PIPELINE`` holds until
+            the application has left the pipeline.
         rolled_back: the savepoint that Django has rolled back to since, or "".
     """
 

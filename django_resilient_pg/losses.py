@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from .drivers import Link
 from .errors import CommitOutcomeUnknown
@@ -17,7 +16,7 @@ def judge_error(link: Link | None, error: BaseException, phase: Phase) -> Verdic
 
 
 def reason_of(link: Link) -> Reason:
-    """Why a session ended, by the last word of the server on its connection."""
+    """Why a session ended, by the server's last message on its connection."""
     if link.inherited:
         return Reason.FORK
     word = link.last_word
@@ -58,15 +57,21 @@ def chain_of(
 
 
 def tells_of(error: BaseException | None, mark: str, *, but: BaseException | None = None) -> bool:
-    """Whether an error, or what caused it, is marked so: ``connection_lost``, ``transaction_lost``.
+    """Whether an error, or its cause, has a mark: ``connection_lost``, ``transaction_lost``.
 
-    Not if the outcome of a COMMIT is unknown: then nothing may be done again. For ``but`` see
+    Not if the outcome of a COMMIT is unknown: then nothing may be retried. For ``but`` see
     :func:`chain_of`.
     """
     chain = list(chain_of(error, but=but))
     if any(isinstance(one, CommitOutcomeUnknown) for one in chain):
         return False
     return any(getattr(one, mark, False) for one in chain)
+
+
+def alias_of(error: BaseException | None, *, but: BaseException | None = None) -> str | None:
+    """The alias of the connection that an error is about; for ``but`` see :func:`chain_of`."""
+    aliases = (getattr(one, "database_alias", None) for one in chain_of(error, but=but))
+    return next((alias for alias in aliases if alias), None)
 
 
 def sqlstate_of(error: BaseException) -> str | None:
@@ -88,19 +93,3 @@ def failure(error: BaseException, phase: Phase, *, connection_lost: bool | None)
         severity=severity or getattr(diagnostic, "severity", None),
         text=str(cause),
     )
-
-
-def first_line(error: BaseException, entry: Mapping[str, Any]) -> str:
-    """Return the first line of an error as it may be logged: no secret, no control characters.
-
-    A driver repeats the host that it cannot find, whatever was pasted into HOST, and what a peer
-    sends.
-
-    Args:
-        error: the driver's, or Django's translation of it.
-        entry: of DATABASES, whose values the text may repeat.
-    """
-    from .pasted import scrubbed  # only now: it compiles patterns
-    from .plain import plain
-
-    return plain(scrubbed(str(error).partition("\n")[0], entry))

@@ -4,7 +4,8 @@ Where a path breaks on the client's side the server does not notice: the old ses
 so do its locks. Whatever is retried would wait for them, or answer wrongly
 (``pg_try_advisory_xact_lock``, ``NOWAIT``, ``SKIP LOCKED``). And a server that says nothing may
 have crashed by the very statement that is about to be retried. The next connection asks, in one
-round trip, and ends the old session; a server that said why it ended a session has ended it itself.
+round trip, and terminates the old session. A server that said why a session ended has terminated
+the session itself.
 
 A session is ended only if it is proved to be the lost one:
 
@@ -33,6 +34,7 @@ from typing import Any, Final
 
 from .drivers import IDLE, Link
 from .losses import sqlstate_of
+from .notes import first_line
 from .verdicts import Reason
 
 STARTED: Final = "EXTRACT(epoch FROM a.backend_start)"
@@ -80,10 +82,10 @@ _ASKED_FOR: Final = 60.0
 _NOT_ALLOWED: Final = "42501"  # insufficient_privilege
 _CANCELLED: Final = "57014"  # query_canceled
 
-_BEHIND_A_POOLER = "a pooler hides it, and older transactions of the same login are still under way"
-_HIDDEN = "the role may not see it"
-_REFUSED = "the role may not end it"
-_GOES_ON = "it does not end"
+_BEHIND_A_POOLER = "a pooler hides it, and older transactions of the same login are still open"
+_HIDDEN = "the role may not see the session"
+_REFUSED = "the role may not terminate it"
+_GOES_ON = "the session does not end"
 _ANOTHER = "a session of its process id is there that does not look like it"
 
 
@@ -103,7 +105,8 @@ class LostSession:
         asked: whether it was asked about.
         why: why it cannot be said to be gone; "" when it is, or was not asked about yet.
         crashed: the server has recovered from a crash since it was last heard.
-        cancelled: an administrator has ended it for its statement: the server lives on.
+        cancelled: an administrator has terminated it for its statement: the server lives on.
+        incident: what is announced of its loss (``incidents``).
     """
 
     __slots__ = (
@@ -119,6 +122,7 @@ class LostSession:
         "cancelled",
         "crashed",
         "holds",
+        "incident",
         "reason",
         "text",
         "why",
@@ -138,6 +142,7 @@ class LostSession:
     ) -> None:
         self.text, self.reason, self.holds = text, reason, holds
         self.why, self._terminated = "", terminated
+        self.incident: Any = None
         self.asked = self.crashed = self.cancelled = False
         self._pid, self._port = link.pid, link.port if direct else None
         self._made_at, self._heard_at, self._lost_at = link.made_at, link.heard_at, now
@@ -182,7 +187,7 @@ class LostSession:
                 self.asked = True
                 if self.holds:
                     refused = sqlstate_of(error) == _NOT_ALLOWED
-                    self.why = _REFUSED if refused else str(error).partition("\n")[0]
+                    self.why = _REFUSED if refused else first_line(error)
                 return
             self.asked = True
             self.crashed = any(row[5] is not None and row[5] < now - self._heard_at for row in rows)

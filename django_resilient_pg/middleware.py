@@ -1,16 +1,15 @@
-"""``RequestRetryMiddleware``: a request whose connection was lost is run again.
+"""``RequestRetryMiddleware``: a request whose connection was lost is replayed.
 
 Put it last in ``MIDDLEWARE``. Its settings are in :mod:`.request_settings`.
 
 A failed attempt is left through Django's own handler: ``process_exception`` is asked after
 ``ATOMIC_REQUESTS`` has rolled back and before anybody is told. It answers with a stand-in, which
-travels up to this middleware, and only there the request is run again: the attempt has left no
+travels up to this middleware, and only there the request is replayed: the attempt has left no
 frame on the stack, no other middleware's hook sees two answers, and under ASGI no thread waits.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,9 +24,8 @@ from django.http.response import HttpResponseBase
 
 from . import announcing, deadlines, foreign, notes, request_settings, signals
 from .bucket import BUCKET
-from .losses import tells_of
+from .losses import alias_of, tells_of
 from .replaying import mark_of, may_ever, start_clean, unreachable, why_lasting, why_not
-from .resilience import logger
 from .snapshots import Snapshot
 from .units import UNDER_WAY, UNIT, Unit, around, succeed
 
@@ -70,13 +68,13 @@ def _release(response: Any) -> None:
     ``response.close()`` would also announce the end of the request, which is not over.
     """
     for close in response._resource_closers:
-        # Nobody is left who could be told of an error: the answer that counts is another one.
+        # Nobody is left who could learn of an error: the answer that counts is another one.
         with suppress(Exception):
             close()
 
 
 class RequestRetryMiddleware:
-    """Runs a request again, at most so many times, while it has had no lasting effect.
+    """Replays a request, at most so many times, while it has had no lasting effect.
 
     Raises:
         ImproperlyConfigured: a setting is wrong.
@@ -141,6 +139,7 @@ class RequestRetryMiddleware:
             yield attempts
         finally:
             attempts.unit.ended = True
+            announcing.tell_rest(attempts.unit)
             UNDER_WAY.remove(attempts.unit)
             UNIT.reset(token)
             vars(request).pop(_STATE, None)
@@ -199,19 +198,25 @@ class RequestRetryMiddleware:
             why = "the database cannot be reached"
         else:
             return None
-        exception.add_note(f"The request was not run again: {why}.")
-        text = "%s failed with its connection and was not run again: %s."
-        announcing.log(None, logging.WARNING, text, _line_of(request), why)
+        exception.add_note(f"The request was not replayed: {why}.")
+        alias = alias_of(exception, but=attempts.handled)
         if not self._settings.unavailable:
+            text = f"{_line_of(request)} lost its connection and was not replayed: {why}."
+            announcing.gave_up(attempts.unit, alias, text)
             return None
-        logger.error("Answered with 503.", exc_info=exception)
         invited = self._may_come_again(request, attempts, ask=can_be_asked)
         headers = {"Retry-After": _RETRY_AFTER} if invited else {}
+        database = "the database" if alias is None else f'database "{alias}"'
+        text = f"Returned 503 for {_line_of(request)}: {database} is not available."
+        announcing.gave_up(attempts.unit, alias, text, exception)
         text = "The database is not available at the moment."
-        return HttpResponse(text, status=503, content_type="text/plain", headers=headers)
+        response = HttpResponse(text, status=503, content_type="text/plain", headers=headers)
+        # Django logs every answer of 5xx as an error, without its reason. One record is enough.
+        response._has_been_logged = True  # type: ignore[attr-defined]
+        return response
 
     def _may_come_again(self, request: HttpRequest, attempts: _Attempts, *, ask: bool) -> bool:
-        """Whether the client may be invited to do it again: nothing has been done, or will be."""
+        """Whether the client may be invited to repeat it: nothing has been done, or will be."""
         if mark_of(request, attempts.method) is False or attempts.unit.sending:
             return False
         return not why_lasting(attempts.unit, ask=ask)
@@ -219,7 +224,7 @@ class RequestRetryMiddleware:
     def _why_not(self, request: HttpRequest, attempts: _Attempts) -> str:
         if attempts.made >= self._settings.retries:
             times = f"{attempts.made} time{'' if attempts.made == 1 else 's'}"
-            return f"it was run again {times} already (RESILIENT_PG_REQUEST_RETRIES)"
+            return f"it was replayed {times} already (RESILIENT_PG_REQUEST_RETRIES)"
         for bound in filter(None, (attempts.bound, attempts.deadline)):
             if not bound.remaining():
                 return f"{bound.words} is used up"
@@ -228,17 +233,17 @@ class RequestRetryMiddleware:
         def judge() -> str:
             why = why_not(request, unit, attempts.snapshot, attempts.method, methods)
             if not why and not BUCKET.take():
-                return "too many retries are under way in this process; the database needs a rest"
+                return "too many retries are under way in this process"
             return why
 
         return unit.give_up(judge)
 
     def _make_new(self, request: HttpRequest, attempts: _Attempts) -> None:
-        """Make the request as new as before its view, and say so."""
+        """Make the request as new as before its view, and announce its replay."""
         attempts.snapshot.restore()
         setattr(request, _STATE, attempts)
-        text = "%s is run again on a new connection."
-        announcing.log(None, logging.WARNING, text, _line_of(request))
+        sentence = f"Replaying {_line_of(request)} on a new connection."
+        announcing.replaying(attempts.unit, sentence)
         record = signals.RequestRetried(str(request.method), request.path, attempts.made)
         send = signals.request_retried.send_robust
         announcing.tell(None, partial(send, sender=type(self), request=request, record=record))

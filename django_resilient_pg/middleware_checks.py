@@ -60,7 +60,7 @@ def _below(place: int) -> Iterator[CheckMessage]:
         names = ", ".join(f'"{path}"' for path in below)
         yield Warning(
             "RequestRetryMiddleware should be the last of MIDDLEWARE: whatever is below it runs"
-            f" twice when a request is run again: {names}.",
+            f" twice when a request is replayed: {names}.",
             hint="Move it to the end of MIDDLEWARE.",
             id="resilient_pg.W301",
         )

@@ -164,6 +164,7 @@ class ResilientDatabaseMixin(Wrapper):
     def _not_connected(self, error: BaseException) -> None:
         # Told from an error of the same words that came out of a statement.
         error.not_connected = True  # type: ignore[attr-defined]
+        error.database_alias = self.alias  # type: ignore[attr-defined]
         # The outermost way: a pooled connection goes back to its pool.
         with contextlib.suppress(Error):
             self._close()
@@ -213,7 +214,7 @@ class ResilientDatabaseMixin(Wrapper):
             self.connect()
 
     def close(self) -> None:
-        """Django's boundary: what comes after starts clean."""
+        """Django's boundary: what comes after starts a new session."""
         if not SAME[0]:
             notice_fork()
         if UNDER_WAY:
@@ -279,7 +280,7 @@ class ResilientDatabaseMixin(Wrapper):
             look_closer(self, link.status(), monotonic(), asking)
 
     def _glance(self, link: Link, status: int) -> bool:
-        """The healthy path: one poll, two comparisons. Whether a closer look is not needed."""
+        """The healthy path: one poll, two comparisons. Whether no further check is needed."""
         if link.connection is not self.connection:
             return False
         if not SAME[0]:
@@ -315,7 +316,7 @@ class ResilientDatabaseMixin(Wrapper):
         try:
             wrapper = super()._cursor(name)
         except Error:
-            # Found dead after the last look, by an end that went wrong: nothing has been sent.
+            # Found dead after the last check, by an end that went wrong: nothing has been sent.
             if self._link is None or not self._link.lost():
                 raise
             self._look()
@@ -349,7 +350,7 @@ class ResilientDatabaseMixin(Wrapper):
         return adopt(super().make_debug_cursor(cursor), self)
 
     def is_usable(self) -> bool:
-        """Django's health check without its round trip: a look, and a bounded ping after long."""
+        """Django's health check without its round trip: a peek, and a bounded ping after long."""
         if not SAME[0]:
             notice_fork()
         if self.connection is None or self._invalid is not None:

@@ -1,79 +1,158 @@
-"""The sentences people read at 3 a.m.: notes on exceptions and lines of the log. Pure."""
+"""The sentences that people read when their pager has rung: exception notes and log lines. Pure."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any, Final
 
 from .ageing import Limits
 from .verdicts import Reason
 
 _PREVENTION = {
-    Reason.SERVER_IDLE_TIMEOUT: "raise idle_session_timeout on the server, or let connections"
-    ' live shorter: OPTIONS["resilience"]["idle_timeout"]',
+    Reason.SERVER_IDLE_TIMEOUT: "raise idle_session_timeout on the server, or set"
+    ' OPTIONS["resilience"]["idle_timeout"] to it',
     Reason.PATH_IDLE_TIMEOUT: 'set OPTIONS["resilience"]["idle_timeout"] to the timeout of the'
     " pooler, proxy or firewall in between",
     Reason.TRANSACTION_TIMEOUT: "keep slow work (HTTP calls, files) out of atomic(), or raise the"
     " server's transaction timeouts",
-    Reason.ADMINISTRATOR: "find out who ends sessions (pg_terminate_backend, maintenance jobs)",
-    Reason.RESTART: "nothing here: the server was restarted; look for planned maintenance",
-    Reason.CRASH: "look into the server's log for a crash or the out-of-memory killer",
-    Reason.FAILOVER: "nothing here: the server changed its role; use target_session_attrs",
-    Reason.NETWORK: "look for a firewall, NAT or load balancer that drops connections;"
+    Reason.ADMINISTRATOR: "find what terminates sessions (pg_terminate_backend, maintenance jobs)",
+    Reason.RESTART: "check whether the restart was planned",
+    Reason.CRASH: "check the server's log for a crash or the out-of-memory killer",
+    Reason.FAILOVER: "list all servers in HOST and set target_session_attrs",
+    Reason.NETWORK: "find the firewall, NAT gateway or load balancer that drops connections;"
     " manage.py checkdbconn shows the path",
-    Reason.FORK: "do not share connections between processes: connect after the fork",
+    Reason.FORK: "connect after the fork, so that processes share no connection",
     Reason.LOGIN_REFUSED: "correct the password or user that the pooler has for its server",
     Reason.STATEMENT_POOLING: "set pool_mode to transaction or session in the pooler",
     Reason.QUEUE_TIMEOUT: "raise the pooler's pool size, or hold connections for less time",
-    Reason.UNKNOWN: "manage.py checkdbconn shows the path and its timeouts",
+    Reason.UNKNOWN: "run manage.py checkdbconn, which shows the path and its timeouts",
 }
 
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+#: What every line of the log has as fields (``extra=``); ``None`` where one does not apply.
+FIELDS: Final = (
+    "alias",
+    "reason",
+    "sqlstate",
+    "backend_pid",
+    "host",
+    "port",
+    "idle",
+    "retried_as",
+    "took",
+)
 
 IN_TESTCASE = (
-    "A TestCase is one transaction, which cannot be done again: test lost connections in a"
+    "A TestCase is one transaction, which cannot be retried: test lost connections in a"
     " TransactionTestCase."
 )
 
 
+def fields(alias: str | None, **known: object) -> dict[str, object]:
+    """The fields of one line of the log."""
+    return {**dict.fromkeys(FIELDS), "alias": alias, **known}
+
+
 def seconds(value: float) -> str:
-    """Seconds as people write them: "0.2 s", "35 s"."""
+    """A duration as people write it: "8 ms", "0.2 s", "35 s"."""
+    if value < 0.1:
+        milliseconds = value * 1000
+        return f"{milliseconds:.0f} ms" if milliseconds >= 1 else f"{milliseconds:.2g} ms"
     return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
 
 
-def happened(alias: str, reason: Reason, idle: float, limits: Limits | None) -> str:
+def first_line(said: object, entry: Mapping[str, Any] = _NOTHING) -> str:
+    """The first line of what a driver or a server says, as it may be shown and logged.
+
+    It is cut, and has no control characters, which a terminal would obey. It has no passwords
+    either: a driver repeats the host that it cannot find, whatever was pasted there.
+
+    Args:
+        said: an error, or its text.
+        entry: of DATABASES, whose values the text may repeat.
+    """
+    from .pasted import scrubbed  # only now: it compiles patterns
+    from .plain import plain
+
+    return plain(scrubbed(str(said).partition("\n")[0], entry))
+
+
+def happened(
+    alias: str, reason: Reason, idle: float, limits: Limits | None, sqlstate: str | None = None
+) -> str:
     """What happened, after how long, and which known timeout that matches."""
-    sentence = f'The connection "{alias}" was lost: {reason.text}, {seconds(idle)} after the server'
-    sentence += " was last heard"
+    code = f" [{sqlstate}]" if sqlstate else ""
+    sentence = f'Connection "{alias}" lost after {seconds(idle)} idle: {reason.text}{code}.'
     limit = math.inf if limits is None else limits.idle.seconds
     if limits is not None and idle >= limit and not math.isinf(limit):
-        sentence += f" (longer than its idle limit of {seconds(limit)}: {limits.idle.source})"
-    return sentence + "."
+        sentence += (
+            f" That is longer than its idle limit of {seconds(limit)} ({limits.idle.source})."
+        )
+    return sentence
 
 
-def lost(alias: str, reason: Reason, idle: float) -> str:
-    """The note on an error that comes out after the loss: why, and what would have prevented it."""
-    return f"{happened(alias, reason, idle, None)} To prevent it: {_PREVENTION[reason]}."
+def lost(alias: str, reason: Reason, idle: float, sqlstate: str | None = None) -> str:
+    """The note on an error that is raised after the loss: why, and what would have prevented it."""
+    sentence = happened(alias, reason, idle, None, sqlstate)
+    return f"{sentence} To prevent this: {_PREVENTION[reason]}."
 
 
 def interrupted(alias: str) -> str:
-    """The same, of a connection that was given up."""
-    return f'A statement on "{alias}" was interrupted half-way, so its connection was given up.'
+    """The same, of a connection that was discarded."""
+    return f'Discarded the connection "{alias}": a statement on it was interrupted.'
 
 
-def refused(alias: str, reason: Reason, idle: float, limits: Limits | None, why: str) -> str:
+def refused(
+    alias: str,
+    reason: Reason,
+    idle: float,
+    limits: Limits | None,
+    why: str,
+    sqlstate: str | None = None,
+) -> str:
     """The note on an error that reaches the application."""
     return (
-        f"{happened(alias, reason, idle, limits)} The statement was not run again: {why}."
-        f" To prevent it: {_PREVENTION[reason]}."
+        f"{happened(alias, reason, idle, limits, sqlstate)} The statement was not retried: {why}."
+        f" To prevent this: {_PREVENTION[reason]}."
     )
+
+
+def why_invalid(pinned_by: str) -> str:
+    """Why a connection that was found lost is not replaced."""
+    if not pinned_by:
+        return "Not retried: its transaction had begun, and the server has rolled it back."
+    return f"Not retried: lost with session state that cannot be restored ({pinned_by})."
+
+
+def not_reconnected(alias: str, error: BaseException) -> str:
+    """A lost connection could not be replaced."""
+    return f'Could not reconnect to "{alias}": {first_line(error).rstrip(".")}.'
+
+
+def reconnected(alias: str, took: float) -> str:
+    """A new connection has replaced a lost one."""
+    return f'Reconnected "{alias}" in {seconds(took)}.'
+
+
+def retried(what: str, alias: str, took: float) -> str:
+    """A statement was retried."""
+    return f'Retried {what} on "{alias}"; it succeeded after {seconds(took)}.'
+
+
+def retrying(alias: str, attempt: int, retries: int) -> str:
+    """A transaction is about to be retried."""
+    return f'Retrying a transaction on "{alias}" (retry {attempt} of {retries}).'
 
 
 def transaction_lost(alias: str) -> str:
     """What every later statement of a lost transaction raises."""
     return (
-        f'The connection "{alias}" was lost earlier in this transaction, which the server has'
-        " rolled back: nothing of it has taken effect. Leave the atomic block, then run the whole"
-        " transaction again."
+        f'The connection "{alias}" was lost earlier in this transaction. The server has rolled the'
+        " transaction back: nothing of it has taken effect. Leave the atomic block, then retry the"
+        " whole transaction."
     )
 
 
@@ -81,36 +160,36 @@ def split_transaction_lost(alias: str) -> str:
     """The same, where the application has ended a transaction inside its block."""
     return (
         f'The connection "{alias}" was lost in an atomic block whose transaction had been ended'
-        " before, or may have been (COMMIT as text, the driver's own methods): what ran in it may"
-        " have taken effect; check before running it again."
+        " before, or may have been (COMMIT as text, the driver's own methods). Its statements may"
+        " have taken effect: check before you retry them."
     )
 
 
 def session_lost(alias: str, pinned_by: str) -> str:
     """What every later statement of a lost, pinned session raises."""
     return (
-        f'The connection "{alias}" was lost together with session state that a new connection'
-        f" would not have ({pinned_by}). Start clean with connection.close() or"
-        " close_old_connections(), then do the work again."
+        f'The connection "{alias}" was lost with session state that cannot be restored'
+        f" ({pinned_by}). Call connection.close() or close_old_connections() to continue, then"
+        " repeat the work."
     )
 
 
 def pipeline_lost(alias: str) -> str:
     """What every later statement of a lost pipeline raises."""
     return (
-        f'The connection "{alias}" was lost in the middle of a pipeline: what was sent in it may or'
-        " may not have taken effect. Nothing of it is run on another connection; leave the"
-        " pipeline, look for its effect, then do the work again."
+        f'The connection "{alias}" was lost in the middle of a pipeline. The statements of the'
+        " pipeline may or may not have taken effect, and none of them is retried. Leave the"
+        " pipeline, check for their effect, then repeat the work."
     )
 
 
 def not_restored(alias: str, words: str, sqlstate: str | None) -> str:
     """What every statement raises when a new session could not be made like the lost one."""
-    said = f"SQLSTATE {sqlstate}" if sqlstate else "refused"
+    said = f" [{sqlstate}]" if sqlstate else ""
     return (
-        f'A new connection "{alias}" could not be given what was set on the lost one: {words}'
-        f" ({said}). It was given up. Start clean with connection.close() or"
-        " close_old_connections(), then do the work again."
+        f'A new connection "{alias}" was discarded: the server refused a setting of the lost'
+        f" session ({words}){said}. Call connection.close() or close_old_connections() to continue,"
+        " then repeat the work."
     )
 
 
@@ -124,12 +203,12 @@ def opening_refused(alias: str, words: str) -> str:
 
 def commit_unknown(alias: str, reason: Reason, xid: int | None = None) -> str:
     """What a lost COMMIT raises."""
-    check = "look for its effect (a natural key, a unique token)"
+    check = "check for its effect (a natural key, a unique token)"
     if xid is not None:
         check += f", or ask the server that had it: SELECT pg_xact_status('{xid}'),"
     return (
-        f'The connection "{alias}" was lost during COMMIT ({reason.text}): the transaction may or'
-        f" may not have taken effect. It was not run again; {check} before doing so."
+        f'The connection "{alias}" was lost during COMMIT: {reason.text}. The transaction may or'
+        f" may not have taken effect. It was not retried; {check} before you retry it."
     )
 
 
@@ -137,7 +216,7 @@ def delivered(alias: str, rows: int) -> str:
     """Why a server-side cursor is not opened again."""
     return (
         f'{rows} rows of this server-side cursor on "{alias}" had already been delivered; reading'
-        " on elsewhere could skip or repeat rows. Start the loop again."
+        " on with a new cursor could skip or repeat rows. Start the loop again."
     )
 
 
@@ -151,7 +230,7 @@ def not_ended(alias: str, why: str) -> str:
     """Why what waits for locks is not retried, and what to do."""
     return (
         f'the lost session of "{alias}" may still hold its locks, and could not be terminated'
-        f" ({why}); wait until the server has ended it (tcp_user_timeout,"
+        f" ({why}); wait until the server has terminated it (tcp_user_timeout,"
         " client_connection_check_interval), or allow its role to terminate it"
     )
 
@@ -159,15 +238,16 @@ def not_ended(alias: str, why: str) -> str:
 def cancelled(alias: str) -> str:
     """Why a long statement is not retried that an administrator has terminated."""
     return (
-        f'its session was terminated after it had run for long, and the server of "{alias}" lives'
-        " on: somebody has stopped it (pg_terminate_backend)"
+        "its session was terminated (pg_terminate_backend) after the statement had run for long,"
+        f' and the server of "{alias}" kept running: somebody stopped the statement on purpose'
     )
 
 
 def crashed(alias: str) -> str:
     """Why a statement that met a crash is not retried a second time."""
     return (
-        f'the server of "{alias}" crashed when it was run before, so it may be what makes it crash'
+        f'the server of "{alias}" crashed while it ran this statement before, so the statement may'
+        " be the cause"
     )
 
 
@@ -175,7 +255,7 @@ def standby(alias: str) -> str:
     """Why a connection that came about was not kept. ``reasons`` knows it by libpq's words."""
     return (
         f'The connection "{alias}" led to a standby (server is in hot standby mode), but this alias'
-        " is to reach the primary; name all servers in HOST, or wait for the failover."
+        " needs the primary. List all servers in HOST, or wait for the failover."
     )
 
 
@@ -184,31 +264,29 @@ def read_only(alias: str) -> str:
     return (
         f'The server of "{alias}" is a primary, but its configuration makes transactions read-only'
         " (default_transaction_read_only): its disk is full, it is under maintenance, or it was"
-        " fenced off for another server. No other server was found that takes writes. The"
-        " connection is kept, and reads go on. To prevent it: look at the server's disk and at who"
-        " has set default_transaction_read_only."
+        " fenced off for another server. No other server was found that accepts writes. The"
+        " connection is kept, and reads still work. To prevent this: check the server's disk, and"
+        " find what has set default_transaction_read_only."
     )
 
 
 def standby_again(alias: str) -> str:
-    """Why a write that a standby refused was not run again."""
+    """Why a write that a standby refused was not retried."""
     return (
-        f'the connection "{alias}" leads to a standby again, as it has since this process began;'
-        ' set OPTIONS["resilience"]["primary"] to True if it is to reach the primary'
+        f'the connection "{alias}" leads to a standby again, as it has since this process started;'
+        ' set OPTIONS["resilience"]["primary"] to True if it must reach the primary'
     )
 
 
 def down(alias: str, said: str, due: float | None, *, waits: bool) -> str:
     """Why a thread has not asked a server; ``due``: seconds to the next attempt, None: now."""
-    when = "is under way" if due is None else f"is due in {due:.2f} s"
-    sentence = (
-        f'The server of "{alias}" takes no connections ({said}); one thread at a time asks it'
-    )
+    when = "is under way" if due is None else f"is due in {seconds(due)}"
+    sentence = f'The server of "{alias}" is not accepting connections'
     if waits:
-        return f"{sentence}. The next attempt {when}."
+        return f"{sentence} ({said}); one thread at a time tries. The next attempt {when}."
     return (
-        f"{sentence}, and too many statements have waited for that already: this one fails at once."
-        f" The next attempt {when}. Check that the server is up: manage.py checkdbconn."
+        f"{sentence}; failing fast, because too many callers are already waiting ({said}). The"
+        f" next attempt {when}. Check that the server is up: manage.py checkdbconn."
     )
 
 

@@ -42,8 +42,8 @@ class Options(Record):
     idle_margin: float = _key(
         "number",
         0.5,
-        "Part of the idle timeout that a connection may use: CONN_MAX_AGE is clamped to it, and"
-        " a connection idle for longer is replaced before use.",
+        "Fraction of the idle timeout after which a connection is recycled: CONN_MAX_AGE is clamped"
+        " to it, and a connection idle for longer is replaced before use.",
         lowest=0.01,
         highest=1.0,
     )
@@ -56,18 +56,18 @@ class Options(Record):
         highest=1.0,
     )
     peek: bool = _key(
-        "boolean", True, "Look at the socket before every unit of work, without a round trip."
+        "boolean", True, "Peek at the socket before every unit of work, without a round trip."
     )
     ping_after: float = _seconds(
         30.0,
         0.0,
         31_536_000.0,
-        "Seconds idle after which the look is backed by TCP_INFO, and by a ping if that is no"
-        " proof of life.",
+        "Seconds idle after which the check also reads TCP_INFO and, if that is inconclusive,"
+        " pings.",
     )
-    ping_timeout: float = _seconds(2.0, 0.01, 3600.0, "Hard limit of that ping.")
+    ping_timeout: float = _seconds(2.0, 0.01, 3600.0, "Ping timeout.")
     read_retries: int = _key(
-        "integer", 2, "Times a read is run again.", unit="times", lowest=0, highest=100
+        "integer", 2, "Times a read is retried.", unit="times", lowest=0, highest=100
     )
     retry_deadline: float = _seconds(
         10.0,
@@ -138,7 +138,7 @@ def is_own(key: object) -> bool:
     return key == OWN or (isinstance(key, str) and key.startswith(PREFIX))
 
 
-def given(alias: str, options: Mapping[str, Any]) -> Any:
+def given(alias: str, options: Mapping[Any, Any]) -> Any:
     """What OPTIONS gives to this engine, for :func:`parse`.
 
     Args:

@@ -1,4 +1,4 @@
-"""``OPTIONS["pool"]``: psycopg_pool's pool with a look in place of its check, and no sleeping.
+"""``OPTIONS["pool"]``: psycopg_pool's pool with a peek in place of its check, and no sleeping.
 
 psycopg_pool sleeps 0, 1, 2, 4 ... seconds after each dead connection it meets, so eight killed
 sessions are a PoolTimeout although the database is back. Here every dead connection is put away the
@@ -15,6 +15,7 @@ import random
 import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from functools import partial
 from time import monotonic, sleep
 from typing import Any, Final, NamedTuple, cast
 
@@ -27,7 +28,7 @@ except ImportError as error:  # as Django has it
         "Error loading psycopg_pool module.\nDid you install psycopg[pool]?"
     ) from error
 
-from . import announcing, deadlines
+from . import announcing, deadlines, notes
 from .ageing import Limits, jittered
 from .connecting import deadline
 from .dialling import Dialling
@@ -35,7 +36,6 @@ from .drivers import FRESH, IDLE, UNKNOWN, Link, Psycopg3Link, link_to
 from .facts import Path
 from .liveness import Vital, inspect
 from .logins import own
-from .losses import first_line
 from .process import in_child
 from .resilience import Terms
 from .retry import backoff
@@ -106,8 +106,12 @@ class ResilientPool(ConnectionPool[Any]):
         options = dict(given)
         self._db = db
         resilience = db.resilience
+        shared = resilience.shared_now()
         self._dialling = Dialling(
-            db.alias, resilience.options.credentials, resilience.shared_now().logins
+            db.alias,
+            resilience.options.credentials,
+            shared.logins,
+            partial(shared.count, "attempt"),
         )
         self._own_lifetime = "max_lifetime" not in options
         self._own_idle = "max_idle" not in options
@@ -145,7 +149,7 @@ class ResilientPool(ConnectionPool[Any]):
     # -- taking -----------------------------------------------------------------------------
 
     def getconn(self, timeout: float | None = None) -> Any:
-        """Take a connection that is alive as far as a look can tell.
+        """Take a connection that is alive as far as a liveness check can tell.
 
         Raises:
             PoolTimeout: none came within ``timeout`` seconds; by default the pool's own or what
@@ -184,12 +188,12 @@ class ResilientPool(ConnectionPool[Any]):
     def _lend(self, db: Wrapper, allowed: float, terms: Terms | None) -> Any:
         began = monotonic()
         ends = began + allowed
-        level, refused = logging.WARNING, 0
+        quiet, refused = False, 0
         while True:
             connection = self._wait(began, ends, allowed)
             link = connection._django_resilient_pg_link
             try:
-                # It was lent on these terms before, and a look finds it as it was then.
+                # It was lent on these terms before, and a peek finds it as it was then.
                 fit = (
                     terms is not None
                     and link.terms is terms
@@ -203,7 +207,7 @@ class ResilientPool(ConnectionPool[Any]):
                     and not db._session.continues
                 )
                 if not fit:
-                    fit = self._fit(db, connection, level)
+                    fit = self._fit(db, connection, quiet)
                 elif not fresh:
                     link.seen_at = now
             except BaseException:
@@ -215,7 +219,7 @@ class ResilientPool(ConnectionPool[Any]):
                 connection.loan = loan = object()
                 self._loans.add(loan)
                 return connection
-            level = logging.DEBUG  # they died of one cause: one line is enough
+            quiet = True  # they were lost for one reason: one line is enough
             self._put_away(connection)
             if connection.refused and not connection.lent:
                 # A new one would be refused as well, and the one after it: not one after the other.
@@ -283,7 +287,7 @@ class ResilientPool(ConnectionPool[Any]):
         text = f"couldn't get a connection after {allowed:.2f} sec"
         failure, refusal, alias = self._dialling.failure, self._refusal, self._db.alias
         if failure is not None:
-            line = first_line(failure.error, self._db.settings_dict)
+            line = notes.first_line(failure.error, self._db.settings_dict)
             return f"{text}: no new one could be made ({line})"
         if refusal is not None and refusal.at >= ends - allowed:
             return (
@@ -347,14 +351,14 @@ class ResilientPool(ConnectionPool[Any]):
     def _lifetime(self, connection: Any, jitter: float) -> float:
         return jittered(self.max_lifetime, jitter, lambda: float(connection.luck))
 
-    def _fit(self, db: Wrapper, connection: Any, level: int) -> bool:
+    def _fit(self, db: Wrapper, connection: Any, quiet: bool) -> bool:
         """Whether to hand this connection out. No round trip, unless it was idle for long."""
         link, now = link_to(connection), monotonic()
         options, idle = db.resilience.options, now - link.heard_at
         if self._expired(connection, now, options.age_jitter):
             return False
         looked = options.peek or idle > options.ping_after
-        if looked and self._inspected(db, link, idle, level) is not Vital.ALIVE:
+        if looked and self._inspected(db, link, idle, quiet) is not Vital.ALIVE:
             return False
         if connection.lent and db._session.continues and not self._cleaned(db, link):
             return False
@@ -382,14 +386,13 @@ class ResilientPool(ConnectionPool[Any]):
     def _tell_uncleaned(self, db: Wrapper, why: str) -> None:
         announcing.log(
             db,
-            logging.INFO,
-            'A pooled connection of "%s" could not be cleaned for use in the place of a lost'
-            " one, and is closed: %s.",
+            logging.DEBUG,
+            'Closed a pooled connection of "%s" that could not be cleaned: %s.',
             self._db.alias,
             why,
         )
 
-    def _inspected(self, db: Wrapper, link: Link, idle: float, level: int) -> Vital:
+    def _inspected(self, db: Wrapper, link: Link, idle: float, quiet: bool) -> Vital:
         resilience = db.resilience
         options, facts = resilience.options, resilience.facts
         # Where one of them has just not answered, those idle for as long are not waited for.
@@ -401,11 +404,12 @@ class ResilientPool(ConnectionPool[Any]):
             ping_after=options.ping_after,
             ping_timeout=0.0 if suspect else deadlines.allowed(options.ping_timeout),
             path=Path.UNKNOWN if facts is None else facts.path,
+            took=partial(resilience.shared.took, "liveness"),
         )
         if vital is Vital.LOST:
             if link.last_word is None and idle > options.ping_after:
                 self._silent_at = monotonic()
-            note_idle_loss(db, link, idle, level)
+            note_idle_loss(db, link, idle, quiet=quiet)
         elif vital is Vital.ALIVE and idle > options.ping_after:
             link.heard_at = monotonic()
         return vital
@@ -427,7 +431,7 @@ class ResilientPool(ConnectionPool[Any]):
             announcing.log(
                 db,
                 logging.INFO,
-                'A pooled connection of "%s" failed its check: %s.',
+                'Closed a pooled connection of "%s" that failed its check: %s.',
                 self._db.alias,
                 type(error).__name__,
             )

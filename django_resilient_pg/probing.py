@@ -44,11 +44,12 @@ class Probe:
         failures: attempts that have failed since it is down.
         mute: it lets clients log in, and then ends the session at the first statement. A login
             alone does not end such an outage.
+        surfaced: the application knows: somebody has given up waiting.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self.down = False
+        self.down = self.surfaced = False
         self.said = ""
         self.failures = 0
         self.mute = False
@@ -112,7 +113,7 @@ class Probe:
         with self._own():
             self._leave(turn)
             was_down, self.down = self.down, False
-            self.failures, self.mute = 0, False
+            self.failures, self.mute, self.surfaced = 0, False, False
             self._changed.notify_all()
             return self._clock() - self._since if was_down else None
 

@@ -48,7 +48,7 @@ def _mark() -> _Mark:
     return page
 
 
-#: ``SAME[0]`` is 0 in a child whose fork nobody has told of, until :func:`notice_fork`.
+#: ``SAME[0]`` is 0 in a child whose fork nobody has announced, until :func:`notice_fork`.
 SAME: Final[_Mark] = _mark()
 SAME[0] = 1
 _noticing = threading.Lock()

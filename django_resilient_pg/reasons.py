@@ -11,31 +11,31 @@ from typing import Final, NamedTuple
 
 
 class Reason(enum.Enum):
-    """Why a connection died. ``text`` is a part of a sentence: 'The connection was lost: ...'."""
+    """Why a connection was lost.
+
+    ``text`` is a part of a sentence: 'Connection "default" lost after 0.2 s idle: ...'.
+    """
 
     text: str
 
     SERVER_IDLE_TIMEOUT = (
         "server_idle_timeout",
-        "the server ended it for being idle (idle_session_timeout)",
+        "terminated by the server's idle_session_timeout",
     )
     PATH_IDLE_TIMEOUT = (
         "path_idle_timeout",
-        "something on the path (pooler, proxy, firewall) dropped it for being idle",
+        "dropped as idle by a pooler, proxy or firewall on the path",
     )
     TRANSACTION_TIMEOUT = (
         "transaction_timeout",
-        "its transaction was idle or open for longer than a timeout allows",
+        "terminated by a timeout for idle or long transactions",
     )
-    ADMINISTRATOR = (
-        "administrator",
-        "an administrator ended it (pg_terminate_backend, a fast shutdown, a pooler's KILL)",
-    )
+    ADMINISTRATOR = ("administrator", "terminated by administrator")
     RESTART = ("restart", "the server or the pooler was shutting down, down or starting up")
     CRASH = ("crash", "a server process crashed")
     FAILOVER = ("failover", "the server is, or has become, a standby")
     NETWORK = ("network", "the network path to the server broke")
-    FORK = ("fork", "it was made before a fork: two processes must not share one")
+    FORK = ("fork", "inherited from the parent process by a fork")
     LOGIN_REFUSED = ("login_refused", "the pooler's login at its server was refused")
     STATEMENT_POOLING = (
         "statement_pooling",
@@ -45,7 +45,7 @@ class Reason(enum.Enum):
         "queue_timeout",
         "the pooler had no free server connection in time (query_wait_timeout)",
     )
-    UNKNOWN = ("unknown", "nothing told why")
+    UNKNOWN = ("unknown", "cause unknown")
 
     def __new__(cls, value: str, text: str) -> "Reason":
         """Make a member whose value is ``value`` alone: stable in JSON and counters."""
@@ -71,7 +71,7 @@ class Phase(enum.Enum):
 
 
 class Again(NamedTuple):
-    """What may be run again after a failed statement."""
+    """What may be retried after a failed statement."""
 
     read: bool
     write: bool
@@ -94,7 +94,7 @@ class Entry(NamedTuple):
 
     Attributes:
         name: what a verdict calls it (``Verdict.rule``).
-        again: what may be run again in the phases IDLE and STATEMENT. In CONNECT a transient
+        again: what may be retried in the phases IDLE and STATEMENT. In CONNECT a transient
             failure may always be tried again; in FETCH and COMMIT nothing ever is.
         reason: why the connection died, if it did.
         codes: SQLSTATEs that mean this entry whatever the text.
@@ -106,7 +106,7 @@ class Entry(NamedTuple):
         exceptions: class names that mean this entry where neither code nor text does.
         phases: where it applies.
         lost: the connection is unusable, or there is none.
-        transient: the cause passes by itself: connecting again is worth it.
+        transient: the cause passes by itself: another connection attempt is worth it.
         final: no statement, transaction or request is retried after it. Of connection attempts
             all those that are not transient are final.
         unnoticed: the driver goes on calling such a connection open.
@@ -236,7 +236,7 @@ TABLE: Final[tuple[Entry, ...]] = (
     Entry("proxy cannot reach the server", READS, Reason.RESTART, under=("08006", "58000"), texts=(
         "couldn't connect to compute node", "failed to connect to remote server",
         "failed to connect to upstream", "could not get connection from the pool",
-        "control plane request failed", "failed to create a backend connection",
+        "control plane request failed", "failed to create a backend",
         "all backend nodes are down",
     )),
     # PgBouncer DISABLE.
@@ -375,7 +375,7 @@ TABLE: Final[tuple[Entry, ...]] = (
     # postgres_fdw) and the connection lives: judge() sees to that.
     Entry("connection exception", READS, Reason.UNKNOWN,
           codes=("08000", "08001", "08003", "08006", "08007", "08P01"), phases=LIVE),
-    # A server that cannot be connected to for a passing cause (as the AWS drivers have it).
+    # A server that cannot be connected to for a transient cause (as the AWS drivers have it).
     Entry("connecting failed", NOTHING, Reason.UNKNOWN, phases=CONNECT,
           codes=("08001", "08006", "58000", "58030")),
 
@@ -383,7 +383,7 @@ TABLE: Final[tuple[Entry, ...]] = (
     # A standby cancelled the statement for its WAL. Writes do not apply there.
     Entry("cancelled by recovery", READS, Reason.FAILOVER, lost=False, under=("40001", "40P01"),
           texts=("conflict with recovery",)),
-    # The transaction had no effect: it, as a whole, may be run again.
+    # The transaction had no effect: it, as a whole, may be retried.
     Entry("transaction conflict", ALL, Reason.UNKNOWN, lost=False,
           codes=("40001", "40P01", "55P03")),
     # utility.c PreventCommandIfReadOnly(), PreventCommandDuringRecovery(). A read-only

@@ -1,4 +1,4 @@
-"""What happens after a statement has failed: judge, decide, run it again or give up.
+"""What happens after a statement has failed: judge, decide, retry or raise.
 
 Off the healthy path by construction: nothing here runs unless an error came out of the driver.
 """
@@ -20,11 +20,12 @@ from .catalogue import why_may_write
 from .connecting import ended_unheard, pause, spending
 from .drivers import IN_TRANSACTION, Link
 from .errors import ServerDown, SessionLost
+from .incidents import Incident
 from .loss import Loss
-from .losses import first_line, judge_error, sqlstate_of
+from .losses import judge_error, sqlstate_of
 from .replacing import replace, restore_opening
 from .retry import Budget, Circumstances, Decision, Row, decide
-from .session import text_of
+from .session import only_sets, text_of
 from .state.transaction import MANUAL
 from .state.wrapper import Wrapper
 from .statements import Kind
@@ -36,6 +37,13 @@ from .watching import note_loss, note_refused
 _READ_ONLY = "25006"
 # The verdict's rule for a read that a standby cancelled (see reasons.TABLE).
 _CANCELLED = "cancelled by recovery"
+_RETRIED = {
+    Row.NOTHING_SENT: "an unsent statement",
+    Row.REFUSED: "a write that a standby had refused",
+    Row.FIRST: "the first statement of a transaction",
+    Row.READ: "a read",
+    Row.SETTING: "a setting of the session",
+}
 
 
 # New sessions in a row that may end at a statement, while the server answers on them before.
@@ -47,11 +55,11 @@ def _said_of(error: Error) -> str:
 
 
 class NotAgain(Exception):
-    """The statement must not be run again after all; the argument says why."""
+    """The statement must not be retried after all; the argument says why."""
 
 
 class Cancelled(NotAgain):
-    """Nor is it by any layer around it: somebody has stopped it."""
+    """No layer around it may retry it either: somebody has stopped it."""
 
 
 class Recovery:
@@ -65,14 +73,15 @@ class Recovery:
         # Whether the server has answered on the connection in the place of the lost one; how many
         # it has ended before.
         self._heard, self._unheard = True, 0
+        self._incidents: list[Incident] = []
         self._link = call.wrapper._link
 
     def after(self, error: Error) -> Any:
-        """Run the statement again as the promise allows; returns what it returns.
+        """Retry the statement as the guarantees allow; returns what it returns.
 
         Raises:
-            Error: ``error`` itself, with a note, where it must not be run again; or whatever
-                the statement raises when it is run again and the connection lives.
+            Error: ``error`` itself, with a note, where it must not be retried; or whatever
+                the statement raises when it is retried and the connection lives.
         """
         db = self._db
         if db._connector.connecting:
@@ -85,6 +94,8 @@ class Recovery:
                 if not verdict.lost:
                     return self._after_cancellation(error, verdict)
                 loss = note_loss(db, verdict, error, "statement", self._call)
+                if loss.incident is not None:
+                    self._incidents.append(loss.incident)
                 self._check_final(error, verdict, loss)
                 decision = self._decide(verdict)
                 if decision.row is None:
@@ -108,7 +119,7 @@ class Recovery:
     def _check_final(self, error: Error, verdict: Verdict, loss: Loss) -> None:
         """Give up where another attempt, of whatever unit, would end in the same way."""
         if self._has_met_crash(loss):
-            final = Loss(Reason.CRASH, loss.idle, final=True)
+            final = Loss(Reason.CRASH, loss.idle, final=True, incident=loss.incident)
             self._give_up(error, final, notes.crashed(self._db.alias))
         why = "another attempt would end in the same way" if verdict.final else ""
         if not self._heard:
@@ -174,8 +185,8 @@ class Recovery:
         if self._link.in_pipeline():
             return Decision(
                 None,
-                "it was sent in a pipeline, of which earlier statements may be missing; leave the"
-                " pipeline, look for its effect, then do the work again",
+                "it was sent in a pipeline, whose earlier statements may be missing; leave the"
+                " pipeline, check for its effect, then repeat the work",
             )
         # The application may have set the driver's own: then each statement has committed.
         own_autocommit = bool(self._link.connection.autocommit)
@@ -189,8 +200,13 @@ class Recovery:
             savepoint=db._transaction.controlling,
             pinned_by=db._session.pinned_by,
             many=call.many,
+            only_sets=db.autocommit and self._only_sets(),
         )
         return decide(verdict, call.statement(self._link).kind, at)
+
+    def _only_sets(self) -> bool:
+        call, replays = self._call, self._db.resilience.options.replay_session
+        return replays and only_sets(call.sql, call.params, driver=self._link.connection)
 
     def _exhausted(self, row: Row, budget: Budget) -> str:
         """Why there may be no further attempt, or ""."""
@@ -201,11 +217,11 @@ class Recovery:
         if row is Row.NOTHING_SENT or (row is Row.REFUSED and not self._attempts):
             return ""
         if self._attempts >= options.read_retries:
-            return f"it was run again {options.read_retries} times already (read_retries)"
+            return f"it was retried {options.read_retries} times already (read_retries)"
         if self._paid > self._attempts:
             return ""  # lost again on the way: the server has had nothing of it yet
         if not BUCKET.take():
-            return "too many retries are under way in this process; the database needs a rest"
+            return "too many retries are under way in this process"
         self._paid += 1
         return ""
 
@@ -225,7 +241,7 @@ class Recovery:
             raise NotAgain(_said_of(error).rstrip(".")) from error
         except Error as error:
             waited = monotonic() - self._began
-            line = first_line(error, db.settings_dict)
+            line = notes.first_line(error, db.settings_dict)
             sentence = notes.unreachable(db.alias, waited, budget.bound).rstrip(".")
             raise NotAgain(f"{sentence} ({line})") from error
         if loss.session is not None:
@@ -278,7 +294,7 @@ class Recovery:
         link = db._link
         assert link is not None
         if call.asks_if_read_only():
-            raise NotAgain("it asks whether its transaction is read-only; run again, it would be")
+            raise NotAgain("it asks whether its transaction is read-only, which a retry's is")
         if why := self._why_may_write(link):
             raise NotAgain(why)
         self._begin_read_only(link)
@@ -325,8 +341,8 @@ class Recovery:
         except Error as error:
             if link.lost():
                 raise
-            line = first_line(error, self._db.settings_dict)
-            return f"the server does not say what it calls ({line})"
+            line = notes.first_line(error, self._db.settings_dict)
+            return f"the server does not tell which functions it calls ({line})"
 
     def _end(self, link: Link) -> None:
         """COMMIT a read whose rows are here.
@@ -353,16 +369,16 @@ class Recovery:
         raise error
 
     def _announce(self, row: Row) -> None:
-        db = self._db
+        db, shared = self._db, self._db.resilience.shared
         took = monotonic() - self._began
-        db.resilience.shared.count("statement", row.value)
-        announcing.log(
-            db,
-            logging.WARNING,
-            'A statement on "%s" was run again (%s): its result came %s after it had failed.',
-            db.alias,
-            row.value,
-            notes.seconds(took),
-        )
+        shared.count("statement", row.value)
+        shared.count("retried", "statement")
+        sentence = notes.retried(_RETRIED[row], db.alias, took)
+        for incident in self._incidents:
+            incident.heal(sentence, "statement")
+        if not self._incidents:
+            announcing.log(
+                db, logging.INFO, "%s", sentence, retried_as="statement", took=took
+            )  # no connection was lost
         record = signals.StatementRetried(db.alias, row.value, self._attempts, took)
         announcing.send(db, signals.statement_retried, record)

@@ -1,4 +1,4 @@
-"""Putting a new connection in the place of a lost one, and giving up where that is not allowed.
+"""Replacing a lost connection, and invalidating it where that is not allowed.
 
 Only through the outermost ``close()``, ``ensure_connection()`` and ``cursor()``: other engines
 and ``connection_created`` receivers hang their own session state there.
@@ -15,6 +15,7 @@ from django.db.utils import Error
 from . import announcing, notes, signals
 from .drivers import Link
 from .errors import SessionLost, TransactionLost
+from .incidents import Incident
 from .loss import PIPELINE, Invalidation, Loss
 from .state.transaction import SPLIT, Step
 from .state.wrapper import Wrapper
@@ -79,21 +80,23 @@ def replace(db: Wrapper, reason: Reason | None, idle: float, asking: Any = None)
     db._link.adopt(characteristics)
     if any(session.crashed for session in lost):
         reason = Reason.CRASH
-    _announce_replaced(db, reason, idle, monotonic() - began)
+    incident = None if old is None or old is db._link else old.incident
+    _announce_replaced(db, incident, reason, idle, monotonic() - began)
 
 
-def _announce_replaced(db: Wrapper, reason: Reason | None, idle: float, took: float) -> None:
-    db.resilience.shared.count("replaced")
-    levels = {None: logging.DEBUG, Reason.FORK: logging.INFO}
-    level = levels.get(reason, logging.WARNING)
-    announcing.log(
-        db,
-        level,
-        'The connection "%s" was replaced in %s%s.',
-        db.alias,
-        notes.seconds(took),
-        "" if reason is not None else f" before use, after {notes.seconds(idle)} idle",
-    )
+def _announce_replaced(
+    db: Wrapper, incident: Incident | None, reason: Reason | None, idle: float, took: float
+) -> None:
+    shared = db.resilience.shared
+    shared.count("replaced")
+    shared.took("reconnect", took)
+    sentence = notes.reconnected(db.alias, took)
+    if incident is not None and not incident.surfaced:
+        incident.heal(sentence)  # one line for both
+    else:
+        after = f" It had been idle for {notes.seconds(idle)}." if reason is None else ""
+        text, value = "%s%s", None if reason is None else reason.value
+        announcing.log(db, logging.DEBUG, text, sentence, after, reason=value, idle=idle, took=took)
     record = signals.ConnectionReplaced(db.alias, reason, idle, took)
     announcing.send(db, signals.connection_replaced, record)
 
@@ -126,12 +129,11 @@ def restore_opening(db: Wrapper, opening: list[Step]) -> None:
 
 
 def abandon_interrupted(db: Wrapper) -> None:
-    """Give a connection up on which a statement was left half-way."""
+    """Discard a connection on which a statement was interrupted."""
     if db._link is not None:
         db._link.close()
     db._abandon(None)
-    text = 'A statement on "%s" was interrupted half-way; its connection is given up.'
-    announcing.log(db, logging.WARNING, text, db.alias)
+    announcing.log(db, logging.WARNING, "%s", notes.interrupted(db.alias))
 
 
 def leave_lost_transaction(db: Wrapper) -> None:
@@ -176,10 +178,11 @@ def transaction_lost(db: Wrapper, loss: Loss | None) -> TransactionLost:
 
 
 def _add_notes(db: Wrapper, error: Error, loss: Loss | None) -> None:
+    error.database_alias = db.alias  # type: ignore[attr-defined]
     if loss is None:
         error.add_note(notes.interrupted(db.alias))
     else:
-        error.add_note(notes.lost(db.alias, loss.reason, loss.idle))
+        error.add_note(notes.lost(db.alias, loss.reason, loss.idle, loss.sqlstate))
     if db._in_testcase:
         error.add_note(notes.IN_TESTCASE)
 

@@ -1,4 +1,4 @@
-"""When a request may be run again, and why not. Pure of HTTP handlers: the middleware wires it."""
+"""When a request may be replayed, and why not. Knows no HTTP handlers: the middleware wires it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .statements import STANDARD_STRINGS, Kind, Statement, analyse, read_well
 from .units import Unit
 from .verdicts import Phase
 
-# They change the session only: on a new one they have to be run again.
+# They change the session only: on a new one they have to be repeated.
 _SESSION_WORDS = frozenset({"SET", "RESET"})
 _SAVEPOINT = "django_resilient_pg_question"
 
@@ -51,12 +51,12 @@ def mark_of(request: HttpRequest, method: str | None) -> bool | None:
 
 
 def may_ever(request: HttpRequest, method: str | None, methods: Collection[str]) -> bool:
-    """Whether the request's view and method allow it to be run again at all.
+    """Whether the request's view and method allow it to be replayed at all.
 
     Args:
         request: its URL has been resolved.
         method: that it came to its view with; the view may have set another.
-        methods: that may be run again without a mark.
+        methods: that may be replayed without a mark.
     """
     mark = mark_of(request, method)
     return method in methods if mark is None else mark
@@ -69,15 +69,15 @@ def why_not(
     method: str | None,
     methods: Collection[str],
 ) -> str:
-    """Why a failed request must not be run again, or "" if it may be; see :func:`may_ever`."""
+    """Why a failed request must not be replayed, or "" if it may be; see :func:`may_ever`."""
     if not may_ever(request, method, methods):
         if mark_of(request, method) is False:
             return "its view is marked @not_replayable"
         return f"its method is {method} and its view is not marked @replayable"
     if not snapshot.body_is_there():
-        return "its body was a stream and is gone"
+        return "its body was a stream, which cannot be read twice"
     if snapshot.session_was_saved():
-        return "it gave its session another key, or none"
+        return "it changed or removed the key of its session"
     return _open_transaction() or why_lasting(unit) or _why_locked_anywhere()
 
 
@@ -85,7 +85,7 @@ def _open_transaction() -> str:
     """Whether a transaction is open that began before the request (a test's), or ""."""
     for connection in connections.all(initialized_only=True):
         if connection.in_atomic_block:
-            return f'it ran inside a transaction on "{connection.alias}" that it had not begun'
+            return f'it ran inside a transaction on "{connection.alias}" that had begun before it'
         if _by_hand(connection):
             return f'a transaction on "{connection.alias}" was begun without atomic()'
     return ""
@@ -99,7 +99,7 @@ def _by_hand(connection: Any) -> bool:
 
 
 def why_lasting(unit: Unit, *, ask: bool = True) -> str:
-    """What the request did that doing it again would double, or "".
+    """What the request did that a replay would double, or "".
 
     Args:
         unit: of the request.
@@ -113,7 +113,7 @@ def why_lasting(unit: Unit, *, ask: bool = True) -> str:
             ' give that alias the engine "django_resilient_pg" too'
         )
     for alias in sorted(unit.uncounted):
-        return f'it ran statements on "{alias}" of which it cannot be told what they did'
+        return f'it ran statements on "{alias}" whose effect is not known'
     for alias, texts in unit.texts.copy().items():
         if why := _why_texts(alias, texts.copy(), ask=ask):
             return why

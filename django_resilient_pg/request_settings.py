@@ -32,10 +32,10 @@ class RequestSettings:
     """What the middleware was told.
 
     Attributes:
-        retries: how often a request may be run again.
-        deadline: seconds after the start of a request up to which it is run again and its
+        retries: how often a request may be replayed.
+        deadline: seconds after the start of a request up to which it is replayed and its
             statements may wait for a connection.
-        methods: of HTTP whose requests are run again without a mark on the view.
+        methods: of HTTP whose requests are replayed without a mark on the view.
         unavailable: whether to answer with 503 when it gives up.
     """
 

@@ -5,22 +5,27 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
 from .ageing import Kept, Learned, Limits, limits
 from .facts import Facts
+from .histogram import Histogram, Timings
 from .logins import Logins
 from .options import Options, given, of_entry, parse
+from .places import Place
 from .probing import Probe
 from .records import Record
+from .signals import ConnectionLost
 from .verdicts import Reason
 
 logger = logging.getLogger("django_resilient_pg")
-# Seconds between two looks for a server that takes writes, of all threads.
+# Seconds between two searches for a server that takes writes, of all threads.
 _SEEKING: Final = 1.0
+# Lost connections that are remembered.
+_REMEMBERED: Final = 16
 
 
 class Stats(Record):
@@ -28,16 +33,35 @@ class Stats(Record):
 
     Attributes:
         lost: connections lost, by the name of the reason.
-        replaced: connections replaced, losses and idle limits alike.
-        connect_retries: connection attempts made again.
-        statement_retries: statements run again, by the row of the promise that allowed it.
-        refused: losses that reached the application, as the error of a statement or of a COMMIT.
+        healed: lost connections that the application did not notice.
+        surfaced: lost connections that reached the application, as the error of a statement or of a
+            COMMIT. Each lost connection is either healed or surfaced once its outcome is known.
+        replaced: connections replaced, after losses and for idle limits.
+        retried: retries by unit: "statement", "transaction" (``retry_atomic``), "request".
+        statement_retries: statements retried, by the row of the guarantees that allowed the retry.
+        commit_outcomes_asked: lost COMMITs whose outcome the server was asked for.
+        commit_outcomes: lost COMMITs by outcome: "committed", "aborted", "unknown".
+        connect_attempts: attempts to make a physical connection.
+        connect_retries: attempts to connect that failed and were retried.
+        reconnects: how long replacing a connection took.
+        liveness_checks: how long liveness checks took. The peek of the healthy path is not timed.
+        last_losses: the last lost connections whose outcome is known, the newest last.
+        refused: the former name of ``surfaced``.
     """
 
     lost: Mapping[str, int]
+    healed: int
+    surfaced: int
     replaced: int
-    connect_retries: int
+    retried: Mapping[str, int]
     statement_retries: Mapping[str, int]
+    commit_outcomes_asked: int
+    commit_outcomes: Mapping[str, int]
+    connect_attempts: int
+    connect_retries: int
+    reconnects: Timings
+    liveness_checks: Timings
+    last_losses: tuple[ConnectionLost, ...]
     refused: int
 
 
@@ -48,12 +72,16 @@ class Shared:
         self.facts: Facts | None = None
         self.learned = Learned()
         self.probe = Probe()
+        #: Its addresses, and until when they hold (monotonic seconds).
+        self.places: tuple[float, Sequence[Place]] = (-math.inf, ())
         #: What it last connected with (``Connector.settings``); ``None``: it never has.
         self.connected: int | None = None
         self.logins = Logins()
         self.age_logged = False
         self._sought_at = -math.inf
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._timings = {what: Histogram() for what in ("reconnect", "liveness")}
+        self._losses: deque[ConnectionLost] = deque(maxlen=_REMEMBERED)
         self._lock = threading.Lock()
 
     def renew_lock(self) -> None:
@@ -69,10 +97,21 @@ class Shared:
         """No server takes writes."""
         self._sought_at = now
 
-    def count(self, what: str, detail: str = "") -> None:
+    def count(self, what: str, detail: str = "", *, by: int = 1) -> None:
         """One more of what :class:`Stats` counts."""
         with self._lock:
-            self._counts[what, detail] += 1
+            self._counts[what, detail] += by
+
+    def took(self, what: str, seconds: float) -> None:
+        """One more duration: of a "reconnect" or of a "liveness" check."""
+        with self._lock:
+            self._timings[what].add(seconds)
+
+    def settled(self, record: ConnectionLost) -> None:
+        """The outcome of a lost connection is known."""
+        with self._lock:
+            self._counts["healed" if record.healed else "surfaced", ""] += 1
+            self._losses.append(record)
 
     def crashed(self, counted: str) -> None:
         """A loss that was counted by another reason was the server's crash."""
@@ -83,17 +122,28 @@ class Shared:
     def stats(self) -> Stats:
         """The counts as they are now."""
         with self._lock:
-            counts = dict(self._counts)
+            counts = self._counts.copy()
+            timings = {what: one.timings() for what, one in self._timings.items()}
+            losses = tuple(self._losses)
 
         def by_detail(what: str) -> Mapping[str, int]:
             return MappingProxyType({d: n for (w, d), n in counts.items() if w == what and n})
 
         return Stats(
             lost=by_detail("lost"),
-            replaced=counts.get(("replaced", ""), 0),
-            connect_retries=counts.get(("connect", ""), 0),
+            healed=counts["healed", ""],
+            surfaced=counts["surfaced", ""],
+            replaced=counts["replaced", ""],
+            retried=by_detail("retried"),
             statement_retries=by_detail("statement"),
-            refused=counts.get(("refused", ""), 0),
+            commit_outcomes_asked=counts["asked", ""],
+            commit_outcomes=by_detail("outcome"),
+            connect_attempts=counts["attempt", ""],
+            connect_retries=counts["connect", ""],
+            reconnects=timings["reconnect"],
+            liveness_checks=timings["liveness"],
+            last_losses=losses,
+            refused=counts["surfaced", ""],
         )
 
 
@@ -107,7 +157,7 @@ class Terms(NamedTuple):
         shared: what the alias and database have in common.
         facts: of ``shared``, from which they were made.
         options: of the alias.
-        quiet: seconds idle after which a look is not enough.
+        quiet: seconds idle after which a peek is not enough.
     """
 
     shared: Shared

@@ -33,7 +33,7 @@ def restore(db: Wrapper) -> None:
     Runs after Django's own set-up and after the receivers of ``connection_created``.
 
     Raises:
-        SessionLost: the server refuses one (a role that is gone): the new connection is given up.
+        SessionLost: the server refuses one (a role that is gone): the new connection is discarded.
         Error: the new connection is lost already; the next one is given all of it again.
     """
     link, session = db._link, db._session
@@ -55,11 +55,13 @@ def restore(db: Wrapper) -> None:
         # Neither the server's words nor the error itself: they may quote the value.
         raise SessionLost(notes.not_restored(db.alias, words, sqlstate_of(error))) from None
     session.arrived()
+    took = monotonic() - began
     announcing.log(
         db,
-        logging.INFO,
-        'The new connection "%s" was given the %d settings of the lost one in %s.',
-        db.alias,
+        logging.DEBUG,
+        'Replayed %d session setting(s) on "%s" in %s.',
         len(session.settings),
-        notes.seconds(monotonic() - began),
+        db.alias,
+        notes.seconds(took),
+        took=took,
     )

@@ -1,4 +1,4 @@
-"""When something may be done again, and for how long.
+"""What may be retried, and for how long.
 
 :func:`decide` is the table of design section 1 for statements, as a pure function. The rest
 bounds it: one deadline for all waiting (:class:`Budget`), one bucket of tokens for all
@@ -31,12 +31,13 @@ Clock = Callable[[], float]
 
 
 class Row(enum.Enum):
-    """The rows of the promise by which a statement is run again."""
+    """The rows of the guarantees by which a statement is retried."""
 
     NOTHING_SENT = "nothing was sent"
     REFUSED = "refused by a standby"
     FIRST = "first statement of the transaction"
     READ = "read"
+    SETTING = "setting of the session"
 
 
 class Circumstances(Record):
@@ -51,6 +52,7 @@ class Circumstances(Record):
         savepoint: it is a savepoint statement of Django's own.
         pinned_by: see :attr:`.session.Session.pinned_by`.
         many: it was sent once for each of its rows (``executemany``).
+        only_sets: all that it leaves is settings that every new session is given.
     """
 
     autocommit: bool
@@ -60,10 +62,11 @@ class Circumstances(Record):
     savepoint: bool = False
     pinned_by: str = ""
     many: bool = False
+    only_sets: bool = False
 
 
 class Decision(Record):
-    """By which row a statement may run again (``row``), or why it may not (``why``)."""
+    """By which row a statement may be retried (``row``), or why it may not (``why``)."""
 
     row: Row | None
     why: str
@@ -73,15 +76,15 @@ def decide(verdict: Verdict, kind: Kind, at: Circumstances) -> Decision:
     """What section 1 of the design says of one lost statement."""
     if at.pinned_by:
         return _refused(
-            f"the lost session held state a new one would not have ({at.pinned_by}); start clean"
-            " with connection.close(), then do the work again"
+            f"it was lost with session state that cannot be restored ({at.pinned_by}); call"
+            " connection.close() to continue, then repeat the work"
         )
     if not at.repeatable:
-        return _refused("its parameters can be gone through only once; pass a list")
+        return _refused("its parameters are an iterator, which can be read only once; pass a list")
     if at.raw_transaction or not (at.autocommit or at.untouched):
         return _refused(
             "it was not the first statement of its transaction, which the server has rolled"
-            " back; run the whole transaction again"
+            " back; retry the whole transaction"
         )
     if at.many and (at.autocommit or kind is Kind.UNREPEATABLE):
         return _decide_many(verdict, kind)
@@ -93,8 +96,8 @@ def _decide_many(verdict: Verdict, kind: Kind) -> Decision:
     if kind is Kind.READ and not verdict.read_only and not _would_end_again(verdict):
         return Decision(Row.READ, "")
     return _refused(
-        "its outcome is unknown: it may have taken effect for some of its rows; check before"
-        " running it again, or put it into atomic()"
+        "the write may already have been applied for some of its rows; check before you retry it,"
+        " or put it into atomic()"
     )
 
 
@@ -107,23 +110,22 @@ def _decide_one(verdict: Verdict, kind: Kind, at: Circumstances) -> Decision:
         return Decision(Row.FIRST, "")
     if kind is Kind.UNREPEATABLE:
         return _refused(
-            "its outcome is unknown: it may have committed inside (several statements, CALL, DO,"
-            " COPY, transaction control); check before running it again"
+            "the statement may have committed already (several statements, CALL, DO, COPY,"
+            " transaction control); check before you retry it"
         )
     if _would_end_again(verdict) and (kind is Kind.READ or not at.autocommit):
-        return _refused("it would run into the same limit again")
+        return _refused("a retry would run into the same timeout")
     if not at.autocommit:
         return Decision(Row.FIRST, "")
+    if at.only_sets:
+        return Decision(Row.SETTING, "")
     if kind is Kind.READ:
         return Decision(Row.READ, "")
-    return _refused(
-        "its outcome is unknown: it writes and may have taken effect before the connection was"
-        " lost; check before running it again"
-    )
+    return _refused("the write may already have been applied; check before you retry it")
 
 
 def _would_end_again(verdict: Verdict) -> bool:
-    """Whether it was a limit on its time that ended it."""
+    """Whether a timeout has terminated it."""
     return verdict.lost and verdict.rule in _LIMITS
 
 

@@ -321,6 +321,23 @@ def local_setting(sql: object, params: Any, *, driver: Any) -> Local | None:
     return found
 
 
+def only_sets(sql: object, params: Any, *, driver: Any) -> bool:
+    """Whether all that a statement leaves, and does, is settings that a new session is given.
+
+    Args:
+        sql, params, driver: as of :func:`local_setting`.
+    """
+    text = sql if isinstance(sql, str) else _composed(sql, driver)
+    if not 0 < len(text) <= LONGEST or ("\\" in text and _escapes(driver)):
+        return False
+    try:
+        effect: Effect = _reader().effect_of(text, sql, params)
+    except OSError:  # no file descriptor is left
+        return False
+    more = effect.pins or effect.frees or effect.controls or effect.passes
+    return bool(effect.assignments) and not more
+
+
 def _composed(sql: object, driver: Any) -> str:
     """The whole text of a driver's composed SQL, or ""."""
     as_string = getattr(sql, "as_string", None)

@@ -1,4 +1,4 @@
-"""A request as it was before its view, to be put back before it is run again."""
+"""A request as it was before its view, to be put back before it is replayed."""
 
 from __future__ import annotations
 

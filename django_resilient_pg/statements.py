@@ -40,7 +40,7 @@ class Statement:
     def passes(self) -> bool:
         """Whether nothing of it outlives its transaction: a read, SET LOCAL, SET TRANSACTION.
 
-        Else than by the functions that it calls.
+        Other than by the functions that it calls.
         """
         local = self.kind is Kind.OTHER and self.keyword == "SET" and not self.pins
         return local or self.kind is Kind.READ

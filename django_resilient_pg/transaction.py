@@ -1,10 +1,9 @@
-"""Transactions that run again as a whole: :data:`retry_atomic`."""
+"""Transactions that are retried as a whole: :data:`retry_atomic`."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import logging
 import random
 import sys
 import time
@@ -17,11 +16,11 @@ from asgiref.sync import iscoroutinefunction
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.transaction import atomic
 
-from . import announcing, deadlines, foreign, notes
+from . import announcing, deadlines, foreign, notes, signals
 from .conf.declarations import Declaration, InvalidValue, suggestion
 from .connecting import spending
 from .loading import is_ours
-from .losses import first_line, sqlstate_of, tells_of
+from .losses import sqlstate_of, tells_of
 from .replacing import lost_error
 from .retry import Budget, backoff
 from .state.wrapper import Wrapper
@@ -31,7 +30,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 # serialization_failure and deadlock_detected (PostgreSQL manual, appendix A): the server has
-# undone the transaction and says itself that it may be run again.
+# undone the transaction and says itself that it may be retried.
 _CONFLICTS: Final = frozenset({"40001", "40P01"})
 _RETRIES: Final = 2
 _DEADLINE: Final = 10.0  # seconds
@@ -47,22 +46,22 @@ _DECLARED: Final = {
 
 
 class _RetryAtomic:
-    """Run a function in ``atomic()``, and again when its transaction has had no effect.
+    """Run a function in ``atomic()``, and retry it when its transaction has had no effect.
 
     Used as a decorator with or without arguments, or as ``retry_atomic.run(function)``.
 
     Args:
         using: database alias.
-        retries: how often the function may run again (default 2).
-        deadline: seconds after the start (default 10) up to which it is run again. What is waited
-            for (reconnecting, asking what became of a COMMIT) ends there too, on every alias that
-            the function uses. More than one run takes, or there is no second one.
+        retries: how often the function may be retried (default 2).
+        deadline: seconds after the start (default 10) up to which it is retried. All waiting
+            (reconnecting, asking for the outcome of a COMMIT) ends there too, on every alias that
+            the function uses. Allow more than one run takes, or there is no retry.
         conflicts: also after SQLSTATE 40001 and 40P01, with backoff (default True).
 
-    The function runs again only if the server is known to have rolled its transaction back, and
-    nothing that it did on other aliases has taken effect; after a lost COMMIT the server is asked.
-    ``on_commit`` hooks run once, and after an error of theirs nothing runs again. What the
-    function does outside of the database it does again.
+    The function is retried only if the server is known to have rolled its transaction back, and
+    nothing that it did on other aliases has taken effect. After a lost COMMIT the server is asked.
+    ``on_commit`` hooks run once, and after an error of theirs nothing is retried. What the
+    function does outside of the database is repeated.
 
     Raises:
         TypeError: the function is a coroutine or generator function; there is no such argument, or
@@ -125,7 +124,7 @@ class _RetryAtomic:
             if not connection.atomic_blocks[-1]._from_testcase:
                 raise RuntimeError(
                     f'retry_atomic cannot run inside another atomic block on "{using}": only the'
-                    " outermost transaction can be run again."
+                    " outermost transaction can be retried."
                 )
             with atomic(using=using):
                 return function()
@@ -214,7 +213,7 @@ def _with_transactions(db: Wrapper) -> list[Wrapper]:
 
 
 class _Attempts:
-    """One transaction that may run again."""
+    """One transaction that may be retried."""
 
     def __init__(self, db: Wrapper, conflicts: bool, retries: int, deadline: float) -> None:
         self._db, self._conflicts = db, conflicts
@@ -253,7 +252,7 @@ class _Attempts:
         return result
 
     def _pause(self, error: Exception, attempt: int, unit: Unit, budget: Budget) -> float | None:
-        """Seconds to wait before running it again; ``None``: it must not be."""
+        """Seconds to wait before the retry; ``None``: there must be none."""
         options = self._db.resilience.options
         if tells_of(error, "transaction_lost", but=self._handled):
             pause = 0.0
@@ -266,26 +265,22 @@ class _Attempts:
         if pause >= budget.remaining():
             return None
         if why := self._why_not(unit):
-            error.add_note(f"The function was not run again: {why}.")
+            error.add_note(f"The transaction was not retried: {why}.")
             return None
-        announcing.log(
-            self._db,
-            logging.WARNING,
-            'A transaction on "%s" is run again (%d of %d): %s.',
-            self._db.alias,
-            attempt,
-            self._retries,
-            first_line(error, self._db.settings_dict).rstrip("."),
+        sentence = notes.retrying(self._db.alias, attempt, self._retries)
+        record = signals.TransactionRetried(self._db.alias, attempt, sqlstate_of(error), pause)
+        announcing.retrying(
+            self._db, record, sentence, notes.first_line(error, self._db.settings_dict)
         )
         return pause
 
     def _why_not(self, unit: Unit) -> str:
-        """What the failed attempt did that doing it again would double, or "".
+        """What the failed attempt did that a retry would double, or "".
 
         Hooks run while ``atomic()`` is left: their errors come out of it as those before COMMIT do.
         """
         if unit.has_committed:
-            return "its transaction had been committed by then, or may have been"
+            return "its transaction had been committed, or may have been"
         from .replaying import why_lasting, why_locked, why_open  # with what is needed for requests
 
         return unit.give_up(

@@ -1,4 +1,4 @@
-"""What a unit of work (a request) has done so far that running it again would do twice.
+"""What a unit of work (a request) has done so far that a retry would do twice.
 
 The engine notes the texts of what took effect: statements in autocommit and committed transactions,
 on every alias. They are read only if the unit failed. A context variable holds the unit, so it
@@ -46,8 +46,9 @@ class Unit:
         transaction_of: the wrapper whose transaction this unit is (``retry_atomic``), if it is one.
         has_committed: that transaction has been committed, or may have been.
         sending: texts of what is being sent, by cursor; of a COMMIT ``None``, by connection.
-        abandoned: it is run again, by another unit: nothing more may be done for this one.
+        abandoned: it is retried, by another unit: nothing more may be done for this one.
         told: it has been logged that somebody goes on for it after that.
+        untold: what ``announcing`` keeps until it is known whether the request is replayed.
         ended: it is over; what goes on in its context is no part of it.
     """
 
@@ -67,6 +68,7 @@ class Unit:
         "told",
         "transaction_of",
         "uncounted",
+        "untold",
     )
 
     def __init__(
@@ -86,6 +88,7 @@ class Unit:
         self.foreign: set[str] = set()
         self.sending: dict[Any, object] = {}
         self.abandoned = self.ended = self.told = False
+        self.untold: list[Any] = []
         # What the garbage collector ends while this thread decides may ask as well.
         self._deciding = threading.RLock()
 
@@ -93,6 +96,7 @@ class Unit:
         """The unit of the next attempt."""
         following = Unit(self.parent, self.transaction_of)
         following.sessions, following.crashes = self.sessions, self.crashes
+        following.untold = self.untold
         return following
 
     def line(self) -> Iterator[Unit]:
@@ -201,16 +205,38 @@ class Unit:
 
     def _refusal(self, alias: str) -> AttemptAbandoned:
         message = (
-            "The attempt at a request or a function under retry_atomic that this belongs to failed"
-            f' and is made again, so nothing more is done on "{alias}" for it; wait there for all'
-            " tasks and threads that it starts, or start what outlives it in a context of its own"
-            " (contextvars.Context())."
+            "The attempt at a request or a function under retry_atomic that this belongs to has"
+            f' failed and is retried, so nothing more is done on "{alias}" for it. Wait there for'
+            " all tasks and threads that it starts, or start what outlives it in a context of its"
+            " own (contextvars.Context())."
         )
         # Once: a task that lives on may go on asking, and keep the errors to itself.
         if not self.told:
             self.told = True
-            logger.error("%s", message)
+            from .notes import fields  # off the healthy path
+
+            logger.warning("%s", message, extra=fields(alias))
         return AttemptAbandoned(message)
+
+    # -- what is announced later ------------------------------------------------------------
+
+    def keep_untold(self, items: list[Any]) -> bool:
+        """Keep what ``announcing`` has until the outcome of this request is known, if it is one.
+
+        Tasks and threads of the request may lose connections too, at any time.
+        """
+        with self._deciding:
+            wanted = self.transaction_of is None and not (self.ended or self.abandoned)
+            if wanted:
+                self.untold.extend(items)
+            return wanted
+
+    def take_untold(self) -> list[Any]:
+        """What was kept; from now on it is the caller's."""
+        with self._deciding:
+            items = self.untold[:]
+            del self.untold[: len(items)]
+            return items
 
     # -- giving up --------------------------------------------------------------------------
 

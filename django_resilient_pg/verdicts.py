@@ -1,4 +1,4 @@
-"""What an error means: lost or not, transient or not, what may be run again, and why.
+"""What an error means: lost or not, transient or not, what may be retried, and why.
 
 :func:`judge` takes plain data and walks the one table (:data:`.reasons.TABLE`): the state of the
 driver's connection decides first, SQLSTATE and severity second, the text last. What to do about
@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from .reasons import ALL, NOTHING, READS, TABLE, WRONG_PASSWORD, Again, Entry, Phase, Reason
 from .records import Record
 
-__all__ = ["Failure", "Phase", "Reason", "Verdict", "judge"]
+__all__ = ["Failure", "Phase", "Reason", "Verdict", "code_in", "judge"]
 
 # Where libpq's report on one address begins; in any language but English a message is one report.
 _REPORT: Final = re.compile(
@@ -27,6 +27,8 @@ _REPORT: Final = re.compile(
     """,
     re.VERBOSE,
 )
+# Of a report without a reason (pgpool whose server is starting): nobody said anything.
+_SILENT: Final = "server closed the connection unexpectedly"
 # psycopg 3 lists its attempts behind the last one's error.
 _LISTED: Final = re.compile(
     r"\n- host: (?P<host>'[^']*'|none)(?:, port: (?P<port>'[^']*'|none))?, hostaddr: [^\n]*?: "
@@ -65,9 +67,9 @@ class Verdict(Record):
         transient: the cause is known to pass by itself.
         final: trying again is known to change nothing. A refused connection attempt that is
             neither is *unknown*: whether it is worth another one depends on the alias' past.
-        read_retry_safe: a read may be run again.
+        read_retry_safe: a read may be retried.
         write_retry_safe: any statement may. With ``lost``: it was not sent. Without: the
-            server has undone the transaction it was in, which may be run again as a whole.
+            server has undone the transaction it was in, which may be retried as a whole.
         reason: why the connection died.
         rule: the name of the table's entry that decided, for logs and tests.
         read_only: the server refused to write (SQLSTATE 25006): it may be a standby now. The
@@ -85,10 +87,22 @@ class Verdict(Record):
 
 
 def judge(failure: Failure) -> Verdict:
-    """The verdict on a failure. Never raises; what is unknown is never safe to run again."""
+    """The verdict on a failure. Never raises; what is unknown is never safe to retry."""
     if failure.phase is Phase.CONNECT and not failure.sqlstate:
         return _judge_attempts(failure)
     return _verdict(failure, _entry(failure))
+
+
+def code_in(text: str) -> str | None:
+    """The SQLSTATE that goes with a server's last message: psycopg2 passes on the text alone.
+
+    Only of messages that the server sends with one code. In another language there is none.
+    """
+    said = text.lower()
+    for entry in TABLE:
+        if len(entry.codes) == 1 and entry.lost and any(part in said for part in entry.texts):
+            return entry.codes[0]
+    return None
 
 
 class _Attempt(NamedTuple):
@@ -156,8 +170,10 @@ def _reports(text: str) -> list[tuple[str, str]]:
         return [("", text)]
     ends = [*(match.start() for match in found[1:]), len(text)]
     # What the driver puts before the first of libpq's reports says nothing.
+    said = [text[match.start() : end].rstrip() for match, end in zip(found, ends, strict=True)]
     return [
-        (_host(match), text[match.start() : end]) for match, end in zip(found, ends, strict=True)
+        (_host(match), _SILENT if one.endswith("failed:") else one)
+        for match, one in zip(found, said, strict=True)
     ]
 
 
@@ -235,7 +251,7 @@ def _again(phase: Phase, entry: Entry, lost: bool) -> Again:
     if phase in {Phase.FETCH, Phase.COMMIT}:
         return NOTHING
     if lost and not entry.lost:
-        # An error told of a living connection proves nothing about what a dead one had sent.
+        # An error on a living connection proves nothing about what a dead one had sent.
         return Again(read=entry.again.read, write=False)
     return entry.again
 

@@ -1,4 +1,4 @@
-"""Looking into a connection that is in doubt, and saying what was found.
+"""Checking a connection that is in doubt, and announcing what was found.
 
 Off the healthy path: something has arrived on the socket, the connection was idle for long, or an
 error came out of a statement.
@@ -6,10 +6,10 @@ error came out of a statement.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from collections.abc import Collection
+from functools import partial
 from time import monotonic
 from typing import Any, Final
 
@@ -20,15 +20,16 @@ from .ageing import Suspected
 from .calls import Call
 from .drivers import IDLE, UNKNOWN, Link
 from .facts import Path
+from .incidents import Incident
 from .liveness import Vital, inspect
 from .loss import PIPELINE, Invalidation, Loss
-from .losses import first_line, judge_error, reason_of, sqlstate_of
+from .losses import judge_error, reason_of, sqlstate_of
 from .lost_sessions import LostSession
 from .replacing import lost_error, replace, restore_opening
 from .retry import was_terminated
 from .state.transaction import DIRTY, MANUAL
 from .state.wrapper import Wrapper, reader
-from .verdicts import Phase, Reason, Verdict
+from .verdicts import Phase, Reason, Verdict, code_in
 
 _LAST_WORDS: Final = "terminating connection"
 _IDLE_TIMEOUTS = frozenset({Reason.SERVER_IDLE_TIMEOUT, Reason.PATH_IDLE_TIMEOUT})
@@ -70,13 +71,27 @@ def look_closer(db: Wrapper, status: int, now: float, asking: Any = None) -> Non
     begun = transaction.begun and status != IDLE
     if begun or (pinned_by := _pinned_by(db, link)):
         pinned_by = "" if begun else pinned_by
-        db._invalidate(Invalidation(Loss(reason or Reason.UNKNOWN, idle), pinned_by))
-        db.resilience.shared.count("refused")
+        loss = Loss(reason or Reason.UNKNOWN, idle, incident=link.incident)
+        db._invalidate(Invalidation(loss, pinned_by))
+        announcing.surfaced(db, link.incident, notes.why_invalid(pinned_by))
         look_closer(db, status, now)
-    if transaction.opening:
+    try:
+        _replace(db, reason, idle, asking)
+    except Error as failed:
+        _could_not_replace(db, link.incident, failed)
+        raise
+
+
+def _replace(db: Wrapper, reason: Reason | None, idle: float, asking: Any) -> None:
+    if db._transaction.opening:
         _replace_with_opening(db, reason, idle, asking)
     else:
         replace(db, reason, idle, asking)
+
+
+def _could_not_replace(db: Wrapper, incident: Incident | None, error: Error) -> None:
+    if incident is not None and not incident.concluded:
+        announcing.surfaced(db, incident, notes.not_reconnected(db.alias, error))
 
 
 def _close_left(db: Wrapper, link: Link) -> None:
@@ -110,7 +125,7 @@ def _replace_with_opening(db: Wrapper, reason: Reason | None, idle: float, askin
                     raise
                 loss = note_loss(db, verdict, error, "statement")
                 if attempt == retries or budget.remaining() <= 0:
-                    why = "the connection was lost again whenever its savepoints were restored"
+                    why = "the connection was lost again each time that its beginning was replayed"
                     note_refused(db, error, loss, why)
                     raise
             reason, idle = loss.reason, loss.idle
@@ -149,6 +164,7 @@ def inspect_connection(db: Wrapper, now: float) -> Vital:
         ping_after=options.ping_after,
         ping_timeout=deadlines.allowed(options.ping_timeout),
         path=Path.UNKNOWN if facts is None else facts.path,
+        took=partial(resilience.shared.took, "liveness"),
     )
     if vital is Vital.LOST:
         note_idle_loss(db, link, idle)
@@ -170,22 +186,29 @@ def note_idle_loss(
     db: Wrapper,
     link: Link,
     idle: float,
-    level: int = logging.WARNING,
     *,
+    quiet: bool = False,
     learns: bool = True,
 ) -> None:
-    """Count, log and announce a loss found by looking; learn from it if nobody said why."""
+    """Announce a loss that a liveness check found; learn from it if nobody said why.
+
+    ``quiet``: the application did not notice, and others like it were logged just now.
+    """
     if link.announced:
         return  # nor is it learned from twice
     word, reason = link.last_word, reason_of(link)
-    if reason is Reason.FORK:
-        level = min(level, logging.INFO)  # as it should be, in a server that forks its workers
     silent = word is None and not (link.inherited or link.timed_out)
     unannounced = silent and link.status() in {IDLE, UNKNOWN}
-    text = word.text if word is not None else "the socket was closed without a word"
+    text = (
+        "the socket was closed without a message" if word is None else notes.first_line(word.text)
+    )
     sqlstate = word.sqlstate if word is not None else None
-    _remember(db, link, reason, None, silent=sqlstate is None and _LAST_WORDS not in text)
-    _announce_loss(db, link, reason, sqlstate, text, idle, "before sending", level)
+    silent_end = sqlstate is None and _LAST_WORDS not in text
+    session = _remember(db, link, reason, None, silent=silent_end)
+    code = sqlstate or code_in(text)
+    incident = _announce_loss(db, link, reason, code, text, idle, "before sending", quiet=quiet)
+    if session is not None:
+        session.incident = incident
     # Last: the limit that this makes did not hold before.
     learned = db.resilience.shared.learned
     if learns and reason in _IDLE_TIMEOUTS:
@@ -203,7 +226,7 @@ def note_loss(
     *,
     committing: bool = False,
 ) -> Loss:
-    """Count, log and announce a loss that an error told of.
+    """Announce a loss that an error showed.
 
     Args:
         db: the wrapper.
@@ -218,14 +241,17 @@ def note_loss(
     if reason is Reason.UNKNOWN and link is not None:
         reason = reason_of(link)
     idle = 0.0 if link is None else monotonic() - link.heard_at
-    line, sqlstate = first_line(error, db.settings_dict), sqlstate_of(error)
+    line, sqlstate = notes.first_line(error, db.settings_dict), sqlstate_of(error)
     session = None
     if link is not None and not committing:
         silent = sqlstate is None and _LAST_WORDS not in str(error)  # psycopg2 gives no SQLSTATE
         terminated = call is not None and _was_terminated(link, verdict, call)
         session = _remember(db, link, reason, call, silent=silent, terminated=terminated)
-    _announce_loss(db, link, reason, sqlstate, line, idle, noticed)
-    return Loss(reason, idle, session)
+    code = sqlstate or code_in(line)
+    incident = _announce_loss(db, link, reason, code, line, idle, noticed)
+    if session is not None:
+        session.incident = incident
+    return Loss(reason, idle, session, incident=incident)
 
 
 def _was_terminated(link: Link, verdict: Verdict, call: Call) -> bool:
@@ -285,19 +311,21 @@ def _are_plain(texts: Collection[object]) -> bool:
 
 
 def note_refused(db: Wrapper, error: BaseException, loss: Loss, why: str) -> None:
-    """Count a loss that reaches the application; have its error say what became of the statement.
+    """A loss reaches the application: its error says what became of the statement.
 
-    The session and its transaction are given up.
+    The session and its transaction are invalidated.
     """
     split = db._transaction.was_split
     db._abandon(loss)
     # The server has rolled it back: retry_atomic may retry it as a whole.
     error.transaction_lost = not (db.autocommit or split or loss.final)  # type: ignore[attr-defined]
     error.connection_lost = not loss.final  # type: ignore[attr-defined]
-    error.add_note(notes.refused(db.alias, loss.reason, loss.idle, db.resilience.limits, why))
+    error.database_alias = db.alias  # type: ignore[attr-defined]
+    limits = db.resilience.limits
+    error.add_note(notes.refused(db.alias, loss.reason, loss.idle, limits, why, loss.sqlstate))
     if db._in_testcase:
         error.add_note(notes.IN_TESTCASE)
-    db.resilience.shared.count("refused")
+    announcing.surfaced(db, loss.incident, f"Not retried: {why}.")
 
 
 def _announce_loss(
@@ -308,14 +336,19 @@ def _announce_loss(
     text: str,
     idle: float,
     noticed: str,
-    level: int = logging.WARNING,
-) -> None:
+    *,
+    quiet: bool = False,
+) -> Incident | None:
     """Once for each connection, however often its loss is met with."""
+    if link is not None and link.announced:
+        found: Incident | None = link.incident
+        return found
+    pid, (host, port) = (None, (None, None)) if link is None else (link.pid, link.peer)
+    record = signals.ConnectionLost(
+        db.alias, reason, sqlstate, text, idle, noticed, pid, host, port
+    )
+    incident = Incident(db.resilience.shared, record, quiet=quiet)
     if link is not None:
-        if link.announced:
-            return
-        link.announced = True
-    db.resilience.shared.count("lost", reason.name)
-    announcing.log(db, level, "%s", notes.happened(db.alias, reason, idle, db.resilience.limits))
-    record = signals.ConnectionLost(db.alias, reason, sqlstate, text, idle, noticed)
-    announcing.send(db, signals.connection_lost, record)
+        link.announced, link.incident = True, incident
+    announcing.lost(db, incident)
+    return incident

@@ -32,10 +32,11 @@ OURS = ("DATABASE_", "DJANGO_")  # what the user set for another database is not
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of the two engines that are compared."""
+    """One of the engines that are compared, and how the application uses it."""
 
     name: str  # also of its database
     engine: str
+    retries: bool = False  # transactions run under retry_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Outcome:
     result: Result
     kills: int
     restarts: int
-    log: list[str]  # lines that the engine logged
+    log: list[str]  # lines that the engine logged: WARNING and above
 
 
 def variables(server: Server, side: Side) -> dict[str, str]:
@@ -66,6 +67,7 @@ def load_process(server: Server, side: Side, seconds: float) -> Iterator[tuple[I
     """The load in a process of its own: the lines that it prints, the file that it logs to."""
     command = [sys.executable, "-m", "testproject.load", "--json"]
     command += [f"--seconds={seconds}", f"--threads={THREADS}"]
+    command += ["--retry-atomic"] if side.retries else []
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             command,
@@ -142,6 +144,11 @@ def complaints(outcome: Outcome) -> list[str]:
         "transactions were committed by half": result.half_committed,
         "threads hang": result.hung,
     }
+    if outcome.side.retries:
+        wrong["transactions failed under retry_atomic"] = result.failed_transactions
+    surfaced = result.failed_reads + result.failed_transactions + result.write_errors
+    if name == RESILIENT:
+        wrong["warnings were logged for what was healed"] = max(0, len(outcome.log) - surfaced)
     found = [f"{name}: {number} {what}." for what, number in wrong.items() if number]
     if not (result.total_statements and outcome.kills and outcome.restarts):
         found.append(

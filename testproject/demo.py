@@ -1,8 +1,10 @@
-"""Shows what the engine is for, in about half a minute: ``python -m testproject.demo``.
+"""Shows what the engine is for, in less than a minute: ``python -m testproject.demo``.
 
-The same load runs twice on a PostgreSQL of its own over TLS, first on Django's engine, then on this
-one, while sessions are terminated and the server restarts. ``DATABASE_ENGINE`` puts another engine
-in the second place. The exit status is 1 if that engine failed a read, or doubled or lost a write.
+The same load runs three times on a PostgreSQL of its own over TLS, while sessions are terminated
+and the server restarts: on Django's engine, on this one, and on this one with transactions under
+``retry_atomic``. ``DATABASE_ENGINE`` puts another engine in the place of the last two. The exit
+status is 1 if an engine other than Django's failed a read, doubled or lost a write, or if a
+transaction failed under ``retry_atomic``.
 """
 
 from __future__ import annotations
@@ -34,17 +36,16 @@ from testproject.postgres import Server
 from testproject.screen import Cell, Line, print_table
 
 INTRODUCTION = """\
-A small web shop works twice under the same load: {threads} threads read, write and buy through
-Django's ORM for {seconds:g} s, without any error handling of their own. All the while a database
-session is terminated every {kill_every:g} s, and halfway the server is stopped and comes back
-after {down:g} s.
+A small web shop works {times} times under the same load. {threads} threads read, write and buy
+through Django's ORM for {seconds:g} s, without any error handling of their own. Meanwhile a
+database session is terminated every {kill_every:g} s. Halfway the server stops for {down:g} s.
 """
 
 LEGEND = """\
 failed reads         queries that ended in an exception in the application
 failed transactions  atomic() blocks that ended in an exception
 write errors         single INSERTs that ended in an exception: nobody can know whether they took
-                     effect, so running them again might do it twice
+                     effect, so a retry might apply them twice
 doubled, lost        rows that are there twice; rows that are not there although the application
                      was told that they are saved
 """
@@ -61,9 +62,18 @@ HEADERS = (
 )
 
 
-def second_side() -> Side:
+def other_sides() -> list[Side]:
+    """The engine that is shown, and how."""
     engine = os.environ.get("DATABASE_ENGINE") or RESILIENT
-    return Side("resilient" if engine == RESILIENT else "other", engine)
+    if engine != RESILIENT:
+        return [Side("other", engine)]
+    return [Side("resilient", engine), Side("retry_atomic", engine, retries=True)]
+
+
+def described(side: Side) -> str:
+    """What the name of a side means."""
+    how = ", transactions under retry_atomic" if side.retries else ""
+    return f"{side.name:12} is the engine {side.engine}{how}"
 
 
 def versions(server: Server) -> str:
@@ -79,11 +89,12 @@ def row(outcome: Outcome) -> list[Cell]:
     result = outcome.result
     promised = (result.failed_reads, result.doubled, result.lost)
     reads, doubled, lost = (Cell(str(number), good=number == 0) for number in promised)
+    failed = result.failed_transactions
     return [
         Cell(outcome.side.name),
         Cell(str(result.total_statements)),
         reads,
-        Cell(str(result.failed_transactions)),
+        Cell(str(failed), good=failed == 0 if outcome.side.retries else None),
         doubled,
         lost,
         Cell(str(result.write_errors)),
@@ -92,7 +103,7 @@ def row(outcome: Outcome) -> list[Cell]:
 
 
 def check_connection(server: Server, side: Side) -> None:
-    """Run ``manage.py checkdbconn`` for the second side, and show what it says."""
+    """Run ``manage.py checkdbconn`` for a side, and show what it says."""
     print(f"$ manage.py checkdbconn  # with the engine {side.engine}", flush=True)
     os.environ.update(variables(server, side))
     django.setup()
@@ -105,30 +116,32 @@ def check_connection(server: Server, side: Side) -> None:
 def demo(seconds: float) -> int:
     """Run everything; returns the exit status."""
     line = Line(sys.stdout)
-    sides = (Side("stock", STOCK), second_side())
-    print(INTRODUCTION.format(threads=THREADS, seconds=seconds, kill_every=KILL_EVERY, down=DOWN))
+    sides = (Side("stock", STOCK), *other_sides())
+    times = {2: "two", 3: "three"}[len(sides)]
+    given = {"threads": THREADS, "seconds": seconds, "kill_every": KILL_EVERY, "down": DOWN}
+    print(INTRODUCTION.format(times=times, **given))
     line.show("Starting a PostgreSQL server of its own ...")
     with Server() as server:
         line.end(versions(server))
-        print(*(f"{side.name:9} is the engine {side.engine}" for side in sides), sep="\n")
+        print(*map(described, sides), sep="\n")
         outcomes = [measure(server, side, seconds, line) for side in sides]
         print(flush=True)
         print_table(HEADERS, [row(outcome) for outcome in outcomes], sys.stdout)
         print(f"\n{LEGEND}", flush=True)
         show_reasons(outcomes)
         check_connection(server, sides[1])
-    broken = complaints(outcomes[1])
+    broken = [text for outcome in outcomes[1:] for text in complaints(outcome)]
     print("".join(f"\n{text}" for text in broken), end="\n" if broken else "")
     return 1 if broken else 0
 
 
 def show_reasons(outcomes: Sequence[Outcome]) -> None:
-    """What the applications were told, and what the engine logged about it."""
+    """Which errors the applications got, and what the engine logged at WARNING and above."""
     for outcome in outcomes:
         for text, number in list(outcome.result.errors.items())[:2]:
             print(f"{outcome.side.name}: {number} x {text}")
-        if outcome.log:
-            print(f"{outcome.side.name}: logged {len(outcome.log)} lines such as: {outcome.log[0]}")
+        if log := outcome.log:
+            print(f"{outcome.side.name}: logged {len(log)} warnings, such as: {log[0]}")
     print(flush=True)
 
 

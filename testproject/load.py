@@ -109,6 +109,7 @@ def run(
     faults: Faults | None = None,
     ask: Ask | None = None,
     watch: Callable[[Progress], None] | None = None,
+    retries: bool = False,
 ) -> Result:
     """Load the alias ``using`` for ``seconds`` and account for every operation.
 
@@ -116,14 +117,15 @@ def run(
     operations then. They begin with the load and end with its last thread. ``ask(sql, params)``
     answers from the same database over a connection that has nothing to do with the load; by
     default one of the stock engine. ``watch`` is called about twice a second, first when the load
-    begins. Raises what the load itself does wrong; errors of the database are counted.
+    begins. ``retries``: transactions run under ``retry_atomic``. Raises what the load itself does
+    wrong; errors of the database are counted.
     """
     # Imported late: models can be imported only when Django is set up.
     from testproject.shop.operations import stock_up
 
     prefix = uuid.uuid4().hex[:8]
     stop = threading.Event()
-    shop = stock_up(using)
+    shop = stock_up(using, retries=retries)
     workers = [Worker(shop, f"{prefix}-{n}", f"{seed}-{n}", stop) for n in range(threads)]
     if faults and operations is not None:
         faults.done = partial(_done, workers)
@@ -198,6 +200,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--json", action="store_true", help="one JSON object a line: progress, then the result"
     )
+    parser.add_argument(
+        "--retry-atomic", action="store_true", help="run transactions under retry_atomic"
+    )
     return parser.parse_args(argv)
 
 
@@ -216,6 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         seconds=given.seconds,
         seed=given.seed,
         watch=_show if given.json else None,
+        retries=given.retry_atomic,
     )
     if given.json:
         print(json.dumps({"result": asdict(result)}), flush=True)

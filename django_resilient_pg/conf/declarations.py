@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 Kind = Literal["number", "integer", "boolean", "path", "choices"]
 
-# The type of a value of each kind; the others are texts and lists, which need a closer look.
+# The type of a value of each kind; the others are texts and lists, which need more than that.
 _TYPES: Final[dict[Kind, type[Any]]] = {"number": float, "integer": int, "boolean": bool}
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})
 _FALSE: Final = frozenset({"false", "no", "off", "0"})
@@ -26,8 +26,8 @@ class InvalidValue(Exception):
     """A value is not allowed. Its text goes on from a subject: "is -1, but must be ...".
 
     Attributes:
-        wrong_kind: it is of another kind than declared, where a ``TypeError`` belongs. Otherwise it
-            is out of bounds.
+        wrong_kind: it is of another kind than declared, where a ``TypeError`` belongs. Otherwise
+            the value is too small or too large.
     """
 
     def __init__(self, predicate: str, *, wrong_kind: bool) -> None:

@@ -27,7 +27,7 @@ class SocketView(Record):
         unix: whether it is one.
         host, port: as libpq was told to connect; ``port`` ``None`` if unknown.
         keepalives: what is set on the socket.
-        markers: what the server has told of itself unasked (names of ParameterStatus).
+        markers: what the server has said about itself unasked (names of ParameterStatus).
         tls: whether libpq encrypts; ``None``: the driver does not tell.
         tls_version, cipher: as the driver tells them, else ``None``.
     """

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..drivers import FAILED, IDLE, IN_TRANSACTION, UNKNOWN
 from ..units import LONGEST_TEXT, MOST_TEXTS, NO_TEXT
@@ -102,7 +102,7 @@ class TransactionState:
         self._read: tuple[int, Callable[[], int | None]] | None = None
         self.controlling = False
         self.hooks_due = 0
-        self.announcements: list[Callable[[], object]] = []
+        self.announcements: list[Any] = []
 
     # -- what it is -------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ class TransactionState:
             self.phase = CLEAN
 
     def over(self, hooks_due: int) -> None:
-        """COMMIT or ROLLBACK has ended it; ``hooks_due`` of its hooks are to run."""
+        """COMMIT or ROLLBACK has ended the transaction; ``hooks_due`` of its hooks are to run."""
         self.phase = AUTO  # where autocommit stays off, the next statement finds it CLEAN
         self.hooks_due = hooks_due
         if self.opening:

@@ -9,7 +9,7 @@ Invariants:
 * After :meth:`Wrapper._bind` the link is that of the connection in place; without a connection
   there is no link.
 * An invalidated wrapper has a closed link that nobody trusts: the next statement is told.
-* Discarding keeps the session for the next connection; closing starts clean.
+* Discarding keeps the session for the next connection; closing starts a new one.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ class Wrapper(Base):
         """Close the connection the outermost way, whatever it says; the next is made like it.
 
         Other engines and receivers hang their own state to ``close()``. For the application that
-        is where it starts clean; here the session goes on.
+        is where a new session starts; here the session goes on.
         """
         self._keep_registered()
         session, link = self._session.gone(), self._link
@@ -241,9 +241,9 @@ class Wrapper(Base):
     def _laid_aside(self, budget: Budget) -> Iterator[None]:
         """Within it the alias is as before its first connection; after it, as it was.
 
-        For those who are told of a recovery: whatever they do on the alias they do on a connection
-        of its own, which is closed in the end. It is given the settings of the session, and taken
-        from no pool, where the threads that recover might all wait for each other's.
+        For the handlers and receivers of a recovery. Whatever they do on the alias they do on a
+        connection of its own, which is closed in the end. It is given the settings of the session,
+        and taken from no pool, where the threads that recover might all wait for each other's.
         """
         kept = {name: getattr(self, name) for name in _LAID_ASIDE if hasattr(self, name)}
         settings, options = self.settings_dict, self.settings_dict["OPTIONS"]
@@ -367,7 +367,7 @@ class Wrapper(Base):
             many: what it leaves cannot be told from its text alone.
         """
         if self._connector.connecting or self._link is None:
-            return  # what connection_created receivers run is run again by each connection
+            return  # what connection_created receivers run is repeated by each connection
         transaction, status = self._transaction, self._link.status()
         if self.autocommit:
             transaction.observe(status, True)

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 
 from django.db import transaction
 from django.db.models import Count, Func, Max, TextField, Value
@@ -17,6 +18,7 @@ from testproject.shop.models import Customer, Movement, Order, OrderLine, Produc
 
 PRODUCTS = 50
 CUSTOMERS = 20
+RETRIES = 5  # of a transaction
 NAP = 0.01  # seconds the slow read takes: long enough to be killed in the middle now and then
 
 
@@ -46,6 +48,7 @@ class Shop:
     using: str
     products: tuple[int, ...]  # primary keys
     customers: tuple[int, ...]
+    retries: bool = False  # transactions run under retry_atomic
 
     def read(self, rng: random.Random) -> None:
         """One of the reads, in autocommit."""
@@ -60,18 +63,26 @@ class Shop:
 
     def buy(self, rng: random.Random, token: str) -> None:
         """One transaction: an order, its line (often in a nested ``atomic()``), a read of both."""
-        with transaction.atomic(using=self.using):
-            if rng.random() < 0.5:  # so that the first statement is a read as often as a write
-                expect(Product.objects.using(self.using).count(), PRODUCTS)
-            order = Order.objects.using(self.using).create(
-                customer_id=rng.choice(self.customers), token=token
-            )
-            if rng.random() < 0.5:
-                with transaction.atomic(using=self.using):
-                    self._add_line(rng, order)
-            else:
+        if not self.retries:
+            with transaction.atomic(using=self.using):
+                self._buy(rng, token)
+            return
+        from django_resilient_pg.transaction import retry_atomic
+
+        retry_atomic.run(partial(self._buy, rng, token), using=self.using, retries=RETRIES)
+
+    def _buy(self, rng: random.Random, token: str) -> None:
+        if rng.random() < 0.5:  # so that the first statement is a read as often as a write
+            expect(Product.objects.using(self.using).count(), PRODUCTS)
+        order = Order.objects.using(self.using).create(
+            customer_id=rng.choice(self.customers), token=token
+        )
+        if rng.random() < 0.5:
+            with transaction.atomic(using=self.using):
                 self._add_line(rng, order)
-            expect([line.token for line in order.lines.all()], [token])
+        else:
+            self._add_line(rng, order)
+        expect([line.token for line in order.lines.all()], [token])
 
     def _add_line(self, rng: random.Random, order: Order) -> None:
         OrderLine.objects.using(self.using).create(
@@ -82,7 +93,7 @@ class Shop:
         )
 
 
-def stock_up(using: str) -> Shop:
+def stock_up(using: str, *, retries: bool = False) -> Shop:
     """Create the products and customers the operations work with, where they are missing."""
     products = Product.objects.using(using)
     products.bulk_create(
@@ -98,6 +109,7 @@ def stock_up(using: str) -> Shop:
         using,
         products=tuple(products.values_list("pk", flat=True)),
         customers=tuple(customers.values_list("pk", flat=True)),
+        retries=retries,
     )
 
 

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from tests.cuts.theatre import SERIES, Theatre
     from tests.cuts.units import UNITS
 
-    _began, bad, cases = time.monotonic(), [], 0
+    began, cases, bad = time.monotonic(), 0, []
     wanted = given.only.split("/") if given.only else None
     for series in SERIES:
         if series.name not in (given.series or ([wanted[0]] if wanted else [series.name])):
@@ -47,8 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 results = _printed(series.name, sample)
         cases += len(results)
         bad += [result for result in results if result.violations]
-    for _result in bad[: given.shown]:
-        pass
+    for result in bad[: given.shown]:
+        print(f"{result.case.name}\n    {'; '.join(result.violations)}")
+    print(f"{cases} cases in {time.monotonic() - began:.0f} s, {len(bad)} violations")
     return 1 if bad else 0
 
 
@@ -58,13 +59,15 @@ def _printed(series: str, results: Any) -> list[Any]:
 
     found: list[Any] = []
     counts: dict[str, Counter[Any]] = {}
+    print(f"{series:34}" + "".join(f"{one.value:>20}" for one in Outcome) + f"{'violations':>12}")
     for result in results:
         found.append(result)
         counts.setdefault(result.case.unit.name, Counter())[result.outcome] += 1
         if result.violations:
             counts[result.case.unit.name]["bad"] += 1
-    for _unit, by in counts.items():
-        "".join(f"{by[one]:>20}" for one in Outcome)
+    for unit, by in counts.items():
+        row = "".join(f"{by[one]:>20}" for one in Outcome)
+        print(f"  {unit:32}{row}{by['bad']:>12}", flush=True)
     return found
 
 

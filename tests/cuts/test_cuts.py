@@ -37,6 +37,7 @@ def test_no_cut_costs_more_than_it_may(series: Series) -> None:
     draw = random.Random(f"{SEED} {series.name}")
     with Theatre(series) as theatre:
         results = list(theatre.run_all(list(UNITS.values()), one_in=one_in, draw=draw))
+    print(f"{series.name}: {len(results)} cases, CUTS_SEED={SEED}")
     assert len(results) > 20
     assert not any(result.violations for result in results), told(results)
 

@@ -244,7 +244,7 @@ def test_later_in_a_transaction_the_refusal_is_raised_and_the_next_one_finds_the
         with transaction.atomic(using=connection.alias):
             run(connection, "SELECT 1")
             insert(connection, "x")
-    assert "run the whole transaction again" in caught.value.__notes__[-1]
+    assert "retry the whole transaction" in caught.value.__notes__[-1]
     insert_atomically(connection, "y")
     assert values(pair) == ["y", "y"]
 

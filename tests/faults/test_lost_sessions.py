@@ -204,7 +204,7 @@ def test_what_may_wait_for_locks_is_raised_where_nobody_may_end_the_session(
         proxy.cut_at(2, "answer", leaves=True)
         run(connection, STATEMENTS[name][0])
     assert "may still hold its locks" in notes_of(caught.value)
-    assert "the role may not end it" in notes_of(caught.value)
+    assert "the role may not terminate it" in notes_of(caught.value)
     server.terminate(pid)
     with transaction.atomic(using=connection.alias):
         assert run(connection, STATEMENTS[name][0]) == STATEMENTS[name][1]
@@ -238,7 +238,7 @@ def test_retry_atomic_runs_nothing_again_there_and_says_why(
 
     with not_allowed(server), pytest.raises(Error) as caught:
         retry_atomic.run(work, using=connection.alias)
-    assert "The function was not run again: the lost session" in notes_of(caught.value)
+    assert "The transaction was not retried: the lost session" in notes_of(caught.value)
     server.terminate(pid)
     assert (len(calls), value(server)) == (1, 0)
 

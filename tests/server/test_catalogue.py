@@ -343,7 +343,7 @@ def test_it_is_not_done_twice(name: str, make: Callable[..., None], stage_of: St
     with pytest.raises(Error) as caught:
         retry_atomic.run(work, using=first.connection.alias)
     assert len(runs) == 1
-    assert "The function was not run again: " in caught.value.__notes__[-1]
+    assert "The transaction was not retried: " in caught.value.__notes__[-1]
 
 
 @cases

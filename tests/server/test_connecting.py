@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django_resilient_pg import signals
 from testproject.postgres import Server
 from tests.engines import PATIENCE, Connections, until
+from tests.faults.proxy import Proxy
 
 pytestmark = pytest.mark.once_per_driver
 
@@ -50,6 +52,29 @@ def test_a_server_that_is_down_is_given_up_in_time_and_recovers_by_itself(
         assert note in caught.value.__notes__[0]
     own_server.start()
     until(lambda: answers(connection), "it does not recover")
+
+
+@pytest.mark.slow
+def test_four_silent_addresses_are_given_up_in_time(
+    server: Server, make_connection: Connections
+) -> None:
+    """Each of them may take two seconds at least, and five where nothing bounds it."""
+    with ExitStack() as stack:
+        ways = [stack.enter_context(Proxy(server.port)) for _ in range(4)]
+        connection = make_connection(
+            HOST=",".join(["localhost"] * 4),
+            PORT=",".join(str(way.port) for way in ways),
+            retry_deadline=4.0,
+        )
+        run(connection, "SELECT 1")
+        connection.close()
+        for way in ways:
+            way.set_mode("deaf")
+        began = time.monotonic()
+        with pytest.raises(OperationalError):
+            run(connection, "SELECT 1")
+        took = time.monotonic() - began
+    assert took < 2 * 4.0 + PATIENCE / 2
 
 
 def test_a_restart_is_waited_out(own_connections: Connections, own_server: Server) -> None:

@@ -7,8 +7,10 @@ import io
 import logging
 import threading
 import time
+import traceback
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from django.core.management import CommandError, call_command
 from django.db import Error, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+import django_resilient_pg
 from django_resilient_pg.diagnosis.gathering import survey
 from django_resilient_pg.errors import CredentialsUnavailable
 from testproject.postgres import Server
@@ -306,6 +309,36 @@ def test_a_wrong_setting_is_said_without_values(
     assert f'"{connection.alias}"' in str(caught.value)
     assert path(name) in str(caught.value)
     assert SECRET not in shown(caught.value) + caplog.text
+
+
+FAILING = ["current", "broken", "a_string", "too_much", "no_strings", "with_nul", "with_surrogate"]
+
+
+@pytest.mark.parametrize("name", FAILING)
+@pytest.mark.parametrize("pool", POOLS)
+def test_no_frame_of_the_engine_shows_them(
+    name: str, pool: str, make_connection: Connections
+) -> None:
+    """Error trackers record the local variables of every frame of a traceback."""
+    vault["password"] = SECRET
+    connection = make_connection(options=POOLS[pool], credentials=path(name))
+    for _ in range(2 if name == "current" else 1):  # what was refused is raised once more
+        with pytest.raises((OperationalError, ImproperlyConfigured)) as caught:
+            run(connection, "SELECT 1")
+        frames = list(engine_frames(caught.value))
+        assert frames
+        for frame in frames:
+            assert SECRET not in repr(frame.f_locals), frame
+
+
+def engine_frames(error: BaseException | None) -> Iterator[types.FrameType]:
+    """The frames of this package in the tracebacks of an error and of what has caused it."""
+    home = str(Path(str(django_resilient_pg.__file__)).parent)
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if frame.f_code.co_filename.startswith(home):
+                yield frame
+        error = error.__cause__ or error.__context__
 
 
 def reachable(roots: list[Any], beyond: type[Any]) -> Iterator[Any]:

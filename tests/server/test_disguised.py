@@ -65,7 +65,7 @@ def assert_not_done_twice(first: Stage, second: Stage, sql: str, params: Any = N
     with pytest.raises(Error) as caught:
         retry_atomic.run(work, using=first.connection.alias)
     assert (len(runs), first.rows()) == (1, ["x"])
-    assert "The function was not run again: " in caught.value.__notes__[-1]
+    assert "The transaction was not retried: " in caught.value.__notes__[-1]
 
 
 # -- functions that do not look like one -----------------------------------------------------------
@@ -167,7 +167,7 @@ def test_a_call_behind_a_backslash_is_not_read_again(
     proxy.cut_at(1, "answer")
     with pytest.raises(Error) as caught:
         stage.run(r"SELECT 'it\'s', tell('x')")
-    assert "outcome is unknown" in caught.value.__notes__[-1]
+    assert "may have committed already" in caught.value.__notes__[-1]
 
 
 def test_a_call_behind_a_backslash_is_not_done_twice(
@@ -357,5 +357,5 @@ def test_functions_that_nobody_may_look_up(stage_of: Stages, server: Server) -> 
         server.execute("GRANT SELECT ON pg_catalog.pg_proc TO public", database=DATABASE)
     assert "permission denied" not in str(caught.value)
     note = caught.value.__notes__[-1]
-    assert "the server does not say what it calls (permission denied" in note
+    assert "the server does not tell which functions it calls (permission denied" in note
     assert stage.run("SELECT 5") == [(5,)]

@@ -20,6 +20,8 @@ from testproject.postgres import Server
 from tests.engines import DRIVER, until
 from tests.server.scenarios import TABLE, TENANT, Stage
 
+pytestmark = pytest.mark.once_per_driver
+
 Stages = Callable[..., Stage]
 ANY_ERROR = Exception
 

@@ -6,6 +6,7 @@ Beside every promise: the same request on Django's engine, which fails.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -174,7 +175,7 @@ def test_a_post_marked_replayable_is_run_again_with_its_body(view: str, name: st
     assert names() == ["joe", "joe2"]
 
 
-def test_it_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_replay_is_a_signal() -> None:
     heard: list[signals.RequestRetried] = []
 
     def hear(record: signals.RequestRetried, request: HttpRequest, **_: object) -> None:
@@ -187,14 +188,108 @@ def test_it_says_so(caplog: pytest.LogCaptureFixture) -> None:
     finally:
         signals.request_retried.disconnect(hear)
     assert heard == [signals.RequestRetried("GET", "/reading/", 1)]
-    assert "GET /reading/ is run again on a new connection." in caplog.text
+
+
+def own(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[Any]:
+    names = {"django_resilient_pg", "django.request"}
+    return [one for one in caplog.records if one.name in names and one.levelno >= level]
+
+
+def stats() -> Any:
+    return vars(connections["default"])["resilience"].stats
+
+
+@contextmanager
+def lost_connections() -> Iterator[list[signals.ConnectionLost]]:
+    heard: list[signals.ConnectionLost] = []
+
+    def hear(record: signals.ConnectionLost, **_: object) -> None:
+        heard.append(record)
+
+    signals.connection_lost.connect(hear)
+    try:
+        yield heard
+    finally:
+        signals.connection_lost.disconnect(hear)
+
+
+def counts() -> tuple[int, int, int]:
+    now = stats()
+    return now.healed, now.surfaced, now.retried.get("request", 0)
+
+
+def told_of(before: tuple[int, int, int]) -> list[int]:
+    return [now - then for now, then in zip(counts(), before, strict=True)]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_replayed_request_is_one_line_and_one_count(
+    asynchronous: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    Customer.objects.count()
+    before = counts()
+    with lost_connections() as lost:
+        view = "asynchronous" if asynchronous else "reading"
+        response = send_async(f"/{view}/") if asynchronous else send(f"/{view}/")
+    assert response.status_code == 200
+    (line,) = own(caplog)
+    assert (line.levelno, line.retried_as) == (logging.INFO, "request")
+    assert line.getMessage().endswith(f"Replaying GET /{view}/ on a new connection.")
+    assert [(one.healed, one.retried_as) for one in lost] == [(True, "request")]
+    assert told_of(before) == [1, 0, 1]
+
+
+def test_a_request_that_is_not_replayed_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    Customer.objects.count()
+    before = counts()
+    assert send("/unmarked/", "post").status_code == 500
+    (line,) = [one for one in own(caplog) if one.name == "django_resilient_pg"]
+    assert (line.levelno, line.retried_as) == (logging.WARNING, None)
+    assert line.getMessage().endswith(
+        "POST /unmarked/ lost its connection and was not replayed: its method is POST and its view"
+        " is not marked @replayable."
+    )
+    assert told_of(before) == [0, 1, 0]
+
+
+def test_a_loss_that_the_view_answers_has_surfaced(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "django_resilient_pg")
+    Customer.objects.count()
+    before = counts()
+    assert send("/swallowed/").status_code == 502
+    (line,) = [one for one in own(caplog) if one.name == "django_resilient_pg"]
+    assert line.levelno == logging.WARNING
+    assert told_of(before) == [0, 1, 0]
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_a_503_is_one_record_with_the_path(
+    reachable: bool, caplog: pytest.LogCaptureFixture, make_connection: Connections
+) -> None:
+    caplog.set_level(logging.INFO)
+    alias, method, path = "default", "post", "/unmarked/"
+    if not reachable:
+        alias, method, path = SECOND, "get", "/unreachable/"
+        make_connection(RESILIENT, alias=SECOND, PORT=1, retry_deadline=0.2)
+    with override_settings(RESILIENT_PG_UNAVAILABLE_RESPONSE=True):
+        assert send(path, method).status_code == 503
+    (line,) = own(caplog, logging.WARNING)
+    assert (line.name, line.levelno) == ("django_resilient_pg", logging.WARNING)
+    assert line.getMessage().endswith(
+        f'Returned 503 for {method.upper()} {path}: database "{alias}" is not available.'
+    )
+    assert line.alias == alias
+    assert line.exc_info, "nobody else reports the error"
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
 def test_a_line_of_the_log_stays_one(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     send("/named/x%0ACRITICAL: forged/", method)
     said = [one.getMessage() for one in caplog.records if "named" in one.getMessage()]
-    assert [one for one in said if "run again" in one]
+    assert [one for one in said if "Replaying" in one or "was not replayed" in one]
     assert all("\n" not in one and "\\nCRITICAL" in one for one in said)
 
 
@@ -204,7 +299,7 @@ EFFECTS = {
     "wrote": 'it has written on "default", or may have',
     "committed": 'it has written on "default", or may have',
     "failed_half_way": 'it has written on "default", or may have',
-    "committed_much": 'it ran statements on "default" of which it cannot be told what they did',
+    "committed_much": 'it ran statements on "default" whose effect is not known',
     "copied": 'it has written on "default", or may have',
     "called": "it calls the volatile function nextval()",
     "hooked": "1 on_commit hook has run",
@@ -227,7 +322,7 @@ def test_what_had_an_effect_or_is_forbidden_is_not_run_again(
     assert send(f"/{view}/").status_code == 500
     assert runs == (["hook"] if view == "hooked" else []) + [view]
     assert len(reported) == 1
-    assert f"was not run again: {EFFECTS[view]}." in caplog.text
+    assert f"was not replayed: {EFFECTS[view]}." in caplog.text
     wrote = view in {"wrote", "committed", "committed_much", "copied", "failed_half_way"}
     assert names() == (["once"] if wrote else [])
 
@@ -236,7 +331,7 @@ def test_the_error_is_the_views_own_with_a_note() -> None:
     with pytest.raises(Error) as caught:
         Client().get("/wrote/")
     *_, note = caught.value.__notes__
-    assert note == f"The request was not run again: {EFFECTS['wrote']}."
+    assert note == f"The request was not replayed: {EFFECTS['wrote']}."
 
 
 @pytest.mark.parametrize("method", ["post", "put"])
@@ -338,7 +433,7 @@ def test_a_middleware_below_that_uses_the_database_on_its_way_out_stops_no_repet
 def test_an_upload_that_stays_a_stream_is_not(caplog: pytest.LogCaptureFixture) -> None:
     response = send("/uploading/", "post", {"file": SimpleUploadedFile("f", b"joe")})
     assert (response.status_code, names()) == (500, [])
-    assert "its body was a stream and is gone" in caplog.text
+    assert "its body was a stream, which cannot be read twice" in caplog.text
 
 
 @override_settings(FILE_UPLOAD_MAX_MEMORY_SIZE=1)
@@ -382,7 +477,7 @@ def test_the_failed_attempt_leaves_no_trace(storage: str, stored: bool) -> None:
 def test_a_session_with_a_new_key_is_an_effect(caplog: pytest.LogCaptureFixture) -> None:
     with override_settings(MIDDLEWARE=TRACED, SESSION_ENGINE=SESSIONS):
         assert send("/new_session_key/").status_code == 500
-    assert "it gave its session another key" in caplog.text
+    assert "it changed or removed the key of its session" in caplog.text
 
 
 def test_other_middlewares_see_one_answer() -> None:
@@ -414,7 +509,7 @@ def test_without_tokens_nothing_is_run_again(caplog: pytest.LogCaptureFixture) -
         assert send("/reading/").status_code == 500
     finally:
         BUCKET.tokens, BUCKET.short = BUCKET.CAPACITY, False
-    assert "the database needs a rest" in caplog.text
+    assert "too many retries are under way" in caplog.text
 
 
 # -- streams ----------------------------------------------------------------------------------
@@ -615,7 +710,7 @@ def test_it_gives_up_after_its_retries(server: Server, caplog: pytest.LogCapture
     with override_settings(RESILIENT_PG_REQUEST_RETRIES=3), _losing_always(always):
         assert send("/reading/").status_code == 500
     assert runs == ["reading"] * 5
-    assert "it was run again 3 times already (RESILIENT_PG_REQUEST_RETRIES)" in caplog.text
+    assert "it was replayed 3 times already (RESILIENT_PG_REQUEST_RETRIES)" in caplog.text
 
 
 def test_what_runs_while_connecting_does_not_count() -> None:

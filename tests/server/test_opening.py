@@ -139,7 +139,7 @@ def test_savepoints_and_settings_keep_their_order(known: bool, stage_of: Stages)
             stage.run("SET LOCAL app.tenant = '8'")
             with stage.atomic():
                 stage.run("SET LOCAL app.tenant = '9'")
-            sid = stage.connection.savepoint()
+            sid = str(stage.connection.savepoint())
             stage.run("SET LOCAL app.tenant = '10'")
             transaction.savepoint_rollback(sid, using=stage.connection.alias)
             stage.kill()
@@ -171,7 +171,7 @@ def test_one_that_is_lost_itself_comes_after_those_before_it(stage_of: Stages) -
 
 
 def test_a_transaction_of_nothing_else_is_committed(stage_of: Stages) -> None:
-    stage, hooks = stage_of(), []
+    stage, hooks = stage_of(), list[int]()
     with stage.atomic():
         stage.run(LOCAL)
         transaction.on_commit(lambda: hooks.append(1), using=stage.connection.alias)
@@ -332,7 +332,7 @@ def test_an_exported_snapshot_is_not_taken_over(stage_of: Stages) -> None:
 
 
 def test_retry_atomic_runs_all_of_it_again_where_it_cannot_be_replayed(stage_of: Stages) -> None:
-    stage, runs = stage_of(), []
+    stage, runs = stage_of(), list[int]()
 
     def work() -> None:
         stage.run(LOCAL)

@@ -155,7 +155,7 @@ def test_a_session_that_was_flushed_is_an_effect(caplog: pytest.LogCaptureFixtur
     client.get("/fills/")
     assert client.post("/checks_out/").status_code == 500
     assert (runs, names()) == (["checks_out"], [])
-    assert "it gave its session another key, or none" in caplog.text
+    assert "it changed or removed the key of its session" in caplog.text
 
 
 def activates(request: HttpRequest) -> HttpResponse:

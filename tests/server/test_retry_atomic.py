@@ -102,7 +102,7 @@ def test_a_hook_that_fails_does_not_run_the_committed_function_again(
         retry_atomic.run(work, using=db.alias)
     assert rows(server) == ["work"]
     assert runs == ["work", "hook"]
-    assert "not run again: its transaction had been committed" in caught.value.__notes__[-1]
+    assert "not retried: its transaction had been committed" in caught.value.__notes__[-1]
 
 
 def test_a_hook_that_uses_retry_atomic_itself_changes_nothing(
@@ -249,7 +249,7 @@ def test_what_took_effect_elsewhere_is_not_done_twice(
     with pytest.raises(Error) as caught:
         retry_atomic.run(work, using=db.alias)
     assert (len(runs), rows(server)) == (1, ["elsewhere"])
-    assert "The function was not run again: " in caught.value.__notes__[-1]
+    assert "The transaction was not retried: " in caught.value.__notes__[-1]
 
 
 @pytest.mark.parametrize("lost", ALIASES)

@@ -210,7 +210,7 @@ def test_savepoints_that_are_lost_each_time_are_told_of(
             stage.insert("x")
     finally:
         connection_created.disconnect(cut)
-    assert "The statement was not run again" in caught.value.__notes__[0]
+    assert "The statement was not retried" in caught.value.__notes__[0]
     assert caught.value.transaction_lost  # type: ignore[attr-defined]
     assert stage.rows() == []
     assert stage.run("SELECT 2") == [(2,)]

@@ -64,7 +64,7 @@ def test_what_was_terminated_after_long_does_not_come_back(
     with each_asleep(server, server.terminate, after=0.5) as ended, pytest.raises(Error) as caught:
         WAYS[way](connection)
     assert len(ended) == 1
-    assert "somebody has stopped it" in notes_of(caught.value)
+    assert "somebody stopped the statement on purpose" in notes_of(caught.value)
     assert run(connection, "SELECT 1") == [(1,)]
 
 

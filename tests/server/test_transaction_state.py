@@ -26,6 +26,8 @@ from tests.engines import DRIVER, PATIENCE, RESILIENT, STOCK, until
 from tests.faults.proxy import Proxy
 from tests.server.scenarios import TABLE, Stage
 
+pytestmark = pytest.mark.once_per_driver
+
 Stages = Callable[..., Stage]
 PG3 = DRIVER == "psycopg"
 INSERT = f"INSERT INTO {TABLE} (value) VALUES ('%s')"

@@ -10,7 +10,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from testproject import environment
-from testproject.comparison import Outcome, Side, complaints, progress
+from testproject.comparison import RESILIENT, Outcome, Side, complaints, progress
 from testproject.demo import row
 from testproject.ledger import Found, Kind, Ledger, judge
 from testproject.screen import Cell, Line, plain_table, print_table
@@ -39,6 +39,22 @@ def test_engine_that_kept_its_promise_gives_no_complaint() -> None:
 def test_each_broken_promise_is_a_complaint(field: str) -> None:
     (text,) = complaints(with_result(**{field: 2}))
     assert text.startswith("an.engine: 2 ")
+
+
+def test_under_retry_atomic_no_transaction_may_fail() -> None:
+    outcome = with_result(failed_transactions=2)
+    outcome = replace(outcome, side=replace(outcome.side, retries=True))
+    (text,) = complaints(outcome)
+    assert text == "an.engine: 2 transactions failed under retry_atomic."
+    assert row(outcome)[3].good is False
+
+
+def test_a_warning_for_what_was_healed_is_a_complaint() -> None:
+    outcome = with_result(write_errors=1)
+    outcome = replace(outcome, side=Side("resilient", RESILIENT), log=["one", "another"])
+    (text,) = complaints(outcome)
+    assert text == f"{RESILIENT}: 1 warnings were logged for what was healed."
+    assert complaints(replace(outcome, log=["one"])) == []
 
 
 @pytest.mark.parametrize("field", ["write_errors", "failed_transactions", "landed"])

@@ -324,6 +324,7 @@ RECORDS: dict[Signal, object] = {
     signals.connection_replaced: signals.ConnectionReplaced("default", None, 1.0, 0.1),
     signals.connect_retried: signals.ConnectRetried("default", 1, 0.1, "refused"),
     signals.statement_retried: signals.StatementRetried("default", "read", 1, 0.1),
+    signals.transaction_retried: signals.TransactionRetried("default", 1, "40001", 0.0),
 }
 
 
@@ -357,7 +358,7 @@ def test_the_health_snippet_tells_what_it_promises() -> None:
     exec(snippet.code, namespace)
     told = namespace["health"]()
     assert told["because of"] == connection.resilience.limits.idle.source  # type: ignore[attr-defined]
-    assert set(told) == {"lost", "refused", "idle limit (s)", "because of"}
+    assert set(told) == {"lost", "surfaced", "idle limit (s)", "because of"}
 
 
 # -- README -----------------------------------------------------------------------------------
@@ -543,7 +544,7 @@ def test_the_reasons_that_are_quoted_are_the_middlewares_own() -> None:
     reasons = [why_lasting(unit), why_not(request, unit, Snapshot(request), "POST", methods)]
     quoted = [words(block) for block in blocks(UNITS, "text")]
     for reason in reasons:
-        assert any(f"The request was not run again: {reason}." in block for block in quoted), reason
+        assert any(f"The request was not replayed: {reason}." in block for block in quoted), reason
 
 
 # -- the promise ------------------------------------------------------------------------------
@@ -590,8 +591,8 @@ LATE = decide(
     Circumstances(autocommit=False, untouched=False),
 )
 QUOTED = [
-    (PROMISE, notes.refused("default", Reason.ADMINISTRATOR, 0.4, None, WRITE.why)),
-    (PROMISE, f"The statement was not run again: {LATE.why}."),
+    (PROMISE, notes.refused("default", Reason.ADMINISTRATOR, 0.4, None, WRITE.why, "57P01")),
+    (PROMISE, f"The statement was not retried: {LATE.why}."),
     (PROMISE, notes.transaction_lost("default")),
     (PROMISE, notes.session_lost("default", "LISTEN news")),
     (PROMISE, notes.commit_unknown("default", Reason.ADMINISTRATOR)),
@@ -630,20 +631,24 @@ RECORD_CLASSES = [
 ]
 
 
-# What docs/observe.rst says of each line of the log that is an error or worth knowing.
+# What docs/observe.rst says of each line of the log that is worth knowing.
 LOGGED = {
-    ("middleware", "error"): "answered with 503",
-    ("units", "error"): "AttemptAbandoned",
-    ("connecting", "info"): "CONN_MAX_AGE was clamped",
-    ("pooling", "info"): "failed its check, or could not be cleaned",
-    ("restoring", "info"): "was given the settings of the lost one",
+    ("incidents", "info"): "A lost connection was healed",
+    ("incidents", "warning"): "A lost connection surfaced",
+    ("announcing", "info"): "A transaction was retried after a conflict",
+    ("announcing", "warning"): "A request failed because its connection was lost",
+    ("recovery", "info"): "A statement was retried without a loss",
+    ("replacing", "warning"): "A statement was interrupted",
+    ("units", "warning"): "AttemptAbandoned",
+    ("connecting", "info"): "A server is not accepting connections",
+    ("pooling", "info"): "A pooled connection failed its check",
 }
 
 
-_SAYS = r"(?<=logger\.)(?:error|info)(?=\()|(?<=logging\.)(?:ERROR|INFO)(?=,\n)"
+_SAYS = r"(?<=logger\.)(?:error|warning|info)(?=\()|(?<=logging\.)(?:ERROR|WARNING|INFO)\b"
 
 
-def test_errors_and_news_in_the_log_are_documented() -> None:
+def test_every_level_of_the_log_is_documented_and_none_is_an_error() -> None:
     home = Path(str(django_resilient_pg.__file__)).parent
     written = {
         (path.stem, level)
@@ -652,8 +657,16 @@ def test_errors_and_news_in_the_log_are_documented() -> None:
     }
     assert written == set(LOGGED)
     told = words(section(OBSERVE, "Logger").astext())
-    rows = {"error": told[: told.index("WARNING")], "info": told[told.index("INFO") :]}
+    rows = {
+        "warning": told[told.index("WARNING") : told.index("INFO")],
+        "info": told[told.index("INFO") : told.index("DEBUG")],
+    }
     assert [what for (_, level), what in LOGGED.items() if what not in rows[level]] == []
+
+
+def test_every_field_of_a_line_is_documented() -> None:
+    told = section(OBSERVE, "Logger").astext()
+    assert [name for name in notes.FIELDS if name not in told] == []
 
 
 @pytest.mark.parametrize("row", Row)

@@ -51,7 +51,7 @@ def test_what_is_below_it_is_named(own: str) -> None:
     with override_settings(MIDDLEWARE=[own, COMMON, GZIP]):
         (one,) = found()
     assert one.id == "resilient_pg.W301"
-    assert f'runs twice when a request is run again: "{COMMON}", "{GZIP}".' in one.msg
+    assert f'runs twice when a request is replayed: "{COMMON}", "{GZIP}".' in one.msg
 
 
 def test_a_middleware_that_cannot_be_imported_is_not_the_checks_concern(

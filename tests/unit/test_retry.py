@@ -87,8 +87,8 @@ def test_each_row_of_the_promise(
 @pytest.mark.parametrize("at", [AUTOCOMMIT, FIRST, replace(AUTOCOMMIT, many=True)])
 def test_what_a_limit_has_ended_is_not_run_again(verdict: Verdict, at: Circumstances) -> None:
     assert decide(verdict, Kind.READ, at).row is None
-    assert "same limit" in decide(verdict, Kind.READ, replace(at, many=False)).why
-    assert "outcome is unknown" in decide(verdict, Kind.WRITE, AUTOCOMMIT).why
+    assert "same timeout" in decide(verdict, Kind.READ, replace(at, many=False)).why
+    assert "may already have been applied" in decide(verdict, Kind.WRITE, AUTOCOMMIT).why
 
 
 @pytest.mark.parametrize(

@@ -191,9 +191,9 @@ def test_what_was_set_in_a_savepoint_is_undone_with_it() -> None:
 )
 def test_what_is_read_past_djangos_cursors_makes_it_dirty(more: int | None, after: Phase) -> None:
     for status, expected in ((IN_TRANSACTION, after), (FAILED, DIRTY), (UNKNOWN, OPENED)):
-        made, read = state(CLEAN), [100]
-        began_with(made, SETTING, lambda read=read: read[0])  # type: ignore[misc]
-        read[0] = None if more is None else read[0] + more  # type: ignore[call-overload]
+        made = state(CLEAN)
+        read: list[int | None] = [None if more is None else 100 + more, 100]
+        began_with(made, SETTING, read.pop)
         made.observe(status, False)
         assert made.phase is expected, status
         assert (NO_TEXT in made.texts) == (expected is DIRTY)

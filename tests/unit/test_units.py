@@ -166,3 +166,26 @@ def test_of_a_long_text_it_cannot_be_told_what_it_did() -> None:
     unit.took_effect("default", "SELECT '" + "x" * LONGEST_TEXT)
     assert unit.texts == {"default": set()}
     assert unit.uncounted == {"default"}
+
+
+def test_what_is_kept_for_a_request_is_neither_lost_nor_doubled_by_threads() -> None:
+    unit, threads, rounds = Unit(), 6, 500
+    taken: list[object] = []
+
+    def keep(name: int) -> None:
+        for number in range(rounds):
+            if not unit.keep_untold([(name, number)]):
+                taken.append((name, number))  # as whoever sends it at once
+
+    workers = [threading.Thread(target=keep, args=(name,)) for name in range(threads)]
+    for worker in workers:
+        worker.start()
+    for _ in range(200):
+        taken.extend(unit.take_untold())
+    unit.ended = True
+    taken.extend(unit.take_untold())
+    for worker in workers:
+        worker.join()
+    taken.extend(unit.take_untold())
+    assert len(taken) == len(set(taken)) == threads * rounds
+    assert not unit.keep_untold([1])

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from django_resilient_pg.calls import Call
 from django_resilient_pg.drivers import IDLE, UNKNOWN
 from django_resilient_pg.reasons import NOTHING, TABLE, Entry
-from django_resilient_pg.verdicts import Failure, Phase, Reason, Verdict, judge
+from django_resilient_pg.verdicts import Failure, Phase, Reason, Verdict, code_in, judge
 
 ROWS: list[dict[str, Any]] = json.loads(
     (Path(__file__).parents[1] / "data" / "errors.json").read_text(encoding="utf-8")
@@ -248,7 +248,7 @@ CONNECTING = [
     ("canceling authentication due to timeout", "login timed out"),
     ("server is not accepting clients", "starting or stopping"),  # CockroachDB
     ("Control plane request failed", "proxy cannot reach the server"),  # Neon
-    ("failed to create a backend connection", "proxy cannot reach the server"),  # pgpool
+    ("failed to create a backend 0 connection", "proxy cannot reach the server"),  # pgpool
     ("all backend nodes are down, pgpool requires at least one valid node",
      "proxy cannot reach the server"),
     ("failed: Cannot assign requested address", "unreachable"),
@@ -611,7 +611,8 @@ def classes(*attempts: tuple[str, str, str]) -> set[str]:
 
 
 def test_one_attempt_is_of_the_class_of_what_it_says() -> None:
-    for said, expected in ((REFUSED, "transient"), (MISSING, "final"), (NEW, "unknown")):
+    says = (REFUSED, "transient"), ("", "transient"), (MISSING, "final"), (NEW, "unknown")
+    for said, expected in says:
         assert classes(("a", "::1", said)) == {expected}
 
 
@@ -793,3 +794,18 @@ def test_nothing_is_done_about_what_is_wrong_with_a_statement() -> None:
     codes = {code for entry in later for code in (*entry.codes, *entry.under)}
     wrong = Call(None, print, "", None, True, IDLE)  # type: ignore[arg-type]
     assert not [code for code in codes if wrong.is_wrong(SimpleNamespace(sqlstate=code), IDLE)]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("terminating connection due to administrator command", "57P01"),
+        ("FATAL:  terminating connection due to idle-session timeout\n", "57P05"),
+        ("Terminating connection because of crash of another server process", "57P02"),
+        ("Verbindung wird abgebrochen aufgrund von Anweisung des Administrators", None),
+        ("server closed the connection unexpectedly", None),
+        ("", None),
+    ],
+)
+def test_the_code_of_a_last_message_that_came_without_one(text: str, code: str | None) -> None:
+    assert code_in(text) == code

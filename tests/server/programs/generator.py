@@ -132,6 +132,9 @@ class Generator:
         for _ in range(self._random.randint(1, 4)):
             nested = depth < _DEPTH - 1 and self._chance(0.22)
             body += [self._block(depth + 1)] if nested else self._steps(1, 1)
+        if not depth and self._chance(0.25):
+            # What a transaction begins with is replayed.
+            body.insert(0, Run(By.DJANGO, (self._set(local=1.0),)))
         if kind == "retry" and self._chance(0.4):
             # What is in the way of running it again.
             body.insert(0, self._elsewhere())
@@ -189,10 +192,14 @@ class Generator:
             return Fail()
         # What is set past Django's cursors the engine cannot see: a documented limit.
         if kind == "set" and by is not By.RAW:
-            value = self._random.choice((None, "red", "green", "blue", *HOSTILE))
-            local = value is not None and self._chance(0.4)
-            return Set(value, local, call=value is not None and self._chance(0.4))
+            return self._set(local=0.4)
         return self._write()
+
+    def _set(self, *, local: float) -> Set:
+        values = ("red", "green", "blue", *HOSTILE)
+        value = self._random.choice(values if local == 1 else (None, *values))
+        is_local = value is not None and self._chance(local)
+        return Set(value, is_local, call=value is not None and self._chance(0.4))
 
     def _write(self) -> Write:
         way = self._way()
