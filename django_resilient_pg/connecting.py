@@ -33,7 +33,7 @@ from .bucket import BUCKET
 from .drivers import Link, libpq_version
 from .errors import CredentialsUnavailable, ServerDown, SessionLost
 from .logins import ROTATES, was_refused
-from .losses import judge_error
+from .losses import first_line, judge_error
 from .offline import in_offline_command
 from .options import is_own
 from .probing import Turn
@@ -238,7 +238,7 @@ def _after(db: Wrapper, one: _Attempt, error: Error) -> None:
 
 
 def ended_unheard(db: Wrapper, error: Error) -> None:
-    """A session was ended by its first statement: the server lets clients log in, and no more.
+    """A session ended at its first statement: the server lets clients log in, and no more.
 
     From now on one thread at a time logs in, and an answer ends that, not a login.
     """
@@ -313,9 +313,7 @@ class _Attempt:
             self.answered(turn)
 
     def _failed(self, turn: Turn, error: BaseException) -> None:
-        if self.probe.failed(
-            turn, line := notes.first_line(error, self._db.settings_dict), self._pause
-        ):
+        if self.probe.failed(turn, line := first_line(error, self._db.settings_dict), self._pause):
             text = 'Server of "%s" is not accepting connections: %s'
             announcing.log(self._db, logging.INFO, text, self._db.alias, line, at_once=True)
 
@@ -462,7 +460,7 @@ class _Attempt:
         if isinstance(failed, ServerDown):
             return  # announced by the thread that asked
         db = self._db
-        line = notes.first_line(failed, db.settings_dict)
+        line = first_line(failed, db.settings_dict)
         db.resilience.shared.count("connect")
         record = signals.ConnectRetried(db.alias, self.probe.failures, wait, line)
         announcing.send(db, signals.connect_retried, record)
@@ -541,7 +539,7 @@ def settle(db: Wrapper) -> None:
     """After connecting: learn the facts once, then set how long this connection may live.
 
     Raises:
-        Error: the session was ended by one of these questions: worth another attempt, unless the
+        Error: the session ended at one of these questions: worth another attempt, unless the
             words are final.
     """
     try:

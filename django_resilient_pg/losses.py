@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from .drivers import Link
 from .errors import CommitOutcomeUnknown
@@ -93,3 +94,19 @@ def failure(error: BaseException, phase: Phase, *, connection_lost: bool | None)
         severity=severity or getattr(diagnostic, "severity", None),
         text=str(cause),
     )
+
+
+def first_line(error: BaseException, entry: Mapping[str, Any]) -> str:
+    """Return the first line of an error as it may be logged: no secret, no control characters.
+
+    A driver repeats the host that it cannot find, whatever was pasted into HOST, and what a peer
+    sends.
+
+    Args:
+        error: the driver's, or Django's translation of it.
+        entry: of DATABASES, whose values the text may repeat.
+    """
+    from .pasted import scrubbed  # only now: it compiles patterns
+    from .plain import plain
+
+    return plain(scrubbed(str(error).partition("\n")[0], entry))

@@ -33,8 +33,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from .drivers import IDLE, Link
-from .losses import sqlstate_of
-from .notes import first_line
+from .losses import first_line, sqlstate_of
 from .verdicts import Reason
 
 STARTED: Final = "EXTRACT(epoch FROM a.backend_start)"
@@ -187,7 +186,7 @@ class LostSession:
                 self.asked = True
                 if self.holds:
                     refused = sqlstate_of(error) == _NOT_ALLOWED
-                    self.why = _REFUSED if refused else first_line(error)
+                    self.why = _REFUSED if refused else first_line(error, {})
                 return
             self.asked = True
             self.crashed = any(row[5] is not None and row[5] < now - self._heard_at for row in rows)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from .ageing import Limits
 from .verdicts import Reason
@@ -29,8 +28,6 @@ _PREVENTION = {
     Reason.QUEUE_TIMEOUT: "raise the pooler's pool size, or hold connections for less time",
     Reason.UNKNOWN: "run manage.py checkdbconn, which shows the path and its timeouts",
 }
-
-_NOTHING: Final[Mapping[str, Any]] = {}
 
 #: What every line of the log has as fields (``extra=``); ``None`` where one does not apply.
 FIELDS: Final = (
@@ -62,22 +59,6 @@ def seconds(value: float) -> str:
         milliseconds = value * 1000
         return f"{milliseconds:.0f} ms" if milliseconds >= 1 else f"{milliseconds:.2g} ms"
     return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
-
-
-def first_line(said: object, entry: Mapping[str, Any] = _NOTHING) -> str:
-    """The first line of what a driver or a server says, as it may be shown and logged.
-
-    It is cut, and has no control characters, which a terminal would obey. It has no passwords
-    either: a driver repeats the host that it cannot find, whatever was pasted there.
-
-    Args:
-        said: an error, or its text.
-        entry: of DATABASES, whose values the text may repeat.
-    """
-    from .pasted import scrubbed  # only now: it compiles patterns
-    from .plain import plain
-
-    return plain(scrubbed(str(said).partition("\n")[0], entry))
 
 
 def happened(
@@ -127,9 +108,9 @@ def why_invalid(pinned_by: str) -> str:
     return f"Not retried: lost with session state that cannot be restored ({pinned_by})."
 
 
-def not_reconnected(alias: str, error: BaseException) -> str:
+def not_reconnected(alias: str, said: str) -> str:
     """A lost connection could not be replaced."""
-    return f'Could not reconnect to "{alias}": {first_line(error).rstrip(".")}.'
+    return f'Could not reconnect to "{alias}": {said.rstrip(".")}.'
 
 
 def reconnected(alias: str, took: float) -> str:

@@ -28,7 +28,7 @@ except ImportError as error:  # as Django has it
         "Error loading psycopg_pool module.\nDid you install psycopg[pool]?"
     ) from error
 
-from . import announcing, deadlines, notes
+from . import announcing, deadlines
 from .ageing import Limits, jittered
 from .connecting import deadline
 from .dialling import Dialling
@@ -36,6 +36,7 @@ from .drivers import FRESH, IDLE, UNKNOWN, Link, Psycopg3Link, link_to
 from .facts import Path
 from .liveness import Vital, inspect
 from .logins import own
+from .losses import first_line
 from .process import in_child
 from .resilience import Terms
 from .retry import backoff
@@ -287,7 +288,7 @@ class ResilientPool(ConnectionPool[Any]):
         text = f"couldn't get a connection after {allowed:.2f} sec"
         failure, refusal, alias = self._dialling.failure, self._refusal, self._db.alias
         if failure is not None:
-            line = notes.first_line(failure.error, self._db.settings_dict)
+            line = first_line(failure.error, self._db.settings_dict)
             return f"{text}: no new one could be made ({line})"
         if refusal is not None and refusal.at >= ends - allowed:
             return (

@@ -106,7 +106,7 @@ class Entry(NamedTuple):
         exceptions: class names that mean this entry where neither code nor text does.
         phases: where it applies.
         lost: the connection is unusable, or there is none.
-        transient: the cause passes by itself: another connection attempt is worth it.
+        transient: connecting again is worth it.
         final: no statement, transaction or request is retried after it. Of connection attempts
             all those that are not transient are final.
         unnoticed: the driver goes on calling such a connection open.

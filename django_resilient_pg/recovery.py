@@ -22,7 +22,7 @@ from .drivers import IN_TRANSACTION, Link
 from .errors import ServerDown, SessionLost
 from .incidents import Incident
 from .loss import Loss
-from .losses import judge_error, sqlstate_of
+from .losses import first_line, judge_error, sqlstate_of
 from .replacing import replace, restore_opening
 from .retry import Budget, Circumstances, Decision, Row, decide
 from .session import only_sets, text_of
@@ -44,8 +44,6 @@ _RETRIED = {
     Row.READ: "a read",
     Row.SETTING: "a setting of the session",
 }
-
-
 # New sessions in a row that may end at a statement, while the server answers on them before.
 _MOST_UNHEARD = 2
 
@@ -241,7 +239,7 @@ class Recovery:
             raise NotAgain(_said_of(error).rstrip(".")) from error
         except Error as error:
             waited = monotonic() - self._began
-            line = notes.first_line(error, db.settings_dict)
+            line = first_line(error, db.settings_dict)
             sentence = notes.unreachable(db.alias, waited, budget.bound).rstrip(".")
             raise NotAgain(f"{sentence} ({line})") from error
         if loss.session is not None:
@@ -341,7 +339,7 @@ class Recovery:
         except Error as error:
             if link.lost():
                 raise
-            line = notes.first_line(error, self._db.settings_dict)
+            line = first_line(error, self._db.settings_dict)
             return f"the server does not tell which functions it calls ({line})"
 
     def _end(self, link: Link) -> None:

@@ -20,7 +20,7 @@ from . import announcing, deadlines, foreign, notes, signals
 from .conf.declarations import Declaration, InvalidValue, suggestion
 from .connecting import spending
 from .loading import is_ours
-from .losses import sqlstate_of, tells_of
+from .losses import first_line, sqlstate_of, tells_of
 from .replacing import lost_error
 from .retry import Budget, backoff
 from .state.wrapper import Wrapper
@@ -269,9 +269,7 @@ class _Attempts:
             return None
         sentence = notes.retrying(self._db.alias, attempt, self._retries)
         record = signals.TransactionRetried(self._db.alias, attempt, sqlstate_of(error), pause)
-        announcing.retrying(
-            self._db, record, sentence, notes.first_line(error, self._db.settings_dict)
-        )
+        announcing.retrying(self._db, record, sentence, first_line(error, self._db.settings_dict))
         return pause
 
     def _why_not(self, unit: Unit) -> str:

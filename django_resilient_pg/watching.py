@@ -23,8 +23,9 @@ from .facts import Path
 from .incidents import Incident
 from .liveness import Vital, inspect
 from .loss import PIPELINE, Invalidation, Loss
-from .losses import judge_error, reason_of, sqlstate_of
+from .losses import first_line, judge_error, reason_of, sqlstate_of
 from .lost_sessions import LostSession
+from .plain import plain
 from .replacing import lost_error, replace, restore_opening
 from .retry import was_terminated
 from .state.transaction import DIRTY, MANUAL
@@ -91,7 +92,8 @@ def _replace(db: Wrapper, reason: Reason | None, idle: float, asking: Any) -> No
 
 def _could_not_replace(db: Wrapper, incident: Incident | None, error: Error) -> None:
     if incident is not None and not incident.concluded:
-        announcing.surfaced(db, incident, notes.not_reconnected(db.alias, error))
+        said = first_line(error, db.settings_dict)
+        announcing.surfaced(db, incident, notes.not_reconnected(db.alias, said))
 
 
 def _close_left(db: Wrapper, link: Link) -> None:
@@ -200,7 +202,9 @@ def note_idle_loss(
     silent = word is None and not (link.inherited or link.timed_out)
     unannounced = silent and link.status() in {IDLE, UNKNOWN}
     text = (
-        "the socket was closed without a message" if word is None else notes.first_line(word.text)
+        "the socket was closed without a message"
+        if word is None
+        else plain(word.text.partition("\n")[0])
     )
     sqlstate = word.sqlstate if word is not None else None
     silent_end = sqlstate is None and _LAST_WORDS not in text
@@ -241,7 +245,7 @@ def note_loss(
     if reason is Reason.UNKNOWN and link is not None:
         reason = reason_of(link)
     idle = 0.0 if link is None else monotonic() - link.heard_at
-    line, sqlstate = notes.first_line(error, db.settings_dict), sqlstate_of(error)
+    line, sqlstate = first_line(error, db.settings_dict), sqlstate_of(error)
     session = None
     if link is not None and not committing:
         silent = sqlstate is None and _LAST_WORDS not in str(error)  # psycopg2 gives no SQLSTATE

@@ -314,7 +314,7 @@ def test_it_is_raised_where_it_cannot_be_proved(
         UNPROVABLE[name](stage)
         stage.kill()
         stage.insert("x")
-    assert "was not run again" in "\n".join(caught.value.__notes__)
+    assert "was not retried" in "\n".join(caught.value.__notes__)
     stage.connection.close()
     assert stage.rows() == []
 

@@ -109,13 +109,12 @@ def texts(path: Path) -> Iterator[str]:
 
 def faults(path: Path) -> list[str]:
     """Each phrase that is not said, with what surrounds it and what to say instead."""
-    found = []
-    for text in texts(path):
-        words = " ".join(text.replace("``", "").split())
-        for phrase, instead in GLOSSARY.items():
-            for match in re.finditer(rf"(?<!\w)(?:{phrase})", words, re.IGNORECASE):
-                around = words[max(0, match.start() - 40) : match.end() + 40]
-                found.append(f'"{match.group()}" in "...{around}...": say {instead}')
+    lines = (" ".join(text.replace("``", "").split()) for text in texts(path))
+    whole, found = "\n".join(lines), []
+    for phrase, instead in GLOSSARY.items():
+        for match in re.finditer(rf"(?<!\w)(?:{phrase})", whole, re.IGNORECASE):
+            around = whole[max(0, match.start() - 40) : match.end() + 40].replace("\n", " ")
+            found.append(f'"{match.group()}" in "...{around}...": say {instead}')
     return found
 
 

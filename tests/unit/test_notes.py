@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from django_resilient_pg import notes
+from django_resilient_pg import notes, recovery
+from django_resilient_pg.retry import Row
 from django_resilient_pg.verdicts import Reason
 
 pytestmark = pytest.mark.once_per_driver
@@ -36,21 +37,5 @@ def test_the_sentence_of_a_loss() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("said", "shown"),
-    [
-        ("one line\nand another", "one line"),
-        ("\x1b[31mred\x07\u202e", "\\x1b[31mred\\x07\\u202e"),
-        ("not found: 'postgres://u:p@ss:w@db/x'", "not found: 'postgres://u:***@db/x'"),
-        ("host=db password=secret user=app", "host=db password=*** user=app"),
-        ("host=db password='a b' user=app", "host=db password=*** user=app"),
-        (
-            'connection to server at "::1", port 5432 failed: Connection refused',
-            'connection to server at "::1", port 5432 failed: Connection refused',
-        ),
-        ("x" * 1000, "x" * 300 + "..."),
-        ("", ""),
-    ],
-)
-def test_what_others_say_is_shown_harmlessly(said: str, shown: str) -> None:
-    assert notes.first_line(said) == shown
+def test_every_row_by_which_a_statement_is_retried_has_its_words() -> None:
+    assert set(recovery._RETRIED) == set(Row)
