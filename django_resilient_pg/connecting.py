@@ -430,7 +430,7 @@ class _Attempt:
             )
         except Error as last:
             if self.passing(last):
-                last.transient = True  # type: ignore[attr-defined]  # of the middleware, see replaying
+                last.transient = True  # type: ignore[attr-defined]
                 note = self._why_over(budget)
                 last.add_note(note)
                 # Once for each outage. An attempt that a deadline has left is no outage yet.
