@@ -25,10 +25,12 @@ from functools import partial
 from threading import get_ident
 from typing import Any, Final
 
+from django.db.utils import Error
 from django.dispatch import Signal
 
 from . import deadlines, notes, signals
 from .incidents import Incident, heal_all, line
+from .losses import first_line
 from .resilience import logger
 from .retry import Budget
 from .state.wrapper import Wrapper
@@ -76,19 +78,34 @@ def collecting() -> Iterator[None]:
 
 
 def collected(do: Callable[[Wrapper, Any], None], db: Wrapper, argument: Any) -> None:
-    """Call ``do`` within :func:`collecting`: every pooled request does, so without a generator."""
+    """Call what connects within :func:`collecting`: every pooled request does, so no generator.
+
+    A connection that could not be replaced has reached the application.
+    """
     box = _BOX.get()
-    if box is not None and box.thread == get_ident():
-        do(db, argument)
-        return
-    box = _Box()
+    outer = box is not None and box.thread == get_ident()
+    if box is None or not outer:
+        box = _Box()
     token = _BOX.set(box)
     try:
         do(db, argument)
+    except Error as error:
+        if (incident := _open(box, db)) is not None:
+            said = first_line(error, db.settings_dict)
+            incident.surface(notes.not_reconnected(db.alias, said))
+        raise
     finally:
         _BOX.reset(token)
-        if box.items:
+        if not outer and box.items:
             _keep_or_send(box.items)
+
+
+def _open(box: _Box | None, db: Wrapper) -> Incident | None:
+    """The first loss of this recovery that was neither healed nor has surfaced yet."""
+    for about, what in () if box is None else box.items:
+        if about is db and isinstance(what, Incident) and not what.concluded:
+            return what
+    return None
 
 
 def log(
@@ -146,9 +163,7 @@ def outage(db: Wrapper, sentence: str) -> None:
 
     Where a lost connection has led to that, or a request fails by it, their line says so.
     """
-    box = _here()
-    items = () if box is None else box.items
-    if logger.isEnabledFor(logging.WARNING) and not any(map(_is_incident, items)):
+    if logger.isEnabledFor(logging.WARNING) and _open(_here(), db) is None:
         record = line(logging.WARNING, "%s", (sentence,))
         vars(record).update(notes.fields(db.alias))
         tell(db, _Outage(logger.handle, record))
@@ -156,10 +171,6 @@ def outage(db: Wrapper, sentence: str) -> None:
 
 class _Outage(partial[object]):
     """The line of an outage."""
-
-
-def _is_incident(item: _Item) -> bool:
-    return isinstance(item[1], Incident)
 
 
 def _has_surfaced(item: _Item) -> bool:

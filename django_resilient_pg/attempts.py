@@ -42,11 +42,10 @@ def make(db: Wrapper, connect: Callable[[dict[str, Any]], Any], params: Mapping[
 def _within(
     db: Wrapper, connect: Callable[[dict[str, Any]], Any], params: Mapping[str, Any], login: Any
 ) -> Any:
-    given = {**params, **login}
     seconds = deadlines.allowed(math.inf)
-    if math.isinf(seconds):
-        return connect(given)
-    attempt = Attempt(partial(connect, given))
+    if math.isinf(seconds):  # no variable holds the login: error trackers record those
+        return connect({**params, **login})
+    attempt = Attempt(partial(connect, {**params, **login}))
     if attempt.ends_within(seconds):
         return attempt.result()
     bound = deadlines.tightest(hard=True)

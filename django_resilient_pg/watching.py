@@ -76,24 +76,10 @@ def look_closer(db: Wrapper, status: int, now: float, asking: Any = None) -> Non
         db._invalidate(Invalidation(loss, pinned_by))
         announcing.surfaced(db, link.incident, notes.why_invalid(pinned_by))
         look_closer(db, status, now)
-    try:
-        _replace(db, reason, idle, asking)
-    except Error as failed:
-        _could_not_replace(db, link.incident, failed)
-        raise
-
-
-def _replace(db: Wrapper, reason: Reason | None, idle: float, asking: Any) -> None:
-    if db._transaction.opening:
+    if transaction.opening:
         _replace_with_opening(db, reason, idle, asking)
     else:
         replace(db, reason, idle, asking)
-
-
-def _could_not_replace(db: Wrapper, incident: Incident | None, error: Error) -> None:
-    if incident is not None and not incident.concluded:
-        said = first_line(error, db.settings_dict)
-        announcing.surfaced(db, incident, notes.not_reconnected(db.alias, said))
 
 
 def _close_left(db: Wrapper, link: Link) -> None:

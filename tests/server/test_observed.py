@@ -444,3 +444,21 @@ def test_a_failing_handler_keeps_nothing_from_receivers_and_counts(
         logger.setLevel(logging.NOTSET)
     assert [one.healed for one in lost] == [True]
     assert outcomes(stage) == (1, 1, 0)
+
+
+def test_an_outage_that_a_pool_meets_is_one_warning(
+    own_connections: Connections, own_server: Any, lines: Callable[..., list[Any]]
+) -> None:
+    """Its dead connections are put away, but no other one comes: that is not healed."""
+    pytest.importorskip("psycopg_pool")
+    options = {"pool": {"min_size": 1, "max_size": 2}}
+    stage = Stage(own_server, own_connections(options=options, retry_deadline=0.5), "app")
+    stage.run("SELECT 1")
+    stage.connection.close()
+    own_server.stop("fast")
+    with pytest.raises(OperationalError):
+        stage.run("SELECT 1")
+    (line,) = lines(logging.WARNING)
+    assert f'Could not reconnect to "{stage.connection.alias}"' in line.getMessage()
+    lost, healed, surfaced = outcomes(stage)
+    assert (surfaced, lost) == (1, healed + 1)
