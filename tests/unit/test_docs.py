@@ -550,7 +550,7 @@ def test_the_reasons_that_are_quoted_are_the_middlewares_own() -> None:
 # -- the promise ------------------------------------------------------------------------------
 
 
-def test_statements_are_run_again_as_the_table_says() -> None:
+def test_statements_are_retried_as_the_table_says() -> None:
     text = "server closed the connection unexpectedly"
     failure = Failure(Phase.STATEMENT, True, "OperationalError", None, None, text)
     verdict = verdicts.judge(failure)
@@ -560,17 +560,17 @@ def test_statements_are_run_again_as_the_table_says() -> None:
     assert len(rows) > 10
     for sql, *documented in rows:
         decisions = [decide(verdict, analyse(sql).kind, at) for at in (autocommit, first)]
-        actual = ["raised" if one.row is None else "run again" for one in decisions]
+        actual = ["raised" if one.row is None else "retried" for one in decisions]
         assert documented == actual, sql
 
 
 def test_sessions_are_pinned_as_the_table_says() -> None:
     rows = table(section(PROMISE, "With session state"), "Statement")
-    assert {answer for _, answer in rows} == {"set again", "pins", "nothing"}
+    assert {answer for _, answer in rows} == {"replayed", "pins", "nothing"}
     for sql, answer in rows:
         session = Session()
         session.note(sql)
-        kept = "set again" if session.settings else "nothing"
+        kept = "replayed" if session.settings else "nothing"
         assert answer == ("pins" if session.pinned_by else kept), sql
 
 
