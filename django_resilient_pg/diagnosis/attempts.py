@@ -17,6 +17,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ..credentials import ask
 from ..drivers import Link, link_to
 from ..errors import CredentialsUnavailable
+from ..facts import socket_view
 from ..losses import failure
 from ..pasted import secrets
 from ..plain import plain
@@ -137,8 +138,8 @@ class Refusal:
     """Why an attempt failed.
 
     Attributes:
-        rule: which entry of the verdict table decided; "timeout", "settings" and
-            "credentials" are ours.
+        rule: which entry of the verdict table decided; "timeout", "flood", "unreadable",
+            "settings" and "credentials" are of this module.
         transient: whether the cause is transient.
         text: what was said, without addresses and repetitions.
         local: nothing was sent: the settings themselves were refused.
@@ -185,7 +186,7 @@ def attempt(
     dialling = Dialling()
     try:
         link = limited(
-            lambda: link_to(connect({**limit, **changes})),
+            lambda: _readable(link_to(connect({**limit, **changes}))),
             seconds + GRACE,
             late=Link.close,
             flooded=lambda: dialling.flooded(connect.ports),
@@ -197,9 +198,32 @@ def attempt(
     raise Refused(refusal)
 
 
+class _Unreadable(Exception):
+    """What the driver makes of a login that no PostgreSQL answers so."""
+
+
+def _readable(link: Link) -> Link:
+    """Return a session that tells who and where it is.
+
+    Raises:
+        _Unreadable: the driver cannot read what the server has sent.
+    """
+    try:
+        link.login()
+        socket_view(link)
+    except Exception as error:
+        link.close()
+        first = str(error).partition("\n")[0].rstrip(".")
+        raise _Unreadable(f"{type(error).__name__}: {first}") from None
+    return link
+
+
 def _refusal(error: Exception, hide: Callable[[str], str], seconds: float) -> Refusal:
     if isinstance(error, TooMuch):
         return Refusal("flood", True, str(error), False, seconds, answered=True)
+    if isinstance(error, _Unreadable):
+        text = f"the server's answer to the login cannot be read ({plain(hide(str(error)))})"
+        return Refusal("unreadable", True, text, False, seconds, answered=True)
     if isinstance(error, TimeoutError):
         return Refusal("timeout", True, str(error), False, seconds)
     if isinstance(error, ImproperlyConfigured):

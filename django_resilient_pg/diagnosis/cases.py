@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from django.db import transaction
+from django.db import DataError, transaction
 
 from .ender import PATIENCE
 
@@ -57,9 +57,9 @@ def _fill(db: BaseDatabaseWrapper) -> None:
 def _value(db: BaseDatabaseWrapper, sql: str) -> None:
     with db.cursor() as cursor:
         cursor.execute(sql)
-        (value,) = cursor.fetchone()
-    if value != 1:
-        raise AssertionError(f"{sql} gave {value!r} instead of 1")
+        row = cursor.fetchone()
+    if row is None or tuple(row) != (1,):
+        raise DataError("the server's answer is wrong")
 
 
 class Case(NamedTuple):

@@ -157,3 +157,14 @@ def days_left(certificate: Certificate, now: datetime | None = None) -> float:
     """Return the days until a certificate expires, negative if it has."""
     moment = now or datetime.now(UTC)
     return (certificate.not_after - moment).total_seconds() / 86_400
+
+
+def validity(certificate: Certificate, now: datetime) -> str:
+    """Return how long a certificate is valid, to be continued after "The certificate"."""
+    left, spent = certificate.not_after, abs(certificate.not_after - now)
+    if now < certificate.not_before:
+        return f"is not valid before {certificate.not_before:%Y-%m-%d %H:%M} UTC"
+    much = f"{spent.days} days" if spent.days > 1 else f"{spent.total_seconds() / 3600:.0f} hours"
+    if now > left:
+        return f"expired {much} ago, on {left:%Y-%m-%d %H:%M} UTC"
+    return f"expires in {much}, on {left:%Y-%m-%d %H:%M} UTC"

@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 from ..facts import Path
-from .certificates import days_left
+from .certificates import validity
 from .findings.base import seconds
 from .logins import version
 from .survey import Survey
@@ -94,8 +94,8 @@ def _certificates(survey: Survey) -> tuple[str, str]:
         return shake.certificate_note or "The certificate was not read.", ""
     chain = {True: "verified", False: f"not verified ({shake.verify_error})", None: "not checked"}
     name = {True: "matches", False: "does not match", None: "not checked"}[shake.hostname_matches]
-    days = f"{days_left(own, survey.now):.0f} days left"
-    return f"{days}; chain {chain[shake.chain_verified]}; host name {name}.", ""
+    until = validity(own, survey.now)
+    return f"The certificate {until}; chain {chain[shake.chain_verified]}; host name {name}.", ""
 
 
 def _keepalives(survey: Survey) -> tuple[str, str]:

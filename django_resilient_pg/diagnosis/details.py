@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from ..facts import Facts, SocketOptions
-from .certificates import days_left
+from .certificates import validity
 from .findings.base import seconds
 from .logins import version
 from .stages import Walk
@@ -90,7 +90,7 @@ def _tls(survey: Survey) -> Iterator[Detail]:
         if shake is not None and shake.certificate_note:
             yield "certificate", shake.certificate_note
         return
-    until = f"until {own.not_after:%Y-%m-%d} ({days_left(own, survey.now):.0f} days)"
+    until = validity(own, survey.now)
     chain = {True: "chain verified", False: shake.verify_error, None: "chain not checked"}
     names = ", ".join(dict.fromkeys(own.names)) or own.subject
     yield "certificate", f"{names}; {until}; {chain[shake.chain_verified]}"

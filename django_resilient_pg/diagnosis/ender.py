@@ -66,6 +66,17 @@ class Victim(NamedTuple):
     started: int
 
 
+def _shaped(columns: int, rows: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Return the one row of an answer.
+
+    Raises:
+        Impossible: it has another shape: what answers is no PostgreSQL.
+    """
+    if len(rows) != 1 or len(rows[0]) != columns:
+        raise Impossible("The server's answer has the wrong shape.")
+    return rows[0]
+
+
 class Ender:
     """Ends the session of ``db``, by way of the session ``second``.
 
@@ -89,7 +100,7 @@ class Ender:
         self.ended = False
         self.asked_at = self.ended_at = 0.0
         self.failed: list[str] = []
-        [(self._own,)] = self._ask("SELECT pg_catalog.pg_backend_pid()")
+        (self._own,) = self._ask(1, "SELECT pg_catalog.pg_backend_pid()")
 
     def know(self) -> Victim:
         """Return which session the connection has.
@@ -101,8 +112,8 @@ class Ender:
         self.failed.clear()
         with self._db.cursor() as cursor:
             cursor.execute(_WHO)
-            process, server = cursor.fetchone()
-        [(own, other, started)] = self._ask(_SEE, [process])
+            process, server = _shaped(2, cursor.fetchall())
+        own, other, started = self._ask(3, _SEE, [process])
         if other != server:
             raise Impossible("The second session is on another server: name one host in HOST.")
         if own != self._own or own == process:
@@ -120,7 +131,7 @@ class Ender:
         limit = int(TIMEOUT * 1000)
         self.asked_at = time.monotonic()
         # Longer than the server waits, so that its answer is heard.
-        [(own, gone)] = self._ask(_END, [limit, *victim, self._own], TIMEOUT + 1)
+        own, gone = self._ask(2, _END, [limit, *victim, self._own], TIMEOUT + 1)
         if own != self._own:
             raise Impossible(_SHARED)
         if gone is None:
@@ -146,18 +157,25 @@ class Ender:
     def _wait_until_busy(self, victim: Victim, mark: str) -> None:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            [(busy,)] = self._ask(_BUSY, [victim.process, f"%{mark}%", victim.started])
+            (busy,) = self._ask(1, _BUSY, [victim.process, f"%{mark}%", victim.started])
             if busy:
                 return
             time.sleep(_LOOK)
         raise Impossible("The read was never seen running.")
 
     def _ask(
-        self, sql: str, parameters: list[Any] | None = None, seconds: float = TIMEOUT
-    ) -> list[tuple[Any, ...]]:
-        """Ask the second session; it waits where a pool has no server left for it."""
+        self,
+        columns: int,
+        sql: str,
+        parameters: list[Any] | None = None,
+        seconds: float = TIMEOUT,
+    ) -> tuple[Any, ...]:
+        """Ask the second session for one row; it waits where a pool has no server left for it."""
         try:
-            return answer(lambda: self._second.ask(sql, parameters), self._second.fd, seconds)
+            found = answer(lambda: self._second.ask(sql, parameters), self._second.fd, seconds)
+            return _shaped(columns, found)
+        except Impossible:
+            raise
         except TimeoutError:
             why = f"The second session got no answer within {seconds:g} s."
         except Exception as error:  # the raw driver's, whichever it is

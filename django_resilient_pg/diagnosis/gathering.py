@@ -1,8 +1,8 @@
 """Gathering a survey: once, and everything in it.
 
 A default survey makes three connections (one that sends nothing, one for TLS, one that logs in)
-and five round trips after the login (six with ``assume_role``, one more where the server refuses
-the first); behind a pooler it logs in once or twice more and asks at most seven questions more.
+and eight round trips after the login (nine with ``assume_role``, one more where the server refuses
+the first); behind a pooler it logs in up to three times more.
 """
 
 from __future__ import annotations

@@ -134,6 +134,8 @@ def _stopped(trip: Trip, refusal: Refusal) -> Stopped:
     text = refusal.text
     if refusal.rule in LOGIN_REFUSED and _of_another(trip, text):
         advice = _STALE
+    if refusal.rule == "unreadable":
+        advice = _NO_POSTGRESQL
     if refusal.rule == "flood":
         text, advice = f"the server does not end its answer: {text}", _NO_POSTGRESQL
     if refusal.rule in {"timeout", "unreachable"} and trip.reached is not None:

@@ -1,4 +1,4 @@
-"""What a session tells beyond :class:`~django_resilient_pg.facts.Facts`: four round trips."""
+"""What a session tells beyond :class:`~django_resilient_pg.facts.Facts`: six round trips."""
 
 from __future__ import annotations
 

@@ -298,7 +298,8 @@ class Peer:
     """What one of them does.
 
     ``first``: instead of an answer to the request for TLS. ``patient``: to be met with the usual
-    time limits, so that there is time to send much.
+    time limits, so that there is time to send much. ``every_option``: to be met with all that the
+    command can do.
     """
 
     talk: Talk
@@ -306,6 +307,7 @@ class Peer:
     forged: tuple[tuple[bytes, bytes], ...] | None = None
     names: int = 1
     patient: bool = False
+    every_option: bool = False
 
 
 def greeting(*data: bytes, hold: bool = False) -> Peer:
@@ -372,16 +374,22 @@ PEERS: dict[str, Peer] = {
     ),
     "an odd server_version": Peer(telling(parameter("server_version", f"banana {NASTY}"))),
     "a huge server_version": Peer(telling(version="9" * 5000)),
-    "an odd encoding": Peer(telling(parameter("client_encoding", f"KLINGON {NASTY}"))),
-    "an odd standby": Peer(telling(parameter("in_hot_standby", f"perhaps {NASTY}"))),
+    "an odd encoding": Peer(
+        telling(parameter("client_encoding", f"KLINGON {NASTY}")), every_option=True
+    ),
+    "an odd standby": Peer(
+        telling(parameter("in_hot_standby", f"perhaps {NASTY}")), every_option=True
+    ),
     "a key of an odd length": Peer(refusing(OK, message(b"K", b"\0"), READY)),
     "no answer": Peer(hanging),
-    "rows of the wrong shape": Peer(rows(1, b"1", b"2", b"3")),
+    "rows of the wrong shape": Peer(rows(1, b"1", b"2", b"3"), every_option=True),
     "many rows": Peer(rows(3000, b"1")),
     "empty rows": Peer(answering(columns(0), row(), DONE, READY)),
-    "values for terminals": Peer(wrapped(NASTY.encode())),
+    "values for terminals": Peer(wrapped(NASTY.encode()), every_option=True),
     "values in no encoding": Peer(wrapped(b"\xff\xfe\x1b[31m")),
-    "values that are no numbers": Peer(wrapped(b"99999999999999999999999999999999")),
+    "values that are no numbers": Peer(
+        wrapped(b"99999999999999999999999999999999"), every_option=True
+    ),
     "rows without an end": Peer(
         flooding(row(b"x" * 1000) * 500, login=True, first=columns(1)), patient=True
     ),
@@ -401,7 +409,7 @@ PEERS: dict[str, Peer] = {
     "an error of 100 MB as an answer": Peer(
         answering(b"\0\0", READY, large=LARGE_ERROR), patient=True
     ),
-    "a pooler with an odd console": Peer(console),
+    "a pooler with an odd console": Peer(console, every_option=True),
 }
 
 

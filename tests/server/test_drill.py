@@ -126,7 +126,7 @@ def test_an_answer_that_was_cancelled_is_no_loss(make_connection: Connections) -
     with closing(link):
         ender = Ender(made, link, str)
         with pytest.raises(Impossible, match=r"was refused\. QueryCanceled: .* timeout\.$"):
-            ender._ask("SELECT pg_sleep(5)")
+            ender._ask(1, "SELECT pg_sleep(5)")
 
 
 def test_nothing_is_ended_where_a_pooler_may_be_in_between(

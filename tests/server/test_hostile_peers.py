@@ -24,6 +24,7 @@ pytestmark = pytest.mark.once_per_driver
 ROOT = Path(__file__).resolve().parents[2]
 MEGABYTES = 512
 SECONDS = 40
+EVERY_OPTION = ["--sslmodes", "--drill", "--fix", "--probe-idle", "5"]
 
 # Imports everything once, and forks for each peer.
 MEETING = """
@@ -95,7 +96,9 @@ def met(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
             port = stack.enter_context(Hostile(peer, folder)).port
             entry = server.database(engine=RESILIENT, HOST="127.0.0.1", PORT=str(port))
             entry["OPTIONS"] = {"sslmode": "prefer", "gssencmode": "disable"}
-            jobs[name] = (entry, ["-v", "2", *([] if peer.patient else ["--wait", "0"])])
+            options = [] if peer.patient else ["--wait", "0"]
+            options += EVERY_OPTION if peer.every_option else []
+            jobs[name] = (entry, ["-v", "2", *options])
         done = subprocess.run(
             [sys.executable, "-c", MEETING],
             input=json.dumps(jobs), cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=400,

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from django_resilient_pg.ageing import Limit, limits
 from django_resilient_pg.diagnosis.certificates import Certificate
+from django_resilient_pg.diagnosis.checklist import checklist
 from django_resilient_pg.diagnosis.client_certificates import ClientCertificate
 from django_resilient_pg.diagnosis.details import details
 from django_resilient_pg.diagnosis.findings import PREFIX, RULES, Finding, Level, findings
@@ -565,6 +566,19 @@ CASES = [
         known(server={"client_connection_check_interval": 0.0}, facts={"statement_timeout": 30.0}),
     ),
 ]
+
+
+def test_a_time_is_told_as_people_read_it() -> None:
+    """Neither "0 days" nor "-1 days left"."""
+    for left, said in (
+        (timedelta(hours=20), "expires in 20 hours"),
+        (timedelta(days=29), "expires in 29 days"),
+        (timedelta(hours=-30), "expired 30 hours ago"),
+        (timedelta(days=-3), "expired 3 days ago"),
+    ):
+        seen = known(certificate={"not_after": NOW + left})
+        assert said in dict(details(seen))["certificate"]
+        assert said in checklist(seen)[4].answer
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.number)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from ..certificates import EXPIRED, Certificate, chain_expired, days_left
+from ..certificates import EXPIRED, chain_expired, days_left, validity
 from ..handshakes import Answer, TlsFacts
 from ..survey import Survey
 from ..target import MODES, SYSTEM
@@ -147,7 +147,7 @@ def client_refused(survey: Survey) -> Found | None:
     if own.certificate is None or not asked or own.certificate.valid_at(survey.now):
         return None
     return Found(
-        f"The client's certificate {_validity(own.certificate, survey.now)}.", _REISSUE, seen_in
+        f"The client's certificate {validity(own.certificate, survey.now)}.", _REISSUE, seen_in
     )
 
 
@@ -166,21 +166,10 @@ def client_expiring(survey: Survey) -> Found | None:
     if days_left(own.certificate, survey.now) >= EXPIRES_SOON:
         return None
     return Found(
-        f"The client's certificate {_validity(own.certificate, survey.now)}.",
+        f"The client's certificate {validity(own.certificate, survey.now)}.",
         _REISSUE,
         f"Read from {own.path}.",
     )
-
-
-def _validity(own: Certificate, now: datetime) -> str:
-    """To be continued after "The certificate"."""
-    if now < own.not_before:
-        return f"is not valid before {own.not_before:%Y-%m-%d %H:%M} UTC"
-    left, spent = own.not_after, abs(own.not_after - now)
-    much = f"{spent.days} days" if spent.days > 1 else f"{spent.total_seconds() / 3600:.0f} hours"
-    if now > own.not_after:
-        return f"expired {much} ago, on {left:%Y-%m-%d %H:%M} UTC"
-    return f"expires in {much}, on {left:%Y-%m-%d %H:%M} UTC"
 
 
 @rule("W118", "An expired certificate that is not verified", connects=True)
@@ -205,9 +194,8 @@ def expiring(survey: Survey) -> Found | None:
     own = shake.certificate if shake is not None else None
     if shake is None or own is None or not 0 <= days_left(own, survey.now) < EXPIRES_SOON:
         return None
-    days = int(days_left(own, survey.now))
     return Found(
-        f"The server's certificate expires in {days} days, on {own.not_after:%Y-%m-%d}.",
+        f"The server's certificate {validity(own, survey.now)}.",
         _RENEW,
         seen(shake),
     )
