@@ -78,7 +78,6 @@ TO_DO: frozenset[str] = frozenset(
         "docs/decisions.rst",
         "docs/index.rst",
         "docs/options.rst",
-        "docs/units.rst",
     }
 )
 
