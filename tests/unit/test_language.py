@@ -77,7 +77,6 @@ TO_DO: frozenset[str] = frozenset(
         "docs/compose.rst",
         "docs/decisions.rst",
         "docs/index.rst",
-        "docs/options.rst",
     }
 )
 
