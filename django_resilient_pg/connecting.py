@@ -13,7 +13,7 @@ from functools import partial
 from time import monotonic, sleep
 from typing import Any, Final
 
-from django.db.utils import Error, OperationalError
+from django.db.utils import Error, OperationalError, ProgrammingError
 
 from . import (
     announcing,
@@ -48,8 +48,8 @@ from .wanted import Wanted, wanted
 _RESOLVED: Final = 60.0
 # Rules of ``reasons.TABLE`` for an attempt that ended without a word.
 _CUT: Final = frozenset({"cut", "closed by the server", "broken stream"})
-# Not about the server.
-_OWN: Final = (CredentialsUnavailable, SessionLost)
+# Not about the server. Django raises ProgrammingError for a closed connection in an atomic block.
+_OWN: Final = (CredentialsUnavailable, ProgrammingError, SessionLost)
 # For how many seconds the server has been up: since its start, or since its last recovery from a
 # crash, at which it resets these statistics (see ``outcome``).
 _UP: Final = (
@@ -430,10 +430,11 @@ class _Attempt:
             )
         except Error as last:
             if self.passing(last):
-                last.transient = True  # type: ignore[attr-defined]  # of the middleware, see replaying
+                last.transient = True  # type: ignore[attr-defined]
                 note = self._why_over(budget)
                 last.add_note(note)
-                if not self.probe.surfaced:  # once for each outage
+                # Once for each outage. An attempt that a deadline has left is no outage yet.
+                if not self.probe.surfaced and attempts.left(last.__cause__) is None:
                     self.probe.surfaced = True
                     announcing.outage(self._db, note)
             else:

@@ -122,6 +122,7 @@ def restore_opening(db: Wrapper, opening: list[Step]) -> None:
                 else:
                     words = step.words
                     link.ask(step.sql, step.params)
+        db._transaction.replayed(link.bytes_read)
     except Error as error:
         if words and not link.lost():
             error.add_note(notes.opening_refused(db.alias, words))

@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 from ..drivers import Link
 from ..facts import Facts, first_answer
 from ..plain import plain
+from ..reasons import LOGIN_REFUSED
 from ..verdicts import Failure, Phase, judge
 from .attempts import Refusal, Refused, attempt
 from .entries import cause, sqlite_name
@@ -21,11 +22,30 @@ from .trip import Stopped, Trip
 
 T = TypeVar("T")
 
-# Which stage a refusal belongs to (by the verdict table's entry), and what to do about it.
-_RULES: Final = {
+#: Which stage a refusal belongs to (by the verdict table's entry), and what to do about it.
+RULES: Final = {
     "settings": ("settings", "Correct this entry of DATABASES."),
     "credentials": ("authentication", "Call the callable of the option credentials by hand."),
-    "login refused": ("authentication", "Check USER and PASSWORD, and the server's pg_hba.conf."),
+    **dict.fromkeys(
+        LOGIN_REFUSED,
+        ("authentication", "Check USER and PASSWORD, and the server's pg_hba.conf."),
+    ),
+    "login timed out": (
+        "authentication",
+        "Read the server's log: what it asks during a login (LDAP, PAM) is too slow.",
+    ),
+    "short of resources": (
+        "authentication",
+        "Free memory or processes on the server, and read its log.",
+    ),
+    **dict.fromkeys(
+        ("pooler cannot reach the server", "proxy cannot reach the server", "query_wait_timeout"),
+        (
+            "authentication",
+            "Check whether the pooler can reach the server and has a connection to spare "
+            "(SHOW SERVERS, SHOW POOLS), and read its log.",
+        ),
+    ),
     "no such database or role": ("database", "Correct NAME, or create the database."),
     "database disabled": ("database", "Enable the database in the pooler."),
     "wrong option": (
@@ -110,9 +130,9 @@ def _stopped(trip: Trip, refusal: Refusal) -> Stopped:
             stage,
             answered=refusal.answered,
         )
-    stage, advice = _RULES.get(refusal.rule, _OTHERWISE)
+    stage, advice = RULES.get(refusal.rule, _OTHERWISE)
     text = refusal.text
-    if refusal.rule == "login refused" and _of_another(trip, text):
+    if refusal.rule in LOGIN_REFUSED and _of_another(trip, text):
         advice = _STALE
     if refusal.rule == "flood":
         text, advice = f"the server does not end its answer: {text}", _NO_POSTGRESQL
@@ -124,12 +144,12 @@ def _stopped(trip: Trip, refusal: Refusal) -> Stopped:
         # As in another language (lc_messages): it may be just starting.
         advice, passing = _UNKNOWN_WORDS, True
     if refusal.local:
-        stage, advice = _RULES["settings"]
+        stage, advice = RULES["settings"]
         file = re.search(r'service file "([^"]*)"', text)
         advice = f'Correct the service file "{file[1]}".' if file else advice
         text += _meant(text)
     elif stage == "database" and text.startswith("role "):
-        stage, advice = _RULES["login refused"]
+        stage, advice = RULES["login refused"]
     else:
         known = (place for said, place in _SAID.items() if said in text)
         stage, advice = next(known, (stage, advice))
@@ -247,11 +267,11 @@ def _lost(trip: Trip, found: Facts) -> Stopped:
     """A pooler logs in everybody, and says with the first statement why it has no server."""
     said = plain(trip.connect.hide(found.refusal.removeprefix("FATAL:  ")))
     verdict = judge(Failure(Phase.CONNECT, None, "OperationalError", None, None, said))
-    _, advice = _RULES.get(verdict.rule, _POOLERS)
+    _, advice = RULES.get(verdict.rule, _POOLERS)
     return Stopped(
         f"The login succeeded, but the first statement closed the connection: {said.rstrip('.')}.",
-        advice if verdict.rule != "login refused" else _STALE,
-        verdict.transient or verdict.rule not in _RULES,
+        _STALE if verdict.rule in LOGIN_REFUSED else advice,
+        verdict.transient or not verdict.final,
         answered=True,
     )
 

@@ -87,6 +87,7 @@ def _finding(one: Finding, verbosity: int) -> Iterator[Line]:
     yield from _wrapped(f"        Fix: {one.hint}", "", 8)
     if one.evidence and (verbosity > 1 or one.level is Level.ERROR):
         yield from _wrapped(f"        Seen: {one.evidence}", "", 8)
+    yield Line(f"        {one.page}")
 
 
 def _more() -> Iterator[Line]:

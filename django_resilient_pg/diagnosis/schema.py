@@ -42,7 +42,8 @@ def _database(inspection: Inspection, fail_level: int) -> dict[str, Any]:
         "verdict": inspection.verdict,
         "exit_status": inspection.exit_status(fail_level),
         "findings": [
-            {**plain(one._asdict()), "level": one.level.word} for one in inspection.findings
+            {**plain(one._asdict()), "level": one.level.word, "page": one.page}
+            for one in inspection.findings
         ],
         "stages": [plain(stage) for stage in (walk.stages if walk is not None else ())],
         "facts": dict(details(survey)),

@@ -174,6 +174,16 @@ class TransactionState:
         if opening and self.phase is CLEAN:
             self.phase = OPENED
 
+    def replayed(self, bytes_read: Callable[[], int | None]) -> None:
+        """All of it is there; ``bytes_read``: see :meth:`began_with`."""
+        if all(isinstance(step, str) for step in self.opening):
+            return
+        known = bytes_read()
+        if known is None:
+            self.dirtied()
+        else:
+            self._read = (known, bytes_read)
+
     def outcome_unknown(self, autocommit: bool) -> None:
         """COMMIT was lost and nobody can say what became of it: it may have taken effect."""
         self.over(0)

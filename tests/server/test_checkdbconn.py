@@ -31,6 +31,7 @@ from django_resilient_pg import signals
 from django_resilient_pg.checks import check_databases, check_settings
 from django_resilient_pg.diagnosis import reports
 from django_resilient_pg.diagnosis.findings import Level
+from django_resilient_pg.diagnosis.findings.base import PAGE
 from django_resilient_pg.diagnosis.gathering import survey
 from django_resilient_pg.diagnosis.inspection import Inspection
 from testproject import environment
@@ -103,6 +104,7 @@ def test_the_verdict_comes_first_then_findings_by_level_then_facts(
     assert order == sorted(order)
     assert max(map(len, lines)) <= 80
     assert "Fix:" in said
+    assert f"\n        {PAGE}#w" in said
     assert len([line for line in lines if re.match(r"  \d\. .+\?", line)]) == 7
 
 
@@ -118,7 +120,7 @@ def test_the_ordinary_report_is_short(make_connection: Connections) -> None:
     """All is well: the verdict, and how to see more. What was asked for comes right after it."""
     alias = make_connection(CONN_MAX_AGE=600).alias
     said, _, _ = run(alias)
-    assert len(said.splitlines()) < 16
+    assert len(said.splitlines()) < 20
     asked, _, _ = run(alias, sslmodes=True)
     lines = asked.splitlines()
     assert lines.index("sslmode") == 2
@@ -849,17 +851,26 @@ def test_what_was_pasted_into_the_wrong_place_is_not_shown(
         assert {"resilient_pg.E001", "resilient_pg.E002"} & {str(each.id) for each in own}
 
 
-@pytest.mark.parametrize("what", PASTED)
+LOGGED = [*PASTED, "URL as PGHOST"]
+
+
+@pytest.mark.parametrize("what", LOGGED)
 def test_what_was_pasted_into_the_wrong_place_is_neither_logged_nor_sent(
-    make_connection: Connections, caplog: pytest.LogCaptureFixture, what: str
+    make_connection: Connections,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
 ) -> None:
     """The driver's own message repeats the host that it cannot find."""
+    entry = PASTED.get(what, {"HOST": ""})
+    if "PGHOST" in what:
+        monkeypatch.setenv("PGHOST", str(PASTED["URL as HOST"]["HOST"]))
     told: list[str] = []
 
     def receive(record: object, **given: object) -> None:
         told.append(repr(record))
 
-    connection = make_connection(retry_deadline=0.3, **PASTED[what])
+    connection = make_connection(retry_deadline=0.3, **entry)
     signals.connect_retried.connect(receive)
     try:
         with caplog.at_level(logging.DEBUG, "django_resilient_pg"), suppress(Exception):
@@ -868,7 +879,7 @@ def test_what_was_pasted_into_the_wrong_place_is_neither_logged_nor_sent(
         signals.connect_retried.disconnect(receive)
     lines = [record.getMessage() for record in caplog.records if record.name != "django.db"]
     assert PASSWORD not in " ".join([*lines, *told])
-    if what == "URL as HOST":
+    if what.startswith("URL as HOST"):
         assert lines or told
 
 

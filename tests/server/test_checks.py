@@ -139,6 +139,7 @@ def test_rights_that_only_the_diagnosis_lacks_are_no_errors(
         alias = make_connection(engine, database="guarded", **KEPT).alias
         assert not [each for each in run([alias]) if each.level >= checks.ERROR]
         assert any("Unknown: " in one.detail for one in stages(alias))
+        assert "resilient_pg.W148" in [each.id for each in run([alias])]
     finally:
         connections[alias].close()
         server.drop_database("guarded")

@@ -284,7 +284,9 @@ def test_what_an_attempt_connects_to_after_it_was_left_is_closed(
         connection = own_connections(PORT=way.port, retry_deadline=PATIENT)
         with pytest.raises(OperationalError), deadline(0.05):
             ask(connection.alias)
-        assert not connection.resilience.shared.probe.down  # type: ignore[attr-defined]
+        probe = connection.resilience.shared.probe  # type: ignore[attr-defined]
+        assert not probe.down
+        assert not probe.surfaced
         way.set_mode("pass")
         until(lambda: way.accepted == 1, "the attempt did not go on")
         until(lambda: way.open == 0 and not own_server.backends(), "it is still open")

@@ -319,6 +319,22 @@ def test_it_is_raised_where_it_cannot_be_proved(
     assert stage.rows() == []
 
 
+def test_what_goes_past_django_after_it_was_replayed_is_noticed_too(stage_of: Stages) -> None:
+    stage = stage_of()
+    with pytest.raises(Error), stage.atomic():
+        stage.run(LOCAL)
+        stage.kill()
+        assert not stage.connection.is_usable()
+        with stage.connection.cursor():
+            pass  # replaces the connection
+        with stage.connection.connection.cursor() as cursor:
+            cursor.execute(f"INSERT INTO {TABLE} (value) VALUES ('raw')")
+        stage.kill()
+        stage.insert("x")
+    stage.connection.close()
+    assert stage.rows() == []
+
+
 def test_an_exported_snapshot_is_not_taken_over(stage_of: Stages) -> None:
     stage, other = stage_of(), stage_of()
     with other.atomic():

@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
-from django.db import DatabaseError, Error, OperationalError, connections, transaction
+from django.db import (
+    DatabaseError,
+    Error,
+    OperationalError,
+    ProgrammingError,
+    connections,
+    transaction,
+)
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
@@ -494,6 +501,18 @@ def test_what_max_waiting_turns_away_is_not_tried_again(make_connection: Connect
 def test_a_connection_given_back_serves_who_waits(make_connection: Connections) -> None:
     connection = filled(make_connection(options=sized(1)))
     assert [outcome for outcome, _ in requests(connection, 10)] == [[(42,)]] * 10
+
+
+def test_a_connection_closed_within_a_block_is_no_outage(make_connection: Connections) -> None:
+    connection = filled(make_connection(options=sized(2), retry_deadline=60.0))
+    began = time.monotonic()
+    with (
+        pytest.raises(ProgrammingError, match="in an atomic block"),
+        transaction.atomic(using=connection.alias),
+    ):
+        connection.close()
+        run(connection, "SELECT 1")
+    assert time.monotonic() - began < PATIENCE
 
 
 def test_a_wrong_password_is_said_at_once(make_connection: Connections) -> None:

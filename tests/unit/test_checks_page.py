@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from django_resilient_pg import middleware_checks, package_checks, serving_checks
-from django_resilient_pg.diagnosis.findings import PREFIX, RULES, Rule, findings
+from django_resilient_pg.diagnosis.findings import PREFIX, RULES, Finding, Rule, findings
 from django_resilient_pg.diagnosis.fixes import snippet
 from django_resilient_pg.options import parse
-from tests.unit.test_docs import NODES, PAGES, blocks, page, section, titles
+from tests.unit.test_docs import NODES, PAGES, _project, blocks, page, section, titles
 from tests.unit.test_findings import CASES
 
 pytestmark = pytest.mark.once_per_driver
@@ -72,6 +72,13 @@ def test_it_has_its_title_and_shape(rule: Rule) -> None:
     links = [node["refuri"] for node in source.findall(NODES.reference)]
     assert links
     assert all(link.startswith("https://") or link == "options.rst" for link in links)
+
+
+@EVERY
+def test_its_address_leads_to_it(rule: Rule) -> None:
+    address, _, anchor = Finding(rule.id, rule.level, "", "", "", {}).page.partition("#")
+    assert address == _project()["urls"]["Findings"]
+    assert anchor in entry(rule)["ids"]
 
 
 @EVERY

@@ -144,7 +144,7 @@ def known(
     asked: Mapping[str, int | None] = {},
     facts: Mapping[str, Any] = {},
     socket: Mapping[str, Any] = {},
-    server: Mapping[str, Any] = {},
+    server: Mapping[str, Any] | None = {},
     tls: Mapping[str, Any] | None = {},
     certificate: Mapping[str, Any] | None = {},
     options: Mapping[str, Any] = {},
@@ -167,6 +167,7 @@ def known(
         driver="psycopg 3.3.3, Django 6.1",
         libpq=180000,
         large=True,
+        activity=Activity(None, None),
         now=NOW,
     )
     if not connected:
@@ -185,7 +186,8 @@ def known(
     made = replace(base, walk=way)
     if not failed:
         bounds = limits(options_now, found, None, project_now.conn_max_age)
-        made = replace(made, server=replace(SERVER, **server), limits=bounds)
+        told = None if server is None else replace(SERVER, **server)
+        made = replace(made, server=told, limits=bounds)
     return replace(made, **own)
 
 
@@ -413,6 +415,19 @@ CASES = [
         known(target={"sslrootcert": ""}, libpq=160000),
     ),
     Case(
+        "W120",
+        known(certificate=None, tls={"certificate_note": "It is malformed."}),
+        known(certificate=None, target=REQUIRE, socket={"tls": False}),
+        "not checked: It is malformed.",
+    ),
+    Case("W120", known(tls=None), known(target={"sslmode": "prefer"}, tls=None, socket=LOOPBACK)),
+    Case(
+        "W120",
+        known(tls={"chain_verified": None, "verify_error": '"/etc/ca.pem" cannot be used'}),
+        known(failed="TLS", tls={"chain_verified": None}),
+        "cannot be used",
+    ),
+    Case(
         "W121",
         known(project={**STOCK, "conn_max_age": 60}, facts={"idle_session_timeout": 59.0}),
         known(project={**STOCK, "conn_max_age": 60}, facts={"idle_session_timeout": 60.0}),
@@ -504,6 +519,13 @@ CASES = [
         known(activity=Activity(None, 301.0), facts={"transaction_timeout": 600.0}),
         known(activity=Activity(None, 301.0)),
         "transaction_timeout",
+    ),
+    Case("W148", known(server=None), known(), "Not checked: its connection slots."),
+    Case(
+        "W148",
+        known(activity=None, facts={"refusal": "permission denied"}),
+        known(failed="TLS", activity=None),
+        "its settings and the path, the application's transactions",
     ),
     Case(
         "W146",

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_resilient_pg.calls import Call
+from django_resilient_pg.diagnosis.logins import RULES as ADVICE
 from django_resilient_pg.drivers import IDLE, UNKNOWN
 from django_resilient_pg.reasons import NOTHING, TABLE, Entry
 from django_resilient_pg.verdicts import Failure, Phase, Reason, Verdict, code_in, judge
@@ -809,3 +810,9 @@ def test_nothing_is_done_about_what_is_wrong_with_a_statement() -> None:
 )
 def test_the_code_of_a_last_message_that_came_without_one(text: str, code: str | None) -> None:
     assert code_in(text) == code
+
+
+def test_the_diagnosis_advises_on_entries_that_there_are() -> None:
+    """Its advice goes by their names."""
+    own = {"settings", "credentials"}
+    assert set(ADVICE) - own <= {entry.name for entry in TABLE}

@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 from ..survey import Survey
 
 PREFIX: Final = "resilient_pg."
+#: The page that explains every finding, which has its number as an anchor.
+PAGE: Final = "https://django-resilient-pg.readthedocs.io/en/stable/checks.html"
 #: Django's engines, and those of this package that can do all that they do.
 COUNTERPARTS: Final = {
     "django.db.backends.postgresql": "django_resilient_pg",
@@ -55,6 +57,11 @@ class Finding(NamedTuple):
     hint: str
     evidence: str
     fix: Mapping[str, object]
+
+    @property
+    def page(self) -> str:
+        """Where it is explained."""
+        return f"{PAGE}#{self.id.removeprefix(PREFIX).lower()}"
 
 
 @dataclass(frozen=True, slots=True)

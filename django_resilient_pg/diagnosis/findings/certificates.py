@@ -213,6 +213,28 @@ def expiring(survey: Survey) -> Found | None:
     )
 
 
+@rule("W120", "The server's certificate was not checked", connects=True)
+def not_checked(survey: Survey) -> Found | None:
+    """Its dates and its names could be wrong."""
+    facts, shake = survey.facts, survey.walk.tls if survey.walk is not None else None
+    matters = survey.network or survey.target.needs_tls
+    if facts is None or not facts.socket.tls or not matters:
+        return None
+    if shake is None or not shake.version:
+        why = "the TLS handshake of this check failed, although the driver's succeeds"
+    elif shake.certificate is None:
+        why = shake.certificate_note.rstrip(".") or "it could not be read"
+    elif shake.chain_verified is None:
+        why = shake.verify_error.rstrip(".") or "no CA file could be read"
+    else:
+        return None
+    return Found(
+        f"The server's certificate was not checked: {why}.",
+        "Check it by hand: openssl s_client -starttls postgres -connect HOST:PORT.",
+        "The session uses TLS.",
+    )
+
+
 @rule("W115", "The certificate does not name the host", connects=True)
 def other_name(survey: Survey) -> Found | None:
     """The session works, verify-full would not."""

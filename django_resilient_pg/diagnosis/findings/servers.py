@@ -148,6 +148,28 @@ def long_transactions(survey: Survey) -> Found | None:
     )
 
 
+@rule("W148", "The server's state was not checked", connects=True)
+def unchecked(survey: Survey) -> Found | None:
+    """What the role may not see, or a pooler does not pass on, could be wrong all the same."""
+    facts = survey.facts
+    if facts is None:
+        return None
+    unknown = {
+        "its settings and the path": bool(facts.refusal),
+        "its connection slots": survey.server is None,
+        "the application's transactions": survey.activity is None,
+    }
+    if not any(unknown.values()):
+        return None
+    why = f" ({facts.refusal})" if facts.refusal else ""
+    return Found(
+        f"Not checked: {', '.join(name for name, missing in unknown.items() if missing)}.",
+        "Let this role read pg_settings, pg_stat_activity and pg_stat_database, as every role may "
+        "by default.",
+        f"The server refused to answer{why}.",
+    )
+
+
 @rule("I245", "The server's version is out of support", connects=True)
 def unsupported(survey: Survey) -> Found | None:
     """No fixes for data loss and security any more."""
