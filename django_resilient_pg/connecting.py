@@ -166,6 +166,9 @@ def _places(db: Wrapper, params: dict[str, Any]) -> Sequence[places.Place]:
     """The addresses of an alias; names are resolved once a minute."""
     shared, now = db.resilience.shared_now(), monotonic()
     until, found = shared.places
+    if now > until and math.isfinite(deadlines.left(hard=True)):
+        # No deadline ends the resolution of a name here; it ends the attempt, in its own thread.
+        return found or places.places(params, os.environ, resolve=lambda _: ())
     if now > until:
         found = places.places(params, os.environ)
         shared.places = now + _RESOLVED, found

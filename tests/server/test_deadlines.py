@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -208,6 +210,26 @@ def test_the_error_says_what_bounded_it(
         with pytest.raises(OperationalError) as caught, deadline(0.2):
             ask(alias)
     assert "deadline(0.2) is used up" in "\n".join(caught.value.__notes__)
+
+
+def test_a_name_server_that_does_not_answer_is_not_waited_for(
+    make_connection: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over, resolve = threading.Event(), socket.getaddrinfo
+
+    def slowly(*given: Any, **more: Any) -> Any:
+        over.wait(PATIENT)
+        return resolve(*given, **more)
+
+    alias = make_connection(HOST="localhost", PORT=free_port(), retry_deadline=PATIENT).alias
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    try:
+        began = time.monotonic()
+        with pytest.raises(OperationalError), deadline(0.2):
+            ask(alias)
+        assert time.monotonic() - began < PATIENCE
+    finally:
+        over.set()
 
 
 def test_no_attempt_follows_the_first_one_with_zero(

@@ -18,6 +18,8 @@ from tests.engines import DRIVER, STOCK
 from tests.faults.proxy import Proxy
 from tests.server.scenarios import TABLE, TENANT, Stage
 
+pytestmark = pytest.mark.once_per_driver
+
 Stages = Callable[..., Stage]
 
 SERIALIZABLE = "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"
