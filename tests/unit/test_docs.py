@@ -71,6 +71,7 @@ OPTIONS = "docs/options.rst"
 PROMISE = "docs/promise.rst"
 OBSERVE = "docs/observe.rst"
 UNITS = "docs/units.rst"
+TOPOLOGIES = "docs/topologies.rst"
 DEADLINES = "docs/deadlines.rst"
 #: Where the pages of docs/ are published; PyPI knows no relative links.
 SITE = "https://django-resilient-pg.readthedocs.io/en/stable"
@@ -547,7 +548,7 @@ def test_the_reasons_that_are_quoted_are_the_middlewares_own() -> None:
         assert any(f"The request was not replayed: {reason}." in block for block in quoted), reason
 
 
-# -- the promise ------------------------------------------------------------------------------
+# -- the guarantees ---------------------------------------------------------------------------
 
 
 def test_statements_are_retried_as_the_table_says() -> None:
@@ -599,6 +600,13 @@ QUOTED = [
     (PROMISE, notes.delivered("default", 300)),
     (PROMISE, notes.unreachable("default", 10.0, notes.bound("retry_deadline", 10.0))),
     (PROMISE, notes.down("default", "connection refused", 0.3, waits=False)),
+    (PROMISE, notes.not_ended("default", "the role may not terminate it")),
+    (PROMISE, notes.crashed("default")),
+    (PROMISE, notes.cancelled("default")),
+    (PROMISE, notes.never_connected("default")),
+    (PROMISE, notes.long_down("default", 62.0, 10.0, 1796040184.0)),
+    (TOPOLOGIES, notes.read_only("default")),
+    (TOPOLOGIES, notes.IN_TESTCASE),
     (OBSERVE, notes.happened("default", Reason.SERVER_IDLE_TIMEOUT, 35.0, None)),
 ]
 
