@@ -33,7 +33,7 @@ from .bucket import BUCKET
 from .drivers import Link, libpq_version
 from .errors import CredentialsUnavailable, ServerDown, SessionLost
 from .logins import ROTATES, was_refused
-from .losses import first_line, judge_error
+from .losses import failure, first_line, judge_error
 from .offline import in_offline_command
 from .options import is_own
 from .probing import Turn
@@ -265,6 +265,18 @@ def _marked(error: BaseException, mark: str) -> bool:
     return any(getattr(one, mark, False) for one in (error, error.__cause__))
 
 
+def _is_refusal(error: BaseException) -> bool:
+    """Whether a server, or what stands for it, has refused a connection.
+
+    Not what a ``connection_created`` receiver has run on it, which has failed with an SQLSTATE, and
+    nothing that Django says by itself.
+    """
+    if not (isinstance(error, OperationalError) and _marked(error, "not_connected")):
+        return False
+    found = failure(error, Phase.CONNECT, connection_lost=None)
+    return found.sqlstate is None or found.severity in {"FATAL", "PANIC"}
+
+
 class _Attempt:
     """One attempt to connect at a time, if it is this thread's turn."""
 
@@ -385,10 +397,12 @@ class _Attempt:
         verdict = judge_error(None, failed, Phase.CONNECT)
         if _marked(failed, "unheard"):
             return not verdict.final
-        return self._is_worth_waiting(verdict)
+        refused = _is_refusal(failed)
+        worth = self._is_worth_waiting(verdict) if refused else verdict.transient
+        return worth and not verdict.final
 
     def _is_worth_waiting(self, verdict: Verdict) -> bool:
-        if self._has_connected():
+        if verdict.final or self._has_connected():
             return not verdict.final
         direct = self._db._connector.direct and verdict.rule in _CUT
         return verdict.transient and not direct
@@ -404,7 +418,7 @@ class _Attempt:
         if isinstance(error, (ServerDown, *_OWN)) or _marked(error, "final"):
             return
         verdict = judge_error(None, error, Phase.CONNECT)
-        if not verdict.final and _marked(error, "not_connected"):
+        if not verdict.final and _is_refusal(error):
             direct = db._connector.direct and verdict.rule in _CUT
             error.add_note(
                 notes.direct_tls(db.alias) if direct else notes.never_connected(db.alias)

@@ -12,8 +12,9 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connections
+from django.db import DatabaseError, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 
 from testproject import binaries
 from testproject.cluster import free_port
@@ -422,3 +423,26 @@ def test_a_foreign_servers_final_refusal_is_one_attempt_of_who_never_connected(
             run(connection)
         assert NEVER in notes_of(caught.value)
         assert len(re.findall(r"FATAL:.*(?:Passwort|mot de passe)", foreign.log_text())) == 1
+
+
+# -- errors that are no refusal --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sql", ["SELECT no_such_column", "SELECT 1 / 0"])
+def test_an_error_of_a_receiver_is_raised_at_once(make_connection: Connections, sql: str) -> None:
+    connection = make_connection()
+    run(connection)
+    connection.close()
+    calls: list[int] = []
+
+    def receive(connection: BaseDatabaseWrapper, **_: Any) -> None:
+        calls.append(1)
+        run(connection, sql)
+
+    connection_created.connect(receive)
+    try:
+        with pytest.raises(DatabaseError):
+            run(connection)
+    finally:
+        connection_created.disconnect(receive)
+    assert calls == [1]
