@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.utils.connection import ConnectionProxy
 
-    from .resilience import Resilience
+    from .state.shared import Resilience
 
 __all__ = ["__version__", "resilience_of"]
 
@@ -28,7 +28,7 @@ def resilience_of(connection: BaseDatabaseWrapper | ConnectionProxy[Any] | str) 
     """
     from django.db import connections
 
-    from .resilience import Resilience
+    from .state.shared import Resilience
 
     if isinstance(connection, str):
         connection = connections[connection]

@@ -11,9 +11,9 @@ class DjangoResilientPgConfig(AppConfig):
 
     def ready(self) -> None:
         """Enter the checks into Django's registry."""
-        from . import checks, middleware_checks, package_checks, serving_checks
+        from .checks import databases, middleware, packages, serving
 
-        checks.register()
-        middleware_checks.register()
-        package_checks.register()
-        serving_checks.register()
+        databases.register()
+        middleware.register()
+        packages.register()
+        serving.register()

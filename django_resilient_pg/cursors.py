@@ -1,4 +1,4 @@
-"""The cursor wrapper that runs a statement again.
+"""The cursor wrapper that retries a statement.
 
 It sits below Django's execute wrappers, debug log and ``assertNumQueries``: they see one
 statement however often it is sent (Django's own tests want ``execute_wrappers`` left alone).
@@ -18,16 +18,16 @@ from django.db.backends.postgresql.psycopg_any import is_psycopg3
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error, OperationalError
 
-from .bucket import BUCKET
-from .calls import Call
-from .drivers import FRESH, IDLE, IN_TRANSACTION
-from .literals import has_text, known_values
-from .memory import LONGEST
-from .originals import EXECUTE, GETATTR
-from .server_side import ServerSideMixin
-from .session import HARMLESS, is_harmless
+from .driver.link import FRESH, IDLE, IN_TRANSACTION
+from .driver.literals import has_text, known_values
+from .policy.token_bucket import BUCKET
+from .server_cursors import ServerSideMixin
+from .sql.memory import LONGEST
+from .state.call import Call
+from .state.originals import EXECUTE, GETATTR
+from .state.session import HARMLESS, is_harmless
 from .state.transaction import DIRTY
-from .units import LONGEST_TEXT, MOST_TEXTS, NO_TEXT, UNDER_WAY, UNIT
+from .state.unit_of_work import LONGEST_TEXT, MOST_TEXTS, NO_TEXT, UNDER_WAY, UNIT
 
 if TYPE_CHECKING:
     from .state.wrapper import Wrapper
@@ -159,7 +159,7 @@ class ResilientCursorMixin:
         status = link.status()
         if status == IN_TRANSACTION or self.db._glance(link, status):
             return self._sent_through(send, sql, params, many, unclear)
-        from .announcing import collecting
+        from .state.announce import collecting
 
         with collecting():  # what a liveness check announces goes out after the statement
             self._look()
@@ -236,11 +236,11 @@ class ResilientCursorMixin:
                 raise
             # Imported at the first failure: what heals costs nothing where nothing is wrong.
             try:
-                from .recovery import Recovery
+                from .recovery.statement import Recovery
             except OSError as unread:  # no file descriptor is left
                 db._note_left(call)
                 raise translated from (translated.__cause__ or unread)
-            from .announcing import collecting
+            from .state.announce import collecting
 
             with collecting():
                 try:
@@ -325,7 +325,7 @@ class ResilientCursorMixin:
     def _copy(self, name: str, debug: Callable[..., Any] | None, *args: Any, **kwargs: Any) -> Any:
         """Copy by the debug cursor's way, or else the driver's."""
         self._before_copy()
-        from .copying import heard_after
+        from .recovery.copy import heard_after
 
         # Of the present connection: the liveness check may have replaced it.
         return heard_after(self.db, name, debug or getattr(self.cursor, name))(*args, **kwargs)

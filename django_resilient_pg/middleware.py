@@ -22,12 +22,16 @@ from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, RawPostDataException, UnreadablePostError
 from django.http.response import HttpResponseBase
 
-from . import announcing, deadlines, foreign, notes, request_settings, signals
-from .bucket import BUCKET
-from .losses import alias_of, tells_of
-from .replaying import mark_of, may_ever, start_clean, unreachable, why_lasting, why_not
-from .snapshots import Snapshot
-from .units import UNDER_WAY, UNIT, Unit, around, succeed
+from . import deadlines, signals
+from .conf import request_settings
+from .driver.exceptions import alias_of, tells_of
+from .policy import messages
+from .policy.token_bucket import BUCKET
+from .replay import other_engines
+from .replay.decide import mark_of, may_ever, start_clean, unreachable, why_lasting, why_not
+from .replay.snapshot import Snapshot
+from .state import announce
+from .state.unit_of_work import UNDER_WAY, UNIT, Unit, around, succeed
 
 # Seconds. About what a restart or a failover takes.
 _RETRY_AFTER: Final = "5"
@@ -91,7 +95,7 @@ class RequestRetryMiddleware:
             markcoroutinefunction(self)
             # Django runs a hook that is not a coroutine in a thread: for every request.
             setattr(self, "process_view", self._process_view_async)  # noqa: B010
-        foreign.watch_from_now()
+        other_engines.watch_from_now()
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Run the request as a unit of work."""
@@ -126,7 +130,7 @@ class RequestRetryMiddleware:
             yield None
             return
         seconds = self._settings.deadline
-        with deadlines.bounding(seconds, notes.bound(_DEADLINE, seconds)) as bound:
+        with deadlines.bounding(seconds, messages.bound(_DEADLINE, seconds)) as bound:
             yield from self._unit_within(request, bound)
 
     def _unit_within(self, request: HttpRequest, bound: deadlines.Bound) -> Iterator[_Attempts]:
@@ -139,7 +143,7 @@ class RequestRetryMiddleware:
             yield attempts
         finally:
             attempts.unit.ended = True
-            announcing.tell_rest(attempts.unit)
+            announce.tell_rest(attempts.unit)
             UNDER_WAY.remove(attempts.unit)
             UNIT.reset(token)
             vars(request).pop(_STATE, None)
@@ -202,13 +206,13 @@ class RequestRetryMiddleware:
         alias = alias_of(exception, but=attempts.handled)
         if not self._settings.unavailable:
             text = f"{_line_of(request)} lost its connection and was not replayed: {why}."
-            announcing.gave_up(attempts.unit, alias, text)
+            announce.gave_up(attempts.unit, alias, text)
             return None
         invited = self._may_come_again(request, attempts, ask=can_be_asked)
         headers = {"Retry-After": _RETRY_AFTER} if invited else {}
         database = "the database" if alias is None else f'database "{alias}"'
         text = f"Returned 503 for {_line_of(request)}: {database} is not available."
-        announcing.gave_up(attempts.unit, alias, text, exception)
+        announce.gave_up(attempts.unit, alias, text, exception)
         text = "The database is not available at the moment."
         response = HttpResponse(text, status=503, content_type="text/plain", headers=headers)
         # Django logs every answer of 5xx as an error, without its reason. One record is enough.
@@ -243,7 +247,7 @@ class RequestRetryMiddleware:
         attempts.snapshot.restore()
         setattr(request, _STATE, attempts)
         sentence = f"Replaying {_line_of(request)} on a new connection."
-        announcing.replaying(attempts.unit, sentence)
+        announce.replaying(attempts.unit, sentence)
         record = signals.RequestRetried(str(request.method), request.path, attempts.made)
         send = signals.request_retried.send_robust
-        announcing.tell(None, partial(send, sender=type(self), request=request, record=record))
+        announce.tell(None, partial(send, sender=type(self), request=request, record=record))

@@ -23,8 +23,9 @@ from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error
 
 from .cursors import ResilientCursor, adopt
-from .drivers import ACTIVE, FAILED, FRESH, IDLE, IN_TRANSACTION, UNKNOWN, Link
-from .originals import (
+from .driver.link import ACTIVE, FAILED, FRESH, IDLE, IN_TRANSACTION, UNKNOWN, Link
+from .driver.process import SAME, notice_fork
+from .state.originals import (
     CHECK_HEALTH,
     CHECK_TRANSACTION,
     CLOSE,
@@ -37,13 +38,12 @@ from .originals import (
     SET_AUTOCOMMIT,
     original,
 )
-from .process import SAME, notice_fork
 from .state.transaction import DIRTY, MANUAL, OPENED
+from .state.unit_of_work import NO_TEXT, UNDER_WAY, UNIT
 from .state.wrapper import Wrapper
-from .units import NO_TEXT, UNDER_WAY, UNIT
 
 if TYPE_CHECKING:
-    from .outcome import Mark
+    from .recovery.outcome import Mark
 
 
 _IS_USABLE: Final = original(DatabaseWrapper, "is_usable")
@@ -56,25 +56,23 @@ _CHECK_HEALTH: Final = original(DatabaseWrapper, "close_if_health_check_failed")
 @cache
 def _connecting() -> Any:
     """What connects, imported with the first connection: an ``import`` costs each time."""
-    from . import (
-        connecting,
-        watching,  # noqa: F401  later there may be no file descriptor left for it
-    )
+    from .connecting import attempts
+    from .recovery import verify  # noqa: F401  later there may be no file descriptor left for it
 
-    return connecting
+    return attempts
 
 
 @cache
 def _telling() -> Any:
-    from . import announcing
+    from .state import announce
 
-    return announcing
+    return announce
 
 
 class ResilientDatabaseMixin(Wrapper):
     """Keeps an application working when its connections die (design section 1).
 
-    This module, ``cursors``, ``drivers``, ``session`` and ``state`` are the healthy path.
+    This module, ``cursors``, ``link``, ``session`` and ``state`` are the healthy path.
     Everything else is imported at the first connection or the first failure, so that importing the
     engine costs little more than importing Django's.
     """
@@ -109,7 +107,7 @@ class ResilientDatabaseMixin(Wrapper):
             if self.alias == NO_DB_ALIAS:
                 return None
             parameters = self.get_connection_params()  # says what is wrong with the options
-            from .pooling import make
+            from .pool.pool import make
 
             # Not open yet: of two that two threads make at once the second is not used.
             pool = pools.setdefault(self.alias, make(self, parameters))
@@ -125,16 +123,16 @@ class ResilientDatabaseMixin(Wrapper):
         """As Django's, with fresh credentials; the budget bounds the wait for a pooled one."""
         pool = self.pool
         if pool is None:
-            from . import attempts
+            from .connecting import physical_attempt
 
-            return attempts.make(self, super().get_new_connection, conn_params)
+            return physical_attempt.make(self, super().get_new_connection, conn_params)
         if (
             self._below.get_new_connection is _NEW_CONNECTION
             and "isolation_level" not in self.settings_dict["OPTIONS"]
         ):
             self.isolation_level = IsolationLevel.READ_COMMITTED
             return pool.take(self)
-        from .pooling import borrow
+        from .pool.pool import borrow
 
         return borrow(self, partial(super().get_new_connection, conn_params))
 
@@ -144,7 +142,7 @@ class ResilientDatabaseMixin(Wrapper):
             notice_fork()
         session = self._session
         if session.continues and session.due:
-            from .restoring import refuse_if_pinned
+            from .connecting.setup import refuse_if_pinned
 
             refuse_if_pinned(self)
         try:
@@ -180,7 +178,7 @@ class ResilientDatabaseMixin(Wrapper):
             link.register(self._session.registered)
         _connecting().settle(self)
         if self._session.due:
-            from .restoring import restore
+            from .connecting.setup import restore
 
             restore(self)
         self._session.arrived()
@@ -275,7 +273,7 @@ class ResilientDatabaseMixin(Wrapper):
         if link is None or link.connection is not self.connection:
             link = self._bind()
         if not self._glance(link, link.status()):
-            from .watching import look_closer
+            from .recovery.verify import look_closer
 
             look_closer(self, link.status(), monotonic(), asking)
 
@@ -367,11 +365,11 @@ class ResilientDatabaseMixin(Wrapper):
         if self._thread_sharing_count:
             return not link.lost()
         if status == IN_TRANSACTION:
-            from .watching import ping_in_transaction
+            from .recovery.verify import ping_in_transaction
 
             return ping_in_transaction(self, link)
-        from .liveness import Vital
-        from .watching import inspect_connection
+        from .driver.liveness import Vital
+        from .recovery.verify import inspect_connection
 
         return inspect_connection(self, monotonic()) is Vital.ALIVE
 
@@ -393,7 +391,7 @@ class ResilientDatabaseMixin(Wrapper):
                 return
             status = link.status()
             if status == UNKNOWN:
-                from .replacing import leave_lost_transaction
+                from .connecting.replace import leave_lost_transaction
 
                 try:
                     leave_lost_transaction(self)
@@ -425,12 +423,12 @@ class ResilientDatabaseMixin(Wrapper):
     def _tell_kept(self) -> None:
         """A transaction is over, for which log lines and signals may have waited."""
         if self._transaction.announcements and not self.in_atomic_block:
-            from .announcing import tell_kept
+            from .state.announce import tell_kept
 
             tell_kept(self)
 
     def _commit(self) -> None:
-        """COMMIT; of one that was lost ``committing`` finds out what became of it."""
+        """COMMIT; of one that was lost ``commit`` finds out what became of it."""
         link = self._link
         if link is None or link.connection is not self.connection:
             super()._commit()
@@ -491,7 +489,7 @@ class ResilientDatabaseMixin(Wrapper):
         stale = monotonic() - link.seen_at > FRESH and not self._thread_sharing_count
         # A loss seen before COMMIT is sent is certain, not "outcome unknown".
         if self._invalid is not None or status == UNKNOWN or (stale and link.peek(0)):
-            from .committing import gone_before_commit
+            from .recovery.commit import gone_before_commit
 
             if gone_before_commit(self, link):
                 hooks = len(self.run_on_commit)
@@ -511,7 +509,7 @@ class ResilientDatabaseMixin(Wrapper):
         if status != IN_TRANSACTION or not (self._transaction.begun and link.sends_commit()):
             return None
         try:
-            from .committing import mark_transaction
+            from .recovery.commit import mark_transaction
         except OSError:  # no file descriptor is left
             return None
         try:
@@ -520,15 +518,15 @@ class ResilientDatabaseMixin(Wrapper):
             raise
         except BaseException:
             # Not the database's: Django does not roll back then. COMMIT has not been sent.
-            from .replacing import abandon_interrupted
+            from .connecting.replace import abandon_interrupted
 
             abandon_interrupted(self)
             raise
 
     def _has_committed(self, link: Link, error: BaseException, marked: Mark | None) -> bool:
-        """Whether a transaction has committed although its COMMIT failed; see ``committing``."""
+        """Whether a transaction has committed although its COMMIT failed; see ``commit``."""
         if isinstance(error, Error):
-            from .committing import has_committed
+            from .recovery.commit import has_committed
 
             return has_committed(self, link, error, marked)
         self._note_committed()  # it may have
@@ -560,7 +558,7 @@ class ResilientDatabaseMixin(Wrapper):
         except Error as error:
             if not link.lost():
                 raise
-            from .committing import lost_in_rollback
+            from .recovery.commit import lost_in_rollback
 
             lost_in_rollback(self, link, error)
         except BaseException:
@@ -610,6 +608,6 @@ class ResilientDatabaseMixin(Wrapper):
         """
         link = self._link
         if link is not None and link.status() == ACTIVE and not link.busy():
-            from .replacing import abandon_interrupted
+            from .connecting.replace import abandon_interrupted
 
             abandon_interrupted(self)

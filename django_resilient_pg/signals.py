@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from django.dispatch import Signal
 
-from .records import Record
+from .conf.records import Record
 
 if TYPE_CHECKING:
-    from .verdicts import Reason
+    from .policy.verdicts import Reason
 
 connection_lost = Signal()
 connection_replaced = Signal()

@@ -16,15 +16,18 @@ from asgiref.sync import iscoroutinefunction
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.transaction import atomic
 
-from . import announcing, deadlines, foreign, notes, signals
+from . import deadlines, signals
 from .conf.declarations import Declaration, InvalidValue, suggestion
-from .connecting import spending
-from .loading import is_ours
-from .losses import first_line, sqlstate_of, tells_of
-from .replacing import lost_error
-from .retry import Budget, backoff
+from .connecting.attempts import spending
+from .connecting.replace import lost_error
+from .driver.exceptions import first_line, sqlstate_of, tells_of
+from .policy import messages
+from .policy.rules import Budget, backoff
+from .replay import other_engines
+from .state import announce
+from .state.aliases import is_ours
+from .state.unit_of_work import UNDER_WAY, UNIT, Unit, around, succeed
 from .state.wrapper import Wrapper
-from .units import UNDER_WAY, UNIT, Unit, around, succeed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -177,7 +180,7 @@ def _counting(db: Wrapper) -> Iterator[list[Unit]]:
     A request around it counts it too, and stays what session state is counted for. The last unit of
     the list is that of the run under way.
     """
-    foreign.watch_from_now()
+    other_engines.watch_from_now()
     units = [Unit(around(), weakref.ref(db))]
     token = UNIT.set(units[0])
     UNDER_WAY.append(units[0])
@@ -224,9 +227,9 @@ class _Attempts:
 
     def run(self, function: Callable[[], T]) -> T:
         db = self._db
-        words = notes.bound("retry_atomic's deadline", self._deadline)
+        words = messages.bound("retry_atomic's deadline", self._deadline)
         with (
-            announcing.collecting(),
+            announce.collecting(),
             deadlines.bounding(self._deadline, words),
             spending(db, seconds=self._deadline, words=words) as budget,
             _counting(db) as units,
@@ -267,9 +270,9 @@ class _Attempts:
         if why := self._why_not(unit):
             error.add_note(f"The transaction was not retried: {why}.")
             return None
-        sentence = notes.retrying(self._db.alias, attempt, self._retries)
+        sentence = messages.retrying(self._db.alias, attempt, self._retries)
         record = signals.TransactionRetried(self._db.alias, attempt, sqlstate_of(error), pause)
-        announcing.retrying(self._db, record, sentence, first_line(error, self._db.settings_dict))
+        announce.retrying(self._db, record, sentence, first_line(error, self._db.settings_dict))
         return pause
 
     def _why_not(self, unit: Unit) -> str:
@@ -279,7 +282,11 @@ class _Attempts:
         """
         if unit.has_committed:
             return "its transaction had been committed, or may have been"
-        from .replaying import why_lasting, why_locked, why_open  # with what is needed for requests
+        from .replay.decide import (
+            why_lasting,
+            why_locked,
+            why_open,
+        )  # with what is needed for requests
 
         return unit.give_up(
             lambda: (

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from string import ascii_lowercase
 from typing import Any, Final, Protocol
 
+from ..conf.records import Record
 from ..providers import MARKERS, Provider, recognise_host, recognise_markers
-from ..records import Record
 from . import sockets
 from .paths import Path, ServerView, SocketView, classify, endpoint
 from .sockets import Endpoint, SocketOptions, TcpInfo, socket_options, tcp_info
@@ -123,7 +123,7 @@ class Facts(Record):
 
 
 class Asked(Protocol):
-    """What :func:`gather_from` needs of a link to a connection (``drivers.Link``)."""
+    """What :func:`gather_from` needs of a link to a connection (``link.Link``)."""
 
     connection: Any
     fd: int

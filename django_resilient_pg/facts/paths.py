@@ -3,7 +3,7 @@
 import enum
 import ipaddress
 
-from ..records import Record
+from ..conf.records import Record
 from .sockets import Endpoint, SocketOptions, plain_address
 
 

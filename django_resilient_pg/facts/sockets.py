@@ -11,7 +11,7 @@ import struct
 import sys
 from typing import Any, Final, NamedTuple
 
-from ..records import Record
+from ..conf.records import Record
 
 # The head of struct tcp_info (linux/tcp.h, unchanged since 2.6): 8 bytes (tcpi_state,
 # tcpi_ca_state, tcpi_retransmits, tcpi_probes, tcpi_backoff, tcpi_options, two of bit fields),

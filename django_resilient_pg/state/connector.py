@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..lost_sessions import LostSession
-    from ..retry import Budget
-    from ..wanted import Wanted
+    from ..conf.wanted import Wanted
+    from ..driver.lost_sessions import LostSession
+    from ..policy.rules import Budget
 
 
 class Connector:

@@ -22,11 +22,11 @@ import enum
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from ..drivers import FAILED, IDLE, IN_TRANSACTION, UNKNOWN
-from ..units import LONGEST_TEXT, MOST_TEXTS, NO_TEXT
+from ..driver.link import FAILED, IDLE, IN_TRANSACTION, UNKNOWN
+from .unit_of_work import LONGEST_TEXT, MOST_TEXTS, NO_TEXT
 
 if TYPE_CHECKING:
-    from ..assignments import Local
+    from ..sql.session_effects import Local
 
 #: A savepoint, by its name, or a statement that sets something for the transaction.
 Step: TypeAlias = "str | Local"

@@ -23,21 +23,21 @@ from typing import TYPE_CHECKING, Any
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.utils import Error
 
-from ..drivers import ACTIVE, IDLE, UNKNOWN, LeftCursor, Link, link_to
-from ..kinds import Kind
-from ..originals import engine_below
-from ..session import Session, Where, local_setting, text_of
-from ..units import MOST_TEXTS, UNDER_WAY, UNIT
+from ..driver.link import ACTIVE, IDLE, UNKNOWN, LeftCursor, Link, link_to
+from ..sql.kinds import Kind
 from .connector import Connector
+from .originals import engine_below
+from .session import Session, Where, local_setting, text_of
 from .transaction import MANUAL, TransactionState
+from .unit_of_work import MOST_TEXTS, UNDER_WAY, UNIT
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.base import DatabaseWrapper
 
-    from ..calls import Call
-    from ..loss import Invalidation, Loss
-    from ..resilience import Resilience
-    from ..retry import Budget
+    from ..policy.rules import Budget
+    from .call import Call
+    from .loss import Invalidation, Loss
+    from .shared import Resilience
 
     class Base(DatabaseWrapper):
         """Django's wrapper with what its type stubs leave out (Django 5.2 to 6.1)."""
@@ -75,7 +75,7 @@ _LAID_ASIDE = tuple(
 
 @cache
 def _statements() -> Any:
-    from .. import statements
+    from ..sql import statements
 
     return statements
 
@@ -126,7 +126,7 @@ class Wrapper(Base):
     @cached_property
     def resilience(self) -> Resilience:
         """What the engine knows: options, facts, limits and stats; read-only."""
-        from ..resilience import Resilience
+        from .shared import Resilience
 
         return Resilience(self)
 
@@ -309,7 +309,7 @@ class Wrapper(Base):
 
     def _abandon(self, loss: Loss | None) -> None:
         """Discard a connection, or invalidate it where something depended on it."""
-        from ..loss import Invalidation
+        from .loss import Invalidation
 
         pinned_by = self._session.pinned_by
         if not pinned_by and self._transaction.phase is MANUAL:
@@ -324,7 +324,7 @@ class Wrapper(Base):
 
         What comes next in the pipeline would take effect without what went before.
         """
-        from ..loss import PIPELINE, Invalidation
+        from .loss import PIPELINE, Invalidation
 
         if self._link is not None and self._link.in_pipeline():
             self._invalidate(Invalidation(loss, PIPELINE))
@@ -363,7 +363,7 @@ class Wrapper(Base):
 
         Args:
             sql, params: the statement.
-            first: see :class:`..calls.Call`.
+            first: see :class:`..state.call.Call`.
             many: what it leaves cannot be told from its text alone.
         """
         if self._connector.connecting or self._link is None:

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import pytest
 
-from django_resilient_pg import recovery
-from django_resilient_pg.kinds import Kind
-from django_resilient_pg.retry import Circumstances, Decision, Row, decide
-from django_resilient_pg.verdicts import Verdict
+from django_resilient_pg.policy.rules import Circumstances, Decision, Row, decide
+from django_resilient_pg.policy.verdicts import Verdict
+from django_resilient_pg.recovery import statement
+from django_resilient_pg.sql.kinds import Kind
 from tests.cuts.theatre import SERIES, Result, Series, Theatre
 from tests.cuts.units import UNITS
 
@@ -66,15 +66,15 @@ def without_a_guard(self: Any) -> Any:
 
 
 MUTANTS: Final[dict[str, tuple[Any, str, Callable[..., Any], list[str]]]] = {
-    "writes in autocommit are retried": (recovery, "decide", retries_writes, ["write", "create"]),
+    "writes in autocommit are retried": (statement, "decide", retries_writes, ["write", "create"]),
     "reads are not guarded": (
-        recovery.Recovery,
+        statement.Recovery,
         "_guarded",
         without_a_guard,
         ["read_that_writes", "read_that_lies"],
     ),
-    "an end counts as not sent": (recovery, "decide", takes_an_end_for_not_sent, ["write"]),
-    "it goes on outside the transaction": (recovery, "decide", goes_on_outside, ["atomic_of_two"]),
+    "an end counts as not sent": (statement, "decide", takes_an_end_for_not_sent, ["write"]),
+    "it goes on outside the transaction": (statement, "decide", goes_on_outside, ["atomic_of_two"]),
 }
 
 

@@ -19,8 +19,8 @@ from django.test import Client, override_settings
 from django.urls import path
 
 from django_resilient_pg import signals
+from django_resilient_pg.policy.verdicts import Reason
 from django_resilient_pg.transaction import retry_atomic
-from django_resilient_pg.verdicts import Reason
 from testproject.postgres import Server
 from tests.engines import DRIVER, RESILIENT, Connections, each_asleep
 

@@ -21,11 +21,11 @@ from django.http import HttpRequest, HttpResponse
 from django.test import Client, override_settings
 from django.urls import path
 
-from django_resilient_pg import lost_sessions
-from django_resilient_pg.drivers import link_to
-from django_resilient_pg.lost_sessions import LostSession
+from django_resilient_pg.driver import lost_sessions
+from django_resilient_pg.driver.link import link_to
+from django_resilient_pg.driver.lost_sessions import LostSession
+from django_resilient_pg.policy.verdicts import Reason
 from django_resilient_pg.transaction import retry_atomic
-from django_resilient_pg.verdicts import Reason
 from testproject.postgres import Server
 from tests.engines import RESILIENT, Connections, backend_pid, until
 from tests.faults.pgbouncer import PgBouncer

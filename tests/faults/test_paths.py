@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from django_resilient_pg.diagnosis.findings import findings
-from django_resilient_pg.diagnosis.gathering import survey
+from django_resilient_pg.diagnosis.survey.gather import survey
 from django_resilient_pg.facts import Path
 from testproject.cluster import free_port
 from testproject.postgres import Server

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, connections, transaction
 
-from django_resilient_pg.diagnosis.attempts import Connector, attempt
-from django_resilient_pg.diagnosis.drill import drill
-from django_resilient_pg.diagnosis.endings import opener
+from django_resilient_pg.diagnosis.drill.drill import drill
 from django_resilient_pg.diagnosis.findings import findings
-from django_resilient_pg.diagnosis.gathering import survey
-from django_resilient_pg.diagnosis.idleness import sentences
-from django_resilient_pg.diagnosis.poolers import Pooler
-from django_resilient_pg.diagnosis.probe import Progress, probe_idle
-from django_resilient_pg.diagnosis.shares import share_of
-from django_resilient_pg.diagnosis.stages import Stage
-from django_resilient_pg.diagnosis.survey import Survey
+from django_resilient_pg.diagnosis.idle_probe.advice import sentences
+from django_resilient_pg.diagnosis.idle_probe.probe import Progress, probe_idle
+from django_resilient_pg.diagnosis.idle_probe.sessions import opener
+from django_resilient_pg.diagnosis.idle_probe.shares import share_of
+from django_resilient_pg.diagnosis.path.attempts import Connector, attempt
+from django_resilient_pg.diagnosis.path.poolers import Pooler
+from django_resilient_pg.diagnosis.path.stages import Stage
+from django_resilient_pg.diagnosis.survey.gather import survey
+from django_resilient_pg.diagnosis.survey.survey import Survey
 from testproject.postgres import Server
 from tests.engines import DRIVER, STOCK, Connections
 from tests.faults.pgbouncer import PgBouncer

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from django_resilient_pg.diagnosis.attempts import Connector
-from django_resilient_pg.diagnosis.endings import How, opener
-from django_resilient_pg.diagnosis.idleness import Cure, cure, sentences, settings
-from django_resilient_pg.diagnosis.probe import ProbeResult, probe_idle
+from django_resilient_pg.diagnosis.idle_probe.advice import Cure, cure, sentences, settings
+from django_resilient_pg.diagnosis.idle_probe.probe import ProbeResult, probe_idle
+from django_resilient_pg.diagnosis.idle_probe.sessions import How, opener
+from django_resilient_pg.diagnosis.path.attempts import Connector
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections, until
 from tests.faults.haproxy import HAProxy

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 
-from django_resilient_pg.diagnosis.greetings import SSL_REQUEST
+from django_resilient_pg.diagnosis.path.greetings import SSL_REQUEST
 
 PATIENCE = 10.0
 #: TLS alert, fatal: no_application_protocol.

@@ -17,7 +17,7 @@ from django.urls import path
 from django.views import View
 
 from django_resilient_pg.decorators import not_replayable, replayable
-from django_resilient_pg.units import MOST_TEXTS
+from django_resilient_pg.state.unit_of_work import MOST_TEXTS
 from testproject.shop.models import Customer
 
 #: Every run of a view that loses its connection, by its name.

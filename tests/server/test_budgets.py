@@ -20,8 +20,8 @@ from django.test import AsyncClient, override_settings
 from django.urls import path
 
 from django_resilient_pg import deadlines, signals
-from django_resilient_pg.bucket import BUCKET
 from django_resilient_pg.errors import ServerDown
+from django_resilient_pg.policy.token_bucket import BUCKET
 from django_resilient_pg.transaction import retry_atomic
 from testproject.cluster import free_port
 from testproject.postgres import Server

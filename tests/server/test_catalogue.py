@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import pytest
 from django.db import Error
 
-from django_resilient_pg import catalogue, questions
-from django_resilient_pg.catalogue import why_may_write
-from django_resilient_pg.drivers import link_to
+from django_resilient_pg.driver.link import link_to
 from django_resilient_pg.errors import CommitOutcomeUnknown, TransactionLost
+from django_resilient_pg.recovery import catalogue, questions
+from django_resilient_pg.recovery.catalogue import why_may_write
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
 from tests import needs

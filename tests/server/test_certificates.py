@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from django_resilient_pg.diagnosis.certificates import Certificate, days_left
 from django_resilient_pg.diagnosis.findings import PREFIX, findings
-from django_resilient_pg.diagnosis.gathering import survey
-from django_resilient_pg.diagnosis.greetings import Answer
-from django_resilient_pg.diagnosis.handshakes import TlsFacts, handshake
+from django_resilient_pg.diagnosis.path.certificates import Certificate, days_left
+from django_resilient_pg.diagnosis.path.greetings import Answer
+from django_resilient_pg.diagnosis.path.handshakes import TlsFacts, handshake
+from django_resilient_pg.diagnosis.survey.gather import survey
 from testproject import certificates
 from testproject.certificates import Certificates
 from testproject.postgres import Server

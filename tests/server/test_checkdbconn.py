@@ -28,12 +28,12 @@ from django.core.management import CommandError, call_command
 from django.db import connections, transaction
 
 from django_resilient_pg import signals
-from django_resilient_pg.checks import check_databases, check_settings
-from django_resilient_pg.diagnosis import reports
+from django_resilient_pg.checks.databases import check_databases, check_settings
 from django_resilient_pg.diagnosis.findings import Level
 from django_resilient_pg.diagnosis.findings.base import PAGE
-from django_resilient_pg.diagnosis.gathering import survey
-from django_resilient_pg.diagnosis.inspection import Inspection
+from django_resilient_pg.diagnosis.report import as_text
+from django_resilient_pg.diagnosis.report.inspection import Inspection
+from django_resilient_pg.diagnosis.survey.gather import survey
 from testproject import environment
 from testproject.postgres import Server
 from tests.engines import DRIVER, RESILIENT, STOCK, Connections, until
@@ -456,7 +456,7 @@ def test_a_refused_probe_leaves_the_report(make_connection: Connections) -> None
     found = Inspection.of(survey(make_connection(CONN_MAX_AGE=60).alias), "Too many connections.")
     assert found.verdict == "Reachable, with a refused idle probe."
     assert found.exit_status(Level.ERROR) == 1
-    text = " ".join(line.text for line in reports.report(found))
+    text = " ".join(line.text for line in as_text.report(found))
     assert "Not measured: Too many connections." in text
 
 
@@ -714,8 +714,8 @@ from django.conf import settings
 settings.configure(DATABASES={"default": json.loads(sys.argv[1])}, INSTALLED_APPS=[])
 import django
 django.setup()
-from django_resilient_pg.diagnosis.details import details
-from django_resilient_pg.diagnosis.gathering import survey
+from django_resilient_pg.diagnosis.report.details import details
+from django_resilient_pg.diagnosis.survey.gather import survey
 found = survey("default")
 stages = {each.name: each.seconds for each in found.walk.stages}
 print(json.dumps([found.walk.connect_seconds, stages, dict(details(found))]))

@@ -17,10 +17,15 @@ from django.core.management.base import SystemCheckError
 from django.db import connections
 from django.test import override_settings
 
-from django_resilient_pg.checks import TAG, check_databases, check_settings, register
+from django_resilient_pg.checks.databases import (
+    TAG,
+    check_databases,
+    check_settings,
+    register,
+)
 from django_resilient_pg.diagnosis.findings import PREFIX, Level, findings
-from django_resilient_pg.diagnosis.gathering import survey
-from django_resilient_pg.diagnosis.stages import Stage
+from django_resilient_pg.diagnosis.path.stages import Stage
+from django_resilient_pg.diagnosis.survey.gather import survey
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections
 from tests.faults.proxy import Mode, Proxy

@@ -18,7 +18,7 @@ from django.db import IntegrityError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 import django_resilient_pg
-from django_resilient_pg.bucket import BUCKET
+from django_resilient_pg.policy.token_bucket import BUCKET
 from testproject.postgres import Server
 from tests.engines import STOCK, Connections
 from tests.server.test_shortages import alone
@@ -188,7 +188,10 @@ def test_the_first_query_of_a_process_compiles_no_lexer(server: Server) -> None:
     """Whose patterns take as long as everything else that the engine imports."""
     script = """
         run("SELECT 1")
-        lexers = ("statements", "assignments", "recovery", "committing", "pooling", "libpq")
+        lexers = (
+            "sql.statements", "sql.session_effects", "recovery.statement", "recovery.commit",
+            "pool.pool", "driver.libpq",
+        )
         print([one for one in lexers if f"django_resilient_pg.{one}" in sys.modules])
     """
     assert alone(script, server.database()) == "[]"

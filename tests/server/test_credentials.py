@@ -20,7 +20,7 @@ from django.db import Error, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 import django_resilient_pg
-from django_resilient_pg.diagnosis.gathering import survey
+from django_resilient_pg.diagnosis.survey.gather import survey
 from django_resilient_pg.errors import CredentialsUnavailable
 from testproject.postgres import Server
 from tests.engines import DRIVER, PATIENCE, RESILIENT, STOCK, Connections, until

@@ -19,9 +19,9 @@ from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import path
 
-from django_resilient_pg.bucket import BUCKET
 from django_resilient_pg.deadlines import deadline
-from django_resilient_pg.drivers import FRESH
+from django_resilient_pg.driver.link import FRESH
+from django_resilient_pg.policy.token_bucket import BUCKET
 from django_resilient_pg.transaction import retry_atomic
 from testproject.cluster import free_port
 from testproject.postgres import Server

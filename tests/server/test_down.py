@@ -23,7 +23,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory, override_settings
 from django.urls import path
 
-from django_resilient_pg.bucket import BUCKET
+from django_resilient_pg.policy.token_bucket import BUCKET
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections, until
 from tests.faults.proxy import Proxy

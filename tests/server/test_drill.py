@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from django.db import connections
 
-from django_resilient_pg.diagnosis.attempts import Connector, attempt
-from django_resilient_pg.diagnosis.cases import CASES
-from django_resilient_pg.diagnosis.drill import DrillResult, drill
-from django_resilient_pg.diagnosis.ender import Ender, Impossible, Victim
-from django_resilient_pg.diagnosis.gathering import survey
-from django_resilient_pg.drivers import link_to
+from django_resilient_pg.diagnosis.drill.cases import CASES
+from django_resilient_pg.diagnosis.drill.drill import DrillResult, drill
+from django_resilient_pg.diagnosis.drill.terminator import Ender, Impossible, Victim
+from django_resilient_pg.diagnosis.path.attempts import Connector, attempt
+from django_resilient_pg.diagnosis.survey.gather import survey
+from django_resilient_pg.driver.link import link_to
 from testproject import guard
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections, backend_pid, until
@@ -64,7 +64,7 @@ def test_its_times_are_of_the_recovery_alone(
         terminate(self, victim)
 
     monkeypatch.setattr(Ender, "end", slowly)
-    monkeypatch.setattr("django_resilient_pg.diagnosis.drill.CASES", CASES[:2])
+    monkeypatch.setattr("django_resilient_pg.diagnosis.drill.drill.CASES", CASES[:2])
     result = drilled(make_connection(RESILIENT).alias)
     assert [step.survived for step in result.steps] == [True, True], result.sentences
     assert all(step.seconds is not None and step.seconds < 1 for step in result.steps)

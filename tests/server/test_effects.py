@@ -25,7 +25,7 @@ from django.views import View
 
 from django_resilient_pg.decorators import not_replayable, replayable
 from django_resilient_pg.errors import AttemptAbandoned
-from django_resilient_pg.units import UNDER_WAY
+from django_resilient_pg.state.unit_of_work import UNDER_WAY
 from testproject.postgres import Server
 from testproject.shop.models import Customer
 from tests.engines import DRIVER, STOCK, Connections, backend_pid

@@ -20,7 +20,7 @@ from django.db import DEFAULT_DB_ALIAS
 from django.test import override_settings
 
 from django_resilient_pg.diagnosis.findings import PREFIX, Finding, Level, findings
-from django_resilient_pg.diagnosis.gathering import from_settings, survey
+from django_resilient_pg.diagnosis.survey.gather import from_settings, survey
 from testproject.postgres import Server
 from tests import needs
 from tests.engines import DRIVER, RESILIENT, STOCK, Connections

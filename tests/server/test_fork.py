@@ -350,8 +350,8 @@ def test_reason_and_level_of_the_childs_loss(fork: str, make_connection: Connect
 @any_fork
 def test_a_fork_while_other_threads_hold_locks(fork: str, make_connection: Connections) -> None:
     """Every lock of the engine is held by another thread at the moment of the fork."""
-    from django_resilient_pg import resilience, signals
-    from django_resilient_pg.bucket import BUCKET
+    from django_resilient_pg import signals
+    from django_resilient_pg.policy.token_bucket import BUCKET
 
     connection: Any = make_connection()
     run(connection, "SELECT 1")
@@ -364,7 +364,7 @@ def test_a_fork_while_other_threads_hold_locks(fork: str, make_connection: Conne
             shared._lock,
             shared.learned._lock,
             signals.connection_lost.lock,
-            resilience._shared_lock,
+            shared._shared_lock,
         ):
             held.set()
             over.wait(30)

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from django_resilient_pg.diagnosis.findings import findings
-from django_resilient_pg.diagnosis.gathering import from_settings
-from django_resilient_pg.drivers import libpq_version
+from django_resilient_pg.diagnosis.survey.gather import from_settings
+from django_resilient_pg.driver.link import libpq_version
 from testproject.postgres import Server
 from tests.engines import DRIVER, RESILIENT, STOCK, Connections
 

@@ -16,8 +16,8 @@ from django.db import Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 import django_resilient_pg
-from django_resilient_pg import catalogue
-from django_resilient_pg.drivers import link_to
+from django_resilient_pg.driver.link import link_to
+from django_resilient_pg.recovery import catalogue
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
 from tests.engines import Connections, backend_pid
@@ -197,8 +197,8 @@ def test_session_state(connection: BaseDatabaseWrapper, proxy: Proxy) -> None:
 
 def test_what_became_of_a_lost_session(connection: Any) -> None:
     """The same session asks and is asked for: it has not ended."""
-    from django_resilient_pg.lost_sessions import LostSession
-    from django_resilient_pg.verdicts import Reason
+    from django_resilient_pg.driver.lost_sessions import LostSession
+    from django_resilient_pg.policy.verdicts import Reason
 
     connection.ensure_connection()
     link = link_to(connection.connection)
@@ -209,12 +209,12 @@ def test_what_became_of_a_lost_session(connection: Any) -> None:
 
 
 def test_who_is_a_standby(connection: Any) -> None:
-    from django_resilient_pg import roles
+    from django_resilient_pg.connecting import primary
 
     connection.ensure_connection()
-    roles.why_refused(connection, connection._link, untouched=True)
-    connection._link.ask(roles._FENCED)
-    assert roles.better_is_found(connection)
+    primary.why_refused(connection, connection._link, untouched=True)
+    connection._link.ask(primary._FENCED)
+    assert primary.better_is_found(connection)
 
 
 def test_what_is_asked_of_the_catalogues(
@@ -243,7 +243,8 @@ def test_the_command(connection: BaseDatabaseWrapper, options: dict[str, Any]) -
 
 
 def test_ending_a_session(connection: BaseDatabaseWrapper, server: Server) -> None:
-    from django_resilient_pg import lost_sessions, outcome
+    from django_resilient_pg.driver import lost_sessions
+    from django_resilient_pg.recovery import outcome
 
     with transaction.atomic(using=connection.alias):
         link = link_to(connection.connection)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from django_resilient_pg.drivers import ACTIVE
+from django_resilient_pg.driver.link import ACTIVE
 from django_resilient_pg.transaction import retry_atomic
 from testproject import guard
 from testproject.postgres import Server

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from django_resilient_pg.diagnosis.findings import findings
-from django_resilient_pg.diagnosis.gathering import survey
-from django_resilient_pg.diagnosis.ladder import Ladder, Rung, sslmodes
-from django_resilient_pg.diagnosis.refusals import Cause
-from django_resilient_pg.diagnosis.target import MODES
+from django_resilient_pg.diagnosis.path.sslmodes import Ladder, Rung, sslmodes
+from django_resilient_pg.diagnosis.path.tls_refusals import Cause
+from django_resilient_pg.diagnosis.settings.target import MODES
+from django_resilient_pg.diagnosis.survey.gather import survey
 from tests.engines import Connections, until
 from tests.server.impostors import Asker, Impostor
 from tests.server.tls import TlsServer, client_certificate, target_of

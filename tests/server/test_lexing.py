@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from django_resilient_pg.catalogue import why_may_write
-from django_resilient_pg.drivers import link_to
-from django_resilient_pg.statements import Kind, analyse
+from django_resilient_pg.driver.link import link_to
+from django_resilient_pg.recovery.catalogue import why_may_write
+from django_resilient_pg.sql.statements import Kind, analyse
 from testproject.postgres import Server
 from tests.engines import Connections
 

@@ -24,7 +24,7 @@ from django.http.response import HttpResponseBase
 from django.test import AsyncClient, Client, override_settings
 
 from django_resilient_pg import signals
-from django_resilient_pg.bucket import BUCKET
+from django_resilient_pg.policy.token_bucket import BUCKET
 from testproject.postgres import Server
 from testproject.shop.models import Customer
 from tests.engines import RESILIENT, STOCK, Connections, backend_pid

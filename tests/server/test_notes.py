@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from django.db import DatabaseError
 
+from django_resilient_pg.connecting.replace import abandon_interrupted
 from django_resilient_pg.errors import CommitOutcomeUnknown, SessionLost, TransactionLost
-from django_resilient_pg.replacing import abandon_interrupted
 from tests.faults.proxy import Proxy
 from tests.server.scenarios import TABLE, Stage
 

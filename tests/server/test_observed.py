@@ -14,7 +14,7 @@ from django.db import Error, IntegrityError, OperationalError, connections
 from django.dispatch import Signal
 
 from django_resilient_pg import signals
-from django_resilient_pg.notes import FIELDS
+from django_resilient_pg.policy.messages import FIELDS
 from django_resilient_pg.transaction import retry_atomic
 from tests.engines import Connections, until
 from tests.faults.proxy import Proxy

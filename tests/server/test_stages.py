@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from django_resilient_pg.diagnosis.attempts import said
-from django_resilient_pg.diagnosis.hosts import Host
-from django_resilient_pg.diagnosis.network import Place, knock, limited
-from django_resilient_pg.diagnosis.stages import NAMES, Outcome, Walk, refused_settings, walk
-from django_resilient_pg.drivers import Link
+from django_resilient_pg.diagnosis.path.attempts import said
+from django_resilient_pg.diagnosis.path.network import Place, knock, limited
+from django_resilient_pg.diagnosis.path.stages import NAMES, Outcome, Walk, refused_settings, walk
+from django_resilient_pg.diagnosis.settings.hosts import Host
+from django_resilient_pg.driver.link import Link
 from django_resilient_pg.facts import Path as PathKind
 from tests.engines import DRIVER, RESILIENT, STOCK, Connections, until
 from tests.server.impostors import Impostor

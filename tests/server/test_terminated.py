@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import Client, override_settings
 from django.urls import path
 
-from django_resilient_pg import retry
+from django_resilient_pg.policy import rules
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
 from tests.engines import RESILIENT, Connections, each_asleep
@@ -53,7 +53,7 @@ def notes_of(error: BaseException) -> str:
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """What has run for this long has run away."""
-    monkeypatch.setattr(retry, "RAN_AWAY", 0.4)
+    monkeypatch.setattr(rules, "RAN_AWAY", 0.4)
 
 
 @pytest.mark.parametrize("way", WAYS)

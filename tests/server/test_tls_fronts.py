@@ -14,9 +14,9 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 
-from django_resilient_pg.diagnosis.greetings import Answer
-from django_resilient_pg.diagnosis.handshakes import handshake, names_protocol
-from django_resilient_pg.diagnosis.stages import walk
+from django_resilient_pg.diagnosis.path.greetings import Answer
+from django_resilient_pg.diagnosis.path.handshakes import handshake, names_protocol
+from django_resilient_pg.diagnosis.path.stages import walk
 from tests.conftest import ROOT
 from tests.engines import RESILIENT, STOCK, Connections
 from tests.server.impostors import Front

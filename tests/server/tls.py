@@ -12,8 +12,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_resilient_pg.diagnosis.attempts import Connector
-from django_resilient_pg.diagnosis.target import Target, target
+from django_resilient_pg.diagnosis.path.attempts import Connector
+from django_resilient_pg.diagnosis.settings.target import Target, target
 from testproject import binaries, certificates
 from testproject.certificates import Certificates
 from testproject.postgres import Server

@@ -6,7 +6,7 @@ import pytest
 from django.db import connection, connections
 
 from django_resilient_pg import resilience_of
-from django_resilient_pg.resilience import Resilience
+from django_resilient_pg.state.shared import Resilience
 from tests.engines import STOCK
 
 pytestmark = pytest.mark.once_per_driver

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_resilient_pg.ageing import NOTHING_KNOWN, Kept, Learned, jittered, limits
+from django_resilient_pg.conf.options import Options
 from django_resilient_pg.facts import Endpoint, Facts, Path, SocketOptions, SocketView
-from django_resilient_pg.options import Options
+from django_resilient_pg.policy.limits import NOTHING_KNOWN, Kept, Learned, jittered, limits
 from django_resilient_pg.providers import PROVIDERS, Provider
 
 KEEPALIVES = SocketOptions(True, 20.0, 5.0, 3, 30.0)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from django_resilient_pg import middleware_checks, package_checks, serving_checks
+from django_resilient_pg.checks import middleware, packages, serving
+from django_resilient_pg.conf.options import parse
 from django_resilient_pg.diagnosis.findings import PREFIX, RULES, Finding, Rule, findings
-from django_resilient_pg.diagnosis.fixes import snippet
-from django_resilient_pg.options import parse
+from django_resilient_pg.diagnosis.report.fixes import snippet
 from tests.unit.test_docs import NODES, PAGES, _project, blocks, page, section, titles
 from tests.unit.test_findings import CASES
 
@@ -122,7 +122,7 @@ def test_what_the_command_would_change_is_what_is_documented(rule: Rule) -> None
 
 def of_other_checks() -> set[str]:
     """Those explained in ``docs/units.rst``, ``docs/servers.rst`` and ``docs/packages.rst``."""
-    modules = (middleware_checks, package_checks, serving_checks)
+    modules = (middleware, packages, serving)
     files = [Path(str(module.__file__)) for module in modules]
     sources = "".join(file.read_text(encoding="utf-8") for file in files)
     return set(re.findall(r"resilient_pg\.[EWI]3\d\d", sources))

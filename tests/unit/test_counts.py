@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from django_resilient_pg.histogram import Histogram
-from django_resilient_pg.resilience import Shared
+from django_resilient_pg.policy.verdicts import Reason
 from django_resilient_pg.signals import ConnectionLost
-from django_resilient_pg.verdicts import Reason
+from django_resilient_pg.state.histogram import Histogram
+from django_resilient_pg.state.shared import Shared
 
 pytestmark = pytest.mark.once_per_driver
 

@@ -19,7 +19,7 @@ from django.utils.decorators import method_decorator
 from django.views import View
 
 from django_resilient_pg.deadlines import bounding, deadline, deadline_of, left, resumed
-from django_resilient_pg.retry import Budget
+from django_resilient_pg.policy.rules import Budget
 
 ALLOWED = "but must be a number from 0 to 86400 seconds."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import dis
 import inspect
@@ -17,7 +18,7 @@ from functools import cache
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
-from pkgutil import iter_modules, resolve_name
+from pkgutil import resolve_name
 from types import CodeType
 from typing import Any
 
@@ -30,31 +31,27 @@ from django.test.utils import isolate_apps
 
 import django_resilient_pg
 from benchmarks import healthy
-from django_resilient_pg import (
-    deadlines,
-    drivers,
-    errors,
-    keepalives,
-    middleware_checks,
-    notes,
-    providers,
-    request_settings,
-    signals,
-    verdicts,
-    watching,
-)
-from django_resilient_pg.catalogue import HARMLESS_FUNCTIONS, HARMLESS_OF_EXTENSIONS
+from django_resilient_pg import deadlines, errors, providers, signals
+from django_resilient_pg.checks import middleware
+from django_resilient_pg.conf import request_settings
 from django_resilient_pg.conf.declarations import Declaration
-from django_resilient_pg.options import declarations
-from django_resilient_pg.replaying import why_lasting, why_not
-from django_resilient_pg.resilience import Stats
-from django_resilient_pg.retry import Circumstances, Row, decide
-from django_resilient_pg.session import Session
-from django_resilient_pg.snapshots import Snapshot
-from django_resilient_pg.statements import analyse
+from django_resilient_pg.conf.options import declarations
+from django_resilient_pg.driver import link
+from django_resilient_pg.policy import messages, parameters, verdicts
+from django_resilient_pg.policy.rules import Circumstances, Row, decide
+from django_resilient_pg.policy.verdicts import Failure, Phase, Reason
+from django_resilient_pg.recovery import verify
+from django_resilient_pg.recovery.catalogue import (
+    HARMLESS_FUNCTIONS,
+    HARMLESS_OF_EXTENSIONS,
+)
+from django_resilient_pg.replay.decide import why_lasting, why_not
+from django_resilient_pg.replay.snapshot import Snapshot
+from django_resilient_pg.sql.statements import analyse
+from django_resilient_pg.state.session import Session
+from django_resilient_pg.state.shared import Stats
+from django_resilient_pg.state.unit_of_work import Unit
 from django_resilient_pg.transaction import retry_atomic
-from django_resilient_pg.units import Unit
-from django_resilient_pg.verdicts import Failure, Phase, Reason
 from testproject import shop
 from testproject.shop import models as shop_models
 
@@ -75,7 +72,12 @@ TOPOLOGIES = "docs/topologies.rst"
 DEADLINES = "docs/deadlines.rst"
 #: Where the pages of docs/ are published; PyPI knows no relative links.
 SITE = "https://django-resilient-pg.readthedocs.io/en/stable"
-PAGES = [README, "CHANGELOG.rst", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.rst"))]
+PAGES = [
+    README,
+    "CHANGELOG.rst",
+    "CONTRIBUTING.rst",
+    *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.rst")),
+]
 LATER = "Not in this version"
 QUIET = {"syntax_highlight": "none", "raw_enabled": False, "file_insertion_enabled": False}
 
@@ -434,31 +436,70 @@ def test_the_requirements_are_those_of_the_package() -> None:
 
 
 def test_the_gap_between_two_looks_is_as_long_as_documented() -> None:
-    assert drivers.FRESH == 0.0005
+    assert link.FRESH == 0.0005
     for name in (README, PROMISE):
         assert "half a millisecond" in words(page(name).astext())
     assert "within the last 0.5 ms" in words(page("docs/decisions.rst").astext())
 
 
 def test_learning_begins_where_documented() -> None:
-    assert watching._LEARN_FROM == 5.0
+    assert verify._LEARN_FROM == 5.0
     assert "idle for five seconds or more" in words(page(OPTIONS).astext())
 
 
-# Design, section 5.
-PLANNED = """
-    options verdicts statements facts signals errors keepalives providers liveness ageing retry
-    session cursors mixins base postgis transaction middleware decorators diagnosis checks apps
-    management
-""".split()
+ARCHITECTURE = "docs/architecture.rst"
+HOME = Path(str(django_resilient_pg.__file__)).parent
 
 
-def test_every_module_beyond_the_design_is_explained() -> None:
-    home = Path(str(django_resilient_pg.__file__)).parent
-    own = {module.name for module in iter_modules([str(home)])}
-    assert {"options", "drivers"} <= own
-    literals = {node.astext() for node in page("docs/decisions.rst").findall(NODES.literal)}
-    assert own - set(PLANNED) <= literals
+@cache
+def defined(path: str) -> set[str]:
+    """The functions, classes and methods of a file, as "name" and "Class.name"."""
+    found: set[str] = set()
+    for node in ast.parse((HOME / path).read_text(encoding="utf-8")).body:
+        name = getattr(node, "name", "")
+        found |= {
+            name,
+            *(f"{name}.{getattr(one, 'name', '')}" for one in getattr(node, "body", ())),
+        }
+    return found
+
+
+def test_what_happens_when_leads_to_what_there_is() -> None:
+    literals = [node.astext() for node in page(ARCHITECTURE).findall(NODES.literal)]
+    places = [one.split(": ") for one in literals if re.fullmatch(r"[\w/]+\.py: [\w.]+", one)]
+    assert len(places) > 30
+    assert [(path, name) for path, name in places if name not in defined(path)] == []
+
+
+def test_every_guarantee_leads_to_its_code() -> None:
+    rows = table(section(ARCHITECTURE, "What happens when ..."), "The connection was lost ...")
+    assert len(rows) >= 16
+    assert all(".py: " in where for _, where in rows)
+
+
+def test_every_file_of_the_engine_is_in_the_architecture() -> None:
+    told = {
+        f"{name}/{one.astext()}" if name != "." else one.astext()
+        for name, listed in _folders()
+        for one in listed.findall(NODES.literal)
+    }
+    skipped = {"diagnosis", "management", "postgis", "postgresql"}
+    files = {path.relative_to(HOME) for path in HOME.rglob("*.py") if path.stem != "__init__"}
+    own = {path.as_posix() for path in files if path.parts[0] not in skipped}
+    django = {f"{name}.py" for name in packages_of_django()}
+    assert own - django <= told
+
+
+def _folders() -> Iterator[tuple[str, Any]]:
+    for item in section(ARCHITECTURE, "Folders").findall(NODES.definition_list_item):
+        name = item[0].astext().rstrip("/")
+        yield ("." if name == "At the top" else name), item[1]
+
+
+def packages_of_django() -> list[str]:
+    """Names of Django's own modules, which other packages import by ``ENGINE``."""
+    names = "client compiler creation features introspection operations psycopg_any schema"
+    return names.split()
 
 
 def test_the_changelog_begins_with_this_version() -> None:
@@ -491,7 +532,7 @@ def test_no_option_is_documented_that_does_not_exist() -> None:
 
 def test_the_libpq_parameters_are_those_that_are_added() -> None:
     rows = {row[0]: row[1] for row in table(section(OPTIONS, "libpq parameters"), "Parameter")}
-    added = keepalives.additions({"host": "db.example.org"}, {})
+    added = parameters.additions({"host": "db.example.org"}, {})
     assert rows == {name: str(value) for name, value in added.items()}
 
 
@@ -505,7 +546,7 @@ def test_every_setting_of_the_middleware_is_documented() -> None:
 
 
 def test_every_system_check_of_the_middleware_is_documented() -> None:
-    source = Path(str(middleware_checks.__file__)).read_text(encoding="utf-8")
+    source = Path(str(middleware.__file__)).read_text(encoding="utf-8")
     ids = re.findall(r'id="(resilient_pg\.[EWI]\d+)"', source)
     assert len(ids) == 5
     assert sorted(ids) == list(listed_fields(section(UNITS, "System checks")))
@@ -592,22 +633,22 @@ LATE = decide(
     Circumstances(autocommit=False, untouched=False),
 )
 QUOTED = [
-    (PROMISE, notes.refused("default", Reason.ADMINISTRATOR, 0.4, None, WRITE.why, "57P01")),
+    (PROMISE, messages.refused("default", Reason.ADMINISTRATOR, 0.4, None, WRITE.why, "57P01")),
     (PROMISE, f"The statement was not retried: {LATE.why}."),
-    (PROMISE, notes.transaction_lost("default")),
-    (PROMISE, notes.session_lost("default", "LISTEN news")),
-    (PROMISE, notes.commit_unknown("default", Reason.ADMINISTRATOR)),
-    (PROMISE, notes.delivered("default", 300)),
-    (PROMISE, notes.unreachable("default", 10.0, notes.bound("retry_deadline", 10.0))),
-    (PROMISE, notes.down("default", "connection refused", 0.3, waits=False)),
-    (PROMISE, notes.not_ended("default", "the role may not terminate it")),
-    (PROMISE, notes.crashed("default")),
-    (PROMISE, notes.cancelled("default")),
-    (PROMISE, notes.never_connected("default")),
-    (PROMISE, notes.long_down("default", 62.0, 10.0, 1796040184.0)),
-    (TOPOLOGIES, notes.read_only("default")),
-    (TOPOLOGIES, notes.IN_TESTCASE),
-    (OBSERVE, notes.happened("default", Reason.SERVER_IDLE_TIMEOUT, 35.0, None)),
+    (PROMISE, messages.transaction_lost("default")),
+    (PROMISE, messages.session_lost("default", "LISTEN news")),
+    (PROMISE, messages.commit_unknown("default", Reason.ADMINISTRATOR)),
+    (PROMISE, messages.delivered("default", 300)),
+    (PROMISE, messages.unreachable("default", 10.0, messages.bound("retry_deadline", 10.0))),
+    (PROMISE, messages.down("default", "connection refused", 0.3, waits=False)),
+    (PROMISE, messages.not_ended("default", "the role may not terminate it")),
+    (PROMISE, messages.crashed("default")),
+    (PROMISE, messages.cancelled("default")),
+    (PROMISE, messages.never_connected("default")),
+    (PROMISE, messages.long_down("default", 62.0, 10.0, 1796040184.0)),
+    (TOPOLOGIES, messages.read_only("default")),
+    (TOPOLOGIES, messages.IN_TESTCASE),
+    (OBSERVE, messages.happened("default", Reason.SERVER_IDLE_TIMEOUT, 35.0, None)),
 ]
 
 
@@ -643,13 +684,13 @@ RECORD_CLASSES = [
 LOGGED = {
     ("incidents", "info"): "A lost connection was healed",
     ("incidents", "warning"): "A lost connection surfaced",
-    ("announcing", "info"): "A transaction was retried after a conflict",
-    ("announcing", "warning"): "A request failed because its connection was lost",
-    ("recovery", "info"): "A statement was retried without a loss",
-    ("replacing", "warning"): "A statement was interrupted",
-    ("units", "warning"): "AttemptAbandoned",
-    ("connecting", "info"): "A server is not accepting connections",
-    ("pooling", "info"): "A pooled connection failed its check",
+    ("announce", "info"): "A transaction was retried after a conflict",
+    ("announce", "warning"): "A request failed because its connection was lost",
+    ("statement", "info"): "A statement was retried without a loss",
+    ("replace", "warning"): "A statement was interrupted",
+    ("unit_of_work", "warning"): "AttemptAbandoned",
+    ("attempts", "info"): "A server is not accepting connections",
+    ("pool", "info"): "A pooled connection failed its check",
 }
 
 
@@ -674,7 +715,7 @@ def test_every_level_of_the_log_is_documented_and_none_is_an_error() -> None:
 
 def test_every_field_of_a_line_is_documented() -> None:
     told = section(OBSERVE, "Logger").astext()
-    assert [name for name in notes.FIELDS if name not in told] == []
+    assert [name for name in messages.FIELDS if name not in told] == []
 
 
 @pytest.mark.parametrize("row", Row)

@@ -16,7 +16,7 @@ import pytest
 from django.db.backends import postgresql
 from django.db.utils import load_backend
 
-from django_resilient_pg.loading import is_ours
+from django_resilient_pg.state.aliases import is_ours
 from tests.engines import Connections
 
 SHORT = "django_resilient_pg"

@@ -11,15 +11,15 @@ import pytest
 from django.db import connections
 from django.test import override_settings
 
-from django_resilient_pg.checks import check_databases, check_settings
-from django_resilient_pg.diagnosis.attempts import Connector
+from django_resilient_pg.checks.databases import check_databases, check_settings
+from django_resilient_pg.checks.middleware import MIDDLEWARE, check_middleware
+from django_resilient_pg.checks.serving import check_credentials
 from django_resilient_pg.diagnosis.findings import PREFIX, Level, findings
-from django_resilient_pg.diagnosis.gathering import from_settings
-from django_resilient_pg.diagnosis.inspection import Inspection
-from django_resilient_pg.diagnosis.schema import document
-from django_resilient_pg.diagnosis.survey import Survey
-from django_resilient_pg.middleware_checks import MIDDLEWARE, check_middleware
-from django_resilient_pg.serving_checks import check_credentials
+from django_resilient_pg.diagnosis.path.attempts import Connector
+from django_resilient_pg.diagnosis.report.as_json import document
+from django_resilient_pg.diagnosis.report.inspection import Inspection
+from django_resilient_pg.diagnosis.survey.gather import from_settings
+from django_resilient_pg.diagnosis.survey.survey import Survey
 from tests.engines import RESILIENT, STOCK, Connections
 from tests.report_schema import validate
 

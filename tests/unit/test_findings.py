@@ -13,24 +13,24 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from django_resilient_pg.ageing import Limit, limits
-from django_resilient_pg.diagnosis.certificates import Certificate
-from django_resilient_pg.diagnosis.checklist import checklist
-from django_resilient_pg.diagnosis.client_certificates import ClientCertificate
-from django_resilient_pg.diagnosis.details import details
+from django_resilient_pg.conf.options import Options
 from django_resilient_pg.diagnosis.findings import PREFIX, RULES, Finding, Level, findings
 from django_resilient_pg.diagnosis.findings.base import rule, seconds
-from django_resilient_pg.diagnosis.fixes import merged
-from django_resilient_pg.diagnosis.handshakes import Answer, TlsFacts
-from django_resilient_pg.diagnosis.hosts import Host
-from django_resilient_pg.diagnosis.poolers import Pooler
-from django_resilient_pg.diagnosis.project import Project, keepalives_expected
-from django_resilient_pg.diagnosis.serverside import Activity, ServerSide
-from django_resilient_pg.diagnosis.stages import NAMES, Outcome, Stage, Walk
-from django_resilient_pg.diagnosis.survey import Measured, Survey
-from django_resilient_pg.diagnosis.target import Target
+from django_resilient_pg.diagnosis.path.certificates import Certificate
+from django_resilient_pg.diagnosis.path.client_certificates import ClientCertificate
+from django_resilient_pg.diagnosis.path.handshakes import Answer, TlsFacts
+from django_resilient_pg.diagnosis.path.poolers import Pooler
+from django_resilient_pg.diagnosis.path.server import Activity, ServerSide
+from django_resilient_pg.diagnosis.path.stages import NAMES, Outcome, Stage, Walk
+from django_resilient_pg.diagnosis.report.checklist import checklist
+from django_resilient_pg.diagnosis.report.details import details
+from django_resilient_pg.diagnosis.report.fixes import merged
+from django_resilient_pg.diagnosis.settings.hosts import Host
+from django_resilient_pg.diagnosis.settings.project import Project, keepalives_expected
+from django_resilient_pg.diagnosis.settings.target import Target
+from django_resilient_pg.diagnosis.survey.survey import Measured, Survey
 from django_resilient_pg.facts import Endpoint, Facts, Path, SocketOptions, SocketView
-from django_resilient_pg.options import Options
+from django_resilient_pg.policy.limits import Limit, limits
 from django_resilient_pg.providers import recognise_host
 
 pytestmark = pytest.mark.once_per_driver

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from django_resilient_pg.diagnosis.findings import Finding, Level, findings
-from django_resilient_pg.diagnosis.fixes import merged, pasteable, snippet
-from django_resilient_pg.diagnosis.reports import WIDTH
+from django_resilient_pg.diagnosis.report.as_text import WIDTH
+from django_resilient_pg.diagnosis.report.fixes import merged, pasteable, snippet
 from tests.unit.test_findings import STOCK, known
 
 pytestmark = pytest.mark.once_per_driver

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from django_resilient_pg.keepalives import (
+from django_resilient_pg.policy.parameters import (
     TCP_DEFAULTS,
     additions,
     libpq_parameters,

@@ -15,7 +15,7 @@ from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_resilient_pg import request_settings
+from django_resilient_pg.conf import request_settings
 from django_resilient_pg.middleware import RequestRetryMiddleware
 
 OURS = "django_resilient_pg.middleware.RequestRetryMiddleware"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_resilient_pg.names import names_of
+from django_resilient_pg.sql.names import names_of
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from django_resilient_pg import notes, recovery
-from django_resilient_pg.retry import Row
-from django_resilient_pg.verdicts import Reason
+from django_resilient_pg.policy import messages
+from django_resilient_pg.policy.rules import Row
+from django_resilient_pg.policy.verdicts import Reason
+from django_resilient_pg.recovery import statement
 
 pytestmark = pytest.mark.once_per_driver
 
@@ -27,15 +28,15 @@ pytestmark = pytest.mark.once_per_driver
     ],
 )
 def test_durations_can_be_read(value: float, shown: str) -> None:
-    assert notes.seconds(value) == shown
+    assert messages.seconds(value) == shown
 
 
 def test_the_sentence_of_a_loss() -> None:
-    said = notes.happened("default", Reason.ADMINISTRATOR, 0.2, None, "57P01")
+    said = messages.happened("default", Reason.ADMINISTRATOR, 0.2, None, "57P01")
     assert (
         said == 'Connection "default" lost after 0.2 s idle: terminated by administrator [57P01].'
     )
 
 
 def test_every_row_by_which_a_statement_is_retried_has_its_words() -> None:
-    assert set(recovery._RETRIED) == set(Row)
+    assert set(statement._RETRIED) == set(Row)

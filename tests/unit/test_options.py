@@ -12,8 +12,8 @@ from django.db.utils import ConnectionHandler
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from django_resilient_pg.options import Options, declarations, of_entry, parse
-from django_resilient_pg.options import given as given_by
+from django_resilient_pg.conf.options import Options, declarations, of_entry, parse
+from django_resilient_pg.conf.options import given as given_by
 
 # The table of the reference, by hand: a default that changes is a decision.
 DEFAULTS: dict[str, Any] = {

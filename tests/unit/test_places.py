@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from django_resilient_pg.places import Place, only, places, resolve
+from django_resilient_pg.policy.places import Place, only, places, resolve
 
 NOWHERE = {"HOME": "/nonexistent", "PGSYSCONFDIR": "/nonexistent"}
 NAMES = {"a": ["10.0.0.1", "10.0.0.2"], "b": ["10.0.1.1"]}

@@ -10,13 +10,24 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from django_resilient_pg.diagnosis.attempts import Refusal, Refused
-from django_resilient_pg.diagnosis.endings import Ending, How
 from django_resilient_pg.diagnosis.findings import findings
-from django_resilient_pg.diagnosis.idleness import Cure, cure, measured, sentences, settings
-from django_resilient_pg.diagnosis.probe import DEFAULT, ProbeResult, Progress, probe_idle
-from django_resilient_pg.diagnosis.series import times
-from django_resilient_pg.verdicts import Reason
+from django_resilient_pg.diagnosis.idle_probe.advice import (
+    Cure,
+    cure,
+    measured,
+    sentences,
+    settings,
+)
+from django_resilient_pg.diagnosis.idle_probe.probe import (
+    DEFAULT,
+    ProbeResult,
+    Progress,
+    probe_idle,
+)
+from django_resilient_pg.diagnosis.idle_probe.series import times
+from django_resilient_pg.diagnosis.idle_probe.sessions import Ending, How
+from django_resilient_pg.diagnosis.path.attempts import Refusal, Refused
+from django_resilient_pg.policy.verdicts import Reason
 from tests.unit.test_findings import STOCK, known
 
 pytestmark = pytest.mark.once_per_driver

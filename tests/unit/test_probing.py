@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_resilient_pg.probing import Probe, Turn, pause
+from django_resilient_pg.policy.circuit_breaker import Probe, Turn, pause
 
 
 class Down:

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from django_resilient_pg import assignments, memory, session, statements
-from django_resilient_pg.quotes import without_strings
-from django_resilient_pg.session import Session, Where
-from django_resilient_pg.statements import bare, ends_transaction
+from django_resilient_pg.sql import memory, session_effects, statements
+from django_resilient_pg.sql.quotes import without_strings
+from django_resilient_pg.sql.statements import bare, ends_transaction
+from django_resilient_pg.state import session
+from django_resilient_pg.state.session import Session, Where
 
 PIECES = st.sampled_from(
     [*"'\"\\$-/;\n\r eEbé(", "''", '""', "$a$", "--", "/*", "*/", "U&", "x1", "COMMIT", "%s", "\\'"]
@@ -58,7 +59,7 @@ def lexed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         lengths.append(len(sql))
         return bare(sql, **how)
 
-    for module in (statements, assignments):
+    for module in (statements, session_effects):
         monkeypatch.setattr(module, "bare", counting)
     return lengths
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from django_resilient_pg.policy.verdicts import Reason, Verdict
 from django_resilient_pg.signals import ConnectRetried, RequestRetried
-from django_resilient_pg.verdicts import Reason, Verdict
 
 RECORD = ConnectRetried("default", 1, 0.5, message="refused")
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from django_resilient_pg.diagnosis.findings import Level
-from django_resilient_pg.diagnosis.schema import VERSION
-from django_resilient_pg.diagnosis.stages import NAMES, Outcome
+from django_resilient_pg.diagnosis.path.stages import NAMES, Outcome
+from django_resilient_pg.diagnosis.report.as_json import VERSION
 from tests.report_schema import SCHEMA
 
 DEFINED: dict[str, Any] = SCHEMA["$defs"]

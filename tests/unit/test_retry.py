@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_resilient_pg.bucket import TokenBucket
-from django_resilient_pg.retry import (
+from django_resilient_pg.connecting.backoff import connect_again
+from django_resilient_pg.policy.rules import (
     Budget,
     Circumstances,
     Row,
     backoff,
-    connect_again,
     decide,
     was_terminated,
 )
-from django_resilient_pg.statements import Kind
-from django_resilient_pg.verdicts import Failure, Phase, Verdict, judge
+from django_resilient_pg.policy.token_bucket import TokenBucket
+from django_resilient_pg.policy.verdicts import Failure, Phase, Verdict, judge
+from django_resilient_pg.sql.statements import Kind
 
 LOST = judge(
     Failure(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from django_resilient_pg import keepalives, notes
-from django_resilient_pg.retry import Circumstances, Row, decide
-from django_resilient_pg.statements import Kind
-from django_resilient_pg.verdicts import Failure, Phase, Reason, judge
-from django_resilient_pg.wanted import Wanted, wanted
+from django_resilient_pg.conf.wanted import Wanted, wanted
+from django_resilient_pg.policy import messages, parameters
+from django_resilient_pg.policy.rules import Circumstances, Row, decide
+from django_resilient_pg.policy.verdicts import Failure, Phase, Reason, judge
+from django_resilient_pg.sql.statements import Kind
 
 
 @pytest.mark.parametrize(
@@ -43,13 +43,13 @@ def test_a_contradiction_is_said(attributes: str) -> None:
 
 def test_target_session_attrs_is_found_where_libpq_finds_it() -> None:
     environ = {"PGTARGETSESSIONATTRS": "read-write"}
-    assert keepalives.session_attributes({}, {}) == ""
-    assert keepalives.session_attributes({}, environ) == "read-write"
-    assert keepalives.session_attributes({"target_session_attrs": "any"}, environ) == "any"
+    assert parameters.session_attributes({}, {}) == ""
+    assert parameters.session_attributes({}, environ) == "read-write"
+    assert parameters.session_attributes({"target_session_attrs": "any"}, environ) == "any"
 
 
 def test_leading_to_a_standby_is_worth_another_attempt() -> None:
-    text = notes.standby("default")
+    text = messages.standby("default")
     verdict = judge(Failure(Phase.CONNECT, None, "OperationalError", None, None, text))
     assert (verdict.rule, verdict.transient) == ("wrong role", True)
     assert verdict.reason is Reason.FAILOVER

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from django_resilient_pg import assignments, memory, session
-from django_resilient_pg.session import HARMLESS, Session, Where
-from django_resilient_pg.statements import Statement, analyse
+from django_resilient_pg.sql import memory, session_effects
+from django_resilient_pg.sql.statements import Statement, analyse
+from django_resilient_pg.state import session
+from django_resilient_pg.state.session import HARMLESS, Session, Where
 
 TENANT = uuid.UUID(int=7)
 
@@ -267,7 +268,7 @@ def test_a_long_text_that_is_not_remembered_is_not_read_each_time(
         read.append(text)
         return analyse(text)
 
-    monkeypatch.setattr(assignments, "analyse", counted)
+    monkeypatch.setattr(session_effects, "analyse", counted)
     rows = ", ".join(["(%s, %s)"] * 1000)
     assert not noted(f'INSERT INTO "item" ("{name}", "b") VALUES {rows}').holds
     assert not read

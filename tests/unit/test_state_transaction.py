@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from django_resilient_pg.assignments import Local
-from django_resilient_pg.drivers import ACTIVE, FAILED, IDLE, IN_TRANSACTION, UNKNOWN
+from django_resilient_pg.driver.link import ACTIVE, FAILED, IDLE, IN_TRANSACTION, UNKNOWN
+from django_resilient_pg.sql.session_effects import Local
 from django_resilient_pg.state.transaction import (
     AUTO,
     CLEAN,
@@ -20,7 +20,7 @@ from django_resilient_pg.state.transaction import (
     Phase,
     TransactionState,
 )
-from django_resilient_pg.units import MOST_TEXTS, NO_TEXT
+from django_resilient_pg.state.unit_of_work import MOST_TEXTS, NO_TEXT
 
 STATUSES = (IDLE, ACTIVE, IN_TRANSACTION, FAILED, UNKNOWN)
 

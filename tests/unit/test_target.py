@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from django.db.utils import ConnectionHandler
 
-from django_resilient_pg.diagnosis.hosts import Host
-from django_resilient_pg.diagnosis.target import MODES, SYSTEM, Target, target
+from django_resilient_pg.diagnosis.settings.hosts import Host
+from django_resilient_pg.diagnosis.settings.target import MODES, SYSTEM, Target, target
 from tests.engines import RESILIENT
 
 pytestmark = pytest.mark.once_per_driver

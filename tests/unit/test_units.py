@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from django_resilient_pg.errors import AttemptAbandoned
-from django_resilient_pg.units import LONGEST_TEXT, UNDER_WAY, UNIT, Unit, around
+from django_resilient_pg.state.unit_of_work import LONGEST_TEXT, UNDER_WAY, UNIT, Unit, around
 
 
 class Connection:

@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_resilient_pg.calls import Call
-from django_resilient_pg.diagnosis.logins import RULES as ADVICE
-from django_resilient_pg.drivers import IDLE, UNKNOWN
-from django_resilient_pg.reasons import NOTHING, TABLE, Entry
-from django_resilient_pg.verdicts import Failure, Phase, Reason, Verdict, code_in, judge
+from django_resilient_pg.diagnosis.path.login_stages import RULES as ADVICE
+from django_resilient_pg.driver.link import IDLE, UNKNOWN
+from django_resilient_pg.policy.error_table import NOTHING, TABLE, Entry
+from django_resilient_pg.policy.verdicts import Failure, Phase, Reason, Verdict, code_in, judge
+from django_resilient_pg.state.call import Call
 
 ROWS: list[dict[str, Any]] = json.loads(
     (Path(__file__).parents[1] / "data" / "errors.json").read_text(encoding="utf-8")
@@ -766,7 +766,7 @@ def test_the_case_of_a_text_does_not_matter() -> None:
 
 
 def test_importing_it_needs_no_django() -> None:
-    code = "import sys, django_resilient_pg.verdicts as v; print('django' in sys.modules)"
+    code = "import sys, django_resilient_pg.policy.verdicts as v; print('django' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parents[2],

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from django_resilient_pg.ageing import Limit
 from django_resilient_pg.diagnosis.findings import PREFIX, Finding, findings
 from django_resilient_pg.diagnosis.findings.wanted import in_force
-from django_resilient_pg.diagnosis.fixes import merged
-from django_resilient_pg.diagnosis.idleness import keepalives_within
-from django_resilient_pg.diagnosis.project import KEEPALIVES, keepalives_expected
-from django_resilient_pg.diagnosis.survey import Measured, Survey
-from django_resilient_pg.keepalives import TCP_DEFAULTS
+from django_resilient_pg.diagnosis.idle_probe.advice import keepalives_within
+from django_resilient_pg.diagnosis.report.fixes import merged
+from django_resilient_pg.diagnosis.settings.project import KEEPALIVES, keepalives_expected
+from django_resilient_pg.diagnosis.survey.survey import Measured, Survey
+from django_resilient_pg.policy.limits import Limit
+from django_resilient_pg.policy.parameters import TCP_DEFAULTS
 from tests.unit.test_findings import KERNEL, OVER_NAT, STOCK, known, numbers, settled
 
 pytestmark = pytest.mark.once_per_driver

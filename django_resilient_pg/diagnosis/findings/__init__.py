@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import traceback
 
-from ...plain import plain
-from ..survey import Survey
+from ...policy.plain import plain
+from ..survey.survey import Survey
 from . import certificates, connecting, keepalives, lifetimes, measured, poolers, servers, tls
 from .base import PREFIX, RULES, Finding, Found, Level, Rule
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from ..survey import Survey
+from ..survey.survey import Survey
 
 PREFIX: Final = "resilient_pg."
 #: The page that explains every finding, which has its number as an anchor.

@@ -8,10 +8,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from ..certificates import EXPIRED, chain_expired, days_left, validity
-from ..handshakes import Answer, TlsFacts
-from ..survey import Survey
-from ..target import MODES, SYSTEM
+from ..path.certificates import EXPIRED, chain_expired, days_left, validity
+from ..path.handshakes import Answer, TlsFacts
+from ..settings.target import MODES, SYSTEM
+from ..survey.survey import Survey
 from .base import Found, rule
 
 #: Days in which there is time to renew.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from ...keepalives import connect_timeout
-from ...options import is_own
-from ..stages import Stage
-from ..survey import Survey
+from ...conf.options import is_own
+from ...policy.parameters import connect_timeout
+from ..path.stages import Stage
+from ..survey.survey import Survey
 from . import certificates
 from .base import COUNTERPARTS, Found, rule
 from .wanted import KEEPALIVE_BOUNDS, changes, wanted

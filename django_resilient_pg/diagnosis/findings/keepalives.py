@@ -1,13 +1,13 @@
 """Keepalives and timeouts of the socket: whether a dead peer is noticed, and an idle path kept.
 
-Numbers: those of :mod:`django_resilient_pg.keepalives`; tcp(7) on TCP_USER_TIMEOUT.
+Numbers: those of :mod:`django_resilient_pg.policy.parameters`; tcp(7) on TCP_USER_TIMEOUT.
 """
 
 from __future__ import annotations
 
 from ...facts import SocketOptions
-from ..project import KEEPALIVES, keepalives_expected
-from ..survey import Survey
+from ..settings.project import KEEPALIVES, keepalives_expected
+from ..survey.survey import Survey
 from .base import Found, rule, seconds
 from .connecting import out_of_bounds
 from .lifetimes import half

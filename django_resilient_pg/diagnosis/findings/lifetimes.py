@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ..survey import Survey
+from ..survey.survey import Survey
 from .base import COUNTERPARTS, Found, rule, seconds
 from .wanted import USUAL, wanted
 

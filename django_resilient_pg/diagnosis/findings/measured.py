@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..survey import Survey
+from ..survey.survey import Survey
 from .base import Found, rule, seconds
 from .wanted import wanted
 

@@ -7,8 +7,8 @@ documentation, "Transaction pooling and server-side cursors".
 from __future__ import annotations
 
 from ...facts import Path
-from ..serverside import LARGE
-from ..survey import Survey
+from ..path.server import LARGE
+from ..survey.survey import Survey
 from .base import Found, rule, seconds
 
 

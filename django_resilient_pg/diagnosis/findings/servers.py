@@ -10,8 +10,8 @@ from typing import Final
 
 from django.db import DEFAULT_DB_ALIAS
 
-from ..logins import version
-from ..survey import Survey
+from ..path.login_stages import version
+from ..survey.survey import Survey
 from .base import Found, rule, seconds
 
 #: The last day with fixes, by major version.

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from ...keepalives import ENDS_PROCESSES
-from ..handshakes import TlsFacts, system_file
-from ..survey import Survey
-from ..target import MODES, SYSTEM
+from ...policy.parameters import ENDS_PROCESSES
+from ..path.handshakes import TlsFacts, system_file
+from ..settings.target import MODES, SYSTEM
+from ..survey.survey import Survey
 from .base import Found, rule
 from .certificates import CHECKING, UNTRUSTED, seen, shaken, unchecked
 

@@ -10,10 +10,10 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from ...ageing import Limit
-from ...keepalives import TCP_DEFAULTS
-from ..project import KEEPALIVES
-from ..survey import Survey
+from ...policy.limits import Limit
+from ...policy.parameters import TCP_DEFAULTS
+from ..settings.project import KEEPALIVES
+from ..survey.survey import Survey
 
 # The shortest of the usual timeouts of NAT gateways, firewalls and balancers (Azure's).
 USUAL: Final = 240.0

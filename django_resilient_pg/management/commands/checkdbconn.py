@@ -11,21 +11,22 @@ from django.core.management.base import BaseCommand, CommandError
 from django.core.management.color import no_style
 from django.db import connections
 
-from ...diagnosis import bounds, reports, schema
-from ...diagnosis.attempts import Connector, Refused
-from ...diagnosis.drill import drill
-from ...diagnosis.endings import opener
+from ...diagnosis.drill.drill import drill
 from ...diagnosis.findings import Level
-from ...diagnosis.gathering import survey
-from ...diagnosis.inspection import LEVELS, Inspection
-from ...diagnosis.ladder import not_tried, sslmodes
-from ...diagnosis.probe import DEFAULT, LEAST, MOST, ProbeResult, Progress, probe_idle
-from ...diagnosis.refusals import sentence
-from ...diagnosis.shares import share_of
-from ...diagnosis.survey import Survey
-from ...diagnosis.waiting import wait_for
-from ...loading import load
-from ...plain import plain
+from ...diagnosis.idle_probe.probe import DEFAULT, LEAST, MOST, ProbeResult, Progress, probe_idle
+from ...diagnosis.idle_probe.sessions import opener
+from ...diagnosis.idle_probe.shares import share_of
+from ...diagnosis.path.attempts import Connector, Refused
+from ...diagnosis.path.sslmodes import not_tried, sslmodes
+from ...diagnosis.path.tls_refusals import sentence
+from ...diagnosis.report import as_json, as_text
+from ...diagnosis.report.inspection import LEVELS, Inspection
+from ...diagnosis.settings import bounds
+from ...diagnosis.survey.gather import survey
+from ...diagnosis.survey.survey import Survey
+from ...diagnosis.survey.waiting import wait_for
+from ...policy.plain import plain
+from ...state.aliases import load
 
 _LOGIN = 10.0
 _INTERRUPTED = 130  # as shells have it: 128 and the number of SIGINT
@@ -108,7 +109,7 @@ class Command(BaseCommand):
             done.append(self._unless_interrupted(alias))
             if options["format"] == "text":
                 self._print(done[-1], level)
-        document = schema.document(done, level)
+        document = as_json.document(done, level)
         wrong = self._nothing_checked(done)
         if wrong:
             document["exit_status"] = 3
@@ -231,8 +232,8 @@ class Command(BaseCommand):
 
     def _print(self, inspection: Inspection, fail_level: int) -> None:
         options = self._options
-        lines = reports.report(
+        lines = as_text.report(
             inspection, verbosity=options["verbosity"], fix=options["fix"], fail_level=fail_level
         )
         wanted = options["force_color"] or (not options["no_color"] and self.stdout.isatty())
-        reports.write(lines, self.stdout, self.style if wanted else no_style())
+        as_text.write(lines, self.stdout, self.style if wanted else no_style())

@@ -97,7 +97,7 @@ class Block:
     """``atomic()``, or ``retry_atomic`` around a function.
 
     Attributes:
-        kind: ``atomic``, ``durable``, ``no savepoint`` or ``retry``.
+        kind: ``atomic``, ``durable``, ``no savepoint`` or ``rules``.
         swallows: an error of a step is swallowed inside; otherwise it leaves the block.
         leaves: the block ends with an exception of the application's own.
     """

@@ -9,8 +9,8 @@ from django.http import HttpRequest, HttpResponse
 from django_resilient_pg import resilience_of
 from django_resilient_pg.decorators import not_replayable, replayable
 from django_resilient_pg.errors import CommitOutcomeUnknown
-from django_resilient_pg.resilience import Resilience, Stats
 from django_resilient_pg.signals import ConnectionLost, connection_lost
+from django_resilient_pg.state.shared import Resilience, Stats
 from django_resilient_pg.transaction import retry_atomic
 
 

@@ -1,0 +1,63 @@
+"""What is passed from stage to stage of :func:`.stages.walk`."""
+
+from __future__ import annotations
+
+from ...driver.link import Link
+from ...facts import Facts, socket_view
+from ..settings.target import Target
+from .attempts import Connector
+from .handshakes import TlsFacts
+from .network import Knock, Place
+
+
+class NotNeeded(Exception):
+    """The stage does not exist on this way; says why."""
+
+
+class Stopped(Exception):
+    """The way ends: in this stage, or as it turns out in another (``stage``).
+
+    ``answered``: the server said so itself, so that it was reached.
+    """
+
+    def __init__(
+        self,
+        detail: str,
+        advice: str,
+        retryable: bool,
+        stage: str = "",
+        *,
+        answered: bool = False,
+    ) -> None:
+        super().__init__(detail)
+        self.detail, self.advice, self.retryable, self.stage = detail, advice, retryable, stage
+        self.answered = answered
+
+
+class Trip:
+    """What one walk has found so far."""
+
+    def __init__(
+        self,
+        target: Target,
+        connect: Connector,
+        timeout: float,
+        *,
+        primary: bool,
+        assume_role: str,
+    ) -> None:
+        self.target, self.connect, self.timeout = target, connect, timeout
+        self.primary, self.assume_role = primary, assume_role
+        self.places: tuple[Place, ...] = ()
+        self.knocks: tuple[Knock, ...] = ()
+        self.reached: Knock | None = None
+        self.tls: TlsFacts | None = None
+        self.connect_seconds: float | None = None
+        self.link: Link | None = None
+        self.facts: Facts | None = None
+        # Of stages that are not measured by how long their step took.
+        self.seconds: dict[str, float | None] = {}
+
+    def link_uses_tls(self) -> bool:
+        """Whether the session is encrypted."""
+        return self.link is not None and bool(socket_view(self.link).tls)

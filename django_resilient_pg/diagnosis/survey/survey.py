@@ -1,0 +1,155 @@
+"""Everything that is known of one alias, for the findings to judge; ``gathering`` gathers it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from ...conf.options import Options
+from ...facts import Facts, Path, SocketOptions
+from ...policy.limits import Limit, Limits
+from ..path.client_certificates import ClientCertificate
+from ..path.poolers import Pooler
+from ..path.server import Activity, ServerSide
+from ..path.stages import Walk
+from ..settings.project import KEEPALIVES, Project, keepalives_expected
+from ..settings.target import Target
+
+_LOOPBACK: Final = ("127.", "::1")
+
+
+class Measured(NamedTuple):
+    """What ``--probe-idle`` has found.
+
+    Attributes:
+        limit: the idle time that is good for certain.
+        died: seconds after which connections are dead.
+        keepalives: the parameters that prevent it, ``{}`` if none do.
+    """
+
+    limit: Limit
+    died: float
+    keepalives: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What is known of one alias. Times are in seconds.
+
+    Attributes:
+        project: the settings.
+        target: where it connects.
+        asked: the keepalive parameters that libpq gets.
+        kernel: this machine's own keepalive settings.
+        options: of the engine; its defaults for Django's own engine.
+        refused: why Django or the engine refuses the settings, "" if it does not.
+        driver: name and version.
+        libpq: its version, as 180000.
+        walk: the connection stages; ``None``: nothing was connected to.
+        limits: how long connections may live and stay idle.
+        server: what the session told.
+        pooler: if there is one.
+        measured: the idle timeout, if it was measured and there is one.
+        client: the certificate that this side presents, if it has one.
+        activity: what the application's sessions do; ``None``: the server does not tell.
+        large: whether large packets get through; ``None``: not checked.
+        now: when this was.
+    """
+
+    alias: str
+    project: Project
+    target: Target
+    asked: Mapping[str, int | None]
+    kernel: SocketOptions
+    options: Options
+    refused: str
+    driver: str
+    libpq: int
+    walk: Walk | None = None
+    limits: Limits | None = None
+    server: ServerSide | None = None
+    pooler: Pooler | None = None
+    measured: Measured | None = None
+    client: ClientCertificate | None = None
+    activity: Activity | None = None
+    large: bool | None = None
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def facts(self) -> Facts | None:
+        """What the engine would act on; ``None`` without a session."""
+        return self.walk.facts if self.walk is not None else None
+
+    @property
+    def exit_status(self) -> int:
+        """That of the walk; see :func:`.waiting.wait_for`."""
+        return self.walk.exit_status if self.walk is not None else 0
+
+    @property
+    def psycopg3(self) -> bool:
+        """Whether the driver is psycopg 3, not psycopg2."""
+        return self.driver.startswith("psycopg ")
+
+    @property
+    def unix(self) -> bool:
+        """Whether every host is reached over a Unix socket."""
+        return bool(self.target.hosts) and all(host.unix for host in self.target.hosts)
+
+    @property
+    def network(self) -> bool:
+        """Whether the session leaves this machine."""
+        link = self.facts.socket if self.facts is not None else None
+        if link is None or link.local is None or link.peer is None:
+            return False
+        return link.local[0] != link.peer[0] and not link.peer[0].startswith(_LOOPBACK)
+
+    @property
+    def keepalives(self) -> SocketOptions | None:
+        """On the session's socket, or as they will be; ``None`` on Unix sockets.
+
+        Nor are there any where libpq refuses the numbers.
+        """
+        if self.refused or self.unix or {*self.target.garbled} & {*KEEPALIVES}:
+            return None
+        if self.facts is not None and self.facts.socket.unix:
+            return None
+        real = self.facts.socket.keepalives if self.facts is not None else None
+        return real or keepalives_expected(self.asked, self.kernel)
+
+    @property
+    def idle_timeout(self) -> Limit | None:
+        """The shortest idle timeout known, without any margin."""
+        known = []
+        if self.limits is not None and self.limits.idle.seconds < float("inf"):
+            margin = self.options.idle_margin
+            known.append(Limit(self.limits.idle.seconds / margin, self.limits.idle.source))
+        if self.pooler is not None and self.pooler.client_idle_timeout:
+            seconds = self.pooler.client_idle_timeout
+            known.append(Limit(seconds, f"client_idle_timeout of the pooler ({seconds:g} s)"))
+        if self.measured is not None and not self.measured.keepalives:
+            known.append(self.measured.limit)
+        return min(known, key=lambda limit: limit.seconds, default=None)
+
+    @property
+    def tls_version(self) -> str:
+        """Of the session's own leg, "" without TLS or if not known."""
+        facts = self.facts
+        if facts is None or not facts.socket.tls:
+            return ""
+        if facts.socket.tls_version or self.server is None or facts.path is Path.POOLER:
+            seen = self.walk.tls.version if self.walk is not None and self.walk.tls else ""
+            return facts.socket.tls_version or seen or ""
+        return self.server.tls_version or ""
+
+    @property
+    def cipher(self) -> str:
+        """As :attr:`tls_version`."""
+        facts = self.facts
+        if facts is None or not facts.socket.tls:
+            return ""
+        own = facts.path is not Path.POOLER and self.server is not None
+        theirs = self.server.cipher if own and self.server is not None else None
+        seen = self.walk.tls.cipher if self.walk is not None and self.walk.tls else None
+        return facts.socket.cipher or theirs or seen or ""

@@ -1,0 +1,72 @@
+"""The addresses that one attempt to connect tries: each of them may take ``connect_timeout``."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from .parameters import setting
+
+#: Seconds that drivers and libpq (up to 16) allow one address at least.
+LEAST: Final = 2
+
+
+class Place(NamedTuple):
+    """One address; ``""`` where libpq goes by the host, or by its default."""
+
+    host: str
+    address: str
+    port: str
+
+
+def resolve(host: str) -> list[str]:
+    """The addresses of a host name; none if it cannot be resolved now: the driver says so."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return list(dict.fromkeys(str(one[4][0]) for one in found))
+
+
+def places(
+    conn_params: Mapping[str, object],
+    environ: Mapping[str, str],
+    resolve: Callable[[str], Sequence[str]] = resolve,
+) -> list[Place]:
+    """The addresses that libpq or the driver will try, in their order."""
+    hosts = setting("host", "PGHOST", conn_params, environ).split(",")
+    addresses = setting("hostaddr", "PGHOSTADDR", conn_params, environ).split(",")
+    ports = setting("port", "PGPORT", conn_params, environ).split(",")
+    number = max(len(hosts), len(addresses))
+    found: list[Place] = []
+    for index in range(number):
+        host, address = _entry(hosts, index), _entry(addresses, index)
+        port = _entry(ports, index if len(ports) > 1 else 0)
+        named = not (address or host[:1] in {"", "/", "@"} or _is_address(host))
+        every = (resolve(host) if named else ()) or (address,)
+        found += [Place(host, one, port) for one in every]
+    return found
+
+
+def only(some: Sequence[Place]) -> dict[str, object]:
+    """The parameters for an attempt on these alone."""
+    given = {
+        "host": [one.host for one in some],
+        "hostaddr": [one.address for one in some],
+        "port": [one.port for one in some],
+    }
+    return {name: ",".join(values) if any(values) else None for name, values in given.items()}
+
+
+def _entry(values: Sequence[str], index: int) -> str:
+    return values[index].strip() if index < len(values) else ""
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

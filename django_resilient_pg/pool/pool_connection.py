@@ -1,0 +1,92 @@
+"""How a pool's connections are made: with credentials of their own, and noting what went wrong."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, NamedTuple
+
+from ..driver.link import link_to
+from ..state.logins import Logins, own
+
+
+class Failure(NamedTuple):
+    """The pool's last attempt to connect, or to set up what it connected, which failed."""
+
+    at: float
+    error: Exception
+
+
+class Dialling:
+    """Makes the pool's connections, in its worker threads; remembers the last failure."""
+
+    def __init__(
+        self,
+        alias: str,
+        credentials: str | None,
+        logins: Logins,
+        begun: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.failure: Failure | None = None
+        self._alias, self._credentials, self._logins = alias, credentials, logins
+        self._begun = begun
+
+    def attempt(self, connect: Callable[[dict[str, str]], Any]) -> Any:
+        """Make one attempt, with what the ``credentials`` option gives for it."""
+        self._begun()
+        if self._credentials is None:
+            return connect({})
+        return self._logins.connect(self._alias, self._credentials, connect)
+
+    def failed(self, error: Exception) -> None:
+        """Remember why there is no connection."""
+        # A copy: the traceback of the error leads to the password.
+        self.failure = Failure(monotonic(), own(error))
+
+    def noting(self, configure: Callable[[Any], object]) -> Callable[[Any], None]:
+        """``configure``, whose error (a role that is refused) is the attempt's as well."""
+
+        def set_up(connection: Any) -> None:
+            try:
+                configure(connection)
+            except Exception as error:
+                self.failed(error)
+                connection.close()
+                raise
+            self.failure = None
+
+        return set_up
+
+    def class_over(self, base: type[Any]) -> type[Any]:
+        """A connection class that tells how its attempts went."""
+        dialling = self
+
+        class PooledConnection(base):  # type: ignore[misc]
+            """A connection that knows when it was made."""
+
+            made_at: float
+            luck: float  # its part of the jitter
+            put_away = False
+            lent = False  # before; others may have left something on it
+            refused = False  # by the user's own check
+            loan: object = None  # of the last time it was lent
+            ends_at = -math.inf  # when it is too old, once that was judged
+
+            @classmethod
+            def connect(cls, *args: Any, **kwargs: Any) -> Any:
+                connect = super().connect
+                try:
+                    made = dialling.attempt(lambda login: connect(*args, **{**kwargs, **login}))
+                except Exception as error:
+                    dialling.failed(error)
+                    raise
+                made.made_at, made.luck = monotonic(), random.random()
+                link_to(made)
+                return made
+
+        PooledConnection.__qualname__ = PooledConnection.__name__
+        # Tracers name a connection's spans by the driver, which they tell by its module (ddtrace).
+        PooledConnection.__module__ = base.__module__
+        return PooledConnection

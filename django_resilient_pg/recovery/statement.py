@@ -1,0 +1,385 @@
+"""What happens after a statement has failed: judge, decide, retry or raise.
+
+Off the healthy path by construction: nothing here runs unless an error came out of the driver.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from contextlib import nullcontext
+from time import monotonic
+from typing import Any, NoReturn
+
+from django.db.utils import Error
+
+from .. import signals
+from ..connecting import primary
+from ..connecting.attempts import ended_unheard, pause, spending
+from ..connecting.replace import replace, restore_opening
+from ..driver.exceptions import first_line, judge_error, sqlstate_of
+from ..driver.link import IN_TRANSACTION, Link
+from ..errors import ServerDown, SessionLost
+from ..policy import messages
+from ..policy.rules import Budget, Circumstances, Decision, Row, decide
+from ..policy.token_bucket import BUCKET
+from ..policy.verdicts import Phase, Reason, Verdict
+from ..sql.statements import Kind
+from ..state import announce
+from ..state.call import Call
+from ..state.incidents import Incident
+from ..state.loss import Loss
+from ..state.session import only_sets, text_of
+from ..state.transaction import MANUAL
+from ..state.unit_of_work import UNIT
+from ..state.wrapper import Wrapper
+from .catalogue import why_may_write
+from .verify import note_loss, note_refused
+
+# SQLSTATE of a write refused inside READ ONLY (PostgreSQL manual, appendix A).
+_READ_ONLY = "25006"
+# The verdict's rule for a read that a standby cancelled (see reasons.TABLE).
+_CANCELLED = "cancelled by recovery"
+_RETRIED = {
+    Row.NOTHING_SENT: "an unsent statement",
+    Row.REFUSED: "a write that a standby had refused",
+    Row.FIRST: "the first statement of a transaction",
+    Row.READ: "a read",
+    Row.SETTING: "a setting of the session",
+}
+# New sessions in a row that may end at a statement, while the server answers on them before.
+_MOST_UNHEARD = 2
+
+
+def _said_of(error: Error) -> str:
+    return " ".join([str(error), *getattr(error, "__notes__", ())])
+
+
+class NotAgain(Exception):
+    """The statement must not be retried after all; the argument says why."""
+
+
+class Cancelled(NotAgain):
+    """No layer around it may retry it either: somebody has stopped it."""
+
+
+class Recovery:
+    """One statement's way back. Made when it has failed."""
+
+    def __init__(self, db: Wrapper, call: Call) -> None:
+        self._db, self._call = db, call
+        self._began = monotonic()
+        self._attempts = self._paid = self._rounds = 0
+        self._crashed = False
+        # Whether the server has answered on the connection in the place of the lost one; how many
+        # it has ended before.
+        self._heard, self._unheard = True, 0
+        self._incidents: list[Incident] = []
+        self._link = call.wrapper._link
+
+    def after(self, error: Error) -> Any:
+        """Retry the statement as the guarantees allow; returns what it returns.
+
+        Raises:
+            Error: ``error`` itself, with a note, where it must not be retried; or whatever
+                the statement raises when it is retried and the connection lives.
+        """
+        db = self._db
+        if db._connector.connecting:
+            # The attempt to connect fails as a whole and is made again as a whole. A connection
+            # made or dropped in the middle of it would be taken for its own.
+            raise error
+        with spending(db) as budget:
+            while True:
+                verdict = self._judge(error)
+                if not verdict.lost:
+                    return self._after_cancellation(error, verdict)
+                loss = note_loss(db, verdict, error, "statement", self._call)
+                if loss.incident is not None:
+                    self._incidents.append(loss.incident)
+                self._check_final(error, verdict, loss)
+                decision = self._decide(verdict)
+                if decision.row is None:
+                    self._give_up(error, loss, decision.why)
+                if why := self._exhausted(decision.row, budget):
+                    self._give_up(error, loss, why)
+                self._pause(budget)
+                try:
+                    result = self._again(decision.row, loss, budget)
+                except NotAgain as refusal:
+                    final = isinstance(refusal, Cancelled)
+                    loss = dataclasses.replace(loss, final=final)
+                    self._give_up(error, loss, str(refusal))
+                except Error as next_error:
+                    next_error.__context__ = error
+                    error = next_error
+                    continue
+                self._announce(decision.row)
+                return result
+
+    def _check_final(self, error: Error, verdict: Verdict, loss: Loss) -> None:
+        """Give up where another attempt, of whatever unit, would end in the same way."""
+        if self._has_met_crash(loss):
+            final = Loss(Reason.CRASH, loss.idle, final=True, incident=loss.incident)
+            self._give_up(error, final, messages.crashed(self._db.alias))
+        why = "another attempt would end in the same way" if verdict.final else ""
+        if not self._heard:
+            ended_unheard(self._db, error)
+            # Since then a connection is used only once the server has answered on it.
+            self._unheard += 1
+            if self._unheard > _MOST_UNHEARD:
+                why = "the server ends each new session at this statement"
+        if why:
+            self._give_up(error, dataclasses.replace(loss, final=True), why)
+
+    def _has_met_crash(self, loss: Loss) -> bool:
+        """Whether the server crashed when it ran this before, and said nothing this time either."""
+        if loss.session is None:
+            return False
+        unit = UNIT.get()
+        return self._crashed or (unit is not None and self._call.text in unit.crashes)
+
+    def _judge(self, error: Error) -> Verdict:
+        """The verdict; a standby that refuses to write is as good as lost."""
+        db, link = self._db, self._db._link
+        verdict = judge_error(link, error, Phase.STATEMENT)
+        if verdict.lost or not verdict.read_only or link is None:
+            return verdict
+        untouched = self._call.first or db.autocommit
+        refusal = primary.why_refused(db, link, untouched=untouched)
+        fenced = refusal is primary.Refusal.FENCED
+        lost = refusal is primary.Refusal.STANDBY or (fenced and primary.better_is_found(db))
+        if fenced and not lost:
+            error.add_note(messages.read_only(db.alias))
+        return dataclasses.replace(verdict, lost=lost)
+
+    def _after_cancellation(self, error: Error, verdict: Verdict) -> Any:
+        """Run a read again that a standby cancelled for its WAL; the connection is intact.
+
+        Raises:
+            Error: ``error`` itself, for everything else: it is none of our business.
+        """
+        db, call = self._db, self._call
+        if verdict.rule != _CANCELLED or not db.autocommit or call.status == IN_TRANSACTION:
+            raise error
+        readable = call.statement(self._link).kind is Kind.READ
+        if not readable or self._exhausted(Row.READ, Budget(1.0)):
+            raise error
+        try:
+            result = self._guarded()
+        except NotAgain:
+            raise error from None
+        except Error as next_error:
+            return self.after(next_error)
+        self._announce(Row.READ)
+        return result
+
+    @property
+    def _in_manual(self) -> bool:
+        """Whether it ran in a transaction that Django has not begun."""
+        return self._db._transaction.phase is MANUAL
+
+    def _decide(self, verdict: Verdict) -> Decision:
+        db, call = self._db, self._call
+        if db._thread_sharing_count:
+            return Decision(None, "the connection is shared between threads")
+        if self._link.in_pipeline():
+            return Decision(
+                None,
+                "it was sent in a pipeline, whose earlier statements may be missing; leave the"
+                " pipeline, check for its effect, then repeat the work",
+            )
+        # The application may have set the driver's own: then each statement has committed.
+        own_autocommit = bool(self._link.connection.autocommit)
+        if own_autocommit and not db.autocommit:
+            db._transaction.split()
+        at = Circumstances(
+            autocommit=db.autocommit,
+            untouched=call.first and not own_autocommit,
+            raw_transaction=self._in_manual or (db.autocommit and not own_autocommit),
+            repeatable=call.repeatable,
+            savepoint=db._transaction.controlling,
+            pinned_by=db._session.pinned_by,
+            many=call.many,
+            only_sets=db.autocommit and self._only_sets(),
+        )
+        return decide(verdict, call.statement(self._link).kind, at)
+
+    def _only_sets(self) -> bool:
+        call, replays = self._call, self._db.resilience.options.replay_session
+        return replays and only_sets(call.sql, call.params, driver=self._link.connection)
+
+    def _exhausted(self, row: Row, budget: Budget) -> str:
+        """Why there may be no further attempt, or ""."""
+        options = self._db.resilience.options
+        if budget.remaining() <= 0:
+            return f"{budget.bound} is used up"
+        # What had no effect is free; once, because it is the server that decides what is refused.
+        if row is Row.NOTHING_SENT or (row is Row.REFUSED and not self._attempts):
+            return ""
+        if self._attempts >= options.read_retries:
+            return f"it was retried {options.read_retries} times already (read_retries)"
+        if self._paid > self._attempts:
+            return ""  # lost again on the way: the server has had nothing of it yet
+        if not BUCKET.take():
+            return "too many retries are under way in this process"
+        self._paid += 1
+        return ""
+
+    def _pause(self, budget: Budget) -> None:
+        """At once the first time. A pooler without a server accepts, and ends what it accepted."""
+        if self._rounds:
+            pause(self._db, self._rounds, budget)
+        self._rounds += 1
+
+    def _again(self, row: Row, loss: Loss, budget: Budget) -> Any:
+        db, call = self._db, self._call
+        opening = list(db._transaction.opening)
+        try:
+            with primary.looking_for_primary(db) if row is Row.REFUSED else nullcontext():
+                self._replace(row, loss)
+        except (ServerDown, SessionLost) as error:
+            raise NotAgain(_said_of(error).rstrip(".")) from error
+        except Error as error:
+            waited = monotonic() - self._began
+            line = first_line(error, db.settings_dict)
+            sentence = messages.unreachable(db.alias, waited, budget.bound).rstrip(".")
+            raise NotAgain(f"{sentence} ({line})") from error
+        if loss.session is not None:
+            self._crashed = self._crashed or loss.session.crashed
+            if loss.session.cancelled:
+                raise Cancelled(messages.cancelled(db.alias))
+            if loss.session.why:
+                if self._may_wait():
+                    raise NotAgain(messages.not_ended(db.alias, loss.session.why))
+                db._connector.settled(
+                    [one for one in db._connector.lost if one is not loss.session]
+                )
+        self._heard = False
+        restore_opening(db, opening)
+        self._heard = bool(opening)
+        call.wrapper._renew()
+        if row is Row.READ:
+            return self._guarded()
+        db._transaction.dirtied()
+        return self._run()
+
+    def _may_wait(self) -> bool:
+        """Whether it may wait for locks, or answer by them; asked outside of a transaction."""
+        link = self._db._link
+        assert link is not None
+        if self._call.statement(link).kind is Kind.READ and not self._why_may_write(link):
+            if not self._db.autocommit:
+                link.connection.rollback()  # the question has begun one
+            return False
+        return True
+
+    def _replace(self, row: Row, loss: Loss) -> None:
+        db = self._db
+        if row is Row.REFUSED and db._link is not None:
+            db._link.close()  # it works, and a pool would hand it out again
+            if db._pooled:
+                db.pool.distrust()  # as it would its others
+        replace(db, loss.reason, loss.idle)
+        if row is Row.REFUSED and db._link is not None and primary.is_standby(db, db._link):
+            raise NotAgain(messages.standby_again(db.alias))
+
+    def _run(self) -> Any:
+        """Send the statement. Only this counts as an attempt: losses on the way to it do not."""
+        self._attempts += 1
+        return self._call.run(self._call.sql, self._call.params)
+
+    def _guarded(self) -> Any:
+        """Run a read inside BEGIN READ ONLY, so that the server refuses whatever writes."""
+        db, call = self._db, self._call
+        link = db._link
+        assert link is not None
+        if call.asks_if_read_only():
+            raise NotAgain("it asks whether its transaction is read-only, which a retry's is")
+        if why := self._why_may_write(link):
+            raise NotAgain(why)
+        self._begin_read_only(link)
+        self._heard = True
+        try:
+            result = self._run()
+        except Error as error:
+            if not link.lost():
+                with db.wrap_database_errors:
+                    link.ask("ROLLBACK")
+                if sqlstate_of(error) == _READ_ONLY:
+                    raise NotAgain("it writes (the server refused it as a read)") from error
+            raise
+        except BaseException:
+            link.close()  # it is left in BEGIN READ ONLY
+            raise
+        self._end(link)
+        return result
+
+    def _begin_read_only(self, link: Link) -> None:
+        """Guard a read.
+
+        Raises:
+            NotAgain: a pooler refuses transactions.
+            Error: the connection was lost.
+        """
+        db = self._db
+        try:
+            with db.wrap_database_errors:
+                link.ask("BEGIN READ ONLY")
+        except Error as error:
+            verdict = judge_error(link, error, Phase.STATEMENT)
+            if verdict.final:
+                raise NotAgain(
+                    f"it cannot be guarded by BEGIN READ ONLY: {verdict.reason.text}"
+                ) from error
+            raise
+
+    def _why_may_write(self, link: Link) -> str:
+        try:
+            with self._db.wrap_database_errors:
+                text = text_of(self._call.sql, link.connection)
+                return why_may_write(link, [text], alias=self._db.alias)
+        except Error as error:
+            if link.lost():
+                raise
+            line = first_line(error, self._db.settings_dict)
+            return f"the server does not tell which functions it calls ({line})"
+
+    def _end(self, link: Link) -> None:
+        """COMMIT a read whose rows are here.
+
+        Raises:
+            Error: the connection was lost and, with this driver or cursor, the rows with it.
+        """
+        db = self._db
+        try:
+            with db.wrap_database_errors:
+                link.ask("COMMIT")
+        except Error as error:
+            link.close()
+            if not link.keeps_rows or getattr(self._call.wrapper, "name", None):
+                raise  # a server-side cursor has none yet, and is gone: opened again
+            note_loss(db, judge_error(link, error, Phase.STATEMENT), error, "statement")
+            db._discard()
+
+    def _give_up(self, error: Error, loss: Loss, why: str) -> NoReturn:
+        db = self._db
+        note_refused(db, error, loss, why)
+        if db.autocommit and (unit := UNIT.get()) is not None:
+            unit.took_effect(db.alias, self._call.sql)  # it may have
+        raise error
+
+    def _announce(self, row: Row) -> None:
+        db, shared = self._db, self._db.resilience.shared
+        took = monotonic() - self._began
+        shared.count("statement", row.value)
+        shared.count("retried", "statement")
+        sentence = messages.retried(_RETRIED[row], db.alias, took)
+        for incident in self._incidents:
+            incident.heal(sentence, "statement")
+        if not self._incidents:
+            announce.log(
+                db, logging.INFO, "%s", sentence, retried_as="statement", took=took
+            )  # no connection was lost
+        record = signals.StatementRetried(db.alias, row.value, self._attempts, took)
+        announce.send(db, signals.statement_retried, record)
