@@ -54,6 +54,7 @@ _RECONNECT_TIMEOUT: Final = 0.1
 # Seconds a thread waits before it looks why nothing came, doubling up to the second number. Each
 # look gives up its place in the pool's queue.
 _FIRST_WAIT: Final = 0.1
+_BRIEF_WAIT: Final = 0.02
 # Seconds that a connection may take to be made in a request whose deadline is used up.
 _MAKING: Final = 1.0
 _LONGEST_WAIT: Final = 1.0
@@ -269,7 +270,8 @@ class ResilientPool(ConnectionPool[Any]):
     def _wait(self, began: float, ends: float, allowed: float) -> Any:
         """The next connection, whatever its state."""
         # What gives up its place in the queue still counts as waiting.
-        wait, left = math.inf if self.max_waiting else _FIRST_WAIT, ends - began
+        first = _BRIEF_WAIT if self._down() else _FIRST_WAIT
+        wait, left = math.inf if self.max_waiting else first, ends - began
         while True:
             try:
                 # With nothing left the pool would not even hand out one that is ready.
@@ -283,6 +285,10 @@ class ResilientPool(ConnectionPool[Any]):
             except TooManyRequests as error:
                 raise _EnoughAreWaiting(*error.args) from None
             wait, left = min(2 * wait, _LONGEST_WAIT), ends - monotonic()
+
+    def _down(self) -> bool:
+        """Whether the server is known to be down: then one thread at a time asks for it here."""
+        return self._db.resilience.shared.probe.down
 
     def _why(self, allowed: float, ends: float) -> str:
         """What a PoolTimeout says."""

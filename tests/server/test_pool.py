@@ -22,7 +22,7 @@ from django.db import (
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from django_resilient_pg.errors import SessionLost
+from django_resilient_pg.errors import ServerDown, SessionLost
 from testproject.faults import Faults
 from testproject.load import run as load
 from testproject.postgres import Server
@@ -537,6 +537,28 @@ def test_a_server_that_is_down_is_given_up_in_time_and_recovers_by_itself(
     assert "retry_deadline (2 s) is used up" in " ".join(caught.value.__notes__)
     own_server.start()
     until(lambda: answers(connection), "it does not recover")
+
+
+def test_in_a_long_outage_a_pool_keeps_nobody(
+    own_connections: Connections, own_server: Server
+) -> None:
+    """Neither those who wait for their turn, nor the one who asks."""
+    connection = filled(own_connections(options=sized(2), retry_deadline=1.0))
+    own_server.stop("fast")
+    with pytest.raises(OperationalError):
+        run(connection, "SELECT 1")
+    took: list[float] = []
+    asked = 0
+    while asked < 3:
+        began = time.monotonic()
+        with pytest.raises(OperationalError) as caught:
+            run(connection, "SELECT 1")
+        if not isinstance(caught.value, ServerDown):
+            asked += 1
+            took.append(time.monotonic() - began)
+        assert "has been down since" in " ".join(caught.value.__notes__)
+        time.sleep(0.05)
+    assert min(took) < 0.1
 
 
 def test_a_restart_is_waited_out_by_all_threads(
