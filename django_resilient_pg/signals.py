@@ -8,14 +8,10 @@ Seconds are floats of the monotonic clock.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from django.dispatch import Signal
 
 from .conf.records import Record
-
-if TYPE_CHECKING:
-    from .policy.verdicts import Reason
+from .policy.error_table import Reason as Reason
 
 connection_lost = Signal()
 connection_replaced = Signal()
