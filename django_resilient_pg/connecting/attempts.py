@@ -18,8 +18,9 @@ from django.db.utils import Error, OperationalError, ProgrammingError
 from .. import deadlines, facts, signals
 from ..conf.options import is_own
 from ..conf.wanted import Wanted, wanted
+from ..driver.choose import libpq_version
 from ..driver.exceptions import failure, first_line, judge_error
-from ..driver.link import Link, libpq_version
+from ..driver.link import Link
 from ..errors import CredentialsUnavailable, ServerDown, SessionLost
 from ..policy import circuit_breaker, messages, parameters, places
 from ..policy.circuit_breaker import Turn

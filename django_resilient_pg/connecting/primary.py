@@ -16,7 +16,8 @@ from typing import Any, Final
 from django.db.utils import Error, OperationalError
 
 from ..conf.wanted import Wanted
-from ..driver.link import IDLE, Link, link_to
+from ..driver.choose import link_to
+from ..driver.link import IDLE, Link
 from ..facts import Path
 from ..policy import messages
 from ..state.wrapper import Wrapper

@@ -31,10 +31,12 @@ except ImportError as error:  # as Django has it
 from .. import deadlines
 from ..conf.wanted import Wanted
 from ..connecting.attempts import deadline
+from ..driver.choose import link_to
 from ..driver.exceptions import first_line
-from ..driver.link import FRESH, IDLE, UNKNOWN, Link, Psycopg3Link, link_to
+from ..driver.link import FRESH, IDLE, UNKNOWN, Link
 from ..driver.liveness import Vital, inspect
 from ..driver.process import in_child
+from ..driver.psycopg3 import Psycopg3Link
 from ..facts import Path
 from ..policy.limits import Limits, jittered
 from ..policy.rules import backoff

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, NamedTuple
 
-from ..driver.link import link_to
+from ..driver.choose import link_to
 from ..state.logins import Logins, own
 
 

@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.utils import Error
 
-from ..driver.link import ACTIVE, IDLE, UNKNOWN, LeftCursor, Link, link_to
+from ..driver.choose import link_to
+from ..driver.closed import LeftCursor
+from ..driver.link import ACTIVE, IDLE, UNKNOWN, Link
 from ..sql.kinds import Kind
 from .connector import Connector
 from .originals import engine_below

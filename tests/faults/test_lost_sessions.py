@@ -22,7 +22,7 @@ from django.test import Client, override_settings
 from django.urls import path
 
 from django_resilient_pg.driver import lost_sessions
-from django_resilient_pg.driver.link import link_to
+from django_resilient_pg.driver.choose import link_to
 from django_resilient_pg.driver.lost_sessions import LostSession
 from django_resilient_pg.policy.verdicts import Reason
 from django_resilient_pg.transaction import retry_atomic

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from django.db import Error
 
-from django_resilient_pg.driver.link import link_to
+from django_resilient_pg.driver.choose import link_to
 from django_resilient_pg.errors import CommitOutcomeUnknown, TransactionLost
 from django_resilient_pg.recovery import catalogue, questions
 from django_resilient_pg.recovery.catalogue import why_may_write

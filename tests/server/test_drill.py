@@ -16,7 +16,7 @@ from django_resilient_pg.diagnosis.drill.drill import DrillResult, drill
 from django_resilient_pg.diagnosis.drill.terminator import Ender, Impossible, Victim
 from django_resilient_pg.diagnosis.path.attempts import Connector, attempt
 from django_resilient_pg.diagnosis.survey.gather import survey
-from django_resilient_pg.driver.link import link_to
+from django_resilient_pg.driver.choose import link_to
 from testproject import guard
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections, backend_pid, until

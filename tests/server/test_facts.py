@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_resilient_pg.driver.link import link_to
+from django_resilient_pg.driver.choose import link_to
 from django_resilient_pg.facts import Facts, Path, SocketOptions, gather_from, socket_options
 from testproject.postgres import Server
 from tests.engines import STOCK, Connections

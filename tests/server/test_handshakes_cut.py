@@ -21,7 +21,7 @@ import pytest
 
 from django_resilient_pg.diagnosis.findings import findings
 from django_resilient_pg.diagnosis.survey.gather import from_settings
-from django_resilient_pg.driver.link import libpq_version
+from django_resilient_pg.driver.choose import libpq_version
 from testproject.postgres import Server
 from tests.engines import DRIVER, RESILIENT, STOCK, Connections
 

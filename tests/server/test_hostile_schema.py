@@ -16,7 +16,7 @@ from django.db import Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 import django_resilient_pg
-from django_resilient_pg.driver.link import link_to
+from django_resilient_pg.driver.choose import link_to
 from django_resilient_pg.recovery import catalogue
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server

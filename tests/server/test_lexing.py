@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from django_resilient_pg.driver.link import link_to
+from django_resilient_pg.driver.choose import link_to
 from django_resilient_pg.recovery.catalogue import why_may_write
 from django_resilient_pg.sql.statements import Kind, analyse
 from testproject.postgres import Server

@@ -13,7 +13,7 @@ import pytest
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_resilient_pg.driver.link import link_to
+from django_resilient_pg.driver.choose import link_to
 from testproject.postgres import Server
 from tests.engines import DRIVER, PATIENCE, Connections, backend_pid
 

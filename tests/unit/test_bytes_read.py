@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from django_resilient_pg.driver.link import bytes_read
+from django_resilient_pg.driver.sockets import bytes_read
 
 pytestmark = pytest.mark.once_per_driver
 

@@ -15,8 +15,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ...conf.secrets import secrets
+from ...driver.choose import link_to
 from ...driver.exceptions import failure
-from ...driver.link import Link, link_to
+from ...driver.link import Link
 from ...errors import CredentialsUnavailable
 from ...facts import socket_view
 from ...policy.error_table import TABLE
