@@ -38,7 +38,6 @@ from . import (
     fork,  # noqa: F401  registers itself
     physical_attempt,
 )
-from .backoff import connect_again
 from .offline import in_offline_command
 
 # Seconds after which host names are resolved anew.
@@ -433,6 +432,8 @@ class _Attempt:
     def go_on(self, error: Error, budget: Budget) -> None:
         """Wait and try, in turn with the other threads, until the budget is spent."""
         try:
+            from .backoff import connect_again  # with tenacity
+
             connect_again(
                 self,
                 error,

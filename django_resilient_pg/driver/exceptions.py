@@ -96,17 +96,17 @@ def failure(error: BaseException, phase: Phase, *, connection_lost: bool | None)
     )
 
 
-def first_line(error: BaseException, entry: Mapping[str, Any]) -> str:
+def first_line(said: object, entry: Mapping[str, Any]) -> str:
     """Return the first line of an error as it may be logged: no secret, no control characters.
 
     A driver repeats the host that it cannot find, whatever was pasted into HOST, and what a peer
     sends.
 
     Args:
-        error: the driver's, or Django's translation of it.
+        said: an error, the driver's or Django's translation of it; or its text.
         entry: of DATABASES, whose values the text may repeat.
     """
     from ..conf.secrets import scrubbed  # only now: it compiles patterns
     from ..policy.plain import plain
 
-    return plain(scrubbed(str(error).partition("\n")[0], entry))
+    return plain(scrubbed(str(said).partition("\n")[0], entry))

@@ -24,7 +24,6 @@ from ..driver.lost_sessions import LostSession
 from ..facts import Path
 from ..policy import messages
 from ..policy.limits import Suspected
-from ..policy.plain import plain
 from ..policy.rules import was_terminated
 from ..policy.verdicts import Phase, Reason, Verdict, code_in
 from ..state import announce
@@ -192,7 +191,7 @@ def note_idle_loss(
     text = (
         "the socket was closed without a message"
         if word is None
-        else plain(word.text.partition("\n")[0])
+        else first_line(word.text, db.settings_dict)
     )
     sqlstate = word.sqlstate if word is not None else None
     silent_end = sqlstate is None and _LAST_WORDS not in text
