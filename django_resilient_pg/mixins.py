@@ -13,6 +13,7 @@ from asyncio import _get_running_loop
 from collections.abc import Callable
 from functools import cache, partial
 from time import monotonic
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db.backends import utils
@@ -56,10 +57,15 @@ _CHECK_HEALTH: Final = original(DatabaseWrapper, "close_if_health_check_failed")
 @cache
 def _connecting() -> Any:
     """What connects, imported with the first connection: an ``import`` costs each time."""
-    from .connecting import attempts
+    from .connecting import attempts, plan, settle
     from .recovery import verify  # noqa: F401  later there may be no file descriptor left for it
 
-    return attempts
+    return SimpleNamespace(
+        complete=plan.complete,
+        connect=attempts.connect,
+        note_thread=settle.note_thread,
+        settle=settle.settle,
+    )
 
 
 @cache

@@ -18,7 +18,7 @@ from django.db.transaction import atomic
 
 from . import deadlines, signals
 from .conf.declarations import Declaration, InvalidValue, suggestion
-from .connecting.attempts import spending
+from .connecting.budgets import spending
 from .connecting.replace import lost_error
 from .driver.exceptions import first_line, sqlstate_of, tells_of
 from .policy import messages

@@ -30,7 +30,7 @@ except ImportError as error:  # as Django has it
 
 from .. import deadlines
 from ..conf.wanted import Wanted
-from ..connecting.attempts import deadline
+from ..connecting.budgets import deadline
 from ..driver.choose import link_to
 from ..driver.exceptions import first_line
 from ..driver.link import FRESH, IDLE, UNKNOWN, Link

@@ -7,7 +7,7 @@ from typing import Final
 
 from django.db.utils import Error
 
-from ..connecting.attempts import spending
+from ..connecting.budgets import spending
 from ..connecting.replace import replace, transaction_lost
 from ..driver.exceptions import judge_error, reason_of
 from ..driver.link import IDLE, Link

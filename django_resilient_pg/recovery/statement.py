@@ -15,7 +15,8 @@ from django.db.utils import Error
 
 from .. import signals
 from ..connecting import primary
-from ..connecting.attempts import ended_unheard, pause, spending
+from ..connecting.attempts import ended_unheard
+from ..connecting.budgets import pause, spending
 from ..connecting.replace import replace, restore_opening
 from ..driver.exceptions import first_line, judge_error, sqlstate_of
 from ..driver.link import IN_TRANSACTION, Link

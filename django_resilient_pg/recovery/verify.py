@@ -97,7 +97,7 @@ def _replace_with_opening(db: Wrapper, reason: Reason | None, idle: float, askin
     Raises:
         Error: how it was lost the last time, with a note.
     """
-    from ..connecting.attempts import pause, spending
+    from ..connecting.budgets import pause, spending
 
     opening, retries = list(db._transaction.opening), db.resilience.options.read_retries
     with spending(db) as budget:

@@ -206,7 +206,7 @@ def test_the_first_query_of_a_process_compiles_no_lexer(server: Server) -> None:
 
 
 #: Imports a module of the package costs a third of a millisecond, and compiling a class one.
-MOST_MODULES = 66
+MOST_MODULES = 70
 MOST_CALLS = 25_000
 FIRST = """
     calls = [0]

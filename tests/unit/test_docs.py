@@ -690,6 +690,7 @@ LOGGED = {
     ("replace", "warning"): "A statement was interrupted",
     ("unit_of_work", "warning"): "AttemptAbandoned",
     ("attempts", "info"): "A server is not accepting connections",
+    ("settle", "info"): "CONN_MAX_AGE",
     ("pool", "info"): "A pooled connection failed its check",
 }
 
