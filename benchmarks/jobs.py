@@ -42,6 +42,16 @@ def tenant(connection: Any) -> None:
         cursor.fetchall()
 
 
+def local_setting(connection: Any) -> None:
+    """What row-level security sends in a transaction: SET LOCAL before the statements."""
+    from django.db.transaction import atomic
+
+    with atomic(using=connection.alias), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL app.tenant = '7'")
+        cursor.execute("SELECT 1")
+        cursor.fetchall()
+
+
 def bulk_create(connection: Any) -> None:
     """1,000 rows of 10 columns, as ``bulk_create`` sends them."""
     from django.db.transaction import atomic
@@ -141,6 +151,7 @@ JOBS: Final[dict[str, Job]] = {
     "query later": Job(query, 1.05, pause=0.001),
     "integrity error": Job(integrity_error, 1.2, weight=2),
     "tenant": Job(tenant, 1.2, weight=2),
+    "local setting": Job(local_setting, 1.2, weight=2),
     "bulk create": Job(bulk_create, 1.02, weight=10),
     "11 kB": Job(long_text(11 * _KB), 1.05, weight=2),
     "262 kB": Job(long_text(262 * _KB), 1.10, weight=10),

@@ -5,15 +5,16 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
+from ..conf.records import Record
 from .parameters import setting
 
 #: Seconds that drivers and libpq (up to 16) allow one address at least.
 LEAST: Final = 2
 
 
-class Place(NamedTuple):
+class Place(Record):
     """One address; ``""`` where libpq goes by the host, or by its default."""
 
     host: str

@@ -10,29 +10,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from functools import cache
+from typing import Final
 
 from ..conf.records import Record
 from .error_table import ALL, NOTHING, READS, TABLE, WRONG_PASSWORD, Again, Entry, Phase, Reason
 
 __all__ = ["Failure", "Phase", "Reason", "Verdict", "code_in", "judge"]
 
-# Where libpq's report on one address begins; in any language but English a message is one report.
-_REPORT: Final = re.compile(
-    r"""connection\ to\ server\ (?:
-        at\ "(?P<host>[^"]*)"(?:\ \([^)]*\))?,\ port\ (?P<port>\d+)
-        |on\ socket\ "(?P<socket>[^"]*)"
-    )\ failed:
-    |could\ not\ translate\ host\ name\ "(?P<name>[^"]*)"
-    """,
-    re.VERBOSE,
-)
 # Of a report without a reason (pgpool whose server is starting): nobody said anything.
 _SILENT: Final = "server closed the connection unexpectedly"
-# psycopg 3 lists its attempts behind the last one's error.
-_LISTED: Final = re.compile(
-    r"\n- host: (?P<host>'[^']*'|none)(?:, port: (?P<port>'[^']*'|none))?, hostaddr: [^\n]*?: "
-)
 
 
 class Failure(Record):
@@ -105,7 +92,7 @@ def code_in(text: str) -> str | None:
     return None
 
 
-class _Attempt(NamedTuple):
+class _Attempt(Record):
     """What one message says about one address."""
 
     host: str
@@ -163,9 +150,34 @@ def _unknown(verdict: Verdict) -> Verdict:
     )
 
 
+@cache
+def _report() -> re.Pattern[str]:
+    """Where libpq's report on one address begins; elsewhere a message is one report.
+
+    Compiled with the first refusal: it takes as long as importing several modules.
+    """
+    return re.compile(
+        r"""connection\ to\ server\ (?:
+            at\ "(?P<host>[^"]*)"(?:\ \([^)]*\))?,\ port\ (?P<port>\d+)
+            |on\ socket\ "(?P<socket>[^"]*)"
+        )\ failed:
+        |could\ not\ translate\ host\ name\ "(?P<name>[^"]*)"
+        """,
+        re.VERBOSE,
+    )
+
+
+@cache
+def _listed() -> re.Pattern[str]:
+    """psycopg 3 lists its attempts behind the last one's error."""
+    return re.compile(
+        r"\n- host: (?P<host>'[^']*'|none)(?:, port: (?P<port>'[^']*'|none))?, hostaddr: [^\n]*?: "
+    )
+
+
 def _reports(text: str) -> list[tuple[str, str]]:
     """The host and the part of a connection error that belongs to each attempt."""
-    found = list(_LISTED.finditer(text)) or list(_REPORT.finditer(text))
+    found = list(_listed().finditer(text)) or list(_report().finditer(text))
     if not found:
         return [("", text)]
     ends = [*(match.start() for match in found[1:]), len(text)]
