@@ -23,6 +23,8 @@ from testproject.postgres import Server
 from tests.engines import STOCK, Connections
 from tests.server.test_shortages import alone
 
+pytestmark = pytest.mark.once_per_driver
+
 PACKAGE = str(Path(django_resilient_pg.__file__).parent)
 
 
