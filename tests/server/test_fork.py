@@ -352,17 +352,18 @@ def test_a_fork_while_other_threads_hold_locks(fork: str, make_connection: Conne
     """Every lock of the engine is held by another thread at the moment of the fork."""
     from django_resilient_pg import signals
     from django_resilient_pg.policy.token_bucket import BUCKET
+    from django_resilient_pg.state import shared
 
     connection: Any = make_connection()
     run(connection, "SELECT 1")
     held, over = threading.Event(), threading.Event()
 
     def hold() -> None:
-        shared = connection.resilience.shared
+        own = connection.resilience.shared
         with (
             BUCKET._lock,
-            shared._lock,
-            shared.learned._lock,
+            own._lock,
+            own.learned._lock,
             signals.connection_lost.lock,
             shared._shared_lock,
         ):
@@ -371,7 +372,7 @@ def test_a_fork_while_other_threads_hold_locks(fork: str, make_connection: Conne
 
     thread = threading.Thread(target=hold)
     thread.start()
-    held.wait()
+    assert held.wait(30)
 
     def use_them() -> list[Any]:
         answer = run(connection, "SELECT 4")
