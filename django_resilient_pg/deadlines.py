@@ -72,6 +72,11 @@ def left(*, hard: bool = False) -> float:
     return math.inf if found is None else found.remaining()
 
 
+def bounded() -> bool:
+    """Whether this context has any deadline."""
+    return _BOUND.get() is not None
+
+
 def allowed(seconds: float) -> float:
     """As much of these seconds as a hard deadline leaves one round trip."""
     return min(seconds, max(left(hard=True), LEAST))

@@ -129,6 +129,10 @@ class ResilientDatabaseMixin(Wrapper):
         """As Django's, with fresh credentials; the budget bounds the wait for a pooled one."""
         pool = self.pool
         if pool is None:
+            from . import deadlines
+
+            if not self.resilience.options.credentials and not deadlines.bounded():
+                return super().get_new_connection(conn_params)
             from .connecting import physical_attempt
 
             return physical_attempt.make(self, super().get_new_connection, conn_params)

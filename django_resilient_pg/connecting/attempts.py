@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from time import monotonic, sleep
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from django.db.utils import Error, OperationalError, ProgrammingError
 
@@ -23,12 +23,12 @@ from ..policy.verdicts import Phase, Verdict
 from ..state import announce
 from ..state.logins import ROTATES, was_refused
 from ..state.wrapper import Wrapper
-from . import (
-    fork,  # noqa: F401  registers itself
-    physical_attempt,
-)
+from . import fork  # noqa: F401  registers itself
 from .budgets import deadline, spending
 from .offline import in_offline_command
+
+if TYPE_CHECKING:
+    from .physical_attempt import Attempt
 
 # Rules of ``error_table.TABLE`` for an attempt that ended without a word.
 _CUT: Final = frozenset({"cut", "closed by the server", "broken stream"})
@@ -131,6 +131,15 @@ def _is_refusal(error: BaseException) -> bool:
     return found.sqlstate is None or found.severity in {"FATAL", "PANIC"}
 
 
+def _left(error: BaseException | None) -> Attempt | None:
+    """The attempt that a deadline has left with this error of the driver's, if any."""
+    if getattr(error, "left", None) is None:
+        return None
+    from .physical_attempt import left
+
+    return left(error)
+
+
 class _Attempt:
     """One attempt to connect at a time, if it is this thread's turn."""
 
@@ -167,7 +176,7 @@ class _Attempt:
 
         One that a deadline has left is a verdict when it has ended.
         """
-        if (attempt := physical_attempt.left(error.__cause__)) is not None:
+        if (attempt := _left(error.__cause__)) is not None:
             attempt.then(partial(self._conclude_left, turn))
         elif self._is_down(error):
             self._failed(turn, error)
@@ -307,7 +316,7 @@ class _Attempt:
                 note = self._why_over(budget)
                 last.add_note(note)
                 # Once for each outage. An attempt that a deadline has left is no outage yet.
-                if not self.probe.surfaced and physical_attempt.left(last.__cause__) is None:
+                if not self.probe.surfaced and _left(last.__cause__) is None:
                     self.probe.surfaced = True
                     announce.outage(self._db, note)
             else:

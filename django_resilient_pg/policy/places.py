@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -24,8 +23,10 @@ class Place(Record):
 
 def resolve(host: str) -> list[str]:
     """The addresses of a host name; none if it cannot be resolved now: the driver says so."""
+    # As text it would be encoded by IDNA, whose tables take a millisecond to import.
+    name = host.encode("ascii") if host.isascii() else host
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return []
     return list(dict.fromkeys(str(one[4][0]) for one in found))
@@ -66,8 +67,11 @@ def _entry(values: Sequence[str], index: int) -> str:
 
 
 def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+    address = host.partition("%")[0]  # without the zone of a link-local one
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, address)
+        except (OSError, ValueError):  # ValueError: a NUL in it
+            continue
+        return True
+    return False
