@@ -112,6 +112,7 @@ def writing(raw: Any) -> Any:
     """The same connection; its database has what writes without saying so."""
     with raw.cursor() as cursor:
         for sql in (
+            "SET standard_conforming_strings = on",  # as texts are read below
             "CREATE FUNCTION writes(n int) RETURNS int VOLATILE LANGUAGE sql"
             " AS 'INSERT INTO seen VALUES ($1) RETURNING 1'",
             "CREATE TABLE one (n int)",

@@ -174,10 +174,10 @@ def test_a_session_that_cannot_be_restored_is_one_warning(
     assert "lost with session state that cannot be restored (LISTEN" in line.getMessage()
 
 
+@pytest.mark.psycopg3
 def test_a_pool_whose_connections_are_killed_says_it_once(
     make_connection: Connections, server: Any, lines: Callable[..., list[Any]]
 ) -> None:
-    pytest.importorskip("psycopg_pool")
     connection = make_connection(options={"pool": {"min_size": 4, "max_size": 4}})
     stage = Stage(server, connection, "app")
     stage.run("SELECT 1")
@@ -446,11 +446,11 @@ def test_a_failing_handler_keeps_nothing_from_receivers_and_counts(
     assert outcomes(stage) == (1, 1, 0)
 
 
+@pytest.mark.psycopg3
 def test_an_outage_that_a_pool_meets_is_one_warning(
     own_connections: Connections, own_server: Any, lines: Callable[..., list[Any]]
 ) -> None:
     """Its dead connections are put away, but no other one comes: that is not healed."""
-    pytest.importorskip("psycopg_pool")
     options = {"pool": {"min_size": 1, "max_size": 2}}
     stage = Stage(own_server, own_connections(options=options, retry_deadline=0.5), "app")
     stage.run("SELECT 1")
