@@ -22,9 +22,10 @@ from tests import needs
 ROOT = Path(__file__).resolve().parent.parent
 
 LIMIT = 60.0  # seconds
-PROGRAMS = ("ip", "iptables", "sysctl", "pgbouncer", "haproxy", "unshare")
+PROGRAMS = ("ip", "iptables", "sysctl", "pgbouncer", "pgpool", "haproxy", "unshare")
 LIBRARIES = ("libgdal", "libgeos_c")
 EXTENSIONS = ("postgis", "postgres_fdw")
+LANGUAGES = ("de", "fr")
 LINKER_CACHE = Path("/etc/ld.so.cache")
 
 
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> None:
 
 def hide(folder: Path) -> None:
     """Hide all programs and libraries that a test may name as its need."""
-    for path in (*programs(), *libraries(), *extensions()):
+    for path in (*programs(), *libraries(), *extensions(), *languages()):
         mount("/dev/null", path)
     cache = folder / "ld.so.cache"
     subprocess.run(["ldconfig", "-X", "-C", str(cache)], check=True, stderr=subprocess.DEVNULL)
@@ -73,6 +74,11 @@ def extensions() -> Iterator[Path]:
     """Yield what PostgreSQL knows of the extensions."""
     for folder in Path("/usr/share/postgresql").glob("*/extension"):
         yield from (folder / f"{name}.control" for name in EXTENSIONS)
+
+
+def languages() -> Iterator[Path]:
+    """Yield the system's messages in other languages."""
+    yield from (Path("/usr/share/locale", one, "LC_MESSAGES/libc.mo") for one in LANGUAGES)
 
 
 def mount(what: str | Path, where: Path) -> None:
