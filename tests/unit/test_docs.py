@@ -392,7 +392,7 @@ COMMANDS = {
     (README, "demo"): "make demo",
     (README, "healthy"): "make benchmark",
     (BENCHMARKS, "healthy"): "make benchmark",
-    (BENCHMARKS, "load"): "make test ENV=py312-django61-psycopg3 ARGS=",
+    (BENCHMARKS, "load"): "make test ENV=py311-django52-psycopg3 ARGS=",
     ("docs/checkdbconn.rst", "sample"): "python -m testproject.sample",
 }
 
