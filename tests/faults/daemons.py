@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self
 
+from testproject import binaries
 from testproject.cluster import free_port
 from testproject.postgres import Server
 from tests import needs
@@ -44,6 +45,19 @@ class Daemon:
     def launch(self) -> subprocess.Popen[str]:
         """Start the process, with a pipe as its standard error."""
         raise NotImplementedError
+
+    def hand_over(self) -> dict[str, Any]:
+        """Give its files to the account of the server: such programs refuse to be root.
+
+        Returns:
+            What has ``Popen`` start a process of that account.
+        """
+        account = binaries.server_account()
+        if account is None:
+            return {}
+        for each in (self.folder, *self.folder.iterdir()):
+            os.chown(each, account.pw_uid, account.pw_gid)
+        return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
     def start(self) -> None:
         """Start, and wait until it listens."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from testproject import binaries
 from testproject.postgres import Server
 from tests.engines import DRIVER
 from tests.faults.daemons import ADDRESS, Daemon
@@ -54,25 +52,17 @@ class PgBouncer(Daemon):
         file.write_text("\n".join(["[databases]", target, "[pgbouncer]", *lines, ""]))
         users = [server.user, *re.findall(r"\buser=(\w+)", database)]
         (folder / "users").write_text("".join(f'"{user}" "{server.password}"\n' for user in users))
-        account = binaries.server_account()
-        if account is not None:
-            for each in (folder, *folder.iterdir()):
-                os.chown(each, account.pw_uid, account.pw_gid)
         return file
 
     def launch(self) -> subprocess.Popen[str]:
         """In the foreground: it ends with us. PgBouncer refuses to be root."""
-        account = binaries.server_account()
-        switch: dict[str, Any] = {}
-        if account is not None:
-            switch = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
         return subprocess.Popen(
             [self.program(), "--quiet", str(self._file)],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.folder,
-            **switch,
+            **self.hand_over(),
         )
 
     def console(self, command: str) -> list[tuple[Any, ...]]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from typing import Any
 
-from testproject import binaries
 from testproject.cluster import free_port
 from testproject.postgres import Server
 from tests.faults.daemons import ADDRESS, Daemon
@@ -46,17 +44,9 @@ class Pgpool(Daemon):
         }
         self._file = folder / "pgpool.conf"
         self._file.write_text("".join(f"{name} = '{value}'\n" for name, value in values.items()))
-        account = binaries.server_account()
-        if account is not None:
-            for each in (folder, *folder.iterdir()):
-                os.chown(each, account.pw_uid, account.pw_gid)
 
     def launch(self) -> subprocess.Popen[str]:
         """In the foreground: it ends with us."""
-        account = binaries.server_account()
-        switch: dict[str, Any] = {}
-        if account is not None:
-            switch = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
         return subprocess.Popen(
             [self.program(), "-n", "-f", str(self._file), "-F", os.devnull, "-a", os.devnull],
             stdin=subprocess.DEVNULL,
@@ -64,5 +54,5 @@ class Pgpool(Daemon):
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.folder,
-            **switch,
+            **self.hand_over(),
         )

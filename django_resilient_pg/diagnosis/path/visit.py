@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...driver.link import Link
-from ...facts import Facts, socket_view
+from ...facts import Facts
 from ..settings.target import Target
 from .attempts import Connector
 from .handshakes import TlsFacts
@@ -57,7 +57,3 @@ class Trip:
         self.facts: Facts | None = None
         # Of stages that are not measured by how long their step took.
         self.seconds: dict[str, float | None] = {}
-
-    def link_uses_tls(self) -> bool:
-        """Whether the session is encrypted."""
-        return self.link is not None and bool(socket_view(self.link).tls)
