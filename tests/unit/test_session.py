@@ -11,7 +11,7 @@ import pytest
 from django_resilient_pg.sql import memory, session_effects
 from django_resilient_pg.sql.statements import Statement, analyse
 from django_resilient_pg.state import session
-from django_resilient_pg.state.session import HARMLESS, Session, Where
+from django_resilient_pg.state.session import HARMLESS, Session, Where, only_sets
 
 TENANT = uuid.UUID(int=7)
 
@@ -450,3 +450,23 @@ def test_what_was_held_is_due_on_the_next_session() -> None:
     assert noted("SET a.b = 1").gone().due
     assert noted("LISTEN a").gone().due
     assert not noted("SET a.b = 1", where=Where.TRANSACTION).gone().due
+
+
+@pytest.mark.parametrize(
+    ("sql", "retried"),
+    [
+        ("SET app.a = '1'", True),
+        ("RESET ALL", True),
+        ("SELECT set_config('a.b', 'c', false)", True),
+        ("DISCARD ALL", False),
+        ("SELECT set_config('a.b', 'c', false), writes(1)", False),
+        ("SELECT set_config('a.b', writes(1)::text, false)", False),
+        ("SELECT set_config('a.b', 'c', false) WHERE writes(1) = 1", False),
+        ("SET a.b = '1'; INSERT INTO t VALUES (1)", False),
+        ("WITH x AS (DELETE FROM t RETURNING 1) SELECT set_config('a.b', 'c', false)", False),
+        ("ALTER ROLE clerk SET a.b = 'c'", False),
+        ("INSERT INTO t SELECT set_config('a.b', 'c', false)", False),
+    ],
+)
+def test_only_a_plain_setting_may_be_sent_again(sql: str, retried: bool) -> None:
+    assert only_sets(sql, None, driver=None) is retried
