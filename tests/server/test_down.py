@@ -223,7 +223,7 @@ def test_a_minute_without_a_server_under_gunicorn(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Pages without a database do not notice; those with one fail fast, or use another one."""
-    monkeypatch.setenv("DATABASE_FALLBACK", json.dumps(server.database()))
+    monkeypatch.setenv("DATABASE_FALLBACK", json.dumps(server.database(CONN_MAX_AGE=60)))
     entry = own_server.database(CONN_MAX_AGE=60)
     arguments = ["gunicorn", "-w", "2", "--threads", "4"]
     over = threading.Event()
