@@ -96,6 +96,9 @@ class Walk:
         return 1 if self.retryable else 3
 
 
+#: Nothing was connected to.
+UNWALKED: Final = Walk(Target("", (), "", ""), ())
+
 STEPS: Final[dict[str, Callable[[Trip], str]]] = {
     "settings": network_stages.settings,
     "DNS": network_stages.dns,

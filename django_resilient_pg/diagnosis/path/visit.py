@@ -21,13 +21,7 @@ class Stopped(Exception):
     """
 
     def __init__(
-        self,
-        detail: str,
-        advice: str,
-        retryable: bool,
-        stage: str = "",
-        *,
-        answered: bool = False,
+        self, detail: str, advice: str, retryable: bool, stage: str = "", *, answered: bool = False
     ) -> None:
         super().__init__(detail)
         self.detail, self.advice, self.retryable, self.stage = detail, advice, retryable, stage
@@ -38,13 +32,7 @@ class Trip:
     """What one walk has found so far."""
 
     def __init__(
-        self,
-        target: Target,
-        connect: Connector,
-        timeout: float,
-        *,
-        primary: bool,
-        assume_role: str,
+        self, target: Target, connect: Connector, timeout: float, *, primary: bool, assume_role: str
     ) -> None:
         self.target, self.connect, self.timeout = target, connect, timeout
         self.primary, self.assume_role = primary, assume_role
@@ -57,3 +45,9 @@ class Trip:
         self.facts: Facts | None = None
         # Of stages that are not measured by how long their step took.
         self.seconds: dict[str, float | None] = {}
+
+    @property
+    def session(self) -> Link:
+        """The session, for the stages after the login."""
+        assert self.link is not None
+        return self.link
