@@ -691,7 +691,7 @@ def test_a_certificate_that_is_refused_is_told_once() -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.number)
 def test_without_a_connection_only_the_settings_are_judged(case: Case) -> None:
     survey = replace(case.bad, walk=UNWALKED, client=None, server=None, pooler=None)
-    survey = replace(survey, limits=None)
+    survey = replace(survey, limits=None, measured=None)
     assert findings(survey, connects=True) == ()
     assert {one.id for one in findings(survey)} <= {
         one.id for one in RULES.values() if not one.connects

@@ -109,7 +109,7 @@ def old_libpq(survey: Survey) -> Found | None:
 @rule("E009", "Keepalives are out of range")
 def out_of_bounds(survey: Survey) -> Found | None:
     """libpq gives up where setsockopt fails. It makes 0 of what is negative."""
-    if survey.refused or survey.unix or survey.asked["keepalives"] == 0:
+    if survey.refused or survey.target.unix or survey.asked["keepalives"] == 0:
         return None
     named = KEEPALIVE_BOUNDS.keys() - {*survey.target.garbled}  # E002 says so
     asked = {name: value for name, value in survey.asked.items() if name in named}
@@ -146,7 +146,7 @@ def no_connect_timeout(survey: Survey) -> Found | None:
     """The kernel tries for two minutes and more per address, and waits for ever once connected."""
     target, hosts = survey.target, survey.target.hosts
     garbled = "connect_timeout" in target.garbled  # E002 says so
-    if survey.refused or survey.unix or target.connect_timeout or garbled:
+    if survey.refused or survey.target.unix or target.connect_timeout or garbled:
         return None
     # As this engine sets it: a server that sleeps takes longer to wake than five seconds.
     names, port = ",".join(host.name for host in hosts), hosts[0].port if hosts else ""

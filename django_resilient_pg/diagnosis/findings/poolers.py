@@ -34,7 +34,7 @@ def statements(survey: Survey) -> Found | None:
 @rule("W134", "Large packets were lost or not checked", connects=True)
 def large_packets(survey: Survey) -> Found | None:
     """A link with a smaller MTU drops them in silence: short statements work, others hang."""
-    if survey.facts is None or survey.large or survey.unix:
+    if survey.facts is None or survey.large or survey.target.unix:
         return None
     if survey.large is None:
         return Found(

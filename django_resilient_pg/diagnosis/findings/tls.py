@@ -120,9 +120,9 @@ def old_tls(survey: Survey) -> Found | None:
 def ends_processes(survey: Survey) -> Found | None:
     """This package's engine names the file itself when it connects."""
     target, major = survey.target, survey.libpq // 10_000
-    if survey.refused or survey.project.resilient or survey.unix or target.sslmode == "disable":
+    if survey.refused or survey.project.resilient or target.unix or target.sslrootcert:
         return None
-    if major not in ENDS_PROCESSES or target.sslrootcert:
+    if major not in ENDS_PROCESSES or target.sslmode == "disable":
         return None
     file = os.path.join(target.home, ".postgresql", "root.crt")
     return Found(

@@ -18,8 +18,8 @@ from .attempts import Refusal, Refused, attempt
 from .floods import TooMuch
 from .network import answer
 from .settings_errors import cause, sqlite_name
-from .tls_refusals import Cause, Explanation, explain, sentence
-from .visit import Stopped, Trip
+from .tls_refusals import Cause, explain, sentence
+from .visit import NO_POSTGRESQL, Stopped, Trip
 
 T = TypeVar("T")
 
@@ -49,6 +49,8 @@ _ADVICE: Final = {
         "raise max_connections.",
         "starting or stopping": "Wait until the server is up, or read its log.",
         "in recovery mode": "Wait: a server process crashed; read its log.",
+        "unreadable": NO_POSTGRESQL,
+        "flood": NO_POSTGRESQL,
     },
     "database": {
         "no such database or role": "Correct NAME, or create the database.",
@@ -95,9 +97,6 @@ _STALE: Final = (
     "Check the user and the password with which the pooler logs in to the server, then reload the "
     "pooler."
 )
-_NO_POSTGRESQL: Final = (
-    "Check HOST and PORT, and what listens there: no PostgreSQL server or pooler answers so."
-)
 _SQLITE: Final = (".sqlite3", ".sqlite", ".db")
 _OTHERWISE: Final = ("authentication", "Read the server's log.")
 
@@ -118,15 +117,14 @@ def login(trip: Trip) -> str:
 def _stopped(trip: Trip, refusal: Refusal) -> Stopped:
     text, passing, answered = refusal.text, refusal.transient, refusal.answered
     if (known := explain(text, trip.target, trip.tls)) is not None:
-        stage = _stage_of(known, refusal)
+        plain_first = known.cause is Cause.ENCRYPTION_REFUSED
+        stage = "settings" if refusal.local else "authentication" if plain_first else "TLS"
         return Stopped(known.sentence, known.advice, passing, stage, answered=answered)
     stage, advice = RULES.get(refusal.rule, _OTHERWISE)
     if refusal.rule in LOGIN_REFUSED and _of_another(trip, text):
         advice = _STALE
-    if refusal.rule == "unreadable":
-        advice = _NO_POSTGRESQL
     if refusal.rule == "flood":
-        text, advice = f"the server does not end its answer: {text}", _NO_POSTGRESQL
+        text = f"the server does not end its answer: {text}"
     if refusal.rule in {"timeout", "unreachable"} and trip.reached is not None:
         text = f"the login did not complete within {trip.timeout:.3g} s"
         advice = "Read the server's log: it is overloaded, waking up, or slow to authenticate."
@@ -159,12 +157,6 @@ def _meant(text: str) -> str:
     wrong = re.search(r'invalid connection option "([^"]*)"', text)
     near = difflib.get_close_matches(wrong[1], PARAMETERS, 1) if wrong else []
     return f'. Did you mean "{near[0]}"?' if near else ""
-
-
-def _stage_of(explained: Explanation, refusal: Refusal) -> str:
-    if refusal.local:
-        return "settings"
-    return "authentication" if explained.cause is Cause.ENCRYPTION_REFUSED else "TLS"
 
 
 def database(trip: Trip) -> str:
@@ -241,8 +233,7 @@ def _facts(trip: Trip) -> Facts:
 
 
 def _first_answer(link: Link) -> Facts:
-    # As the application makes them: the link has cursors of its own.
-    link.connection.cursor().close()
+    link.connection.cursor().close()  # as the application makes them: the link has its own
     return first_answer(link, {})
 
 
@@ -266,7 +257,7 @@ def _in_time(trip: Trip, ask: Callable[[], T]) -> T:
         return answer(ask, link.fd, trip.timeout)
     except TooMuch as error:
         said = f"The server does not end its answer to the first statement: {error}."
-        raise Stopped(said, _NO_POSTGRESQL, True) from None
+        raise Stopped(said, NO_POSTGRESQL, True) from None
     except TimeoutError:
         raise Stopped(
             f"The login succeeded, but the first statement got no answer within "

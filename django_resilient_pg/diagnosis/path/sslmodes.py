@@ -67,7 +67,7 @@ def sslmodes(
 
     Makes up to six logins, and a seventh where the system's CAs are enough.
     """
-    if target.hosts and all(host.unix for host in target.hosts):
+    if target.unix:
         text = "libpq does not use TLS over a Unix socket: sslmode changes nothing here."
         return Ladder((), target.sslmode, "", text)
     seen = tls or _handshake(target, connect, timeout)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ...driver.link import Link
 from ...facts import Facts
 from ..settings.target import Target
 from .attempts import Connector
 from .handshakes import TlsFacts
 from .network import Knock, Place
+
+#: What to do where the answer makes no sense.
+NO_POSTGRESQL: Final = (
+    "Check HOST and PORT, and what listens there: no PostgreSQL server or pooler answers so."
+)
 
 
 class NotNeeded(Exception):

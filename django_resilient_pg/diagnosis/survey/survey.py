@@ -107,11 +107,6 @@ class Survey:
         return self.driver.startswith("psycopg ")
 
     @property
-    def unix(self) -> bool:
-        """Whether every host is reached over a Unix socket."""
-        return bool(self.target.hosts) and all(host.unix for host in self.target.hosts)
-
-    @property
     def network(self) -> bool:
         """Whether the session leaves this machine."""
         link = self.facts.socket if self.facts is not None else None
@@ -125,7 +120,7 @@ class Survey:
 
         Nor are there any where libpq refuses the numbers.
         """
-        if self.refused or self.unix or {*self.target.garbled} & {*KEEPALIVES}:
+        if self.refused or self.target.unix or {*self.target.garbled} & {*KEEPALIVES}:
             return None
         if self.facts is not None and self.facts.socket.unix:
             return None
