@@ -59,10 +59,7 @@ class Lookup:
     """
 
     def __init__(
-        self,
-        params: Mapping[str, object],
-        environ: Mapping[str, str],
-        added: Collection[str] = (),
+        self, params: Mapping[str, object], environ: Mapping[str, str], added: Collection[str] = ()
     ) -> None:
         self.params, self.environ, self._added = params, environ, added
         self.sources: dict[str, str] = {}

@@ -32,7 +32,10 @@ from ...state.aliases import load
 _LOGIN = 10.0
 _INTERRUPTED = 130  # as shells have it: 128 and the number of SIGINT
 _OTHERS = {"mysql", "oracle", "sqlite3", "spatialite"}
-_SECONDS = {"probe_idle": bounds.seconds(LEAST, MOST), "wait": bounds.seconds(0, bounds.DAY)}
+_SECONDS = {
+    name: bounds.declared(name, "number", unit="seconds", lowest=lowest, highest=highest)
+    for name, lowest, highest in (("probe_idle", LEAST, MOST), ("wait", 0, 86_400))
+}
 _FORMATS = ("text", "json")
 # What ``call_command(..., format=None)`` means: not given.
 _DEFAULTS: Mapping[str, object] = {
@@ -43,7 +46,7 @@ _DEFAULTS: Mapping[str, object] = {
 _OTHER_VALUES: dict[str, Callable[[object], object]] = {
     "format": bounds.one_of(_FORMATS),
     "fail_level": bounds.in_any_case(LEVELS),
-    "verbosity": bounds.whole(0, 3),
+    "verbosity": bounds.declared("verbosity", "integer", lowest=0, highest=3),
 }
 
 
