@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from time import monotonic
 from typing import Any, NoReturn
 
@@ -25,12 +25,14 @@ from ..policy import messages
 from ..policy.rules import Budget, Circumstances, Decision, Row, decide
 from ..policy.token_bucket import BUCKET
 from ..policy.verdicts import Phase, Reason, Verdict
+from ..sql.memory import LONGEST
 from ..sql.statements import Kind
+from ..sql.texts import certain_text, text_of
 from ..state import announce
 from ..state.call import Call
 from ..state.incidents import Incident
 from ..state.loss import Loss
-from ..state.session import only_sets, text_of
+from ..state.session import escapes
 from ..state.transaction import MANUAL
 from ..state.unit_of_work import UNIT
 from ..state.wrapper import Wrapper
@@ -194,6 +196,7 @@ class Recovery:
         own_autocommit = bool(self._link.connection.autocommit)
         if own_autocommit and not db.autocommit:
             db._transaction.split()
+        replays = db.resilience.options.replay_session
         at = Circumstances(
             autocommit=db.autocommit,
             untouched=call.first and not own_autocommit,
@@ -202,13 +205,20 @@ class Recovery:
             savepoint=db._transaction.controlling,
             pinned_by=db._session.pinned_by,
             many=call.many,
-            only_sets=db.autocommit and self._only_sets(),
+            only_sets=db.autocommit and replays and self._only_sets(),
         )
         return decide(verdict, call.statement(self._link).kind, at)
 
     def _only_sets(self) -> bool:
-        call, replays = self._call, self._db.resilience.options.replay_session
-        return replays and only_sets(call.sql, call.params, driver=self._link.connection)
+        call, driver = self._call, self._link.connection
+        text = certain_text(call.sql, driver)
+        if not 0 < len(text) <= LONGEST or ("\\" in text and escapes(driver)):
+            return False
+        with suppress(OSError):  # no file descriptor is left
+            from ..sql.session_effects import only_sets
+
+            return only_sets(text, call.sql, call.params)
+        return False
 
     def _exhausted(self, row: Row, budget: Budget) -> str:
         """Why there may be no further attempt, or ""."""
