@@ -283,9 +283,9 @@ class ResilientDatabaseMixin(Wrapper):
         if link is None or link.connection is not self.connection:
             link = self._bind()
         if not self._glance(link, link.status()):
-            from .recovery.verify import look_closer
+            from .recovery.verify import verify
 
-            look_closer(self, link.status(), monotonic(), asking)
+            verify(self, link.status(), monotonic(), asking)
 
     def _glance(self, link: Link, status: int) -> bool:
         """The healthy path: one poll, two comparisons. Whether no further check is needed."""

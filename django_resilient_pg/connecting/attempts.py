@@ -8,20 +8,19 @@ import time
 from collections.abc import Callable
 from functools import partial
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from django.db.utils import Error, OperationalError, ProgrammingError
+from django.db.utils import Error
 
 from .. import signals
-from ..driver.exceptions import failure, first_line, judge_error
+from ..driver.exceptions import first_line
 from ..errors import CredentialsUnavailable, ServerDown, SessionLost
 from ..policy import circuit_breaker, messages
 from ..policy.circuit_breaker import Turn
 from ..policy.rules import Budget, backoff
 from ..policy.token_bucket import BUCKET
-from ..policy.verdicts import Phase, Verdict
 from ..state import announce
-from ..state.logins import ROTATES, was_refused
+from ..state.logins import ROTATES
 from ..state.wrapper import Wrapper
 from . import fork  # noqa: F401  registers itself
 from .budgets import deadline, spending
@@ -29,11 +28,6 @@ from .offline import in_offline_command
 
 if TYPE_CHECKING:
     from .physical_attempt import Attempt
-
-# Rules of ``error_table.TABLE`` for an attempt that ended without a word.
-_CUT: Final = frozenset({"cut", "closed by the server", "broken stream"})
-# Not about the server. Django raises ProgrammingError for a closed connection in an atomic block.
-_OWN: Final = (CredentialsUnavailable, ProgrammingError, SessionLost)
 
 
 def connect(db: Wrapper, attempt: Callable[[], None]) -> None:
@@ -114,23 +108,6 @@ def mark_unheard(error: Error) -> None:
     error.unheard = True  # type: ignore[attr-defined]
 
 
-def _marked(error: BaseException, mark: str) -> bool:
-    """Whether an error is marked so, or the driver's error that it is a translation of."""
-    return any(getattr(one, mark, False) for one in (error, error.__cause__))
-
-
-def _is_refusal(error: BaseException) -> bool:
-    """Whether a server, or what stands for it, has refused a connection.
-
-    Not what a ``connection_created`` receiver has run on it, which has failed with an SQLSTATE, and
-    nothing that Django says by itself.
-    """
-    if not (isinstance(error, OperationalError) and _marked(error, "not_connected")):
-        return False
-    found = failure(error, Phase.CONNECT, connection_lost=None)
-    return found.sqlstate is None or found.severity in {"FATAL", "PANIC"}
-
-
 def _left(error: BaseException | None) -> Attempt | None:
     """The attempt that a deadline has left with this error of the driver's, if any."""
     if getattr(error, "left", None) is None:
@@ -176,16 +153,20 @@ class _Attempt:
 
         One that a deadline has left is a verdict when it has ended.
         """
+        from .failed import is_down
+
         if (attempt := _left(error.__cause__)) is not None:
             attempt.then(partial(self._conclude_left, turn))
-        elif self._is_down(error):
+        elif is_down(self._db, error):
             self._failed(turn, error)
         else:
             self.answered(turn)
 
     def _conclude_left(self, turn: Turn, error: BaseException | None) -> None:
         """As :meth:`conclude`, by the driver's own error; ``None``: it has connected."""
-        if error is not None and self._is_worth_waiting(judge_error(None, error, Phase.CONNECT)):
+        from .failed import is_worth_waiting
+
+        if error is not None and is_worth_waiting(self._db, error):
             self._failed(turn, error)
         else:
             self.answered(turn)
@@ -233,59 +214,25 @@ class _Attempt:
 
     def passing(self, failed: BaseException) -> bool:
         """Whether a failure is worth another attempt."""
-        self.unreachable = isinstance(failed, ServerDown) or self._is_down(failed)
+        from .failed import is_down, may_rotate
+
+        self.unreachable = isinstance(failed, ServerDown) or is_down(self._db, failed)
         if isinstance(failed, CredentialsUnavailable):
             return failed.passing
         if isinstance(failed, SessionLost):
             return False
-        if self._refused(failed):
+        if may_rotate(self._db, failed):
             # From the first refusal on: a login may itself take longer than that.
             if self._refused_at is None:
                 self._refused_at = monotonic()
             return monotonic() - self._refused_at < ROTATES
         return self.unreachable
 
-    def _refused(self, failed: BaseException) -> bool:
-        """Whether the server refused credentials that may have been changed just now."""
-        if not self._db.resilience.options.credentials or not isinstance(failed, Error):
-            return False
-        return was_refused(failed)
-
-    def _is_down(self, failed: BaseException) -> bool:
-        """Whether the server could not be reached, for now."""
-        if not isinstance(failed, Error) or isinstance(failed, _OWN):
-            return False
-        if getattr(failed.__cause__, "final", False):
-            return False
-        verdict = judge_error(None, failed, Phase.CONNECT)
-        if _marked(failed, "unheard"):
-            return not verdict.final
-        refused = _is_refusal(failed)
-        worth = self._is_worth_waiting(verdict) if refused else verdict.transient
-        return worth and not verdict.final
-
-    def _is_worth_waiting(self, verdict: Verdict) -> bool:
-        if verdict.final or self._has_connected():
-            return not verdict.final
-        direct = self._db._connector.direct and verdict.rule in _CUT
-        return verdict.transient and not direct
-
-    def _has_connected(self) -> bool:
-        """Whether the alias has connected before, with the settings that it has now."""
-        db = self._db
-        return db.resilience.shared.connected == db._connector.settings
-
     def explain(self, error: Error) -> None:
         """Say why a refusal that nobody knows is not waited for."""
-        db = self._db
-        if isinstance(error, (ServerDown, *_OWN)) or _marked(error, "final"):
-            return
-        verdict = judge_error(None, error, Phase.CONNECT)
-        if not verdict.final and _is_refusal(error):
-            direct = db._connector.direct and verdict.rule in _CUT
-            error.add_note(
-                messages.direct_tls(db.alias) if direct else messages.never_connected(db.alias)
-            )
+        from .failed import explain
+
+        explain(self._db, error)
 
     def refusal(self, *, waits: bool) -> ServerDown:
         """What this thread raises, or waits with, instead of asking."""

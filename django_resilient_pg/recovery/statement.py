@@ -18,8 +18,8 @@ from ..connecting import primary
 from ..connecting.attempts import ended_unheard
 from ..connecting.budgets import pause, spending
 from ..connecting.replace import replace, restore_opening
-from ..driver.exceptions import first_line, judge_error, sqlstate_of
-from ..driver.link import IN_TRANSACTION, Link
+from ..driver.exceptions import first_line, judge_error
+from ..driver.link import IN_TRANSACTION
 from ..errors import ServerDown, SessionLost
 from ..policy import messages
 from ..policy.rules import Budget, Circumstances, Decision, Row, decide
@@ -27,7 +27,7 @@ from ..policy.token_bucket import BUCKET
 from ..policy.verdicts import Phase, Reason, Verdict
 from ..sql.memory import LONGEST
 from ..sql.statements import Kind
-from ..sql.texts import certain_text, text_of
+from ..sql.texts import certain_text
 from ..state import announce
 from ..state.call import Call
 from ..state.incidents import Incident
@@ -36,11 +36,9 @@ from ..state.session import escapes
 from ..state.transaction import MANUAL
 from ..state.unit_of_work import UNIT
 from ..state.wrapper import Wrapper
-from .catalogue import why_may_write
-from .verify import note_loss, note_refused
+from .announce_loss import announce_loss, announce_refusal
+from .guarded_read import Cancelled, GuardedRead, NotAgain
 
-# SQLSTATE of a write refused inside READ ONLY (PostgreSQL manual, appendix A).
-_READ_ONLY = "25006"
 # The verdict's rule for a read that a standby cancelled (see reasons.TABLE).
 _CANCELLED = "cancelled by recovery"
 _RETRIED = {
@@ -56,14 +54,6 @@ _MOST_UNHEARD = 2
 
 def _said_of(error: Error) -> str:
     return " ".join([str(error), *getattr(error, "__notes__", ())])
-
-
-class NotAgain(Exception):
-    """The statement must not be retried after all; the argument says why."""
-
-
-class Cancelled(NotAgain):
-    """No layer around it may retry it either: somebody has stopped it."""
 
 
 class Recovery:
@@ -97,7 +87,7 @@ class Recovery:
                 verdict = self._judge(error)
                 if not verdict.lost:
                     return self._after_cancellation(error, verdict)
-                loss = note_loss(db, verdict, error, "statement", self._call)
+                loss = announce_loss(db, verdict, error, "statement", self._call)
                 if loss.incident is not None:
                     self._incidents.append(loss.incident)
                 self._check_final(error, verdict, loss)
@@ -279,7 +269,8 @@ class Recovery:
         """Whether it may wait for locks, or answer by them; asked outside of a transaction."""
         link = self._db._link
         assert link is not None
-        if self._call.statement(link).kind is Kind.READ and not self._why_may_write(link):
+        read = GuardedRead(self._db, self._call)
+        if self._call.statement(link).kind is Kind.READ and not read.why_may_write():
             if not self._db.autocommit:
                 link.connection.rollback()  # the question has begun one
             return False
@@ -301,81 +292,14 @@ class Recovery:
         return self._call.run(self._call.sql, self._call.params)
 
     def _guarded(self) -> Any:
-        """Run a read inside BEGIN READ ONLY, so that the server refuses whatever writes."""
-        db, call = self._db, self._call
-        link = db._link
-        assert link is not None
-        if call.asks_if_read_only():
-            raise NotAgain("it asks whether its transaction is read-only, which a retry's is")
-        if why := self._why_may_write(link):
-            raise NotAgain(why)
-        self._begin_read_only(link)
+        read = GuardedRead(self._db, self._call)
+        read.begin()
         self._heard = True
-        try:
-            result = self._run()
-        except Error as error:
-            if not link.lost():
-                with db.wrap_database_errors:
-                    link.ask("ROLLBACK")
-                if sqlstate_of(error) == _READ_ONLY:
-                    raise NotAgain("it writes (the server refused it as a read)") from error
-            raise
-        except BaseException:
-            link.close()  # it is left in BEGIN READ ONLY
-            raise
-        self._end(link)
-        return result
-
-    def _begin_read_only(self, link: Link) -> None:
-        """Guard a read.
-
-        Raises:
-            NotAgain: a pooler refuses transactions.
-            Error: the connection was lost.
-        """
-        db = self._db
-        try:
-            with db.wrap_database_errors:
-                link.ask("BEGIN READ ONLY")
-        except Error as error:
-            verdict = judge_error(link, error, Phase.STATEMENT)
-            if verdict.final:
-                raise NotAgain(
-                    f"it cannot be guarded by BEGIN READ ONLY: {verdict.reason.text}"
-                ) from error
-            raise
-
-    def _why_may_write(self, link: Link) -> str:
-        try:
-            with self._db.wrap_database_errors:
-                text = text_of(self._call.sql, link.connection)
-                return why_may_write(link, [text], alias=self._db.alias)
-        except Error as error:
-            if link.lost():
-                raise
-            line = first_line(error, self._db.settings_dict)
-            return f"the server does not tell which functions it calls ({line})"
-
-    def _end(self, link: Link) -> None:
-        """COMMIT a read whose rows are here.
-
-        Raises:
-            Error: the connection was lost and, with this driver or cursor, the rows with it.
-        """
-        db = self._db
-        try:
-            with db.wrap_database_errors:
-                link.ask("COMMIT")
-        except Error as error:
-            link.close()
-            if not link.keeps_rows or getattr(self._call.wrapper, "name", None):
-                raise  # a server-side cursor has none yet, and is gone: opened again
-            note_loss(db, judge_error(link, error, Phase.STATEMENT), error, "statement")
-            db._discard()
+        return read.run(self._run)
 
     def _give_up(self, error: Error, loss: Loss, why: str) -> NoReturn:
         db = self._db
-        note_refused(db, error, loss, why)
+        announce_refusal(db, error, loss, why)
         if db.autocommit and (unit := UNIT.get()) is not None:
             unit.took_effect(db.alias, self._call.sql)  # it may have
         raise error

@@ -40,7 +40,7 @@ from django_resilient_pg.driver import link
 from django_resilient_pg.policy import messages, parameters, verdicts
 from django_resilient_pg.policy.rules import Circumstances, Row, decide
 from django_resilient_pg.policy.verdicts import Failure, Phase, Reason
-from django_resilient_pg.recovery import verify
+from django_resilient_pg.recovery import announce_loss
 from django_resilient_pg.recovery.catalogue import (
     HARMLESS_FUNCTIONS,
     HARMLESS_OF_EXTENSIONS,
@@ -443,7 +443,7 @@ def test_the_gap_between_two_looks_is_as_long_as_documented() -> None:
 
 
 def test_learning_begins_where_documented() -> None:
-    assert verify._LEARN_FROM == 5.0
+    assert announce_loss._LEARN_FROM == 5.0
     assert "idle for five seconds or more" in words(page(OPTIONS).astext())
 
 
