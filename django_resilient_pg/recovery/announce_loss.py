@@ -198,6 +198,6 @@ def _announce_loss(
     )
     incident = Incident(db.resilience.shared, record, quiet=quiet)
     if link is not None:
-        link.announced, link.incident = True, incident
+        link.announce(incident)
     announce.lost(db, incident)
     return incident

@@ -58,7 +58,7 @@ def _noting(db: Wrapper) -> Iterator[None]:
         _note_if_lost(db, error)
         raise
     if db._link is not None:
-        db._link.heard_at = monotonic()
+        db._link.heard(monotonic())
 
 
 @collecting()

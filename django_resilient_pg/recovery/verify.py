@@ -54,7 +54,7 @@ def verify(db: Wrapper, status: int, now: float, asking: Any = None) -> None:
         _close_left(db, link)
         vital = Vital.LOST if link.lost() else vital
     if vital is Vital.ALIVE:
-        link.seen_at = now
+        link.seen(now)
         return
     idle = now - link.heard_at
     reason = reason_of(link) if vital is Vital.LOST else None
@@ -147,7 +147,7 @@ def inspect_connection(db: Wrapper, now: float) -> Vital:
     if vital is Vital.LOST:
         announce_idle_loss(db, link, idle)
     elif vital is Vital.ALIVE and idle > options.ping_after:
-        link.heard_at = now
+        link.heard(now)
         resilience.shared.learned.outlived(idle)
     return vital
 
