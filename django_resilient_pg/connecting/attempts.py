@@ -16,7 +16,7 @@ from .. import signals
 from ..driver.exceptions import first_line
 from ..errors import CredentialsUnavailable, ServerDown, SessionLost
 from ..policy import circuit_breaker, messages
-from ..policy.circuit_breaker import Turn
+from ..policy.circuit_breaker import Permit
 from ..policy.rules import Budget, backoff
 from ..policy.token_bucket import BUCKET
 from ..state import announce
@@ -44,21 +44,21 @@ def connect(db: Wrapper, attempt: Callable[[], None]) -> None:
     if db._transaction.announcements:
         announce.tell_kept(db)  # of a transaction in which the connection was closed
     terms, budget = db.resilience.terms, db._connector.budget
-    if terms is None or budget is not None or terms.shared.probe.down:
+    if terms is None or budget is not None or terms.shared.breaker.down:
         _connect(db, attempt)
         return
     # A pool has lent before, and its server is not known to be down.
-    probe, began = terms.shared.probe, monotonic()
+    breaker, began = terms.shared.breaker, monotonic()
     try:
         attempt()
     except Error as error:
         one = _Attempt(db, attempt)
         one.began = began
-        one.conclude(Turn.FREE, error)
+        one.conclude(Permit.FREE, error)
         _after(db, one, error)
     else:
-        if probe.down:  # by now
-            _Attempt(db, attempt).answered(Turn.FREE)
+        if breaker.down:  # by now
+            _Attempt(db, attempt).answered(Permit.FREE)
 
 
 def _connect(db: Wrapper, attempt: Callable[[], None]) -> None:
@@ -95,8 +95,8 @@ def ended_unheard(db: Wrapper, error: Error) -> None:
     """
     mark_unheard(error)
     one = _Attempt(db, _nothing)
-    one.probe.mute = True
-    one.conclude(Turn.FREE, error)
+    one.breaker.mute = True
+    one.conclude(Permit.FREE, error)
 
 
 def _nothing() -> None:
@@ -118,37 +118,37 @@ def _left(error: BaseException | None) -> Attempt | None:
 
 
 class _Attempt:
-    """One attempt to connect at a time, if it is this thread's turn."""
+    """One attempt to connect at a time, if this thread has a permit."""
 
     def __init__(self, db: Wrapper, attempt: Callable[[], None]) -> None:
         self._db, self._attempt = db, attempt
-        self.probe = db.resilience.shared_now().probe
+        self.breaker = db.resilience.shared_now().breaker
         self.began = monotonic()
         self._refused_at: float | None = None
         #: Whether the last failure was of reaching the server, not of what it was told.
         self.unreachable = False
 
     def __call__(self) -> None:
-        turn = self.probe.begin()
-        if turn is Turn.WAIT:
+        permit = self.breaker.begin()
+        if permit is Permit.WAIT:
             raise self.refusal(waits=True)
         db = self._db
         if not db._pooled:  # a pool counts its own
             db.resilience.shared.count("attempt")
         try:
-            if self.probe.mute:
+            if self.breaker.mute:
                 # A pool's connection is judged anew, and so asked.
                 self._db.resilience.terms = None
             self._attempt()
         except Error as error:
-            self.conclude(turn, error)
+            self.conclude(permit, error)
             raise
         except BaseException:
-            self.probe.interrupted(turn)
+            self.breaker.interrupted(permit)
             raise
-        self.answered(turn)
+        self.answered(permit)
 
-    def conclude(self, turn: Turn, error: Error) -> None:
+    def conclude(self, permit: Permit, error: Error) -> None:
         """A failed attempt is a verdict on the server, unless the server said no by itself.
 
         One that a deadline has left is a verdict when it has ended.
@@ -156,29 +156,30 @@ class _Attempt:
         from .failed import is_down
 
         if (attempt := _left(error.__cause__)) is not None:
-            attempt.then(partial(self._conclude_left, turn))
+            attempt.then(partial(self._conclude_left, permit))
         elif is_down(self._db, error):
-            self._failed(turn, error)
+            self._failed(permit, error)
         else:
-            self.answered(turn)
+            self.answered(permit)
 
-    def _conclude_left(self, turn: Turn, error: BaseException | None) -> None:
+    def _conclude_left(self, permit: Permit, error: BaseException | None) -> None:
         """As :meth:`conclude`, by the driver's own error; ``None``: it has connected."""
         from .failed import is_worth_waiting
 
         if error is not None and is_worth_waiting(self._db, error):
-            self._failed(turn, error)
+            self._failed(permit, error)
         else:
-            self.answered(turn)
+            self.answered(permit)
 
-    def _failed(self, turn: Turn, error: BaseException) -> None:
-        if self.probe.failed(turn, line := first_line(error, self._db.settings_dict), self._pause):
+    def _failed(self, permit: Permit, error: BaseException) -> None:
+        line = first_line(error, self._db.settings_dict)
+        if self.breaker.failed(permit, line, self._pause):
             text = 'Server of "%s" is not accepting connections: %s'
             announce.log(self._db, logging.INFO, text, self._db.alias, line, at_once=True)
 
-    def answered(self, turn: Turn) -> None:
+    def answered(self, permit: Permit) -> None:
         """The server has answered, if only to refuse."""
-        seconds = self.probe.answered(turn)
+        seconds = self.breaker.answered(permit)
         if seconds is not None:
             announce.log(
                 self._db,
@@ -199,7 +200,7 @@ class _Attempt:
     def _wait(self, attempt: int) -> float:
         """Seconds until this thread tries again."""
         if self.unreachable:
-            return self.probe.due_in()
+            return self.breaker.due_in()
         # It is the credentials that are waited for.
         options = self._db.resilience.options
         return backoff(
@@ -208,7 +209,7 @@ class _Attempt:
 
     def _sleep(self, seconds: float) -> None:
         if self.unreachable:
-            self.probe.wait(seconds)
+            self.breaker.wait(seconds)
         else:
             sleep(seconds)
 
@@ -236,10 +237,10 @@ class _Attempt:
 
     def refusal(self, *, waits: bool) -> ServerDown:
         """What this thread raises, or waits with, instead of asking."""
-        probe = self.probe
-        due = None if probe.asking else probe.due_in()
+        breaker = self.breaker
+        due = None if breaker.asking else breaker.due_in()
         alias = self._db.alias
-        error = ServerDown(messages.down(alias, probe.said, due, waits=waits), due=due or 0.0)
+        error = ServerDown(messages.down(alias, breaker.said, due, waits=waits), due=due or 0.0)
         error.database_alias = alias  # type: ignore[attr-defined]
         return error
 
@@ -263,8 +264,8 @@ class _Attempt:
                 note = self._why_over(budget)
                 last.add_note(note)
                 # Once for each outage. An attempt that a deadline has left is no outage yet.
-                if not self.probe.surfaced and _left(last.__cause__) is None:
-                    self.probe.surfaced = True
+                if not self.breaker.surfaced and _left(last.__cause__) is None:
+                    self.breaker.surfaced = True
                     announce.outage(self._db, note)
             else:
                 self.explain(last)
@@ -272,14 +273,14 @@ class _Attempt:
 
     def remaining(self, budget: Budget) -> float:
         """Seconds to wait for the server: the deadline counts from the start of the outage."""
-        return max(0.0, min(budget.remaining(), self._patience(budget) - self.probe.down_for()))
+        return max(0.0, min(budget.remaining(), self._patience(budget) - self.breaker.down_for()))
 
     def _patience(self, budget: Budget) -> float:
         """Seconds that an outage is waited out: more where somebody has asked for that."""
         return max(deadline(self._db), budget.seconds)
 
     def _why_over(self, budget: Budget) -> str:
-        db, down_for = self._db, self.probe.down_for()
+        db, down_for = self._db, self.breaker.down_for()
         patience = self._patience(budget)
         if patience - down_for < budget.remaining():
             return messages.long_down(db.alias, down_for, patience, time.time() - down_for)
@@ -292,5 +293,5 @@ class _Attempt:
         db = self._db
         line = first_line(failed, db.settings_dict)
         db.resilience.shared.count("connect")
-        record = signals.ConnectRetried(db.alias, self.probe.failures, wait, line)
+        record = signals.ConnectRetried(db.alias, self.breaker.failures, wait, line)
         announce.send(db, signals.connect_retried, record)

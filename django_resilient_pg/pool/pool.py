@@ -290,7 +290,7 @@ class ResilientPool(ConnectionPool[Any]):
 
     def _down(self) -> bool:
         """Whether the server is known to be down: then one thread at a time asks for it here."""
-        return self._db.resilience.shared.probe.down
+        return self._db.resilience.shared.breaker.down
 
     def _why(self, allowed: float, ends: float) -> str:
         """What a PoolTimeout says."""

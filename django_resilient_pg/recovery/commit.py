@@ -25,7 +25,7 @@ from ..state.unit_of_work import MOST_TEXTS, NO_TEXT
 from ..state.wrapper import Wrapper
 from .announce_loss import announce_idle_loss, announce_loss
 from .catalogue import why_may_write
-from .outcome import Mark, Outcome, mark, outcome
+from .outcome import Outcome, TransactionId, mark, outcome
 
 _ROLLED_BACK: Final = "Not retried: the server has rolled its transaction back."
 
@@ -91,7 +91,7 @@ def _texts(db: Wrapper, link: Link) -> frozenset[object]:
 
 
 @collecting()
-def mark_transaction(db: Wrapper, link: Link) -> Mark | None:
+def mark_transaction(db: Wrapper, link: Link) -> TransactionId | None:
     """Learn the id of a transaction before its COMMIT is sent (one round trip).
 
     Returns:
@@ -118,7 +118,7 @@ def mark_transaction(db: Wrapper, link: Link) -> Mark | None:
 
 
 @collecting()
-def has_committed(db: Wrapper, link: Link, error: Error, marked: Mark | None) -> bool:
+def has_committed(db: Wrapper, link: Link, error: Error, marked: TransactionId | None) -> bool:
     """Find out what became of a transaction whose COMMIT failed.
 
     Returns:
@@ -167,7 +167,7 @@ def has_committed(db: Wrapper, link: Link, error: Error, marked: Mark | None) ->
 def _ask(
     db: Wrapper,
     loss: Loss,
-    marked: Mark | None,
+    marked: TransactionId | None,
     texts: frozenset[object],
     *,
     committing: bool = True,
@@ -203,7 +203,9 @@ def _ask(
     return Outcome.UNKNOWN
 
 
-def _answer(fresh: Link, marked: Mark | None, texts: frozenset[object], budget: Budget) -> Outcome:
+def _answer(
+    fresh: Link, marked: TransactionId | None, texts: frozenset[object], budget: Budget
+) -> Outcome:
     if marked is not None and marked.xid is not None:
         found = outcome(fresh, marked, seconds=budget.remaining())
     elif why_may_write(fresh, map(str, texts), over=True):

@@ -71,7 +71,7 @@ class Outcome(enum.Enum):
     UNKNOWN = "unknown"
 
 
-class Mark(NamedTuple):
+class TransactionId(NamedTuple):
     """A transaction, as it will be asked for.
 
     Attributes:
@@ -90,7 +90,7 @@ class Mark(NamedTuple):
     since: str | None = None
 
 
-def mark(link: Link) -> Mark | None:
+def mark(link: Link) -> TransactionId | None:
     """Ask for the id of the transaction that is open on this connection: one round trip.
 
     What else belongs to a mark is asked for with the first one only, and again where the process
@@ -104,13 +104,13 @@ def mark(link: Link) -> Mark | None:
     if link.identity:
         xid, pid = link.ask(_XID)[0]
         if link.identity[0] == pid:
-            return Mark(xid, *link.identity)
+            return TransactionId(xid, *link.identity)
     answer = _first(link)
     if answer is None:
         link.identity = None
         return None
     xid, *identity = answer
-    found = Mark(xid, *identity)
+    found = TransactionId(xid, *identity)
     # A standby may be promoted under its connections.
     link.identity = tuple(identity) if found.timeline or not found.system else ()
     return found
@@ -142,7 +142,7 @@ def _first(link: Link) -> tuple[Any, ...] | None:
 
 def outcome(
     link: Link,
-    asked: Mark,
+    asked: TransactionId,
     *,
     seconds: float,
     clock: Callable[[], float] = time.monotonic,
@@ -172,7 +172,7 @@ def outcome(
 
 def _final(
     link: Link,
-    asked: Mark,
+    asked: TransactionId,
     seconds: float,
     clock: Callable[[], float],
     sleep: Callable[[float], None],

@@ -22,7 +22,7 @@ from ..driver.exceptions import first_line, judge_error
 from ..driver.link import IN_TRANSACTION
 from ..errors import ServerDown, SessionLost
 from ..policy import messages
-from ..policy.rules import Budget, Circumstances, Decision, Row, decide
+from ..policy.rules import Budget, Circumstances, Decision, RetryRule, decide
 from ..policy.token_bucket import BUCKET
 from ..policy.verdicts import Phase, Reason, Verdict
 from ..sql.memory import LONGEST
@@ -39,14 +39,14 @@ from ..state.wrapper import Wrapper
 from .announce_loss import announce_loss, announce_refusal
 from .guarded_read import Cancelled, GuardedRead, NotAgain
 
-# The verdict's rule for a read that a standby cancelled (see reasons.TABLE).
+# The verdict's rule for a read that a standby cancelled (see ``error_table``).
 _CANCELLED = "cancelled by recovery"
 _RETRIED = {
-    Row.NOTHING_SENT: "an unsent statement",
-    Row.REFUSED: "a write that a standby had refused",
-    Row.FIRST: "the first statement of a transaction",
-    Row.READ: "a read",
-    Row.SETTING: "a setting of the session",
+    RetryRule.NOTHING_SENT: "an unsent statement",
+    RetryRule.REFUSED: "a write that a standby had refused",
+    RetryRule.FIRST: "the first statement of a transaction",
+    RetryRule.READ: "a read",
+    RetryRule.SETTING: "a setting of the session",
 }
 # New sessions in a row that may end at a statement, while the server answers on them before.
 _MOST_UNHEARD = 2
@@ -92,13 +92,13 @@ class Recovery:
                     self._incidents.append(loss.incident)
                 self._check_final(error, verdict, loss)
                 decision = self._decide(verdict)
-                if decision.row is None:
+                if decision.rule is None:
                     self._give_up(error, loss, decision.why)
-                if why := self._exhausted(decision.row, budget):
+                if why := self._exhausted(decision.rule, budget):
                     self._give_up(error, loss, why)
                 self._pause(budget)
                 try:
-                    result = self._again(decision.row, loss, budget)
+                    result = self._again(decision.rule, loss, budget)
                 except NotAgain as refusal:
                     final = isinstance(refusal, Cancelled)
                     loss = dataclasses.replace(loss, final=final)
@@ -107,7 +107,7 @@ class Recovery:
                     next_error.__context__ = error
                     error = next_error
                     continue
-                self._announce(decision.row)
+                self._announce(decision.rule)
                 return result
 
     def _check_final(self, error: Error, verdict: Verdict, loss: Loss) -> None:
@@ -156,7 +156,7 @@ class Recovery:
         if verdict.rule != _CANCELLED or not db.autocommit or call.status == IN_TRANSACTION:
             raise error
         readable = call.statement(self._link).kind is Kind.READ
-        if not readable or self._exhausted(Row.READ, Budget(1.0)):
+        if not readable or self._exhausted(RetryRule.READ, Budget(1.0)):
             raise error
         try:
             result = self._guarded()
@@ -164,7 +164,7 @@ class Recovery:
             raise error from None
         except Error as next_error:
             return self.after(next_error)
-        self._announce(Row.READ)
+        self._announce(RetryRule.READ)
         return result
 
     @property
@@ -210,13 +210,13 @@ class Recovery:
             return only_sets(text, call.sql, call.params)
         return False
 
-    def _exhausted(self, row: Row, budget: Budget) -> str:
+    def _exhausted(self, rule: RetryRule, budget: Budget) -> str:
         """Why there may be no further attempt, or ""."""
         options = self._db.resilience.options
         if budget.remaining() <= 0:
             return f"{budget.bound} is used up"
         # What had no effect is free; once, because it is the server that decides what is refused.
-        if row is Row.NOTHING_SENT or (row is Row.REFUSED and not self._attempts):
+        if rule is RetryRule.NOTHING_SENT or (rule is RetryRule.REFUSED and not self._attempts):
             return ""
         if self._attempts >= options.read_retries:
             return f"it was retried {options.read_retries} times already (read_retries)"
@@ -233,12 +233,12 @@ class Recovery:
             pause(self._db, self._rounds, budget)
         self._rounds += 1
 
-    def _again(self, row: Row, loss: Loss, budget: Budget) -> Any:
+    def _again(self, rule: RetryRule, loss: Loss, budget: Budget) -> Any:
         db, call = self._db, self._call
         opening = list(db._transaction.opening)
         try:
-            with primary.looking_for_primary(db) if row is Row.REFUSED else nullcontext():
-                self._replace(row, loss)
+            with primary.looking_for_primary(db) if rule is RetryRule.REFUSED else nullcontext():
+                self._replace(rule, loss)
         except (ServerDown, SessionLost) as error:
             raise NotAgain(_said_of(error).rstrip(".")) from error
         except Error as error:
@@ -260,7 +260,7 @@ class Recovery:
         restore_opening(db, opening)
         self._heard = bool(opening)
         call.wrapper._renew()
-        if row is Row.READ:
+        if rule is RetryRule.READ:
             return self._guarded()
         db._transaction.dirtied()
         return self._run()
@@ -276,14 +276,14 @@ class Recovery:
             return False
         return True
 
-    def _replace(self, row: Row, loss: Loss) -> None:
+    def _replace(self, rule: RetryRule, loss: Loss) -> None:
         db = self._db
-        if row is Row.REFUSED and db._link is not None:
+        if rule is RetryRule.REFUSED and db._link is not None:
             db._link.close()  # it works, and a pool would hand it out again
             if db._pooled:
                 db.pool.distrust()  # as it would its others
         replace(db, loss.reason, loss.idle)
-        if row is Row.REFUSED and db._link is not None and primary.is_standby(db, db._link):
+        if rule is RetryRule.REFUSED and db._link is not None and primary.is_standby(db, db._link):
             raise NotAgain(messages.standby_again(db.alias))
 
     def _run(self) -> Any:
@@ -304,17 +304,17 @@ class Recovery:
             unit.took_effect(db.alias, self._call.sql)  # it may have
         raise error
 
-    def _announce(self, row: Row) -> None:
+    def _announce(self, rule: RetryRule) -> None:
         db, shared = self._db, self._db.resilience.shared
         took = monotonic() - self._began
-        shared.count("statement", row.value)
+        shared.count("statement", rule.value)
         shared.count("retried", "statement")
-        sentence = messages.retried(_RETRIED[row], db.alias, took)
+        sentence = messages.retried(_RETRIED[rule], db.alias, took)
         for incident in self._incidents:
             incident.heal(sentence, "statement")
         if not self._incidents:
             announce.log(
                 db, logging.INFO, "%s", sentence, retried_as="statement", took=took
             )  # no connection was lost
-        record = signals.StatementRetried(db.alias, row.value, self._attempts, took)
+        record = signals.StatementRetried(db.alias, rule.value, self._attempts, took)
         announce.send(db, signals.statement_retried, record)
