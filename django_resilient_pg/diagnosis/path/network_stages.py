@@ -36,10 +36,10 @@ def dns(trip: Trip) -> str:
     if unknown and not trip.places:
         addresses = all(host.address for host in target.hosts)
         raise Stopped(" ".join(unknown), _address(target) if addresses else _NAME, not addresses)
-    names = [_addresses(host, trip.places) for host in target.hosts if _named(host, trip.places)]
-    if not names and not unknown:
+    told = [*(_addresses(host, trip.places) for host in target.hosts if host.named), *unknown]
+    if not told:
         raise NotNeeded("No lookup is needed: HOST is an address or a Unix socket.")
-    return " ".join([*names, *unknown])
+    return " ".join(filter(None, told))
 
 
 def _unknown(host: Host, error: OSError) -> str:
@@ -60,15 +60,9 @@ def _address(target: Target) -> str:
     return f"Correct hostaddr{there}: it takes an address, HOST takes names."
 
 
-def _named(host: Host, places: tuple[Place, ...]) -> bool:
-    """Whether it had to be looked up."""
-    own = [place.address[0] for place in places if place.host == host and not host.unix]
-    return bool(own) and not host.address and own != [host.name]
-
-
 def _addresses(host: Host, places: tuple[Place, ...]) -> str:
     own = dict.fromkeys(str(place.address[0]) for place in places if place.host == host)
-    return f'"{host.name}" is {", ".join(own)}.'
+    return f'"{host.name}" is {", ".join(own)}.' if own else ""
 
 
 def tcp(trip: Trip) -> str:

@@ -135,7 +135,7 @@ def walk(
     refused), one that logs in. After that, one round trip. Where the one for TLS fails, the login
     is tried all the same: what works for the driver is no error.
     """
-    trip = Trip(target, connect, timeout, primary=primary, assume_role=assume_role)
+    trip = Trip(target, connect, timeout, primary, assume_role)
     try:
         found = _run(trip)
         if examine is not None and trip.link is not None and found.failed is None:

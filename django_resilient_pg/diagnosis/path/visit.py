@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Final
 
 from ...driver.link import Link
@@ -35,23 +36,27 @@ class Stopped(Exception):
         self.answered = answered
 
 
+@dataclass(slots=True)
 class Trip:
-    """What one walk has found so far."""
+    """What one walk has found so far.
 
-    def __init__(
-        self, target: Target, connect: Connector, timeout: float, *, primary: bool, assume_role: str
-    ) -> None:
-        self.target, self.connect, self.timeout = target, connect, timeout
-        self.primary, self.assume_role = primary, assume_role
-        self.places: tuple[Place, ...] = ()
-        self.knocks: tuple[Knock, ...] = ()
-        self.reached: Knock | None = None
-        self.tls: TlsFacts | None = None
-        self.connect_seconds: float | None = None
-        self.link: Link | None = None
-        self.facts: Facts | None = None
-        # Of stages that are not measured by how long their step took.
-        self.seconds: dict[str, float | None] = {}
+    Attributes:
+        seconds: of stages that are not measured by how long their step took.
+    """
+
+    target: Target
+    connect: Connector
+    timeout: float
+    primary: bool
+    assume_role: str
+    places: tuple[Place, ...] = ()
+    knocks: tuple[Knock, ...] = ()
+    reached: Knock | None = None
+    tls: TlsFacts | None = None
+    connect_seconds: float | None = None
+    link: Link | None = None
+    facts: Facts | None = None
+    seconds: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def session(self) -> Link:
