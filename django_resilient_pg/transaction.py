@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import random
 import sys
 import time
 import weakref
@@ -260,9 +259,7 @@ class _Attempts:
         if tells_of(error, "transaction_lost", but=self._handled):
             pause = 0.0
         elif self._conflicts and sqlstate_of(error) in _CONFLICTS:
-            pause = backoff(
-                attempt, base=options.backoff, most=options.max_backoff, random=random.random
-            )
+            pause = backoff(attempt, base=options.backoff, most=options.max_backoff)
         else:
             return None
         if pause >= budget.remaining():

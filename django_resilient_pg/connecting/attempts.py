@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable
 from functools import partial
@@ -193,9 +192,7 @@ class _Attempt:
     def _pause(self, failures: int) -> float:
         """Seconds to the next attempt of all threads."""
         options = self._db.resilience.options
-        return circuit_breaker.pause(
-            failures, base=options.backoff, most=options.max_backoff, random=random.random
-        )
+        return circuit_breaker.pause(failures, base=options.backoff, most=options.max_backoff)
 
     def _wait(self, attempt: int) -> float:
         """Seconds until this thread tries again."""
@@ -203,9 +200,7 @@ class _Attempt:
             return self.breaker.due_in()
         # It is the credentials that are waited for.
         options = self._db.resilience.options
-        return backoff(
-            attempt, base=options.backoff, most=options.max_backoff, random=random.random
-        )
+        return backoff(attempt, base=options.backoff, most=options.max_backoff)
 
     def _sleep(self, seconds: float) -> None:
         if self.unreachable:

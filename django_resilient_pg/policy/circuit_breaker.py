@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from random import random
 from typing import Final
 
 # Seconds after which a thread that waits for another one's attempt looks at its own budget.
@@ -27,7 +28,9 @@ class Permit(enum.Enum):
     WAIT = "it is down, and another attempt is under way or not yet due"
 
 
-def pause(failures: int, *, base: float, most: float, random: Callable[[], float]) -> float:
+def pause(
+    failures: int, *, base: float, most: float, random: Callable[[], float] = random
+) -> float:
     """Seconds from failed attempt number ``failures`` to the next: half of them at random.
 
     Never less than half, so that the attempts per second have a bound.

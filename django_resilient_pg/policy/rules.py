@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Callable
+from random import random
 from typing import Final
 
 from .. import deadlines
@@ -187,6 +188,8 @@ class Budget:
         return tightest.words
 
 
-def backoff(attempt: int, *, base: float, most: float, random: Callable[[], float]) -> float:
+def backoff(
+    attempt: int, *, base: float, most: float, random: Callable[[], float] = random
+) -> float:
     """Seconds before run number ``attempt`` + 1: full jitter below a doubling bound."""
     return random() * min(most, base * 2.0 ** min(attempt - 1, 32))

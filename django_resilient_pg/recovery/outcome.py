@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from ..driver.exceptions import sqlstate_of
@@ -140,21 +139,13 @@ def _first(link: Link) -> tuple[Any, ...] | None:
         return None
 
 
-def outcome(
-    link: Link,
-    asked: TransactionId,
-    *,
-    seconds: float,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Outcome:
+def outcome(link: Link, asked: TransactionId, *, seconds: float) -> Outcome:
     """Ask a new connection what became of the transaction.
 
     Args:
         link: a connection that is not the lost one.
         asked: from :func:`mark`.
         seconds: how long to wait for a final answer.
-        clock, sleep: for tests.
 
     Raises:
         the driver's errors, when the new connection is lost in turn.
@@ -164,21 +155,15 @@ def outcome(
     system, timeline, since = link.ask(f"SELECT {_IDENTITY}")[0]
     if None in {system, timeline} or (system, timeline) != (asked.system, asked.timeline):
         return Outcome.UNKNOWN
-    found = _final(link, asked, seconds, clock, sleep)
+    found = _final(link, asked, seconds)
     if found is Outcome.COMMITTED and (since is None or since != asked.since):
         return Outcome.UNKNOWN
     return found
 
 
-def _final(
-    link: Link,
-    asked: TransactionId,
-    seconds: float,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
-) -> Outcome:
+def _final(link: Link, asked: TransactionId, seconds: float) -> Outcome:
     """What the server says of the id, once that cannot change any more."""
-    began, ended = clock(), False
+    began, ended = time.monotonic(), False
     while True:
         try:
             [(status,)] = link.ask(_STATUS, [asked.xid])
@@ -189,9 +174,9 @@ def _final(
         if status in {"committed", "aborted"}:
             return Outcome(status)
         # NULL: so long ago that the server has forgotten; anything else may still change.
-        if status is None or clock() - began > seconds:
+        if status is None or time.monotonic() - began > seconds:
             return Outcome.UNKNOWN
-        if not ended and clock() - began > _PATIENCE:
+        if not ended and time.monotonic() - began > _PATIENCE:
             end(link, asked.pid, asked.backend_start)
             ended = True
-        sleep(_PAUSE)
+        time.sleep(_PAUSE)

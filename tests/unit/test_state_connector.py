@@ -11,7 +11,7 @@ from django_resilient_pg.state.connector import Connector
 
 def test_it_connects_only_while_it_does() -> None:
     connector, seen = Connector(), list[bool]()
-    connector.connect(lambda: seen.append(connector.connecting), seen.append)
+    connector.connect(lambda: seen.append(connector.connecting), print)
     assert (seen, connector.connecting) == ([True], False)
 
 
