@@ -36,7 +36,7 @@ def is_down(db: Wrapper, failed: BaseException) -> bool:
 
 
 def is_worth_waiting(db: Wrapper, failed: BaseException) -> bool:
-    """Whether the driver's own error, of an attempt that was left, may pass."""
+    """Whether the driver's own error, of an attempt that was left, is transient."""
     return _is_worth_waiting(db, judge_error(None, failed, Phase.CONNECT))
 
 
@@ -64,7 +64,7 @@ def _is_worth_waiting(db: Wrapper, verdict: Verdict) -> bool:
 
 
 def _is_direct(db: Wrapper, verdict: Verdict) -> bool:
-    """Whether a server that knows no direct TLS would have ended it so."""
+    """Whether the server does not support direct TLS, by all appearances."""
     return db._connector.direct and verdict.rule in _CUT
 
 
