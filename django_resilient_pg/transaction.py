@@ -45,6 +45,10 @@ _DECLARED: Final = {
     ),
     "conflicts": Declaration("conflicts", "boolean", True, strict=True),
 }
+_DEFAULTS: Final[dict[str, Any]] = {
+    "using": DEFAULT_DB_ALIAS,
+    **{name: one.default for name, one in _DECLARED.items()},
+}
 
 
 class _RetryAtomic:
@@ -94,7 +98,7 @@ class _RetryAtomic:
 
         @functools.wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
-            return self._run(functools.partial(function, *args, **kwargs), **options)
+            return self._run(functools.partial(function, *args, **kwargs), **_DEFAULTS | options)
 
         return wrapper
 
@@ -113,12 +117,7 @@ class _RetryAtomic:
         return self._run(function, using, retries, deadline, conflicts)
 
     def _run(
-        self,
-        function: Callable[[], T],
-        using: str = DEFAULT_DB_ALIAS,
-        retries: int = _RETRIES,
-        deadline: float = _DEADLINE,
-        conflicts: bool = True,
+        self, function: Callable[[], T], using: str, retries: int, deadline: float, conflicts: bool
     ) -> T:
         """Of a decorated function all has been checked where it was defined."""
         connection: Any = connections[using]
@@ -279,11 +278,8 @@ class _Attempts:
         """
         if unit.has_committed:
             return "its transaction had been committed, or may have been"
-        from .replay.decide import (
-            why_lasting,
-            why_locked,
-            why_open,
-        )  # with what is needed for requests
+        # With what is needed for requests.
+        from .replay.decide import why_lasting, why_locked, why_open
 
         return unit.give_up(
             lambda: (
