@@ -92,7 +92,7 @@ def _seconds_for_each(db: Wrapper, every: Sequence[places.Place], params: dict[s
     seconds = budget.remaining()
     number = max(1, min(len(every), int(seconds / places.LEAST)))
     if number < len(every):
-        first = db.resilience.shared.probe.failures * number % len(every)
+        first = db.resilience.shared.breaker.failures * number % len(every)
         params.update(places.only([*every[first:], *every[:first]][:number]))
     return max(places.LEAST, seconds // number)
 
