@@ -25,8 +25,8 @@ TOX_ALL := .venv/bin/tox run-parallel --parallel 5 $(if $(filter true,$(CI)),--p
 # Where the environments of a run note which tests they skipped for want of something.
 SKIPPED := $(CURDIR)/.tox/skipped
 
-.PHONY: help test quick lint unit django-suite django-suite-full foreign-suites benchmark benchmark-commit benchmark-first compare
-.PHONY: cuts foreign-suites coverage demo system-packages clean python
+.PHONY: help test quick lint unit django-suite django-suite-full suites benchmark benchmark-commit benchmark-first compare
+.PHONY: cuts coverage demo system-packages clean python
 
 help:
 	@echo "make demo          see it work: a load on both engines while the database is being broken (45 s)"
@@ -36,7 +36,7 @@ help:
 	@echo "make unit          the tests that need no server"
 	@echo "make django-suite  Django's own database tests on both engines, compared"
 	@echo "make django-suite-full  all of Django's own tests on both engines, with PostgreSQL 15"
-	@echo "make foreign-suites  the own tests of other packages on both engines, compared"
+	@echo "make suites        the own tests of other packages on both engines, compared"
 	@echo "make benchmark     what the engine costs where nothing is wrong"
 	@echo "make benchmark-commit  what the option commit_outcome costs a transaction"
 	@echo "make benchmark-first  what the first query of a process costs its processor"
@@ -65,8 +65,8 @@ quick: .venv/made
 lint: .venv/made
 	$(TOX) -e lint
 
-unit django-suite django-suite-full foreign-suites benchmark benchmark-commit benchmark-first compare coverage cuts: .venv/made
-	$(TOX) -e $@$(if $(filter benchmark% compare cuts,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
+unit django-suite django-suite-full suites benchmark benchmark-commit benchmark-first compare coverage cuts: .venv/made
+	$(TOX) -e $@$(if $(filter benchmark% compare cuts suites,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
 
 demo: .venv-demo/made
 	.venv-demo/bin/python -m testproject.demo $(ARGS)
