@@ -1,0 +1,148 @@
+"""The processes of the application: how they are started, told what to do, and judged."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final, Self
+
+from testproject import environment
+from testproject.comparison import OURS
+from testproject.ledger import Result
+from testproject.postgres import Server
+from tests.engines import DRIVER, RESILIENT
+from tests.faults.proxy import Proxy
+from tests.soak.held import Held, held
+from tests.soak.worker import DIRECT_PORT
+
+ROOT: Final = Path(__file__).resolve().parent.parent.parent
+#: Seconds after the end of a round until a process that does not answer is ended.
+PATIENCE: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a process uses the engine.
+
+    Attributes:
+        settings: entries of DATABASES.
+        keeps: connections that it keeps while it does nothing.
+    """
+
+    name: str
+    retries: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    keeps: int = 0
+
+
+_POOL: Final = {"pool": {"min_size": 1, "max_size": 4, "timeout": 30}}
+KINDS: Final = (
+    Kind("kept", settings={"CONN_MAX_AGE": 60}),
+    Kind("retry_atomic", retries=True, settings={"CONN_MAX_AGE": 0}),
+    *(
+        [Kind("pooled", settings={"CONN_MAX_AGE": 0}, options=_POOL, keeps=4)]
+        if DRIVER == "psycopg"
+        else []
+    ),
+)
+
+
+class Process:
+    """One process of the application, which works when it is told to.
+
+    Args:
+        module: what is run; tests put a broken engine into it.
+
+    Raises:
+        RuntimeError: it has ended although nobody has told it to.
+    """
+
+    def __init__(
+        self, kind: Kind, server: Server, proxy: Proxy, *, threads: int, module: Sequence[str]
+    ) -> None:
+        self.kind = kind
+        self.rounds: list[Held] = []
+        command = [sys.executable, "-m", *module, f"--threads={threads}"]
+        command += ["--retry-atomic"] if kind.retries else []
+        self._process = subprocess.Popen(
+            command,
+            env=_variables(kind, server, proxy),
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # warnings of what is meant to happen
+            text=True,
+        )
+
+    def order(self, what: object) -> None:
+        """Tell it what to do, without waiting for it."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{what}\n")
+        self._process.stdin.flush()
+
+    def answer(self, seconds: float) -> dict[str, Any]:
+        """Wait for what it says; it is ended if that takes much longer than ``seconds``."""
+        watchdog = threading.Timer(seconds + PATIENCE, self._process.kill)
+        watchdog.start()
+        try:
+            output: IO[str] | None = self._process.stdout
+            assert output is not None
+            line = output.readline()
+        finally:
+            watchdog.cancel()
+        if not line:
+            raise RuntimeError(f"the process {self.kind.name} has ended: {self._process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def result(self, seconds: float) -> Result:
+        """Wait for the result of a round, and note what the process holds after it."""
+        result = Result(**self.answer(seconds))
+        self.rounds.append(held(self._process.pid))
+        return result
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.communicate()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _variables(kind: Kind, server: Server, proxy: Proxy) -> dict[str, str]:
+    entry = server.database(
+        engine=RESILIENT, options=kind.options, PORT=str(proxy.port), **kind.settings
+    )
+    return {
+        **{name: text for name, text in os.environ.items() if not name.startswith(OURS)},
+        **environment.variables(entry),
+        DIRECT_PORT: str(server.port),
+        "DJANGO_LOG_LEVEL": "CRITICAL",
+    }
+
+
+def violations(kind: Kind, result: Result) -> list[str]:
+    """What no guarantee allows, one sentence each."""
+    wrong = {
+        "reads failed": result.failed_reads,
+        "writes were doubled": result.doubled,
+        "acknowledged writes were lost": result.lost,
+        "transactions were committed by half": result.half_committed,
+        "threads hang": result.hung,
+    }
+    if kind.retries:
+        # Where nobody can tell whether it was committed, retrying it could double it.
+        unknown = sum(n for text, n in result.errors.items() if "CommitOutcomeUnknown" in text)
+        wrong["transactions failed under retry_atomic"] = result.failed_transactions - unknown
+    return [f"{kind.name}: {number} {what}" for what, number in wrong.items() if number > 0]
