@@ -334,7 +334,8 @@ class _Attempt:
     def _why_over(self, budget: Budget) -> str:
         db, down_for = self._db, self.probe.down_for()
         patience = self._patience(budget)
-        if patience - down_for < budget.remaining():
+        # Both are used up where the last attempt took longer than was left: then it was the wait.
+        if max(0.0, patience - down_for) < budget.remaining():
             return messages.long_down(db.alias, down_for, patience, time.time() - down_for)
         waited = monotonic() - self.began
         return messages.unreachable(db.alias, waited, budget.bound)

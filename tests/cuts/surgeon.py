@@ -103,6 +103,12 @@ class Surgeon:
         with self._lock:
             return len(self._pairs)
 
+    @property
+    def idle(self) -> bool:
+        """Whether no connection is held, on either side."""
+        with self._lock:
+            return not (self._pairs or self._drained or self._left)
+
     def let_go(self) -> None:
         """Close what silent cuts have left open towards the server, and plan nothing."""
         with self._lock:

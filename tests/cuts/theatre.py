@@ -21,7 +21,7 @@ from tests.cuts import requests
 from tests.cuts.oracle import Marks, Outcome, Seen, judge
 from tests.cuts.surgeon import HOWS, SIDES, WHERES, Cut, Side, Surgeon
 from tests.cuts.units import SCHEMA, TABLE, UNITS, Kind, UnitOfWork, Work
-from tests.engines import DRIVER, PATIENCE, RESILIENT, STOCK, Connections
+from tests.engines import DRIVER, PATIENCE, RESILIENT, STOCK, Connections, until
 
 #: Statements after a case.
 _AFTER: Final = 2
@@ -178,15 +178,24 @@ class Theatre:
         chosen = draw or random.Random(0)
         for unit in units:
             _, marks = self._measure(unit)
+            until(lambda: self._surgeon.idle, "the proxy still forwards a connection that is closed")
             held = _held()
             for case in list(self.cases(unit)):
                 if one_in == 1 or chosen.randrange(one_in) == 0:
                     yield self._perform(case, marks)
             self._settle()
-            left = {name: now - held[name] for name, now in _held().items() if now > held[name] + 2}
-            if left:
+            if left := self._left_behind(held):
                 whole = Case(self.series, unit, ())
                 yield Result(whole, Outcome.HEALED, (f"left behind: {left}",))
+
+    def _left_behind(self, held: dict[str, int]) -> dict[str, int]:
+        """What is held beyond ``held`` when everything that ends has had the time to."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            left = {name: now - held[name] for name, now in _held().items() if now > held[name] + 2}
+            if not left or time.monotonic() > deadline:
+                return left
+            time.sleep(0.001)
 
     def _begin(self, unit: UnitOfWork) -> Work:
         connection = self._asking if unit.asks else self._usual
