@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from testproject.ledger import Result
 from testproject.postgres import Server
@@ -39,7 +39,12 @@ class Round:
 
 
 class Campaign:
-    """A server, a proxy before it, processes that work through it, and the faults."""
+    """A server, a proxy before it, processes that work through it, and the faults.
+
+    Args:
+        module: see :class:`.Process`.
+        storm: see :class:`.Storm`.
+    """
 
     def __init__(
         self,
@@ -48,7 +53,9 @@ class Campaign:
         threads: int = 4,
         kinds: Sequence[Kind] = KINDS,
         module: Sequence[str] = ("tests.soak.worker",),
+        **storm: Any,
     ) -> None:
+        self._of_storm = storm
         self._seed, self._threads, self._kinds, self._module = seed, threads, kinds, module
         self._stack = ExitStack()
         self._processes: list[Process] = []
@@ -65,7 +72,7 @@ class Campaign:
                 self._processes.append(stack.enter_context(made))
                 made.order("prepare")
                 made.answer(0)
-            self.storm = Storm(self._server, self._proxy, random.Random(self._seed))
+            self.storm = Storm(self._server, self._proxy, random.Random(self._seed), **self._of_storm)
             self._stack = stack.pop_all()
         return self
 

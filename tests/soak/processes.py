@@ -7,11 +7,15 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, Self
 
+from django.db import InterfaceError, InternalError, OperationalError
+
+from django_resilient_pg import errors
+from django_resilient_pg.errors import CommitOutcomeUnknown
 from testproject import environment
 from testproject.comparison import OURS
 from testproject.ledger import Result
@@ -22,6 +26,12 @@ from tests.soak.held import Held, held
 from tests.soak.worker import DIRECT_PORT
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
+#: Classes of errors that tell of a lost connection; a constraint that is violated, or a wrong
+#: answer, tells of a statement that ran where it must not.
+_LOST: Final = frozenset(
+    {each.__name__ for each in (OperationalError, InterfaceError, InternalError)}
+    | {name for name, each in vars(errors).items() if isinstance(each, type)}
+)
 #: Seconds after the end of a round until a process that does not answer is ended.
 PATIENCE: Final = 120.0
 
@@ -140,9 +150,15 @@ def violations(kind: Kind, result: Result) -> list[str]:
         "acknowledged writes were lost": result.lost,
         "transactions were committed by half": result.half_committed,
         "threads hang": result.hung,
+        "errors are not those of a lost connection": _errors(result, lambda one: one not in _LOST),
     }
     if kind.retries:
         # Where nobody can tell whether it was committed, retrying it could double it.
-        unknown = sum(n for text, n in result.errors.items() if "CommitOutcomeUnknown" in text)
+        unknown = _errors(result, lambda name: name == CommitOutcomeUnknown.__name__)
         wrong["transactions failed under retry_atomic"] = result.failed_transactions - unknown
     return [f"{kind.name}: {number} {what}" for what, number in wrong.items() if number > 0]
+
+
+def _errors(result: Result, wanted: Callable[[str], bool]) -> int:
+    """How many errors there were of the classes that are wanted."""
+    return sum(n for text, n in result.errors.items() if wanted(text.partition(":")[0]))

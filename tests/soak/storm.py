@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Final, Self
 
@@ -31,11 +31,22 @@ class Storm:
 
     Args:
         proxy: between the application and the server.
+        only: names of faults; without, all of them.
+        pause: shortest and longest time between two faults, in seconds.
     """
 
-    def __init__(self, server: Server, proxy: Proxy, rng: random.Random) -> None:
+    def __init__(
+        self,
+        server: Server,
+        proxy: Proxy,
+        rng: random.Random,
+        *,
+        only: Collection[str] = (),
+        pause: tuple[float, float] = PAUSE,
+    ) -> None:
         self.done: Counter[str] = Counter()
         self._server, self._proxy, self._random = server, proxy, rng
+        self._names, self._pause = only or list(FAULTS), pause
         self._pack: list[str] = []
         self._stop = threading.Event()
         self._error: Exception | None = None
@@ -58,7 +69,7 @@ class Storm:
 
     def _run(self) -> None:
         try:
-            while not self._stop.wait(self._random.uniform(*PAUSE)):
+            while not self._stop.wait(self._random.uniform(*self._pause)):
                 name = self._next()
                 FAULTS[name][1](self)
                 self.done[name] += 1
@@ -67,7 +78,7 @@ class Storm:
 
     def _next(self) -> str:
         if not self._pack:
-            self._pack = [name for name, (often, _) in FAULTS.items() for _ in range(often)]
+            self._pack = [name for name in self._names for _ in range(FAULTS[name][0])]
             self._random.shuffle(self._pack)
         return self._pack.pop()
 
