@@ -95,7 +95,7 @@ def _changes(node: ast.AST, where: str) -> Iterator[_Change]:
         where = f"{where}.{node.name}".lstrip(".")
     if isinstance(node, ast.expr):
         yield from ((where, node, after) for after in _of_expression(node))
-    elif isinstance(node, ast.stmt):
+    elif isinstance(node, ast.stmt) and not _is_told(node):
         yield from ((where, node, after) for after in _of_statement(node))
         yield from ((where, test, f"not {ast.unparse(test)}") for test in _bare_tests(node))
     for child in _children(node):
