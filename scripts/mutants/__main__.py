@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     os.chdir(ROOT)
     began = time.monotonic()
-    made = [each for module in given.modules for each in mutants(module, path_of(module).read_text())]
+    made = [
+        each for module in given.modules for each in mutants(module, path_of(module).read_text())
+    ]
     chosen = [each for each in made if not given.only or given.only in each.name]
     for module in given.modules:
         if not runner.passes_unchanged(module):
@@ -65,8 +67,10 @@ def _tell(
     """Print what came of each module, and what has to be done."""
     all_of, left = (Counter(one.module for one in group) for group in (chosen, survivors))
     for module, number in all_of.items():
-        print(f"{module:20}{number:5} changes,{number - left[module]:5} noticed,"
-              f"{left[module]:4} survived")
+        print(
+            f"{module:20}{number:5} changes,{number - left[module]:5} noticed,"
+            f"{left[module]:4} survived"
+        )
     for mutant in sorted(open_ones, key=lambda one: one.name):
         print(f"SURVIVED: {mutant.name}")
     for name in wrong:

@@ -10,9 +10,9 @@ import ast
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
-_SWAPPED: Final[dict[type[ast.AST], type[ast.AST]]] = {
+_SWAPPED: Final[dict[type[ast.AST], Any]] = {
     ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq,
     ast.Is: ast.IsNot,
@@ -84,9 +84,10 @@ def _spliced(lines: list[bytes], node: ast.expr | ast.stmt, after: str) -> str:
     assert node.end_lineno is not None
     assert node.end_col_offset is not None
     text = f"({after})" if isinstance(node, ast.expr) else after
-    head = lines[: node.lineno - 1] + [lines[node.lineno - 1][: node.col_offset] + text.encode()]
-    tail = [lines[node.end_lineno - 1][node.end_col_offset :], *lines[node.end_lineno :]]
-    return b"\n".join([*head[:-1], head[-1] + tail[0], *tail[1:]]).decode()
+    first, last = lines[node.lineno - 1], lines[node.end_lineno - 1]
+    changed = first[: node.col_offset] + text.encode() + last[node.end_col_offset :]
+    around = (lines[: node.lineno - 1], lines[node.end_lineno :])
+    return b"\n".join([*around[0], changed, *around[1]]).decode()
 
 
 def _changes(node: ast.AST, where: str) -> Iterator[_Change]:
@@ -133,9 +134,7 @@ def _is_told(node: ast.AST) -> bool:
 
 
 def _of_statement(node: ast.stmt) -> Iterator[str]:
-    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        yield "pass"
-    elif isinstance(node, (ast.Assign, ast.AugAssign)) and _sets_attribute(node):
+    if _calls(node) or _sets_attribute(node):
         yield "pass"
     elif isinstance(node, ast.AugAssign):
         yield ast.unparse(ast.AugAssign(node.target, _SWAPPED[type(node.op)](), node.value))
@@ -153,7 +152,13 @@ def _bare_tests(node: ast.stmt) -> Iterator[ast.expr]:
         yield node.test
 
 
-def _sets_attribute(node: ast.Assign | ast.AugAssign) -> bool:
+def _calls(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+
+
+def _sets_attribute(node: ast.stmt) -> bool:
+    if not isinstance(node, (ast.Assign, ast.AugAssign)):
+        return False
     target = node.targets[0] if isinstance(node, ast.Assign) else node.target
     parts = target.elts if isinstance(target, ast.Tuple) else [target]
     return any(isinstance(part, ast.Attribute) for part in parts)
@@ -185,7 +190,7 @@ def _of_expression(node: ast.expr) -> Iterator[str]:
 def _of_comparison(node: ast.Compare) -> Iterator[str]:
     for n, operator in enumerate(node.ops):
         others = [*node.ops]
-        others[n] = _SWAPPED[type(operator)]()  # type: ignore[call-overload]
+        others[n] = _SWAPPED[type(operator)]()
         yield ast.unparse(ast.Compare(node.left, others, node.comparators))
 
 
@@ -193,8 +198,7 @@ def _of_operation(node: ast.BinOp) -> Iterator[str]:
     if isinstance(node.op, ast.BitOr):
         yield from (ast.unparse(node.left), ast.unparse(node.right))
     elif type(node.op) in _SWAPPED:
-        swapped: ast.operator = _SWAPPED[type(node.op)]()  # type: ignore[assignment]
-        yield ast.unparse(ast.BinOp(node.left, swapped, node.right))
+        yield ast.unparse(ast.BinOp(node.left, _SWAPPED[type(node.op)](), node.right))
 
 
 def _of_constant(value: object) -> Iterator[str]:

@@ -21,7 +21,15 @@ from scripts.mutants.targets import PACKAGE, path_of, tests_of
 
 #: Seconds of processor time after which a change counts as noticed: nothing ends any more.
 LIMIT: Final = 60
-_BEFORE: Final = ("pytest", "hypothesis", "django.test", "django.db", "tenacity", "trustme", "socket")
+_BEFORE: Final = (
+    "pytest",
+    "hypothesis",
+    "django.test",
+    "django.db",
+    "tenacity",
+    "trustme",
+    "socket",
+)
 _SURVIVED: Final = 0
 
 

@@ -11,9 +11,9 @@ from tests.cuts.surgeon import SIDES, WHERES
 from tests.cuts.theatre import Result
 
 LEGEND: Final = """\
-Columns: who sent the message, and whether the cut came before it, inside it or after it, by FIN, RST
-and silence alike. Cells: healed / raised without an effect / raised with an unknown outcome. Cuts
-that the conversation did not reach are not counted there."""
+Columns: who sent the message, and whether the cut came before it, inside it or after it, by FIN,
+RST and silence alike. Cells: healed / raised without an effect / raised with an unknown outcome.
+Cuts that the conversation did not reach are not counted there."""
 
 _PLACES: Final = tuple(f"{side}.{where}" for side in SIDES for where in WHERES)
 _SHOWN: Final = (Outcome.HEALED, Outcome.RAISED, Outcome.UNKNOWN)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.once_per_driver
 ONE_IN: Final = int(os.environ.get("CUTS_ONE_IN") or 10)
 SEED: Final = os.environ.get("CUTS_SEED") or secrets.token_hex(4)
 #: Series with further cuts of each case, of which fewer are taken.
-_THINNER: Final = {"start": 3, "tls": 2, "twice": 8, "pooled": 2}
+_THINNER: Final = {"start": 5, "tls": 4, "twice": 12, "pooled": 4}
 
 
 def told(results: list[Result]) -> str:

@@ -178,7 +178,9 @@ class Theatre:
         chosen = draw or random.Random(0)
         for unit in units:
             _, marks = self._measure(unit)
-            until(lambda: self._surgeon.idle, "the proxy still forwards a connection that is closed")
+            until(
+                lambda: self._surgeon.idle, "the proxy still forwards a connection that is closed"
+            )
             held = _held()
             for case in list(self.cases(unit)):
                 if one_in == 1 or chosen.randrange(one_in) == 0:

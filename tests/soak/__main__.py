@@ -45,7 +45,8 @@ def _show(number: int, one: Round) -> None:
     holds = "; ".join(f"{name} {held}" for name, held in one.held.items())
     results = list(one.results.values())
     print(
-        f"{number:3} min: {one.faults} faults, {_summed(results)} | {holds} | {one.sessions} sessions",
+        f"{number:3} min: {one.faults} faults, {_summed(results)} | {holds} |"
+        f" {one.sessions} sessions",
         flush=True,
     )
     for text in one.violations:

@@ -72,7 +72,9 @@ class Campaign:
                 self._processes.append(stack.enter_context(made))
                 made.order("prepare")
                 made.answer(0)
-            self.storm = Storm(self._server, self._proxy, random.Random(self._seed), **self._of_storm)
+            self.storm = Storm(
+                self._server, self._proxy, random.Random(self._seed), **self._of_storm
+            )
             self._stack = stack.pop_all()
         return self
 
@@ -94,7 +96,9 @@ class Campaign:
             time.sleep(seconds)
         results = {each.kind.name: each.result(seconds) for each in self._processes}
         found = [
-            text for each in self._processes for text in violations(each.kind, results[each.kind.name])
+            text
+            for each in self._processes
+            for text in violations(each.kind, results[each.kind.name])
         ]
         self._proxy.let_go()
         sessions = self._settled()

@@ -14,7 +14,7 @@ from typing import Final, Self
 from testproject import guard
 from testproject.cluster import Mode
 from testproject.postgres import Server
-from tests.faults.proxy import Proxy
+from tests.faults.proxy import Point, Proxy
 
 #: Seconds between two faults.
 PAUSE: Final = (0.1, 0.6)
@@ -132,7 +132,8 @@ class Storm:
 
     def cut_one(self) -> None:
         """A connection ends at a message that is under way."""
-        point = self._random.choice(("before", "after", "answer"))
+        points: tuple[Point, ...] = ("before", "after", "answer")
+        point = self._random.choice(points)
         self._proxy.cut_at(self._random.randrange(1, 30), point, leaves=self._random.random() < 0.3)
 
     def cut_all(self) -> None:
