@@ -17,7 +17,7 @@ from types import CodeType, ModuleType
 from typing import Final
 
 from scripts.mutants.changes import Mutant
-from scripts.mutants.targets import PACKAGE, path_of, tests_of
+from scripts.mutants.targets import PACKAGE, path_of, files_of
 
 #: Seconds of processor time after which a change counts as noticed: nothing ends any more.
 LIMIT: Final = 60
@@ -106,6 +106,6 @@ def _test(module: str, source: str) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         sys.meta_path.insert(0, _Finder(module, source))
-        status = int(pytest.main([*tests_of(module), "-x", "-q", "-p", "no:cacheprovider"]))
+        status = int(pytest.main([*files_of(module), "-x", "-q", "-p", "no:cacheprovider"]))
     finally:
         os._exit(status)

@@ -23,6 +23,6 @@ def path_of(module: str) -> Path:
     return ROOT / PACKAGE / f"{module.replace('.', '/')}.py"
 
 
-def tests_of(module: str) -> list[str]:
+def files_of(module: str) -> list[str]:
     """The test files of a module, as pytest takes them."""
     return [f"tests/unit/test_{name}.py" for name in TARGETS[module]]
