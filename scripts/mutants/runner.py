@@ -17,7 +17,7 @@ from types import CodeType, ModuleType
 from typing import Final
 
 from scripts.mutants.changes import Mutant
-from scripts.mutants.targets import PACKAGE, path_of, files_of
+from scripts.mutants.targets import PACKAGE, files_of, path_of
 
 #: Seconds of processor time after which a change counts as noticed: nothing ends any more.
 LIMIT: Final = 60

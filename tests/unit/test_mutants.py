@@ -9,7 +9,7 @@ import pytest
 
 from scripts.mutants.__main__ import EXPLAINED
 from scripts.mutants.changes import mutants
-from scripts.mutants.targets import ROOT, TARGETS, path_of, files_of
+from scripts.mutants.targets import ROOT, TARGETS, files_of, path_of
 
 SOURCE = '''
 """Says something."""
