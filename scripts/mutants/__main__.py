@@ -32,11 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         each for module in given.modules for each in mutants(module, path_of(module).read_text())
     ]
     chosen = [each for each in made if not given.only or given.only in each.name]
-    for module in given.modules:
-        if not runner.passes_unchanged(module):
-            print(f"the tests of {module} fail without any change")
-            return 1
+    if not _all_pass(given.modules):
+        return 1
     survivors = _survivors(chosen, given.jobs)
+    if not _all_pass(given.modules):  # or not any more
+        return 1
     explained = tomllib.loads(EXPLAINED.read_text())
     names = {each.name for each in survivors}
     open_ones = [each for each in survivors if each.name not in explained]
@@ -46,6 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _tell(chosen, survivors, open_ones, sorted(wrong))
     print(f"{time.monotonic() - began:.0f} s, {_used():.0f} s of processor time")
     return 1 if open_ones or wrong or not chosen else 0
+
+
+def _all_pass(modules: Sequence[str]) -> bool:
+    """Whether the tests pass without any change: otherwise every change would look noticed."""
+    failing = [module for module in modules if not runner.passes_unchanged(module)]
+    for module in failing:
+        print(f"the tests of {module} fail without any change")
+    return not failing
 
 
 def _survivors(chosen: Sequence[Mutant], jobs: int) -> list[Mutant]:

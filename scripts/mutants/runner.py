@@ -74,7 +74,7 @@ def run(mutants: Sequence[Mutant], jobs: int) -> Iterator[tuple[Mutant, bool]]:
 
 
 def passes_unchanged(module: str) -> bool:
-    """Whether the tests of a module pass as it is: otherwise every change would look noticed."""
+    """Whether the tests of a module pass as it is."""
     _import_before()
     _, status = os.waitpid(_start(module, path_of(module).read_text()), 0)
     return os.waitstatus_to_exitcode(status) == 0

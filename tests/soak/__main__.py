@@ -53,7 +53,7 @@ def _show(number: int, one: Round) -> None:
         print(f"         VIOLATION: {text}", flush=True)
     if one.violations:
         errors = sum((Counter(result.errors) for result in results), Counter[str]())
-        for text, count in errors.most_common(8):
+        for text, count in (errors + Counter(one.logged)).most_common(20):
             print(f"         {count} x {text}", flush=True)
 
 

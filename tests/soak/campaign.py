@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -28,6 +29,7 @@ class Round:
         results: by name of the process.
         sessions: at the server when nobody works.
         violations: of the guarantees, one sentence each.
+        logged: what the engine said of what it did not retry.
     """
 
     seconds: float
@@ -36,6 +38,7 @@ class Round:
     sessions: int
     faults: int
     violations: list[str]
+    logged: list[str]
 
 
 class Campaign:
@@ -67,7 +70,12 @@ class Campaign:
             stack.callback(self._proxy.close)
             for kind in self._kinds:
                 made = Process(
-                    kind, self._server, self._proxy, threads=self._threads, module=self._module
+                    kind,
+                    self._server,
+                    self._proxy,
+                    threads=self._threads,
+                    module=self._module,
+                    log=stack.enter_context(tempfile.TemporaryFile("w+")),
                 )
                 self._processes.append(stack.enter_context(made))
                 made.order("prepare")
@@ -111,6 +119,7 @@ class Campaign:
             sessions=sessions,
             faults=self.storm.done.total() - before,
             violations=found,
+            logged=[line for each in self._processes for line in each.logged()],
         )
 
     def growth(self) -> list[str]:

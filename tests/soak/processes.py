@@ -52,7 +52,9 @@ class Kind:
     keeps: int = 0
 
 
-_POOL: Final = {"pool": {"min_size": 1, "max_size": 4, "timeout": 30}}
+#: No statement is to fail because faults come faster than a busy machine retries it.
+_PATIENT: Final = {"resilience": {"read_retries": 50, "retry_deadline": 60.0}}
+_POOL: Final = {"pool": {"min_size": 1, "max_size": 4, "timeout": 60}}
 KINDS: Final = (
     Kind("kept", settings={"CONN_MAX_AGE": 60}),
     Kind("retry_atomic", retries=True, settings={"CONN_MAX_AGE": 0}),
@@ -69,16 +71,25 @@ class Process:
 
     Args:
         module: what is run; tests put a broken engine into it.
+        log: a file for what it logs.
 
     Raises:
         RuntimeError: it has ended although nobody has told it to.
     """
 
     def __init__(
-        self, kind: Kind, server: Server, proxy: Proxy, *, threads: int, module: Sequence[str]
+        self,
+        kind: Kind,
+        server: Server,
+        proxy: Proxy,
+        *,
+        threads: int,
+        module: Sequence[str],
+        log: IO[str],
     ) -> None:
         self.kind = kind
         self.rounds: list[Held] = []
+        self._log = log
         command = [sys.executable, "-m", *module, f"--threads={threads}"]
         command += ["--retry-atomic"] if kind.retries else []
         self._process = subprocess.Popen(
@@ -87,7 +98,7 @@ class Process:
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # warnings of what is meant to happen
+            stderr=self._log,
             text=True,
         )
 
@@ -118,6 +129,14 @@ class Process:
         self.rounds.append(held(self._process.pid))
         return result
 
+    def logged(self) -> list[str]:
+        """What the engine has logged of what it did not retry, and forget it."""
+        self._log.seek(0)
+        found = [line.rstrip() for line in self._log if "retried" in line]
+        self._log.truncate(0)
+        self._log.seek(0)
+        return found
+
     def close(self) -> None:
         """End it."""
         self._process.kill()
@@ -132,13 +151,16 @@ class Process:
 
 def _variables(kind: Kind, server: Server, proxy: Proxy) -> dict[str, str]:
     entry = server.database(
-        engine=RESILIENT, options=kind.options, PORT=str(proxy.port), **kind.settings
+        engine=RESILIENT,
+        options={**_PATIENT, **kind.options},
+        PORT=str(proxy.port),
+        **kind.settings,
     )
     return {
         **{name: text for name, text in os.environ.items() if not name.startswith(OURS)},
         **environment.variables(entry),
         DIRECT_PORT: str(server.port),
-        "DJANGO_LOG_LEVEL": "CRITICAL",
+        "DJANGO_LOG_LEVEL": "WARNING",
     }
 
 

@@ -24,6 +24,8 @@ from testproject.witness import independent
 
 #: The port of the server itself, without the proxy: what the database has is counted there.
 DIRECT_PORT = "SOAK_DIRECT_PORT"
+#: Of a transaction: none is to fail because faults come faster than a busy machine retries it.
+RETRIES = 50
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,15 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _prepare(*, retries: bool) -> Any:
     # Imported late: models can be imported only when Django is set up.
-    from testproject.shop.operations import stock_up
+    from testproject.shop import operations
 
+    operations.RETRIES = RETRIES
     connections.settings["direct"] = {
         **connections.settings["default"],
         "PORT": os.environ[DIRECT_PORT],
     }
     with closing(connections["default"]):
         call_command("migrate", verbosity=0)
-        return stock_up("default", retries=retries)
+        return operations.stock_up("default", retries=retries)
 
 
 def _round(shop: Any, seconds: float, threads: int, number: int) -> dict[str, Any]:
