@@ -25,7 +25,7 @@ from testproject.witness import independent
 #: The port of the server itself, without the proxy: what the database has is counted there.
 DIRECT_PORT = "SOAK_DIRECT_PORT"
 #: Of a transaction: none is to fail because faults come faster than a busy machine retries it.
-RETRIES = 50
+RETRIES, DEADLINE = 50, 60.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -51,7 +51,7 @@ def _prepare(*, retries: bool) -> Any:
     # Imported late: models can be imported only when Django is set up.
     from testproject.shop import operations
 
-    operations.RETRIES = RETRIES
+    operations.RETRIES, operations.DEADLINE = RETRIES, DEADLINE
     connections.settings["direct"] = {
         **connections.settings["default"],
         "PORT": os.environ[DIRECT_PORT],
