@@ -29,7 +29,7 @@ class Round:
         results: by name of the process.
         sessions: at the server when nobody works.
         violations: of the guarantees, one sentence each.
-        logged: what the engine said of what it did not retry.
+        logged: why the engine has not retried what it did not retry.
     """
 
     seconds: float
@@ -103,11 +103,10 @@ class Campaign:
                 each.order(seconds)
             time.sleep(seconds)
         results = {each.kind.name: each.result(seconds) for each in self._processes}
-        found = [
-            text
-            for each in self._processes
-            for text in violations(each.kind, results[each.kind.name])
-        ]
+        logged = {each.kind.name: each.logged() for each in self._processes}
+        found = []
+        for kind in self._kinds:
+            found += violations(kind, results[kind.name], logged[kind.name])
         self._proxy.let_go()
         sessions = self._settled()
         if sessions > self._kept():
@@ -119,7 +118,7 @@ class Campaign:
             sessions=sessions,
             faults=self.storm.done.total() - before,
             violations=found,
-            logged=[line for each in self._processes for line in each.logged()],
+            logged=[line for lines in logged.values() for line in lines],
         )
 
     def growth(self) -> list[str]:

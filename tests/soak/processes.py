@@ -16,6 +16,7 @@ from django.db import InterfaceError, InternalError, OperationalError
 
 from django_resilient_pg import errors
 from django_resilient_pg.errors import CommitOutcomeUnknown
+from django_resilient_pg.policy import messages
 from testproject import environment
 from testproject.comparison import OURS
 from testproject.ledger import Result
@@ -32,6 +33,10 @@ _LOST: Final = frozenset(
     {each.__name__ for each in (OperationalError, InterfaceError, InternalError)}
     | {name for name, each in vars(errors).items() if isinstance(each, type)}
 )
+#: Before the reason, in the log.
+_REFUSED: Final = "Not retried: "
+#: Reasons for which a read is raised as well: somebody stops it on purpose, or it stops the server.
+_STOPPED: Final = (messages.cancelled("default"), messages.crashed("default"))
 #: Seconds after the end of a round until a process that does not answer is ended.
 PATIENCE: Final = 120.0
 
@@ -130,9 +135,9 @@ class Process:
         return result
 
     def logged(self) -> list[str]:
-        """What the engine has logged of what it did not retry, and forget it."""
+        """Why the engine has not retried what it did not retry; from its log, which is emptied."""
         self._log.seek(0)
-        found = [line.rstrip() for line in self._log if "retried" in line]
+        found = [line.rstrip().partition(_REFUSED)[2] for line in self._log if _REFUSED in line]
         self._log.truncate(0)
         self._log.seek(0)
         return found
@@ -164,20 +169,26 @@ def _variables(kind: Kind, server: Server, proxy: Proxy) -> dict[str, str]:
     }
 
 
-def violations(kind: Kind, result: Result) -> list[str]:
-    """What no guarantee allows, one sentence each."""
+def violations(kind: Kind, result: Result, logged: Sequence[str]) -> list[str]:
+    """What no guarantee allows, one sentence each.
+
+    Args:
+        logged: why things were not retried; see :meth:`Process.logged`.
+    """
+    # Where nobody can tell whether it was committed, retrying it could double it.
+    unknown = _errors(result, lambda name: name == CommitOutcomeUnknown.__name__)
+    surfaced = result.failed_reads
+    surfaced += max(0, result.failed_transactions - unknown) if kind.retries else 0
+    excused = sum(any(why in line for why in _STOPPED) for line in logged)
+    what = "reads, or transactions under retry_atomic, failed" if kind.retries else "reads failed"
     wrong = {
-        "reads failed": result.failed_reads,
+        what: surfaced - excused,
         "writes were doubled": result.doubled,
         "acknowledged writes were lost": result.lost,
         "transactions were committed by half": result.half_committed,
         "threads hang": result.hung,
         "errors are not those of a lost connection": _errors(result, lambda one: one not in _LOST),
     }
-    if kind.retries:
-        # Where nobody can tell whether it was committed, retrying it could double it.
-        unknown = _errors(result, lambda name: name == CommitOutcomeUnknown.__name__)
-        wrong["transactions failed under retry_atomic"] = result.failed_transactions - unknown
     return [f"{kind.name}: {number} {what}" for what, number in wrong.items() if number > 0]
 
 
