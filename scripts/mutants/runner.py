@@ -24,11 +24,16 @@ LIMIT: Final = 60
 _BEFORE: Final = (
     "pytest",
     "hypothesis",
+    "_hypothesis_pytestplugin",
     "django.test",
     "django.db",
+    "django.db.backends.postgresql.psycopg_any",
+    "pdb",
+    "socket",
+    "sqlparse",
     "tenacity",
     "trustme",
-    "socket",
+    "xml.etree.ElementTree",
 )
 _SURVIVED: Final = 0
 
