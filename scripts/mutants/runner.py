@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import resource
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -19,8 +20,10 @@ from typing import Final
 from scripts.mutants.changes import Mutant
 from scripts.mutants.targets import PACKAGE, files_of, path_of
 
-#: Seconds of processor time after which a change counts as noticed: nothing ends any more.
+#: Seconds of processor time, and of waiting, after which a change counts as noticed: nothing ends
+#: any more.
 LIMIT: Final = 60
+PATIENCE: Final = 600
 _BEFORE: Final = (
     "pytest",
     "hypothesis",
@@ -109,6 +112,7 @@ def _test(module: str, source: str) -> None:
         for descriptor in (0, 1, 2):
             os.dup2(nothing, descriptor)
         resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
+        signal.alarm(PATIENCE)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         sys.meta_path.insert(0, _Finder(module, source))
         status = int(pytest.main([*files_of(module), "-x", "-q", "-p", "no:cacheprovider"]))
