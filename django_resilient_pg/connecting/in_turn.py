@@ -86,7 +86,11 @@ class _InTurn:
             return errors[0]
         # As psycopg 3 has it: the verdict on such an error is by address.
         reports = map(_report, self._round.places, errors)
-        lines = [f"{errors[-1]}", "Multiple connection attempts failed. All failures were:", *reports]
+        lines = [
+            f"{errors[-1]}",
+            "Multiple connection attempts failed. All failures were:",
+            *reports,
+        ]
         error: Exception = self._db.Database.OperationalError("\n".join(lines))
         return error
 

@@ -19,9 +19,9 @@ from xml.etree import ElementTree
 
 import django
 
-from scripts.suites.suites import OURS, PSYCOPG2, SUITES, WITHOUT_TESTS, Suite
 from scripts.outcomes import Outcome, compare
 from scripts.sdists import unpacked
+from scripts.suites.suites import OURS, PSYCOPG2, SUITES, WITHOUT_TESTS, Suite
 from testproject import binaries
 from testproject.postgres import Server
 

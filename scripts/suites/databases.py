@@ -12,7 +12,10 @@ _ENTRY: Final[dict[str, Any]] = json.loads(os.environ.get("SUITE_DATABASE", "{}"
 def changed(databases: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Every alias on the server of this run, those of another kind of server with new settings."""
     return {
-        alias: {**(entry if "NAME" in entry and _is_postgresql(entry) else {"NAME": alias}), **_ENTRY}
+        alias: {
+            **(entry if "NAME" in entry and _is_postgresql(entry) else {"NAME": alias}),
+            **_ENTRY,
+        }
         for alias, entry in databases.items()
     }
 

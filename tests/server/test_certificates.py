@@ -266,7 +266,9 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for file in metadata.files(name) or ():
             top = packages / file.parts[0]
             if file.parts[0] != ".." and not top.exists():
-                top.symlink_to(Path(str(file.locate())).parents[len(file.parts) - 1] / file.parts[0])
+                top.symlink_to(
+                    Path(str(file.locate())).parents[len(file.parts) - 1] / file.parts[0]
+                )
     return home / "bin" / "python"
 
 
