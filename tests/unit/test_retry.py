@@ -132,15 +132,15 @@ REFUSED_SAFELY = replace(NOT_SENT, read_only=True)
 def test_what_a_standby_refused_had_no_effect(verdict: Verdict, at: Circumstances) -> None:
     for kind in Kind:
         decision = decide(verdict, kind, at)
-        assert decision.row is (None if kind is Kind.UNREPEATABLE else RetryRule.REFUSED)
-        assert bool(decision.why) == (decision.row is None)
-        assert decide(verdict, kind, LATER).row is None
+        assert decision.rule is (None if kind is Kind.UNREPEATABLE else RetryRule.REFUSED)
+        assert bool(decision.why) == (decision.rule is None)
+        assert decide(verdict, kind, LATER).rule is None
 
 
 @pytest.mark.parametrize("kind", [Kind.OTHER, Kind.WRITE])
 def test_settings_that_every_new_session_is_given_may_be_sent_again(kind: Kind) -> None:
-    assert decide(LOST, kind, replace(AUTOCOMMIT, only_sets=True)).row is RetryRule.SETTING
-    assert decide(LOST, kind, AUTOCOMMIT).row is None
+    assert decide(LOST, kind, replace(AUTOCOMMIT, only_sets=True)).rule is RetryRule.SETTING
+    assert decide(LOST, kind, AUTOCOMMIT).rule is None
 
 
 @pytest.mark.parametrize("verdict", [LOST, NOT_SENT, REFUSED])
