@@ -131,7 +131,8 @@ class ResilientDatabaseMixin(Wrapper):
         if pool is None:
             from . import deadlines
 
-            if not self.resilience.options.credentials and not deadlines.bounded():
+            bounded = self._connector.round is not None or deadlines.bounded()
+            if not self.resilience.options.credentials and not bounded:
                 return super().get_new_connection(conn_params)
             from .connecting import physical_attempt
 

@@ -21,6 +21,18 @@ class Place(Record):
     port: str
 
 
+class Round(Record):
+    """An attempt within a time that a driver cannot be told: see :mod:`..connecting.in_turn`.
+
+    Attributes:
+        places: to be tried in turn; none: the driver goes through them by itself.
+        seconds: for all of them together.
+    """
+
+    places: Sequence[Place]
+    seconds: float
+
+
 def resolve(host: str) -> list[str]:
     """The addresses of a host name; none if it cannot be resolved now: the driver says so."""
     # As text it would be encoded by IDNA, whose tables take a millisecond to import.

@@ -83,6 +83,16 @@ def test_each_row_of_the_promise(
     assert bool(decision.why) == (rule is None), "a refusal says why"
 
 
+def test_the_rows_have_the_names_that_signals_document() -> None:
+    assert [row.value for row in RetryRule] == [
+        "nothing was sent",
+        "refused by a standby",
+        "first statement of the transaction",
+        "read",
+        "setting of the session",
+    ]
+
+
 @pytest.mark.parametrize("verdict", LIMITS)
 @pytest.mark.parametrize("at", [AUTOCOMMIT, FIRST, replace(AUTOCOMMIT, many=True)])
 def test_what_a_limit_has_ended_is_not_run_again(verdict: Verdict, at: Circumstances) -> None:
@@ -114,6 +124,23 @@ def test_a_write_that_may_have_taken_effect_is_never_run_again(
 
 
 REFUSED = replace(LOST, read_only=True)
+REFUSED_SAFELY = replace(NOT_SENT, read_only=True)
+
+
+@pytest.mark.parametrize("verdict", [REFUSED, REFUSED_SAFELY])
+@pytest.mark.parametrize("at", [AUTOCOMMIT, FIRST])
+def test_what_a_standby_refused_had_no_effect(verdict: Verdict, at: Circumstances) -> None:
+    for kind in Kind:
+        decision = decide(verdict, kind, at)
+        assert decision.rule is (None if kind is Kind.UNREPEATABLE else RetryRule.REFUSED)
+        assert bool(decision.why) == (decision.rule is None)
+        assert decide(verdict, kind, LATER).rule is None
+
+
+@pytest.mark.parametrize("kind", [Kind.OTHER, Kind.WRITE])
+def test_settings_that_every_new_session_is_given_may_be_sent_again(kind: Kind) -> None:
+    assert decide(LOST, kind, replace(AUTOCOMMIT, only_sets=True)).rule is RetryRule.SETTING
+    assert decide(LOST, kind, AUTOCOMMIT).rule is None
 
 
 @pytest.mark.parametrize("verdict", [LOST, NOT_SENT, REFUSED])
@@ -145,6 +172,8 @@ def test_a_budget_is_spent_by_the_clock_alone() -> None:
     assert budget.remaining() == 6
     now[0] += 60
     assert budget.remaining() == 0
+    assert (budget.seconds, budget.strict) == (10.0, False)
+    assert Budget(10.0, strict=True).strict
 
 
 def test_the_bucket_stops_a_storm_and_recovers() -> None:
