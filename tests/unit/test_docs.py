@@ -55,7 +55,7 @@ from django_resilient_pg.transaction import retry_atomic
 from testproject import shop
 from testproject.shop import models as shop_models
 
-pytestmark = pytest.mark.once_per_driver
+pytestmark = pytest.mark.once
 
 # Imported by name: docutils has no types of its own.
 NODES: Any = import_module("docutils.nodes")

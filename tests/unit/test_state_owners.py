@@ -26,6 +26,8 @@ from django_resilient_pg.state.transaction import TransactionState
 from django_resilient_pg.state.unit_of_work import Unit
 from django_resilient_pg.state.wrapper import Wrapper
 
+pytestmark = pytest.mark.once
+
 HOME = Path(str(django_resilient_pg.__file__)).parent
 # What Wrapper.__init__ sets, and the cached property.
 FIELDS = {"_link", "_transaction", "_session", "_connector", "_invalid", "resilience"}
