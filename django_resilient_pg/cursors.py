@@ -13,7 +13,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from django.apps import apps
-from django.db.backends.postgresql.base import CursorDebugWrapper
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error, OperationalError
@@ -21,7 +20,6 @@ from django.db.utils import Error, OperationalError
 from .driver.link import FRESH, IDLE, IN_TRANSACTION
 from .driver.literals import has_text, known_values
 from .policy.token_bucket import BUCKET
-from .server_cursors import ServerSideMixin
 from .sql.memory import LONGEST
 from .state.call import Call
 from .state.originals import EXECUTE, GETATTR
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
     from .state.wrapper import Wrapper
 
 _RENEWALS: Final = 3  # cursors asked of an engine that passes over the loss of its session
-_COPIES: Final = frozenset({"copy", "copy_expert", "copy_from", "copy_to", "stream"})
+COPIES: Final = frozenset({"copy", "copy_expert", "copy_from", "copy_to", "stream"})
 _GIVEN: Final = ("arraysize", "row_factory")  # to a driver's cursor, by who wants its rows so
 _WRAPPED: Final = CursorWrapper.WRAP_ERROR_ATTRS
 _Plain: Any = CursorWrapper  # whose types leave out what is private
@@ -159,7 +157,7 @@ class ResilientCursorMixin:
         status = link.status()
         if status == IN_TRANSACTION or self.db._glance(link, status):
             return self._sent_through(send, sql, params, many, unclear)
-        from .state.announce import collecting
+        from .state.collecting import collecting
 
         with collecting():  # what a liveness check announces goes out after the statement
             self._look()
@@ -240,7 +238,7 @@ class ResilientCursorMixin:
             except OSError as unread:  # no file descriptor is left
                 db._note_left(call)
                 raise translated from (translated.__cause__ or unread)
-            from .state.announce import collecting
+            from .state.collecting import collecting
 
             with collecting():
                 try:
@@ -316,9 +314,9 @@ class ResilientCursorMixin:
         # As Django's, without calling it: every fetch comes through here.
         if self._asked or CursorWrapper.__getattr__ is not GETATTR:
             found = super().__getattr__(attr)  # type: ignore[misc]
-            return partial(self._copy, attr, None) if attr in _COPIES else found
+            return partial(self._copy, attr, None) if attr in COPIES else found
         found = getattr(self.cursor, attr)
-        if attr in _COPIES:
+        if attr in COPIES:
             return partial(self._copy, attr, None)  # whether there is one may be all that is asked
         return self.db.wrap_database_errors(found) if attr in _WRAPPED else found
 
@@ -385,88 +383,11 @@ class _Psycopg2Cursor(ResilientCursorMixin):
                 db._transaction.texts.add(NO_TEXT)  # of the present connection
 
 
-class DebugCopies:
-    """Over Django's debug cursor, which has methods to copy that no ``__getattr__`` sees."""
-
-    _copy: Callable[..., Any]
-
-
-def _copies_first(name: str) -> Callable[..., Any]:
-    def copy(self: DebugCopies, *args: Any, **kwargs: Any) -> Any:
-        return self._copy(name, getattr(super(DebugCopies, self), name), *args, **kwargs)
-
-    return copy
-
-
-# Those of the driver that there is: code asks with hasattr() which one it is.
-for _name in _COPIES.intersection(vars(CursorDebugWrapper)):
-    setattr(DebugCopies, _name, _copies_first(_name))
-
-
 if TYPE_CHECKING or is_psycopg3:  # noqa: SIM108  a type, for mypy
-    _Base = ResilientCursorMixin
+    Base = ResilientCursorMixin
 else:
-    _Base = _Psycopg2Cursor
+    Base = _Psycopg2Cursor
 
 
-class ResilientCursor(_Base, CursorWrapper):
+class ResilientCursor(Base, CursorWrapper):
     """Django's cursor wrapper."""
-
-
-class _Through(_Base):
-    """Over cursor wrappers that are more than Django's plain one: statements go through them."""
-
-    def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
-        return self._call_through(self._send, sql, params, unclear=self.name is not None)
-
-
-class ResilientDebugCursor(DebugCopies, _Through, CursorDebugWrapper):
-    """Django's debug cursor wrapper."""
-
-
-class ResilientServerCursor(ServerSideMixin, ResilientCursor):
-    """A server-side cursor."""
-
-
-class ResilientServerDebugCursor(ServerSideMixin, ResilientDebugCursor):
-    """A server-side cursor with the debug log."""
-
-
-#: By the class that Django, or what replaced it, has made a cursor of, and whether it is
-#: server-side: the class that heals it.
-_OVER: Final[dict[tuple[type, bool], Any]] = {
-    (ResilientCursor, True): ResilientServerCursor,
-    (CursorDebugWrapper, False): ResilientDebugCursor,
-    (ResilientDebugCursor, True): ResilientServerDebugCursor,
-}
-
-
-def _class_over(kind: type, *, server_side: bool) -> Any:
-    found = _OVER.get((kind, server_side))
-    if found is None:
-        bases: tuple[Any, ...] = (kind,)
-        if not issubclass(kind, ResilientCursorMixin):
-            copies = (DebugCopies,) if issubclass(kind, CursorDebugWrapper) else ()
-            bases = (*copies, _Through, kind)
-        if server_side and not issubclass(kind, ServerSideMixin):
-            bases = (ServerSideMixin, *bases)
-        found = _OVER[kind, server_side] = type(f"Resilient{kind.__name__}", bases, {})
-    return found
-
-
-def adopt(made: Any, db: Wrapper, name: str | None = None) -> Any:
-    """Have a cursor healed that Django, or what replaced its methods, has made.
-
-    Args:
-        made: a cursor wrapper of any class; one that is not derived from Django's is left alone.
-        db: its wrapper.
-        name: of a server-side cursor.
-    """
-    if not isinstance(made, CursorWrapper):
-        return made
-    if not isinstance(made, ResilientCursorMixin) or name is not None:
-        made.__class__ = _class_over(type(made), server_side=name is not None)
-        made.__dict__["_link"] = db._link
-    if name is not None:
-        made.__dict__["name"] = name
-    return made

@@ -7,17 +7,18 @@ import math
 import os
 from collections.abc import Sequence
 from time import monotonic
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .. import deadlines
 from ..conf.options import is_own
 from ..conf.wanted import wanted
 from ..driver.choose import libpq_version
 from ..policy import parameters, places
-from ..policy.rules import Budget
 from ..providers import CONNECT_TIMEOUT
 from ..state.wrapper import Wrapper
-from .budgets import deadline
+
+if TYPE_CHECKING:
+    from ..policy.rules import Budget
 
 # Seconds after which host names are resolved anew.
 _RESOLVED: Final = 60.0
@@ -85,6 +86,8 @@ def _seconds_for_each(db: Wrapper, every: Sequence[places.Place], params: dict[s
     Where there is too little time for all of them a retry is made on some, the next one on others.
     The first attempt tries them all: it may be the only one.
     """
+    from .budgets import deadline
+
     budget = db._connector.budget
     if budget is None:
         seconds = min(deadline(db), deadlines.left(hard=True))

@@ -28,6 +28,7 @@ from ..policy.rules import was_terminated
 from ..policy.verdicts import Phase, Reason, Verdict, code_in
 from ..state import announce
 from ..state.call import Call
+from ..state.collecting import collecting
 from ..state.incidents import Incident
 from ..state.loss import PIPELINE, Invalidation, Loss
 from ..state.transaction import DIRTY, MANUAL
@@ -39,7 +40,7 @@ _IDLE_TIMEOUTS = frozenset({Reason.SERVER_IDLE_TIMEOUT, Reason.PATH_IDLE_TIMEOUT
 _LEARN_FROM = 5.0
 
 
-@announce.collecting()
+@collecting()
 def look_closer(db: Wrapper, status: int, now: float, asking: Any = None) -> None:
     """Something arrived, or the connection was idle for long, or it is in no state to use.
 
@@ -161,6 +162,11 @@ def inspect_connection(db: Wrapper, now: float) -> Vital:
         link.heard_at = now
         resilience.shared.learned.outlived(idle)
     return vital
+
+
+def is_alive(db: Wrapper) -> bool:
+    """Whether a connection that is in no transaction lives; as :func:`inspect_connection`."""
+    return inspect_connection(db, monotonic()) is Vital.ALIVE
 
 
 def ping_in_transaction(db: Wrapper, link: Link) -> bool:

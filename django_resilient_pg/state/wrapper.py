@@ -26,7 +26,6 @@ from django.db.utils import Error
 from ..driver.choose import link_to
 from ..driver.closed import LeftCursor
 from ..driver.link import ACTIVE, IDLE, UNKNOWN, Link
-from ..sql.kinds import Kind
 from .connector import Connector
 from .originals import engine_below
 from .session import Session, Where, local_setting, text_of
@@ -326,12 +325,25 @@ class Wrapper(Base):
 
         What comes next in the pipeline would take effect without what went before.
         """
-        from .loss import PIPELINE, Invalidation
-
         if self._link is not None and self._link.in_pipeline():
+            from .loss import PIPELINE, Invalidation
+
             self._invalidate(Invalidation(loss, PIPELINE))
         else:
             self._discard()
+
+    def _leave_lost_transaction(self) -> None:
+        """Turn autocommit on without the connection, which the next statement makes anew."""
+        self.validate_no_atomic_block()
+        hooks = self.run_on_commit[: self._transaction.hooks_due]
+        due = self.run_commit_hooks_on_set_autocommit_on
+        self._discard_or_hold(None if self._invalid is None else self._invalid.loss)
+        self.autocommit = True
+        self._transaction.moved(True)
+        if due:
+            self.run_on_commit = hooks
+            self.run_commit_hooks_on_set_autocommit_on = False
+            self.run_and_clear_commit_hooks()
 
     # -- session ----------------------------------------------------------------------------
 
@@ -450,7 +462,7 @@ class Wrapper(Base):
         if statements is None:
             return True
         found = statements.analyse(text_of(sql), standard_strings=standard)
-        return found.kind is Kind.UNREPEATABLE
+        return bool(found.kind is statements.Kind.UNREPEATABLE)
 
     def _note_left(self, call: Call) -> None:
         """Pin a living session in which a statement that failed may have left something.
