@@ -192,7 +192,7 @@ def main() -> int:
     parser.add_argument("--new", default=str(ROOT), help="the same; default: the working tree")
     parser.add_argument("--apart", action="store_true", help="a process for each engine")
     parser.add_argument("--instructions", action="store_true", help="count, do not measure")
-    parser.add_argument("--blocks", type=int, default=6, help="how often to start afresh, in threes")
+    parser.add_argument("--blocks", type=int, default=6, help="how often to start, in threes")
     parser.add_argument("--rounds", type=int, default=40, help="turns of an engine in a block")
     parser.add_argument("--loops", type=int, default=40, help="operations in a turn")
     possible = [name for name, job in JOBS.items() if HAS_POOL or not job.pool]

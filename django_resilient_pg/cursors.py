@@ -104,19 +104,18 @@ class ResilientCursorMixin:
             result = self._failed(error, Call(self, self._send, sql, params, first, status))
             link = self._link
         link.heard_at = link.seen_at = monotonic()
+        # Texts that are known to leave the session as it was are the ordinary case.
+        # A long one is not looked for: that takes as long as it is.
+        known = sql.__class__ is str and len(sql) <= LONGEST and sql in HARMLESS
         if not db.autocommit:
             texts = db._transaction.texts
             if len(texts) < MOST_TEXTS:
-                short = sql.__class__ is str and len(sql) <= LONGEST_TEXT
+                short = known or (sql.__class__ is str and len(sql) <= LONGEST_TEXT)
                 texts.add(sql if short else id(sql))
         elif unit is not None:
             unit.took_effect(db.alias, sql)
-        # Texts that are known to leave the session as it was are the ordinary case.
-        # A long one is not looked for: that takes as long as it is.
-        if (
-            sql.__class__ is not str
-            or (sql not in HARMLESS if len(sql) <= LONGEST else not is_harmless(sql))
-            or BUCKET.short
+        if BUCKET.short or not (
+            known or (sql.__class__ is str and len(sql) > LONGEST and is_harmless(sql))
         ):
             BUCKET.refund()
             # A named cursor calls its functions when its rows are fetched, if they ever are.
@@ -340,18 +339,35 @@ class ResilientCursorMixin:
             unit.check(self.db.alias)
 
 
+_execute: Final = ResilientCursorMixin._execute  # in every statement: looked up once
+_LISTS: Final = frozenset({list, tuple})
+# Parameters: to look at more of them takes longer than to read what the text begins with.
+_MANY: Final = 100
+
+
+def _is_write(sql: object) -> bool:
+    """Whether a text writes whatever its parameters are: a transaction that ran it did not read."""
+    return sql.__class__ is str and sql[:6].upper() in {"INSERT", "UPDATE", "DELETE"}  # type: ignore[index]
+
+
 class _Psycopg2Cursor(ResilientCursorMixin):
     """A parameter may be text of its statement (``AsIs``), of which nobody has kept a copy."""
 
     def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
-        if self.db._transaction.phase < DIRTY and not self.db.autocommit:
-            self._see_end()
+        db, link = self.db, self._link
+        if not db.autocommit and db._transaction.phase < DIRTY and link and link.ended_unseen():
+            db._transaction.split()
         # In autocommit and without a unit of work nobody keeps what has run.
-        kept = params and (UNDER_WAY or not self.db.autocommit)
-        if not (kept and has_text(params, self.cursor, known_values())):
-            return super()._execute(sql, params)
-        with self._unread():
-            return super()._execute(sql, params)
+        if params and (UNDER_WAY or not db.autocommit) and self._has_text(sql, params):
+            with self._unread():
+                return _execute(self, sql, params)
+        return _execute(self, sql, params)
+
+    def _has_text(self, sql: Any, params: Any) -> bool:
+        many = params.__class__ in _LISTS and len(params) > _MANY
+        if many and not self.db.autocommit and _is_write(sql):
+            return False  # the transaction has written, whatever they are
+        return has_text(params, self.cursor, known_values())
 
     def _call_through(
         self, send: Callable[[Any, Any], Any], sql: Any, params: Any, **how: bool

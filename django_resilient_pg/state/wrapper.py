@@ -18,14 +18,15 @@ import contextlib
 import weakref
 from collections.abc import Callable, Iterator
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.utils import Error
 
 from ..driver.choose import link_to
 from ..driver.closed import LeftCursor
-from ..driver.link import ACTIVE, IDLE, UNKNOWN, Link
+from ..driver.link import ACTIVE, IDLE, IN_TRANSACTION, UNKNOWN, Link
+from ..sql.memory import make_room
 from .connector import Connector
 from .originals import engine_below
 from .session import Session, Where, local_setting, text_of
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from django.db.backends.postgresql.base import DatabaseWrapper
 
     from ..policy.rules import Budget
+    from ..sql.session_effects import Local
     from .call import Call
     from .loss import Invalidation, Loss
     from .shared import Resilience
@@ -72,6 +74,10 @@ _LAID_ASIDE = tuple(
     " rollback_exc run_commit_hooks_on_set_autocommit_on close_at closed_in_transaction"
     " errors_occurred health_check_enabled health_check_done".split()
 )
+
+
+#: Texts known to set something for their transaction, and to leave nothing else in the session.
+_OPENINGS: Final[dict[str, Local]] = {}
 
 
 @cache
@@ -380,9 +386,20 @@ class Wrapper(Base):
             first: see :class:`..state.call.Call`.
             many: what it leaves cannot be told from its text alone.
         """
-        if self._connector.connecting or self._link is None:
+        link = self._link
+        if self._connector.connecting or link is None:
             return  # what connection_created receivers run is repeated by each connection
-        transaction, status = self._transaction, self._link.status()
+        transaction, status = self._transaction, link.status()
+        if first and params is None and sql.__class__ is str:
+            setting = _OPENINGS.get(cast(str, sql))
+            if (
+                setting is not None
+                and status == IN_TRANSACTION
+                and not (self.autocommit or many or transaction.controlling)
+                and not getattr(self.connection, "_num_transactions", 0)
+            ):
+                self._begin_with(setting, link)
+                return
         if self.autocommit:
             transaction.observe(status, True)
         elif not transaction.controlling:
@@ -404,10 +421,17 @@ class Wrapper(Base):
 
     def _note_opening(self, sql: object, params: Any) -> None:
         """Remember a first statement that only sets something for its transaction."""
-        link, transaction = self._link, self._transaction
+        link = self._link
         setting = local_setting(sql, params, driver=self.connection)
         if link is None or setting is None:
             return
+        if params is None and sql.__class__ is str and not self._session.holds:
+            make_room(_OPENINGS)
+            _OPENINGS[cast(str, sql)] = setting
+        self._begin_with(setting, link)
+
+    def _begin_with(self, setting: Local, link: Link) -> None:
+        transaction = self._transaction
         # In a savepoint the mode of the transaction ends with the savepoint, released or not.
         if not (setting.of_transaction and transaction.has_savepoints):
             transaction.began_with(setting, link.bytes_read)
