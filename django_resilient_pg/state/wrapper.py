@@ -28,7 +28,7 @@ from ..driver.closed import LeftCursor
 from ..driver.link import ACTIVE, IDLE, IN_TRANSACTION, UNKNOWN, Link
 from ..sql.memory import make_room
 from .connector import Connector
-from .originals import engine_below
+from .originals import engine_below, original
 from .session import Session, Where, local_setting, text_of
 from .transaction import MANUAL, TransactionState
 from .unit_of_work import MOST_TEXTS, UNDER_WAY, UNIT
@@ -116,10 +116,13 @@ class Wrapper(Base):
 
     #: The engine that this one is composed with; see :mod:`..originals`.
     _below: Any
+    #: Django's method that closes a connection, or gives it back to its pool.
+    _gives_back: Any
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._below = engine_below(cls, Wrapper)
+        below = cls._below = engine_below(cls, Wrapper)
+        cls._gives_back = original(below, "_close") if hasattr(below, "_close") else object()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -193,6 +196,25 @@ class Wrapper(Base):
         self._link, self._invalid = link, None
         self._transaction.moved(self.autocommit)
         return True
+
+    def _close(self) -> None:
+        """As Django's; what a pool has lent goes back without asking twice which pool that is."""
+        lent = self.connection
+        pool = None if lent is None else getattr(lent, "_pool", None)
+        if (
+            pool is None
+            or self._below._close is not type(self)._gives_back
+            or pool is not self._connection_pools.get(self.alias)
+            or not self.settings_dict["OPTIONS"].get("pool")
+        ):
+            super()._close()
+            return
+        try:
+            pool.putconn(lent)
+        except BaseException:
+            with self.wrap_database_errors:
+                raise
+        self.connection = None
 
     def _observe(self, link: Link) -> int:
         """Compare the transaction with the driver; returns its ``PQtransactionStatus``."""
@@ -297,7 +319,8 @@ class Wrapper(Base):
         """
         from django.db.backends.postgresql.base import DatabaseWrapper  # imports a driver
 
-        closes = type(self)._close is DatabaseWrapper._close  # type: ignore[attr-defined]
+        own = type(self)._close is Wrapper._close
+        closes = own and self._below._close is DatabaseWrapper._close  # type: ignore[attr-defined]
         link = self._link
         if closes and link is not None and not link.keeps_rows:
             if asking is not None and asking._link is link:
