@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Iterator
 from time import sleep
 from typing import TYPE_CHECKING
@@ -52,5 +51,5 @@ def pause(db: Wrapper, failed: int, budget: Budget) -> None:
     from ..policy.rules import backoff
 
     options = db.resilience.options
-    wait = backoff(failed, base=options.backoff, most=options.max_backoff, random=random.random)
+    wait = backoff(failed, base=options.backoff, most=options.max_backoff)
     sleep(min(wait, budget.remaining()))

@@ -38,8 +38,8 @@ def connect(db: Wrapper, attempt: Callable[[], None]) -> None:
         tell_kept(db)  # of a transaction in which the connection was closed
     terms = db.resilience.terms
     shared = db.resilience.shared_now() if terms is None else terms.shared
-    probe, budget = shared.probe, db._connector.budget
-    if probe.down or probe.mute or (budget is not None and budget.strict):
+    breaker, budget = shared.breaker, db._connector.budget
+    if breaker.down or breaker.mute or (budget is not None and budget.strict):
         in_turn = _attempts()
         if in_turn is not None:
             in_turn.connect(db, attempt)
@@ -55,5 +55,5 @@ def connect(db: Wrapper, attempt: Callable[[], None]) -> None:
             raise
         failed.after(db, attempt, began, error)
     else:
-        if probe.down and (later := _attempts()) is not None:  # by now
+        if breaker.down and (later := _attempts()) is not None:  # by now
             later.answered(db, attempt)
