@@ -346,7 +346,7 @@ _MANY: Final = 100
 
 def _is_write(sql: object) -> bool:
     """Whether a text writes whatever its parameters are: a transaction that ran it did not read."""
-    return sql.__class__ is str and sql[:6].upper() in {"INSERT", "UPDATE", "DELETE"}  # type: ignore[index]
+    return sql.__class__ is str and sql[:6].upper() in {"INSERT", "UPDATE", "DELETE"}
 
 
 class _Psycopg2Cursor(ResilientCursorMixin):
@@ -354,7 +354,8 @@ class _Psycopg2Cursor(ResilientCursorMixin):
 
     def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
         db, link = self.db, self._link
-        if not db.autocommit and db._transaction.phase < DIRTY and link and link.ended_unseen():
+        begins = not db.autocommit and db._transaction.phase < DIRTY
+        if begins and link is not None and link.ended_unseen():
             db._transaction.split()
         # In autocommit and without a unit of work nobody keeps what has run.
         if params and (UNDER_WAY or not db.autocommit) and self._has_text(sql, params):

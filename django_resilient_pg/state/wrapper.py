@@ -18,7 +18,7 @@ import contextlib
 import weakref
 from collections.abc import Callable, Iterator
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.utils import Error
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from django.db.backends.postgresql.base import DatabaseWrapper
 
     from ..policy.rules import Budget
-    from ..sql.session_effects import Local
+    from ..sql.local_settings import Local
     from .call import Call
     from .loss import Invalidation, Loss
     from .shared import Resilience
@@ -201,7 +201,7 @@ class Wrapper(Base):
     def _close(self) -> None:
         """As Django's; what a pool has lent goes back without asking twice which pool that is."""
         lent = self.connection
-        pool = None if lent is None else getattr(lent, "_pool", None)
+        pool: Any = None if lent is None else getattr(lent, "_pool", None)
         if (
             pool is None
             or self._below._close is not type(self)._gives_back
@@ -415,7 +415,7 @@ class Wrapper(Base):
             return  # what connection_created receivers run is repeated by each connection
         transaction, status = self._transaction, link.status()
         if first and params is None and sql.__class__ is str:
-            setting = _OPENINGS.get(cast(str, sql))
+            setting = _OPENINGS.get(sql)
             if (
                 setting is not None
                 and status == IN_TRANSACTION
@@ -451,7 +451,7 @@ class Wrapper(Base):
             return
         if params is None and sql.__class__ is str and not self._session.holds:
             make_room(_OPENINGS)
-            _OPENINGS[cast(str, sql)] = setting
+            _OPENINGS[sql] = setting
         self._begin_with(setting, link)
 
     def _begin_with(self, setting: Local, link: Link) -> None:
