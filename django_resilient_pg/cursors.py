@@ -339,7 +339,7 @@ class ResilientCursorMixin:
 
 
 _execute: Final = ResilientCursorMixin._execute  # in every statement: looked up once
-_LISTS: Final = frozenset({list, tuple})
+_LISTS: Final[frozenset[object]] = frozenset({list, tuple})
 # Parameters: to look at more of them takes longer than to read what the text begins with.
 _MANY: Final = 100
 
