@@ -19,13 +19,13 @@ export PYTHON314 := $(shell PATH='$(PATH)'; python3.14 -c '' 2>/dev/null && comm
 # In CI an interpreter that is missing is a failure; elsewhere tox says so and goes on.
 TOXFLAGS ?= --skip-missing-interpreters=$(if $(filter true,$(CI)),false,true)
 TOX := .venv/bin/tox run $(TOXFLAGS)
-TOX_ALL := .venv/bin/tox run-parallel --parallel 5 $(if $(filter true,$(CI)),--parallel-live) \
+TOX_ALL := .venv/bin/tox run-parallel --parallel 6 $(if $(filter true,$(CI)),--parallel-live) \
     $(TOXFLAGS)
 
 # Where the environments of a run note which tests they skipped for want of something.
 SKIPPED := $(CURDIR)/.tox/skipped
 
-.PHONY: help test quick lint unit django-suite django-suite-full foreign-suites benchmark benchmark-commit benchmark-first compare
+.PHONY: help test quick lint unit django-suite django-suite-full suites benchmark benchmark-commit benchmark-first compare
 .PHONY: cuts soak mutants coverage demo system-packages clean python
 
 help:
@@ -36,7 +36,7 @@ help:
 	@echo "make unit          the tests that need no server"
 	@echo "make django-suite  Django's own database tests on both engines, compared"
 	@echo "make django-suite-full  all of Django's own tests on both engines, with PostgreSQL 15"
-	@echo "make foreign-suites  the own tests of other packages on both engines, compared"
+	@echo "make suites        the own tests of other packages on both engines, compared"
 	@echo "make benchmark     what the engine costs where nothing is wrong"
 	@echo "make benchmark-commit  what the option commit_outcome costs a transaction"
 	@echo "make benchmark-first  what the first query of a process costs its processor"
@@ -50,7 +50,7 @@ help:
 	@echo "make clean         remove everything the above have made"
 	@echo "PG_BIN=DIR         use that PostgreSQL; ARGS=... goes to pytest or the program"
 
-# Five at a time: servers are mostly waited for. With ENV=NAME one alone, and its output at once.
+# Six at a time: servers are mostly waited for. With ENV=NAME one alone, and its output at once.
 # What was skipped for want of a program is told once, in the last line.
 test: .venv/made
 	@rm -rf $(SKIPPED)
@@ -67,8 +67,8 @@ quick: .venv/made
 lint: .venv/made
 	$(TOX) -e lint
 
-unit django-suite django-suite-full foreign-suites benchmark benchmark-commit benchmark-first compare coverage cuts mutants: .venv/made
-	$(TOX) -e $@$(if $(filter benchmark% compare cuts,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
+unit django-suite django-suite-full suites benchmark benchmark-commit benchmark-first compare coverage cuts mutants: .venv/made
+	$(TOX) -e $@$(if $(filter benchmark% compare cuts suites,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
 
 soak: .venv/made
 	$(TOX) -e $@$(DRIVER:%=-%) -- --minutes $(or $(MINUTES),30) $(ARGS)

@@ -3,7 +3,7 @@
 # service: the tests start each program themselves, with a configuration and a port of its own.
 set -eu
 # The last brings PostGIS, the libraries of GeoDjango, and a PostgreSQL with all its extensions.
-packages="iproute2 iptables procps locales pgbouncer pgpool2 haproxy postgresql-postgis"
+packages="iproute2 iptables procps locales pgbouncer pgpool2 haproxy uwsgi-plugin-python3 postgresql-postgis"
 
 if ! command -v apt-get > /dev/null; then
     echo "There is no apt-get here. Install what corresponds to Debian's $packages." >&2

@@ -88,6 +88,7 @@ NEEDS: Final = {
         Need("pgbouncer", "pgbouncer", partial(_has_program, "pgbouncer")),
         Need("haproxy", "haproxy", partial(_has_program, "haproxy")),
         Need("pgpool", "pgpool2", partial(_has_program, "pgpool")),
+        Need("uwsgi", "uwsgi-plugin-python3", partial(_has_program, "uwsgi_python3")),
         Need("de_DE.UTF-8", "locales", partial(_speaks, "de_DE.UTF-8")),
         Need("fr_FR.UTF-8", "locales", partial(_speaks, "fr_FR.UTF-8")),
         Need("GDAL", _POSTGIS, partial(_has_library, "gdal")),

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from .. import deadlines
+from ..policy import places
 from ..state.wrapper import Wrapper
 
 #: Told how an attempt ended that was left: with an error, or with ``None``, connected.
@@ -42,7 +43,13 @@ def make(db: Wrapper, connect: Callable[[dict[str, Any]], Any], params: Mapping[
 def _within(
     db: Wrapper, connect: Callable[[dict[str, Any]], Any], params: Mapping[str, Any], login: Any
 ) -> Any:
-    seconds = deadlines.allowed(math.inf)
+    seconds, round_ = deadlines.allowed(math.inf), db._connector.round
+    if round_ is not None and round_.seconds < seconds:
+        from .in_turn import first_of
+
+        every = [places.only([one]) for one in round_.places] or [{}]
+        attempts = [Attempt(partial(connect, {**params, **one, **login})) for one in every]
+        return first_of(db, attempts, round_)
     if math.isinf(seconds):  # no variable holds the login: error trackers record those
         return connect({**params, **login})
     attempt = Attempt(partial(connect, {**params, **login}))
@@ -72,23 +79,32 @@ class Attempt:
         self._made: Any = None
         self._error: BaseException | None = None
         self._outcome: Outcome | None = None
+        self._ended: Callable[[Attempt], object] | None = None
 
     def ends_within(self, seconds: float) -> bool:
         """Make it; whether it has ended in time. Otherwise it is left."""
+        self.start()
+        try:
+            self._over.wait(seconds)
+        except BaseException:  # of a signal handler
+            self.abandon()
+            raise
+        return not self._leave()
+
+    def start(self, ended: Callable[[Attempt], object] | None = None) -> None:
+        """Begin it; ``ended`` is told when it is over, in its thread."""
+        self._ended = ended
         run = contextvars.copy_context().run
         thread = threading.Thread(target=run, args=(self._run,), name="connecting", daemon=True)
         try:
             thread.start()
         except RuntimeError:
             self._run()
-            return True
-        try:
-            self._over.wait(seconds)
-        except BaseException:  # of a signal handler: nobody takes what it connects to
-            if not self._leave():
-                self._close()
-            raise
-        return not self._leave()
+
+    def abandon(self) -> None:
+        """Leave it: nobody takes what it connects to, or has connected to."""
+        if not self._leave():
+            self._close()
 
     def _leave(self) -> bool:
         with self._lock:
@@ -110,6 +126,8 @@ class Attempt:
         with self._lock:
             self._over.set()
             outcome = self._outcome
+        if self._ended is not None:
+            self._ended(self)
         if self._left:
             self._close()
             if outcome is not None:

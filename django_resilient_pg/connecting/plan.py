@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import random
 from collections.abc import Sequence
 from time import monotonic
 from typing import Any, Final
@@ -14,7 +15,6 @@ from ..conf.options import is_own
 from ..conf.wanted import wanted
 from ..driver.choose import libpq_version
 from ..policy import parameters, places
-from ..policy.rules import Budget
 from ..providers import CONNECT_TIMEOUT
 from ..state.wrapper import Wrapper
 from .budgets import deadline
@@ -49,12 +49,16 @@ def complete(db: Wrapper, params: dict[str, Any]) -> dict[str, Any]:
     wake = max(0.0, float(str(added.get("connect_timeout", 0))) - CONNECT_TIMEOUT)
     settings = hash(repr(sorted((params | added).items())))
     connector.planned(reach, wake, settings, direct=parameters.direct_tls(params, os.environ))
-    return _bounded(db, params | added)
+    return _bounded(db, params | added, own="connect_timeout" in added)
 
 
-def _bounded(db: Wrapper, params: dict[str, Any]) -> dict[str, Any]:
-    """No attempt may outlast the budget: libpq takes whole seconds, for each address."""
+def _bounded(db: Wrapper, params: dict[str, Any], *, own: bool) -> dict[str, Any]:
+    """No attempt may outlast the budget: libpq takes whole seconds, for each address.
+
+    Where those are too many the attempt is made by :mod:`.in_turn`.
+    """
     connector = db._connector
+    connector.bounded(None)
     asked = not connector.connecting and connector.budget is None  # nobody connects now
     # A pool's connections outlive the budget of whoever needs the pool first.
     if db._pooled or asked or "connect_timeout" not in params:
@@ -63,38 +67,37 @@ def _bounded(db: Wrapper, params: dict[str, Any]) -> dict[str, Any]:
     with contextlib.suppress(TypeError, ValueError):
         configured = float(params["connect_timeout"])
         every = _places(db, params)
-        if len(every) == 1:
-            left = _seconds_for_one(connector.budget)
-        else:
-            left = _seconds_for_each(db, every, params)
+        left = _seconds(db, first=own or len(every) > 1)
         # psycopg cuts a fraction off, and takes less than 1 for no limit.
-        if configured > left or configured < 1:
-            params["connect_timeout"] = int(min(left, max(configured, 1)))
+        whole = max(places.LEAST, left // len(every)) if math.isfinite(left) else left
+        if configured > whole or configured < 1:
+            params["connect_timeout"] = int(min(whole, max(configured, 1)))
+        if min(max(configured, places.LEAST), whole) * len(every) > left:
+            connector.bounded(places.Round(_in_turn(every, params), left))
     return params
 
 
-def _seconds_for_one(budget: Budget | None) -> float:
-    """For an only address. The first attempt has no budget: it has what is configured."""
-    seconds = deadlines.left(hard=True) if budget is None else budget.remaining()
-    return max(1, math.ceil(seconds)) if math.isfinite(seconds) else math.inf
+def _seconds(db: Wrapper, *, first: bool) -> float:
+    """For an attempt, on all its addresses.
 
-
-def _seconds_for_each(db: Wrapper, every: Sequence[places.Place], params: dict[str, Any]) -> float:
-    """For each of several addresses: all of them together end in time.
-
-    Where there is too little time for all of them a retry is made on some, the next one on others.
-    The first attempt tries them all: it may be the only one.
+    The first one has no budget: it has what is configured for an only address (``first=False``),
+    otherwise ``retry_deadline``, which ends no attempt before a driver would.
     """
     budget = db._connector.budget
-    if budget is None:
-        seconds = min(deadline(db), deadlines.left(hard=True))
-        return max(places.LEAST, seconds // len(every)) if seconds else math.inf
-    seconds = budget.remaining()
-    number = max(1, min(len(every), int(seconds / places.LEAST)))
-    if number < len(every):
-        first = db.resilience.shared.probe.failures * number % len(every)
-        params.update(places.only([*every[first:], *every[:first]][:number]))
-    return max(places.LEAST, seconds // number)
+    if budget is not None:
+        return max(deadlines.LEAST, budget.remaining())
+    seconds = deadline(db) if first else 0.0
+    most = max(seconds, places.LEAST) if seconds else math.inf
+    return min(most, max(deadlines.LEAST, deadlines.left(hard=True)))
+
+
+def _in_turn(every: Sequence[places.Place], params: dict[str, Any]) -> Sequence[places.Place]:
+    """The addresses to try one by one, in libpq's order."""
+    attributes = parameters.session_attributes(params, os.environ)
+    if len(every) == 1 or attributes == "prefer-standby":  # that needs all of them at once
+        return ()
+    balance = parameters.setting("load_balance_hosts", "PGLOADBALANCEHOSTS", params, os.environ)
+    return random.sample(every, len(every)) if balance == "random" else every
 
 
 def _places(db: Wrapper, params: dict[str, Any]) -> Sequence[places.Place]:

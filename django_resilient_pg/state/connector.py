@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..conf.wanted import Wanted
     from ..driver.lost_sessions import LostSession
+    from ..policy.places import Round
     from ..policy.rules import Budget
 
 
@@ -17,6 +18,7 @@ class Connector:
 
     Attributes:
         connecting: ``connect()`` is under way; what runs meanwhile is no work of the application's.
+        round: how the next attempt is made, where a driver cannot keep to the time for it.
         retrying: an outer call is trying already until the deadline.
         budget: what may be spent on reconnecting and retrying, while somebody spends of it.
         wanted: what the alias is to reach; ``None`` before the first connection.
@@ -35,6 +37,7 @@ class Connector:
         "direct",
         "lost",
         "retrying",
+        "round",
         "seeks_primary",
         "settings",
         "thread_ends",
@@ -46,6 +49,7 @@ class Connector:
         self.connecting = self.retrying = self.seeks_primary = self.thread_ends = False
         self.budget: Budget | None = None
         self.wanted: Wanted | None = None
+        self.round: Round | None = None
         self.wake = 0.0
         self.settings, self.direct = 0, False
         self.lost: list[LostSession] = []
@@ -98,6 +102,10 @@ class Connector:
     def planned(self, wanted: Wanted, wake: float, settings: int, *, direct: bool) -> None:
         """What the settings say, read when the parameters for libpq were made."""
         self.wanted, self.wake, self.settings, self.direct = wanted, wake, settings, direct
+
+    def bounded(self, round: Round | None) -> None:
+        """How the next attempt is made; ``None``: the driver keeps to the time by itself."""
+        self.round = round
 
     def in_thread(self, *, ends: bool) -> None:
         """Whether the thread that has connected ends with its request."""

@@ -13,6 +13,7 @@ TARGETS: Final[dict[str, tuple[str, ...]]] = {
     "policy.rules": ("retry", "deadlines", "notes"),
     "policy.verdicts": ("retry", "verdicts", "notes"),
     "policy.limits": ("ageing", "wanted"),
+    "sql.lexer": ("statements", "session", "quotes", "names"),
     "sql.statements": ("statements", "session", "quotes", "names"),
     "state.transaction": ("state_transaction",),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from django_resilient_pg.policy.rules import Circumstances, Decision, Row, decide
+from django_resilient_pg.policy.rules import Circumstances, Decision, RetryRule, decide
 from django_resilient_pg.policy.verdicts import Verdict
 from django_resilient_pg.recovery import statement
 from django_resilient_pg.sql.kinds import Kind
@@ -13,17 +13,17 @@ from django_resilient_pg.sql.kinds import Kind
 
 def retries_writes(verdict: Verdict, kind: Kind, at: Circumstances) -> Decision:
     if at.autocommit and kind is Kind.WRITE:
-        return Decision(Row.NOTHING_SENT, "")
+        return Decision(RetryRule.NOTHING_SENT, "")
     return decide(verdict, kind, at)
 
 
 def takes_an_end_for_not_sent(verdict: Verdict, kind: Kind, at: Circumstances) -> Decision:
-    return Decision(Row.NOTHING_SENT, "") if verdict.lost else decide(verdict, kind, at)
+    return Decision(RetryRule.NOTHING_SENT, "") if verdict.lost else decide(verdict, kind, at)
 
 
 def goes_on_outside(verdict: Verdict, kind: Kind, at: Circumstances) -> Decision:
     if not at.autocommit and not at.pinned_by:
-        return Decision(Row.FIRST, "")
+        return Decision(RetryRule.FIRST, "")
     return decide(verdict, kind, at)
 
 

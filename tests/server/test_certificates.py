@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
-import sys
 import time
+import venv
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import django_resilient_pg
 from django_resilient_pg.diagnosis.findings import PREFIX, findings
 from django_resilient_pg.diagnosis.path.certificates import Certificate, days_left
 from django_resilient_pg.diagnosis.path.greetings import Answer
@@ -21,13 +25,12 @@ from django_resilient_pg.diagnosis.survey.gather import survey
 from testproject import certificates
 from testproject.certificates import Certificates
 from testproject.postgres import Server
-from tests.engines import Connections
+from tests.engines import DRIVER, Connections
 from tests.server.impostors import Impostor
 from tests.server.tls import TlsServer, client_certificate, encrypt
 
 pytestmark = pytest.mark.once_per_driver
 
-ROOT = Path(__file__).resolve().parents[2]
 PAST = datetime(2024, 1, 2, 3, 4, tzinfo=UTC)
 
 
@@ -86,7 +89,7 @@ def test_an_expired_certificate(tls_server: TlsServer) -> None:
     assert seen.certificate is not None
     assert seen.certificate.not_after == PAST
     assert not seen.certificate.valid_at(datetime.now(UTC))
-    assert days_left(seen.certificate) < 0
+    assert days_left(seen.certificate, datetime.now(UTC)) < 0
 
 
 def test_another_host_name(tls_server: TlsServer) -> None:
@@ -225,8 +228,9 @@ def test_names_match_as_libpq_matches_them(made: Certificate, host: str, fits: b
 
 
 ALONE = """
-import json, sys
-sys.modules.update(cryptography=None, rich=None)  # not installed
+import importlib.util, json, sys
+for name in "cryptography", "rich", "trustme", "pytest", "pip":
+    assert importlib.util.find_spec(name) is None, name
 from django.conf import settings
 settings.configure(
     DATABASES={"default": json.loads(sys.argv[1])}, INSTALLED_APPS=["django_resilient_pg"]
@@ -236,15 +240,48 @@ execute_from_command_line(["manage.py", "checkdbconn", "--fail-level", "warning"
 """
 
 
+def needed(*names: str) -> set[str]:
+    """The distributions that these need, with themselves."""
+    found: set[str] = set()
+    wanted = list(names)
+    while wanted:
+        name = re.split(r"[^\w.-]", wanted.pop(), maxsplit=1)[0].lower()
+        if name in found:
+            continue
+        found.add(name)
+        required = metadata.requires(name) or ()
+        wanted += [one for one in required if ";" not in one or "python_version" in one]
+    return found
+
+
+@pytest.fixture(scope="session")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment that has what the package needs, one driver, and no more."""
+    home = tmp_path_factory.mktemp("bare")
+    venv.create(home, symlinks=True, with_pip=False)
+    (packages,) = home.glob("lib/python*/site-packages")
+    drivers = ["psycopg", "psycopg-binary"] if DRIVER == "psycopg" else ["psycopg2-binary"]
+    (packages / "django_resilient_pg").symlink_to(Path(str(django_resilient_pg.__file__)).parent)
+    for name in needed("Django", "tenacity", *drivers):
+        for file in metadata.files(name) or ():
+            top = packages / file.parts[0]
+            if file.parts[0] != ".." and not top.exists():
+                top.symlink_to(
+                    Path(str(file.locate())).parents[len(file.parts) - 1] / file.parts[0]
+                )
+    return home / "bin" / "python"
+
+
 def test_an_expired_certificate_is_found_with_django_and_a_driver_alone(
-    tls_server: TlsServer,
+    tls_server: TlsServer, bare_python: Path
 ) -> None:
     tls_server.present("localhost", expires=PAST)
     entry = tls_server.database(options={"sslmode": "require"})
     del entry["OPTIONS"]["sslrootcert"]
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     done = subprocess.run(
-        [sys.executable, "-c", ALONE, json.dumps(entry)],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        [bare_python, "-c", ALONE, json.dumps(entry)],
+        cwd=tls_server.folder, env=environ, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert "certificate expired" in " ".join(done.stdout.split())

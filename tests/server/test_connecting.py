@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -54,27 +54,86 @@ def test_a_server_that_is_down_is_given_up_in_time_and_recovers_by_itself(
     until(lambda: answers(connection), "it does not recover")
 
 
-@pytest.mark.slow
-def test_four_silent_addresses_are_given_up_in_time(
-    server: Server, make_connection: Connections
-) -> None:
-    """Each of them may take two seconds at least, and five where nothing bounds it."""
+@pytest.fixture
+def four_ways(server: Server) -> Iterator[list[Proxy]]:
+    """Four addresses of one server."""
     with ExitStack() as stack:
-        ways = [stack.enter_context(Proxy(server.port)) for _ in range(4)]
-        connection = make_connection(
-            HOST=",".join(["localhost"] * 4),
-            PORT=",".join(str(way.port) for way in ways),
-            retry_deadline=4.0,
-        )
+        yield [stack.enter_context(Proxy(server.port)) for _ in range(4)]
+
+
+def through(ways: Sequence[Proxy]) -> dict[str, object]:
+    """The settings of an alias with all these addresses."""
+    ports = ",".join(str(way.port) for way in ways)
+    return {"HOST": ",".join(["localhost"] * len(ways)), "PORT": ports}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("connected", [True, False])
+def test_four_silent_addresses_are_given_up_in_time(
+    four_ways: list[Proxy], make_connection: Connections, connected: bool
+) -> None:
+    """The drivers give each of them two seconds at least, and five where nothing bounds it."""
+    deadline = 3.0
+    connection = make_connection(**through(four_ways), retry_deadline=deadline)
+    if connected:
         run(connection, "SELECT 1")
         connection.close()
-        for way in ways:
-            way.set_mode("deaf")
+    for way in four_ways:
+        way.set_mode("deaf")
+    began = time.monotonic()
+    with pytest.raises(OperationalError) as caught:
+        run(connection, "SELECT 1")
+    assert time.monotonic() - began < deadline + 1.0
+    assert "retry_deadline (3 s) is used up" in "".join(caught.value.__notes__)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("good", [0, 3])
+def test_the_one_address_that_answers_is_reached_in_time(
+    four_ways: list[Proxy], make_connection: Connections, good: int
+) -> None:
+    """Each address has its share: the silent ones before it do not use up the deadline."""
+    connection = make_connection(**through(four_ways), retry_deadline=3.0)
+    for way in four_ways:
+        way.set_mode("deaf")
+    four_ways[good].set_mode("pass")
+    began = time.monotonic()
+    assert run(connection, "SELECT 1") == [(1,)]
+    assert time.monotonic() - began < 3.0 + 1.0
+
+
+@pytest.mark.slow
+def test_an_address_that_answers_late_is_used(
+    four_ways: list[Proxy], make_connection: Connections
+) -> None:
+    """Its share is over, and others are tried beside it."""
+    connection = make_connection(**through(four_ways), retry_deadline=3.0)
+    for way in four_ways:
+        way.set_mode("deaf")
+    threading.Timer(1.5, four_ways[0].set_mode, ["pass"]).start()
+    assert run(connection, "SELECT 1") == [(1,)]
+    until(lambda: sum(way.open for way in four_ways) == 1, "what was left is still connected")
+
+
+@pytest.mark.slow
+def test_a_silent_address_is_given_up_in_time(server: Server, make_connection: Connections) -> None:
+    with Proxy(server.port) as way:
+        way.set_mode("deaf")
+        connection = make_connection(HOST="127.0.0.1", PORT=way.port, retry_deadline=2.0)
         began = time.monotonic()
         with pytest.raises(OperationalError):
             run(connection, "SELECT 1")
-        took = time.monotonic() - began
-    assert took < 2 * 4.0 + PATIENCE / 2
+        assert time.monotonic() - began < 2.0 + 1.0
+
+
+def test_a_wrong_password_is_tried_on_one_address(
+    four_ways: list[Proxy], make_connection: Connections
+) -> None:
+    connection = make_connection(**through(four_ways), retry_deadline=3.0)
+    connection.settings_dict["PASSWORD"] = "a-wrong-secret"
+    with pytest.raises(OperationalError, match="password authentication failed"):
+        run(connection, "SELECT 1")
+    assert [way.accepted > 0 for way in four_ways] == [True, False, False, False]
 
 
 def test_a_restart_is_waited_out(own_connections: Connections, own_server: Server) -> None:

@@ -68,15 +68,19 @@ LOOP = """
 """
 
 
-def in_a_loop(entry: dict[str, Any], end: str) -> Any:
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(LOOP), json.dumps([entry, end])],
+def program(text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(text), *arguments],
         capture_output=True,
         text=True,
         timeout=120,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
         check=False,
     )
+
+
+def in_a_loop(entry: dict[str, Any], end: str) -> Any:
+    done = program(LOOP, json.dumps([entry, end]))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -93,3 +97,64 @@ def test_nothing_is_sent_from_the_thread_that_drops_it(end: str, server: Server)
 def test_the_stock_engine_sends_it_and_waits(server: Server) -> None:
     events, *_ = in_a_loop(server.database(engine=STOCK, CONN_MAX_AGE=60), "closed")
     assert "query" in events
+
+
+# Again and again, with big answers and the connection closed in between. On the stock engine that
+# has ended the process with SIGSEGV (psycopg 3, TLS), after a minute: the loop sends CLOSE while the
+# thread reads an answer.
+STORM = """
+    import asyncio, gc, json, sys, time
+    import django
+    from django.conf import settings
+    settings.configure(DATABASES={"default": json.loads(sys.argv[1])}, USE_TZ=True)
+    django.setup()
+    from asgiref.sync import sync_to_async
+    from django.db import connection, models
+
+    class Number(models.Model):
+        class Meta:
+            app_label, db_table, managed = "numbers", "dropped_numbers", False
+
+    @sync_to_async
+    def run(sql):
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+            return cursor.fetchone()[0] if cursor.description else None
+
+    @sync_to_async
+    def close():
+        connection.close()
+
+    async def main():
+        await run("CREATE TABLE dropped_numbers AS SELECT generate_series(1, 1000) id")
+        rounds = 0
+        ends = time.monotonic() + float(sys.argv[2])
+        while time.monotonic() < ends or rounds < 3:
+            iterators = [Number.objects.aiterator(chunk_size=10) for _ in range(5)]
+            for one in iterators:
+                await anext(one)
+            under_way = [asyncio.ensure_future(run("SELECT repeat('x', 2000000)")) for _ in "abc"]
+            if rounds % 3 == 0:
+                under_way.append(asyncio.ensure_future(close()))
+            await asyncio.sleep(0.0005 * (rounds % 20))
+            del iterators, one
+            gc.collect()
+            answers = await asyncio.gather(*under_way)
+            assert [len(one) for one in answers[:3]] == [2_000_000] * 3
+            rounds += 1
+        await run("DROP TABLE dropped_numbers")
+        print(rounds)
+
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_drops_many_of_them_lives_on(server: Server) -> None:
+    server.execute("CREATE SCHEMA IF NOT EXISTS dropped AUTHORIZATION app", database="app")
+    options = {"options": "-c search_path=dropped"}
+    entry = server.database(engine=RESILIENT, CONN_MAX_AGE=60, options=options)
+    done = program(STORM, json.dumps(entry), "5")
+    server.execute("DROP SCHEMA dropped CASCADE", database="app")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) >= 3

@@ -375,6 +375,7 @@ ROWS = [
     ),
     Row("expired, unchecked", "W118", UNTRUSTED, state=presented(days=-1)),
     Row("authority unknown", "I219", UNTRUSTED),
+    Row("no CA file at its place", "W120", {**UNTRUSTED, "sslrootcert": "/nowhere/ca.pem"}),
     # How long connections are kept.
     Row("CONN_MAX_AGE above the server's", "W121", {"options": "-c idle_session_timeout=30s"}),
     Row(

@@ -5,14 +5,15 @@ What had been sent before may be missing, and which statement an error belongs t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
-from django.db import Error
+from django.db import Error, OperationalError
 
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
+from tests.cuts.surgeon import SIDES, Cut, Side, Surgeon
 from tests.engines import STOCK
 from tests.faults.proxy import Proxy
 from tests.server.scenarios import Stage
@@ -160,3 +161,48 @@ def test_a_pipeline_that_lives_is_left_alone(stage_of: Stages) -> None:
     assert found == [("a",)]
     assert stage.rows() == ["a", "b"]
     assert stage.pid() == pid
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_executemany_in_a_transaction_is_a_loss_like_any_other(
+    side: Side, server: Server, stage_of: Stages
+) -> None:
+    """psycopg 3 sends it as a pipeline: at whichever of its messages that is cut."""
+    with Surgeon(server.port) as surgeon:
+        stage = stage_of(PORT=surgeon.port, options={"sslmode": "disable", "gssencmode": "disable"})
+        sent: list[dict[Side, int]] = []
+
+        def work(cuts: Sequence[Cut] = ()) -> None:
+            stage.run("SELECT 1")
+            surgeon.plan(cuts if len(sent) == 1 else ())
+            with stage.connection.cursor() as cursor:
+                cursor.executemany("INSERT INTO promise (value) VALUES (%s)", [["a"], ["b"], ["c"]])
+            sent.append(surgeon.counted())
+
+        with stage.atomic():
+            work()
+        assert stage.rows() == ["a", "b", "c"]
+        lost = stage.connection.resilience.stats.lost  # type: ignore[attr-defined]
+        for message in range(1, sent[0][side] + 1):
+            with pytest.raises(OperationalError) as caught, stage.atomic():
+                work([Cut(side, message, "inside", "fin")])
+            assert "retry the whole transaction" in "".join(caught.value.__notes__)
+            assert stage.rows() == ["a", "b", "c"]
+        now = stage.connection.resilience.stats.lost  # type: ignore[attr-defined]
+        assert sum(now.values()) - sum(lost.values()) == sent[0][side]
+
+
+def test_executemany_in_a_transaction_that_is_retried(stage_of: Stages, proxy: Proxy) -> None:
+    stage = stage_of(PORT=proxy.port)
+    runs: list[int] = []
+
+    def work() -> None:
+        runs.append(1)
+        stage.run("SELECT 1")
+        if len(runs) == 1:
+            proxy.cut_at(1, "answer")
+        with stage.connection.cursor() as cursor:
+            cursor.executemany("INSERT INTO promise (value) VALUES (%s)", [["a"], ["b"]])
+
+    retry_atomic.run(work, using=stage.connection.alias)
+    assert (len(runs), stage.rows()) == (2, ["a", "b"])

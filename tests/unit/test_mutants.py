@@ -11,6 +11,8 @@ from scripts.mutants.__main__ import EXPLAINED
 from scripts.mutants.changes import mutants
 from scripts.mutants.targets import ROOT, TARGETS, files_of, path_of
 
+pytestmark = pytest.mark.once
+
 SOURCE = '''
 """Says something."""
 from typing import TYPE_CHECKING, Final

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from django_resilient_pg.driver.link import ACTIVE, FAILED, IDLE, IN_TRANSACTION, UNKNOWN
-from django_resilient_pg.sql.session_effects import Local
+from django_resilient_pg.sql.local_settings import Local
 from django_resilient_pg.state.transaction import (
     AUTO,
     CLEAN,

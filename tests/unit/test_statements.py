@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_resilient_pg.sql.lexer import bare
 from django_resilient_pg.sql.memory import LONGEST_READ
 from django_resilient_pg.sql.session_effects import effect_of
 from django_resilient_pg.sql.statements import (
     Kind,
     analyse,
-    bare,
     ends_transaction,
     is_plain,
     left_by_failure,

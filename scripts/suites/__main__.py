@@ -1,7 +1,7 @@
-"""Run ``python -m scripts.foreign_suites [PACKAGE...]``.
+"""Run ``python -m scripts.suites [PACKAGE...]``.
 
 The tests are those of the pinned sdists of other packages, unchanged: of those named, by default of
-all. The packages have to be installed. The exit status is 1 if a test fails, is skipped or is
+all. The packages and one driver have to be installed. The exit status is 1 if a test fails, is skipped or is
 missing on this engine and not on the stock one, for no known reason. ``PG_VERSION`` puts another
 PostgreSQL in the place of 18.
 """
@@ -19,15 +19,15 @@ from xml.etree import ElementTree
 
 import django
 
-from scripts.foreign_suites.suites import OURS, SUITES, WITHOUT_TESTS, Suite
 from scripts.outcomes import Outcome, compare
 from scripts.sdists import unpacked
+from scripts.suites.suites import OURS, PSYCOPG2, SUITES, WITHOUT_TESTS, Suite
 from testproject import binaries
 from testproject.postgres import Server
 
 STOCK = "django.db.backends.postgresql"
 ROOT = Path(__file__).resolve().parent.parent.parent
-CACHE = ROOT / ".cache" / "foreign_suites"
+CACHE = ROOT / ".cache" / "suites"
 _RUNNER = {"TEST_RUNNER": "scripts.django_suite.runner.RecordingRunner"}
 
 
@@ -66,11 +66,11 @@ def _environ(suite: Suite, engine: str, server: Server, home: Path, record: Path
     return {
         **os.environ,
         **suite.environ,
-        "DJANGO_SETTINGS_MODULE": "scripts.foreign_suites.settings",
+        **({"DJANGO_SETTINGS_MODULE": "scripts.suites.settings"} if suite.base else {}),
         "DJANGO_SUITE_RECORD": str(record),
-        "FOREIGN_SUITE_BASE": suite.base,
-        "FOREIGN_SUITE_DATABASE": json.dumps(changed),
-        "FOREIGN_SUITE_SETTINGS": json.dumps(settings),
+        "SUITE_BASE": suite.base,
+        "SUITE_DATABASE": json.dumps(changed),
+        "SUITE_SETTINGS": json.dumps(settings),
         # Some tests start psql and its like, which know the name of the host at most.
         "PATH": os.pathsep.join(programs),
         "PGPORT": str(server.port),
@@ -109,17 +109,21 @@ def same(suite: Suite) -> bool:
 def main() -> int:
     """Run the suites and compare the engines."""
     names = [suite.name for suite in SUITES]
-    parser = argparse.ArgumentParser(prog="python -m scripts.foreign_suites")
+    parser = argparse.ArgumentParser(prog="python -m scripts.suites")
     parser.add_argument("packages", nargs="*", choices=[[], *names], help="by default all")
     chosen = parser.parse_args().packages or names
-    print(f"Django {django.get_version()}, PostgreSQL {os.environ.get('PG_VERSION') or '18'}")
-    found = {suite.package: same(suite) for suite in SUITES if suite.name in chosen}
+    version = os.environ.get("PG_VERSION") or "18"
+    driver = "psycopg2" if PSYCOPG2 else "psycopg 3"
+    print(f"Django {django.get_version()}, {driver}, PostgreSQL {version}")
+    run_here = [suite for suite in SUITES if suite.name in chosen and suite.runs_here]
+    found = {suite.package: same(suite) for suite in run_here}
     print(
         "",
         *(f"{name}: {'as on both' if ok else 'DIFFERS'}" for name, ok in found.items()),
         sep="\n",
     )
-    print(*(f"{name}: not run: {why}." for name, why in WITHOUT_TESTS.items()), sep="\n")
+    others = {suite.package: "it needs psycopg 3" for suite in SUITES if not suite.runs_here}
+    print(*(f"{name}: not run: {why}." for name, why in (WITHOUT_TESTS | others).items()), sep="\n")
     return 0 if all(found.values()) else 1
 
 

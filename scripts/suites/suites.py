@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, Final
 
 OURS: Final = "django_resilient_pg.postgresql"
+#: The driver of this run.
+PSYCOPG2: Final = find_spec("psycopg") is None
 _PYTEST: Final = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
 _DJANGO: Final = ("-m", "django", "test", "--noinput")
 
@@ -17,13 +20,14 @@ class Suite:
 
     Attributes:
         package: the sdist, pinned.
-        base: the module with the settings of its tests.
+        base: the module with the settings of its tests; "" where they call ``configure()``.
         command: what Python is given, to run them with ``--settings`` from the environment.
         folder: where they are run, within the sdist.
         engine_setting: the setting that takes the engine; "" for ENGINE itself.
         settings: what the package's documentation asks for with another engine.
         environ: of its tests.
         known: parts of the ids of tests that may differ, with the reason.
+        psycopg2: whether the package works with it.
     """
 
     package: str
@@ -34,6 +38,12 @@ class Suite:
     settings: Mapping[str, Any] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
     known: Mapping[str, str] = field(default_factory=dict)
+    psycopg2: bool = True
+
+    @property
+    def runs_here(self) -> bool:
+        """With the driver of this run."""
+        return self.psycopg2 or not PSYCOPG2
 
     @property
     def name(self) -> str:
@@ -107,10 +117,42 @@ SUITES: Final = (
         folder="dts_test_project",
         engine_setting="ORIGINAL_BACKEND",
     ),
+    Suite(
+        "djangorestframework==3.18.3",
+        "",
+        (*_PYTEST, "-p", "scripts.suites.configured", "tests"),
+    ),
+    Suite(
+        "django-guardian==3.5.2",
+        "guardian.testapp.testsettings",
+        (*_PYTEST, "guardian/testapp/tests"),
+    ),
+    Suite(
+        "django-treebeard==7.0.3",
+        "tests.settings",
+        (*_PYTEST, "tests"),
+        environ={"DATABASE_ENGINE": "psql"},
+    ),
+    Suite(
+        "django-reversion==6.4.0",
+        "test_project.settings",
+        (*_DJANGO, "test_app"),
+        folder="tests",
+    ),
+    Suite(
+        "django-celery-beat==2.9.0",
+        "t.proj.settings",
+        (*_PYTEST, "t/unit"),
+    ),
+    Suite(
+        "django-model-utils==5.0.0",
+        "tests.settings",
+        (*_PYTEST, "tests"),
+    ),
 )
 #: What cannot be run, and why.
 WITHOUT_TESTS: Final = {
-    "django-pgactivity 1.8.0": "its sdist has no tests",
-    "django-postgres-extra 3.0.1": "its sdist has the tests, but not the modules that they import"
-    " (tests/fake_model.py and others) nor their settings",
+    "django-pgactivity 1.8.0": "its sdists have no tests (1.7.1 neither)",
+    "django-postgres-extra 3.0.1": "its sdists have the tests, but not the modules that they import"
+    " (tests/fake_model.py and others) nor their settings (2.0.9 neither)",
 }

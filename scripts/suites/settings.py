@@ -11,10 +11,11 @@ import os
 from importlib import import_module
 from typing import Any
 
-_theirs = import_module(os.environ["FOREIGN_SUITE_BASE"])
-_given: dict[str, Any] = json.loads(os.environ["FOREIGN_SUITE_SETTINGS"])
-_entry: dict[str, Any] = json.loads(os.environ["FOREIGN_SUITE_DATABASE"])
+from scripts.suites.databases import changed
+
+_theirs = import_module(os.environ["SUITE_BASE"])
+_given: dict[str, Any] = json.loads(os.environ["SUITE_SETTINGS"])
 
 globals().update({name: value for name, value in vars(_theirs).items() if name.isupper()})
-DATABASES = {alias: {**entry, **_entry} for alias, entry in _theirs.DATABASES.items()}
+DATABASES = changed(_theirs.DATABASES)
 globals().update(_given)
