@@ -28,7 +28,7 @@ from .budgets import deadline, spending
 from .offline import in_offline_command
 
 if TYPE_CHECKING:
-    from .physical_attempt import Attempt
+    from .background import Attempt
 
 # Rules of ``error_table.TABLE`` for an attempt that ended without a word.
 _CUT: Final = frozenset({"cut", "closed by the server", "broken stream"})
@@ -135,7 +135,7 @@ def _left(error: BaseException | None) -> Attempt | None:
     """The attempt that a deadline has left with this error of the driver's, if any."""
     if getattr(error, "left", None) is None:
         return None
-    from .physical_attempt import left
+    from .background import left
 
     return left(error)
 

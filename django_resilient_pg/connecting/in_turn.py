@@ -1,8 +1,8 @@
 """Several addresses in turn, within a time that is too short for the drivers.
 
-libpq and psycopg give each address two whole seconds at least. Here an address gets its share of the
-time, then the next one is tried beside it: what answers slowly is not lost, and what is silent does
-not keep the others waiting.
+libpq and psycopg give each address two whole seconds at least. Here an address gets its share of
+the time, then the next one is tried beside it: what answers slowly is not lost, and what is silent
+does not keep the others waiting.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..policy.error_table import WRONG_PASSWORD
 from ..policy.places import Place, Round
 from ..policy.verdicts import Phase
 from ..state.wrapper import Wrapper
-from .physical_attempt import Attempt
+from .background import Attempt
 
 _SILENT: Final = "connection timeout expired"
 
@@ -80,14 +80,14 @@ class _InTurn:
         return None
 
     def _error(self) -> Exception:
-        silent = self._db.Database.OperationalError(_SILENT)
+        silent: Exception = self._db.Database.OperationalError(_SILENT)
         errors = [self._errors.get(one, silent) for one in self._attempts]
         if len(errors) == 1:
             return errors[0]
         # As psycopg 3 has it: the verdict on such an error is by address.
         reports = map(_report, self._round.places, errors)
-        lines = [f"{errors[-1]}", "Multiple connection attempts failed. All failures were:", *reports]
-        error: Exception = self._db.Database.OperationalError("\n".join(lines))
+        said = f"{errors[-1]}\nMultiple connection attempts failed. All failures were:"
+        error: Exception = self._db.Database.OperationalError("\n".join([said, *reports]))
         return error
 
 

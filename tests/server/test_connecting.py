@@ -61,7 +61,7 @@ def four_ways(server: Server) -> Iterator[list[Proxy]]:
         yield [stack.enter_context(Proxy(server.port)) for _ in range(4)]
 
 
-def through(ways: Sequence[Proxy]) -> dict[str, object]:
+def through(ways: Sequence[Proxy]) -> dict[str, Any]:
     """The settings of an alias with all these addresses."""
     ports = ",".join(str(way.port) for way in ways)
     return {"HOST": ",".join(["localhost"] * len(ways)), "PORT": ports}

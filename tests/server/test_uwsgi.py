@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-
 import pytest
 
 from testproject.cluster import free_port
