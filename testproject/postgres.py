@@ -5,17 +5,20 @@ from __future__ import annotations
 import importlib
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
 
 from testproject import guard, sockets
 from testproject.cluster import START_TIMEOUT, Cluster, Mode
+from testproject.passwords import verifier
 
 __all__ = ["Mode", "Server"]
 
 GONE_TIMEOUT = 10.0
+Run = Callable[..., list[tuple[Any, ...]]]
 
 
 class Server(Cluster):
@@ -40,8 +43,8 @@ class Server(Cluster):
         super().start()
         if first:
             self.execute(
-                f"ALTER ROLE {self.superuser} PASSWORD '{self.superuser_password}';"
-                f" CREATE ROLE {self.user} LOGIN PASSWORD '{self.password}'"
+                f"ALTER ROLE {self.superuser} PASSWORD '{verifier(self.superuser_password)}';"
+                f" CREATE ROLE {self.user} LOGIN PASSWORD '{verifier(self.password)}'"
             )
             self.create_database("app")
 
@@ -91,6 +94,12 @@ class Server(Cluster):
         self, sql: str, params: Sequence[object] | None = None, database: str = "postgres"
     ) -> list[tuple[Any, ...]]:
         """Run a statement as superuser in autocommit, in a session of its own (Unix socket)."""
+        with self.session(database) as run:
+            return run(sql, params)
+
+    @contextmanager
+    def session(self, database: str = "postgres") -> Iterator[Run]:
+        """A function that does as :meth:`execute`, in one session: who asks often logs in once."""
         name = "psycopg" if find_spec("psycopg") else "psycopg2"
         driver: Any = importlib.import_module(name)
         link = driver.connect(
@@ -101,11 +110,15 @@ class Server(Cluster):
             password=self.superuser_password,
             connect_timeout=10,
         )
-        try:
-            link.autocommit = True
+
+        def run(sql: str, params: Sequence[object] | None = None) -> list[tuple[Any, ...]]:
             cursor = link.cursor()
             cursor.execute(sql, params)
             return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+
+        try:
+            link.autocommit = True
+            yield run
         finally:
             link.close()
 

@@ -122,12 +122,13 @@ def killed_midway(
     def watch() -> None:
         deadline = time.monotonic() + timeout
         asleep = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
-        while time.monotonic() < deadline and not over.is_set():
-            if server.execute(asleep, [pid]):
-                server.terminate(pid)
-                done.append(pid)
-                return
-            time.sleep(0.01)
+        with server.session() as ask:
+            while time.monotonic() < deadline and not over.is_set():
+                if ask(asleep, [pid]):
+                    server.terminate(pid)
+                    done.append(pid)
+                    return
+                time.sleep(0.01)
 
     thread = threading.Thread(target=watch, name="killed_midway")
     thread.start()
@@ -159,10 +160,12 @@ def each_asleep(
 
     def watch() -> None:
         while not over.is_set() and len(ended) < most:
-            with suppress(Exception):  # the server may be recovering from the last time
-                for (pid,) in server.execute(asleep, [after]):
-                    end(pid)
-                    ended.append(pid)
+            # The server may be recovering from the last time.
+            with suppress(Exception), server.session() as ask:
+                while not over.wait(0.02) and len(ended) < most:
+                    for (pid,) in ask(asleep, [after]):
+                        end(pid)
+                        ended.append(pid)
             over.wait(0.02)
 
     thread = threading.Thread(target=watch, name="each_asleep")

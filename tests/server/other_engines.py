@@ -34,8 +34,7 @@ def create(server: Server, database: str) -> None:
     """Make the database with the table "thing", in "public" and for each of two tenants."""
     server.drop_database(database)
     server.create_database(database)
-    for statement in SCHEMA:
-        server.execute(statement, database=database)
+    server.execute(";".join(SCHEMA), database=database)
 
 
 def ask(

@@ -306,8 +306,8 @@ def make(server: Server, stage_of: Stages) -> Callable[..., None]:
     """Make what a case needs in the database of the stages."""
 
     def run(case: Case, how: str) -> None:
-        for statement in [WRITES if how == "VOLATILE" else READS, *case.made]:
-            server.execute(statement.replace("{how}", how), database=DATABASE)
+        made = ";".join([WRITES if how == "VOLATILE" else READS, *case.made])
+        server.execute(made.replace("{how}", how), database=DATABASE)
 
     return run
 
@@ -442,8 +442,7 @@ OWN = {
 @pytest.fixture
 def set_up(server: Server, stage_of: Stages) -> Iterator[Callable[[list[str]], None]]:
     def run(made: list[str]) -> None:
-        for statement in [*made, GRANT]:
-            server.execute(statement, database=DATABASE)
+        server.execute(";".join([*made, GRANT]), database=DATABASE)
 
     yield run
     server.execute("DROP CAST IF EXISTS (bigint AS bool)", database=DATABASE)  # is in no schema

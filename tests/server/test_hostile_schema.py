@@ -19,7 +19,7 @@ import django_resilient_pg
 from django_resilient_pg.driver.choose import link_to
 from django_resilient_pg.recovery import catalogue
 from django_resilient_pg.transaction import retry_atomic
-from testproject.postgres import Server
+from testproject.postgres import Run, Server
 from tests.engines import Connections, backend_pid
 from tests.faults.proxy import Proxy
 
@@ -63,10 +63,15 @@ def named(pattern: str) -> list[str]:
 def traps(server: Server) -> Iterator[int]:
     """Set the traps; returns how many there are."""
     server.create_database(DATABASE)
+    with server.session(DATABASE) as run:
+        made = set_traps(run)
+    yield made
+    server.terminate_all(DATABASE)
+    server.drop_database(DATABASE)
 
-    def run(sql: str, params: Any = None) -> list[tuple[Any, ...]]:
-        return server.execute(sql, params, database=DATABASE)
 
+def set_traps(run: Run) -> int:
+    """Set the traps by a function that runs statements; returns how many there are."""
     run("CREATE SCHEMA hostile")
     run("GRANT USAGE ON SCHEMA hostile TO PUBLIC")
     run(SPRUNG)
@@ -109,9 +114,7 @@ def traps(server: Server) -> Iterator[int]:
         made += 1
     run("GRANT ALL ON ALL TABLES IN SCHEMA hostile TO PUBLIC")
     run(f"ALTER DATABASE {DATABASE} SET search_path = hostile, public, pg_catalog, pg_temp")
-    yield made
-    server.terminate_all(DATABASE)
-    server.drop_database(DATABASE)
+    return made
 
 
 @pytest.fixture

@@ -47,8 +47,7 @@ def postgis_server() -> Iterator[Server]:
 @pytest.fixture
 def database(postgis_server: Server) -> str:
     create(postgis_server, DATABASE)
-    for statement in SCHEMA:
-        postgis_server.execute(statement, database=DATABASE)
+    postgis_server.execute(";".join(SCHEMA), database=DATABASE)
     return DATABASE
 
 

@@ -55,8 +55,7 @@ Run = Callable[..., list[tuple[Any, ...]]]
 @pytest.fixture(scope="module")
 def database(server: Server) -> Iterator[str]:
     server.create_database(DATABASE)
-    for statement in SCHEMA:
-        server.execute(statement, database=DATABASE)
+    server.execute(";".join(SCHEMA), database=DATABASE)
     for role in ("clerk", "auditor"):
         server.execute(f"CREATE ROLE {role}")
         server.execute(f"GRANT {role} TO app")
