@@ -148,6 +148,7 @@ class _Attempt:
         self.probe = db.resilience.shared_now().probe
         self.began = monotonic()
         self._refused_at: float | None = None
+        self._said: Error | None = None
         #: Whether the last failure was of reaching the server, not of what it was told.
         self.unreachable = False
 
@@ -191,7 +192,10 @@ class _Attempt:
             self.answered(turn)
 
     def _failed(self, turn: Turn, error: BaseException) -> None:
-        if self.probe.failed(turn, line := first_line(error, self._db.settings_dict), self._pause):
+        line = first_line(error, self._db.settings_dict)
+        if self.probe.down and _marked(error, "cut_short"):
+            line = self.probe.said
+        if self.probe.failed(turn, line, self._pause):
             text = 'Server of "%s" is not accepting connections: %s'
             announce.log(self._db, logging.INFO, text, self._db.alias, line, at_once=True)
 
@@ -298,6 +302,7 @@ class _Attempt:
 
     def go_on(self, error: Error, budget: Budget) -> None:
         """Wait and try, in turn with the other threads, until the budget is spent."""
+        self._said = error
         try:
             from .backoff import connect_again  # with tenacity
 
@@ -311,6 +316,7 @@ class _Attempt:
                 sleep=self._sleep,
             )
         except Error as last:
+            last = self._telling(last)
             if self.passing(last):
                 last.transient = True  # type: ignore[attr-defined]
                 note = self._why_over(budget)
@@ -321,7 +327,13 @@ class _Attempt:
                     announce.outage(self._db, note)
             else:
                 self.explain(last)
-            raise
+            raise last
+        finally:
+            self._said = None  # its traceback leads here
+
+    def _telling(self, last: Error) -> Error:
+        """Of an attempt that was cut short the error says nothing: the one before it does."""
+        return (self._said or last) if _marked(last, "cut_short") else last
 
     def remaining(self, budget: Budget) -> float:
         """Seconds to wait for the server: the deadline counts from the start of the outage."""
@@ -343,6 +355,8 @@ class _Attempt:
     def _announce(self, _: int, wait: float, failed: BaseException) -> None:
         if isinstance(failed, ServerDown):
             return  # announced by the thread that asked
+        if isinstance(failed, Error) and not _marked(failed, "cut_short"):
+            self._said = failed
         db = self._db
         line = first_line(failed, db.settings_dict)
         db.resilience.shared.count("connect")

@@ -32,7 +32,8 @@ def first_of(db: Wrapper, attempts: Sequence[Attempt], round_: Round) -> Any:
 
     Raises:
         Error: the driver's own if one attempt was made or the password is wrong; otherwise an
-            ``OperationalError`` of the driver's that reports every attempt.
+            ``OperationalError`` of the driver's that reports every attempt. Where none has ended
+            it is marked ``cut_short``: what an earlier one has said tells more.
     """
     return _InTurn(db, attempts, round_).made()
 
@@ -81,12 +82,14 @@ class _InTurn:
 
     def _error(self) -> Exception:
         silent: Exception = self._db.Database.OperationalError(_SILENT)
+        silent.cut_short = not self._errors  # type: ignore[attr-defined]
         errors = [self._errors.get(one, silent) for one in self._attempts]
-        if len(errors) == 1:
+        if len(errors) == 1 or not self._errors:
             return errors[0]
         # As psycopg 3 has it: the verdict on such an error is by address.
         reports = map(_report, self._round.places, errors)
-        said = f"{errors[-1]}\nMultiple connection attempts failed. All failures were:"
+        last = list(self._errors.values())[-1]
+        said = f"{last}\nMultiple connection attempts failed. All failures were:"
         error: Exception = self._db.Database.OperationalError("\n".join([said, *reports]))
         return error
 
