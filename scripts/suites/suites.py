@@ -10,6 +10,9 @@ from typing import Any, Final
 OURS: Final = "django_resilient_pg.postgresql"
 #: The driver of this run.
 PSYCOPG2: Final = find_spec("psycopg") is None
+_TO_THE_LETTER: Final = (
+    'it is skipped unless ENGINE is "django.db.backends.postgresql" to the letter'
+)
 _PYTEST: Final = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
 _DJANGO: Final = ("-m", "django", "test", "--noinput")
 
@@ -83,10 +86,7 @@ SUITES: Final = (
                 OURS,
             ]
         },
-        known={
-            "test_sqldiff.SqlDiffTests::test_postgresql_to_dict": "it is skipped unless ENGINE is"
-            ' "django.db.backends.postgresql" to the letter'
-        },
+        known={"test_sqldiff.SqlDiffTests::test_postgresql_to_dict": _TO_THE_LETTER},
     ),
     Suite(
         "django-debug-toolbar==8.0.0",
@@ -121,6 +121,9 @@ SUITES: Final = (
         "djangorestframework==3.18.3",
         "",
         (*_PYTEST, "-p", "scripts.suites.configured", "tests"),
+        known=dict.fromkeys(
+            ("SearchFilterFullTextTests", "test_unaccented_search_lookups"), _TO_THE_LETTER
+        ),
     ),
     Suite(
         "django-guardian==3.5.2",
