@@ -19,14 +19,14 @@ export PYTHON314 := $(shell PATH='$(PATH)'; python3.14 -c '' 2>/dev/null && comm
 # In CI an interpreter that is missing is a failure; elsewhere tox says so and goes on.
 TOXFLAGS ?= --skip-missing-interpreters=$(if $(filter true,$(CI)),false,true)
 TOX := .venv/bin/tox run $(TOXFLAGS)
-TOX_ALL := .venv/bin/tox run-parallel --parallel 5 $(if $(filter true,$(CI)),--parallel-live) \
+TOX_ALL := .venv/bin/tox run-parallel --parallel 6 $(if $(filter true,$(CI)),--parallel-live) \
     $(TOXFLAGS)
 
 # Where the environments of a run note which tests they skipped for want of something.
 SKIPPED := $(CURDIR)/.tox/skipped
 
 .PHONY: help test quick lint unit django-suite django-suite-full suites benchmark benchmark-commit benchmark-first compare
-.PHONY: cuts coverage demo system-packages clean python
+.PHONY: cuts soak mutants coverage demo system-packages clean python
 
 help:
 	@echo "make demo          see it work: a load on both engines while the database is being broken (45 s)"
@@ -41,14 +41,16 @@ help:
 	@echo "make benchmark-commit  what the option commit_outcome costs a transaction"
 	@echo "make benchmark-first  what the first query of a process costs its processor"
 	@echo "make compare       two versions of the engine, in turns: ARGS='--old REVISION'"
-	@echo "                   all with DRIVER=psycopg2 for the older driver"
-	@echo "make cuts          every cut of every conversation, and what came of it"
+	@echo "make cuts          every cut of every conversation, and what came of it; one: ARGS='--only NAME'"
+	@echo "make soak          all faults at random for MINUTES=30: is all there, and does anything grow"
+	@echo "                   from benchmark to soak with DRIVER=psycopg2 for the older driver"
+	@echo "make mutants       which small changes of the layers that decide no unit test notices"
 	@echo "make coverage      which lines of the package no quick test runs"
 	@echo "make system-packages  what some tests need of Debian or Ubuntu: pgbouncer, PostGIS ... (as root)"
 	@echo "make clean         remove everything the above have made"
 	@echo "PG_BIN=DIR         use that PostgreSQL; ARGS=... goes to pytest or the program"
 
-# Five at a time: servers are mostly waited for. With ENV=NAME one alone, and its output at once.
+# Six at a time: servers are mostly waited for. With ENV=NAME one alone, and its output at once.
 # What was skipped for want of a program is told once, in the last line.
 test: .venv/made
 	@rm -rf $(SKIPPED)
@@ -65,8 +67,11 @@ quick: .venv/made
 lint: .venv/made
 	$(TOX) -e lint
 
-unit django-suite django-suite-full suites benchmark benchmark-commit benchmark-first compare coverage cuts: .venv/made
+unit django-suite django-suite-full suites benchmark benchmark-commit benchmark-first compare coverage cuts mutants: .venv/made
 	$(TOX) -e $@$(if $(filter benchmark% compare cuts suites,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
+
+soak: .venv/made
+	$(TOX) -e $@$(DRIVER:%=-%) -- --minutes $(or $(MINUTES),30) $(ARGS)
 
 demo: .venv-demo/made
 	.venv-demo/bin/python -m testproject.demo $(ARGS)

@@ -22,10 +22,9 @@ from .driver.link import FRESH, IDLE, IN_TRANSACTION
 from .driver.literals import has_text, known_values
 from .policy.token_bucket import BUCKET
 from .server_cursors import ServerSideMixin
-from .sql.memory import LONGEST
+from .sql.memory import HARMLESS, LONGEST, is_harmless
 from .state.call import Call
 from .state.originals import EXECUTE, GETATTR
-from .state.session import HARMLESS, is_harmless
 from .state.transaction import DIRTY
 from .state.unit_of_work import LONGEST_TEXT, MOST_TEXTS, NO_TEXT, UNDER_WAY, UNIT
 

@@ -44,7 +44,7 @@ from .state.unit_of_work import NO_TEXT, UNDER_WAY, UNIT
 from .state.wrapper import Wrapper
 
 if TYPE_CHECKING:
-    from .recovery.outcome import Mark
+    from .recovery.outcome import TransactionId
 
 
 _IS_USABLE: Final = original(DatabaseWrapper, "is_usable")
@@ -284,9 +284,9 @@ class ResilientDatabaseMixin(Wrapper):
         if link is None or link.connection is not self.connection:
             link = self._bind()
         if not self._glance(link, link.status()):
-            from .recovery.verify import look_closer
+            from .recovery.verify import verify
 
-            look_closer(self, link.status(), monotonic(), asking)
+            verify(self, link.status(), monotonic(), asking)
 
     def _glance(self, link: Link, status: int) -> bool:
         """The healthy path: one poll, two comparisons. Whether no further check is needed."""
@@ -511,7 +511,7 @@ class ResilientDatabaseMixin(Wrapper):
             self._session.rolled_back()  # the server answers the COMMIT of a failed transaction so
         return False
 
-    def _mark(self, link: Link, status: int) -> Mark | None:
+    def _mark(self, link: Link, status: int) -> TransactionId | None:
         """The id of the transaction, asked for before COMMIT.
 
         Returns:
@@ -534,7 +534,9 @@ class ResilientDatabaseMixin(Wrapper):
             abandon_interrupted(self)
             raise
 
-    def _has_committed(self, link: Link, error: BaseException, marked: Mark | None) -> bool:
+    def _has_committed(
+        self, link: Link, error: BaseException, marked: TransactionId | None
+    ) -> bool:
         """Whether a transaction has committed although its COMMIT failed; see ``commit``."""
         if isinstance(error, Error):
             from .recovery.commit import has_committed

@@ -145,7 +145,7 @@ class ServerSideMixin:
             return False
         from .driver.exceptions import judge_error
         from .policy.verdicts import Phase
-        from .recovery.verify import note_loss
+        from .recovery.announce_loss import announce_loss
         from .state.announce import collecting
 
         verdict = judge_error(link, error, Phase.FETCH)
@@ -153,7 +153,7 @@ class ServerSideMixin:
             return False
         with collecting():
             if link is db._link:
-                note_loss(db, verdict, error, "fetch")
+                announce_loss(db, verdict, error, "fetch")
             link.doubt()
             link.close()
         return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import random
 import sys
 import time
 import weakref
@@ -45,6 +44,10 @@ _DECLARED: Final = {
         "deadline", "number", _DEADLINE, unit="seconds", lowest=0, highest=86_400, strict=True
     ),
     "conflicts": Declaration("conflicts", "boolean", True, strict=True),
+}
+_DEFAULTS: Final[dict[str, Any]] = {
+    "using": DEFAULT_DB_ALIAS,
+    **{name: one.default for name, one in _DECLARED.items()},
 }
 
 
@@ -95,7 +98,7 @@ class _RetryAtomic:
 
         @functools.wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
-            return self._run(functools.partial(function, *args, **kwargs), **options)
+            return self._run(functools.partial(function, *args, **kwargs), **_DEFAULTS | options)
 
         return wrapper
 
@@ -114,12 +117,7 @@ class _RetryAtomic:
         return self._run(function, using, retries, deadline, conflicts)
 
     def _run(
-        self,
-        function: Callable[[], T],
-        using: str = DEFAULT_DB_ALIAS,
-        retries: int = _RETRIES,
-        deadline: float = _DEADLINE,
-        conflicts: bool = True,
+        self, function: Callable[[], T], using: str, retries: int, deadline: float, conflicts: bool
     ) -> T:
         """Of a decorated function all has been checked where it was defined."""
         connection: Any = connections[using]
@@ -260,9 +258,7 @@ class _Attempts:
         if tells_of(error, "transaction_lost", but=self._handled):
             pause = 0.0
         elif self._conflicts and sqlstate_of(error) in _CONFLICTS:
-            pause = backoff(
-                attempt, base=options.backoff, most=options.max_backoff, random=random.random
-            )
+            pause = backoff(attempt, base=options.backoff, most=options.max_backoff)
         else:
             return None
         if pause >= budget.remaining():
@@ -282,11 +278,8 @@ class _Attempts:
         """
         if unit.has_committed:
             return "its transaction had been committed, or may have been"
-        from .replay.decide import (
-            why_lasting,
-            why_locked,
-            why_open,
-        )  # with what is needed for requests
+        # With what is needed for requests.
+        from .replay.decide import why_lasting, why_locked, why_open
 
         return unit.give_up(
             lambda: (

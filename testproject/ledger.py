@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 K = TypeVar("K")
+MOST_ERRORS = 30  # texts of errors in a result
 
 
 class Kind(enum.StrEnum):
@@ -133,7 +134,7 @@ def judge(
         half_committed=outcomes["half"],
         slowest=max((ledger.slowest for ledger in ledgers), default=0.0),
         hung=hung,
-        errors=dict(_sum(ledger.errors for ledger in ledgers).most_common(5)),
+        errors=dict(_sum(ledger.errors for ledger in ledgers).most_common(MOST_ERRORS)),
     )
 
 

@@ -110,6 +110,7 @@ def run(
     ask: Ask | None = None,
     watch: Callable[[Progress], None] | None = None,
     retries: bool = False,
+    shop: Shop | None = None,
 ) -> Result:
     """Load the alias ``using`` for ``seconds`` and account for every operation.
 
@@ -117,15 +118,15 @@ def run(
     operations then. They begin with the load and end with its last thread. ``ask(sql, params)``
     answers from the same database over a connection that has nothing to do with the load; by
     default one of the stock engine. ``watch`` is called about twice a second, first when the load
-    begins. ``retries``: transactions run under ``retry_atomic``. Raises what the load itself does
-    wrong; errors of the database are counted.
+    begins. ``retries``: transactions run under ``retry_atomic``. ``shop``: stocked up already.
+    Raises what the load itself does wrong; errors of the database are counted.
     """
     # Imported late: models can be imported only when Django is set up.
     from testproject.shop.operations import stock_up
 
     prefix = uuid.uuid4().hex[:8]
     stop = threading.Event()
-    shop = stock_up(using, retries=retries)
+    shop = shop or stock_up(using, retries=retries)
     workers = [Worker(shop, f"{prefix}-{n}", f"{seed}-{n}", stop) for n in range(threads)]
     if faults and operations is not None:
         faults.done = partial(_done, workers)

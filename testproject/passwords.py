@@ -18,7 +18,9 @@ def verifier(password: str, iterations: int = 1) -> str:
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
     client = hashlib.sha256(_keyed(salted, b"Client Key")).digest()
     server = _keyed(salted, b"Server Key")
-    salt64, client64, server64 = (base64.b64encode(each).decode() for each in (salt, client, server))
+    salt64, client64, server64 = (
+        base64.b64encode(each).decode() for each in (salt, client, server)
+    )
     return f"SCRAM-SHA-256${iterations}:{salt64}${client64}:{server64}"
 
 

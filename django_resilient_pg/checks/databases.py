@@ -72,7 +72,7 @@ def _patiently(known: Survey) -> Survey:
     from ..diagnosis.survey.waiting import wait_for
 
     patience = known.options.retry_deadline if known.project.resilient else 0.0
-    return wait_for(lambda timeout: survey(known.alias, timeout), patience).last
+    return wait_for(lambda timeout: survey(known.alias, timeout), patience)[0]
 
 
 def _postgresql(aliases: Iterable[str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Iterator
 from time import sleep
 
@@ -45,5 +44,5 @@ def deadline(db: Wrapper) -> float:
 def pause(db: Wrapper, failed: int, budget: Budget) -> None:
     """Wait before another round on a server that was there ``failed`` times, and gone again."""
     options = db.resilience.options
-    wait = backoff(failed, base=options.backoff, most=options.max_backoff, random=random.random)
+    wait = backoff(failed, base=options.backoff, most=options.max_backoff)
     sleep(min(wait, budget.remaining()))

@@ -32,8 +32,8 @@ def first_of(db: Wrapper, attempts: Sequence[Attempt], round_: Round) -> Any:
 
     Raises:
         Error: the driver's own if one attempt was made or the password is wrong; otherwise an
-            ``OperationalError`` of the driver's that reports every attempt. Where none has ended
-            it is marked ``cut_short``: what an earlier one has said tells more.
+            ``OperationalError`` of the driver's that reports every attempt. Where all of
+            them were silent it is marked ``cut_short``: an earlier error tells more.
     """
     return _InTurn(db, attempts, round_).made()
 

@@ -115,7 +115,7 @@ def settle(db: Wrapper) -> None:
     except (Error, db.Database.Error) as error:
         if db._link is None or db._link.lost():
             mark_unheard(error)
-            db.resilience.shared.probe.mute = True
+            db.resilience.shared.breaker.mute = True
         raise
     db.resilience.shared.connected = db._connector.settings
 
@@ -140,7 +140,7 @@ def _hear(db: Wrapper) -> None:
 
 def _settle(db: Wrapper) -> None:
     note_thread(db)
-    if db.resilience.shared.probe.mute:
+    if db.resilience.shared.breaker.mute:
         _hear(db)
     if db._connector.lost:
         _ask_after_lost(db)

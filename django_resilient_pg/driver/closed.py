@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
+
+
+class LastWord:
+    """What the server said when it ended the session: plain text and codes."""
+
+    __slots__ = ("at", "severity", "sqlstate", "text")
+
+    def __init__(self, severity: str | None, sqlstate: str | None, text: str) -> None:
+        self.severity, self.sqlstate, self.text = severity, sqlstate, text
+        self.at = time.monotonic()
 
 
 class Closed:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Final
 
 from .closed import Closed
+from .closed import LastWord as LastWord
 from .sockets import bytes_read, poll_for, port_of, wait_for
 
 # PQtransactionStatus (libpq manual, section 32.2).
@@ -35,24 +36,6 @@ FRESH: Final = 0.0005
 MAX_ROUNDS: Final = 16
 #: Severities of a message that ends its session.
 LAST: Final = frozenset({"FATAL", "PANIC"})
-
-
-class LastWord:
-    """What the server said when it ended the session: plain text and codes."""
-
-    __slots__ = ("at", "severity", "sqlstate", "text")
-
-    def __init__(self, severity: str | None, sqlstate: str | None, text: str) -> None:
-        self.severity, self.sqlstate, self.text = severity, sqlstate, text
-        self.at = time.monotonic()
-
-
-def _see_nothing(timeout: int) -> object:
-    return ()
-
-
-def _see_something(timeout: int) -> object:
-    return True
 
 
 #: All links whose connection is still referred to: what a forked child has to release.
@@ -138,8 +121,7 @@ class Link:
         self.pid, self.port = self.backend_pid(), port_of(self.fd)
         self.peer = self.server()
         self.made_by = os.getpid()
-        self.poll: Callable[[int], object] = poll_for(self.fd)
-        self.peek = self.poll
+        self.poll = self.peek = poll_for(self.fd)
         LINKS.add(self)
 
     def _fileno(self) -> int:
@@ -191,7 +173,7 @@ class Link:
 
     def lend(self, *, peeks: bool, asks_outcome: bool) -> None:
         """A wrapper takes it up; a pool may have lent it to others before."""
-        self.peek = self.poll if peeks else _see_nothing
+        self.peek = self.poll if peeks else lambda timeout: ()
         self.asks_outcome = asks_outcome
         self.terms = None
         self.seen_at = time.monotonic()
@@ -199,7 +181,7 @@ class Link:
     def leave_cursor(self, cursor: Any) -> None:
         """A thread that must not use the connection drops a cursor: the next check closes it."""
         self.left.append(cursor)
-        self.peek = _see_something
+        self.peek = lambda timeout: True
 
     def close_left(self) -> None:
         """Close what was left, in the thread whose connection this is, between statements."""
@@ -211,6 +193,14 @@ class Link:
     def heard(self, now: float) -> None:
         """The server was heard ``now``."""
         self.heard_at = self.seen_at = now
+
+    def seen(self, now: float) -> None:
+        """The connection was seen to be alive ``now``, without a word of the server."""
+        self.seen_at = now
+
+    def announce(self, incident: object) -> None:
+        """Its loss is announced, which is done once, whoever meets with it."""
+        self.announced, self.incident = True, incident
 
     def doubt(self) -> None:
         """Whatever was seen before does not count: the next statement looks."""
@@ -316,7 +306,7 @@ class Link:
     def leave(self) -> None:
         """From now on its cursors alone keep the connection: it is closed with the last of them."""
         left, error = self.connection, self.connection.InterfaceError
-        self.status = _unknown
+        self.status = lambda: UNKNOWN
         self.connection = weakref.proxy(left, lambda _: self._gone(error))
 
     def _gone(self, error: type[Exception]) -> None:
@@ -337,7 +327,3 @@ class Link:
         """Close without a word about errors: the connection is discarded."""
         with contextlib.suppress(self.connection.Error, OSError, ValueError):
             self.connection.close()
-
-
-def _unknown() -> int:
-    return UNKNOWN

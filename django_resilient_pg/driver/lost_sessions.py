@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final
 
@@ -154,26 +153,21 @@ class LostSession:
         """Whether it is not asked about any more."""
         return now - self._lost_at > _ASKED_FOR
 
-    def settle(
-        self,
-        link: Link,
-        seconds: float,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
+    def settle(self, link: Link, seconds: float) -> None:
         """Find out what became of it, on a new connection; end it if it is there.
 
         Args:
             link: a connection that is not the lost one, with no transaction under way.
             seconds: how long to wait for its end.
-            clock, sleep: for tests.
 
         Raises:
             the driver's errors, when the new connection is lost in turn.
         """
-        ends = clock() + min(seconds, _PATIENCE)
+        ends = time.monotonic() + min(seconds, _PATIENCE)
         while True:
-            now = clock()  # before: what the server then says of its sessions is no younger
+            now = (
+                time.monotonic()
+            )  # before: what the server then says of its sessions is no younger
             try:
                 rows = _ask(link, self._pid, self._is_ours(link, now), max(0.1, ends - now))
             except link.connection.Error as error:
@@ -196,9 +190,9 @@ class LostSession:
             self.why = self._why(link, rows, now) if self.holds else ""
             # Of a session that ends by itself while it is asked for, pg_terminate_backend() says
             # the same as of one that does not end.
-            if self.why not in {_BEHIND_A_POOLER, _GOES_ON} or clock() >= ends:
+            if self.why not in {_BEHIND_A_POOLER, _GOES_ON} or time.monotonic() >= ends:
                 return
-            sleep(_PAUSE)
+            time.sleep(_PAUSE)
 
     def _is_ours(self, link: Link, now: float) -> str:
         if not self.holds:

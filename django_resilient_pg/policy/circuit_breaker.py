@@ -13,13 +13,14 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from random import random
 from typing import Final
 
 # Seconds after which a thread that waits for another one's attempt looks at its own budget.
 _SLICE: Final = 0.25
 
 
-class Turn(enum.Enum):
+class Permit(enum.Enum):
     """What a thread may do that wants a connection."""
 
     FREE = "the server is not known to be down: connect"
@@ -27,7 +28,9 @@ class Turn(enum.Enum):
     WAIT = "it is down, and another attempt is under way or not yet due"
 
 
-def pause(failures: int, *, base: float, most: float, random: Callable[[], float]) -> float:
+def pause(
+    failures: int, *, base: float, most: float, random: Callable[[], float] = random
+) -> float:
     """Seconds from failed attempt number ``failures`` to the next: half of them at random.
 
     Never less than half, so that the attempts per second have a bound.
@@ -35,7 +38,7 @@ def pause(failures: int, *, base: float, most: float, random: Callable[[], float
     return min(most, base * 2.0 ** min(failures - 1, 32)) * (1 + random()) / 2
 
 
-class Probe:
+class CircuitBreaker:
     """The verdict on one server, and the right to ask for it. Safe to use from all threads.
 
     Attributes:
@@ -67,30 +70,30 @@ class Probe:
             self._start_anew()
         return self._changed
 
-    def begin(self) -> Turn:
-        """Ask for a turn. After ASK one of the three below must follow."""
+    def begin(self) -> Permit:
+        """Ask for a permit. After ASK one of the three below must follow."""
         if not self.down:
-            return Turn.FREE
+            return Permit.FREE
         with self._own():
-            return self._turn()
+            return self._permit()
 
-    def _turn(self) -> Turn:
+    def _permit(self) -> Permit:
         if not self.down:
-            return Turn.FREE
+            return Permit.FREE
         if self._asking or self._clock() < self._due:
-            return Turn.WAIT
+            return Permit.WAIT
         self._asking = True
-        return Turn.ASK
+        return Permit.ASK
 
-    def failed(self, turn: Turn, said: str, wait: Callable[[int], float]) -> bool:
+    def failed(self, permit: Permit, said: str, wait: Callable[[int], float]) -> bool:
         """The server could not be reached; ``wait(failures)`` seconds until the next attempt.
 
         Returns:
             whether this is news.
         """
         with self._own():
-            self._leave(turn)
-            if self.down and turn is Turn.FREE:
+            self._leave(permit)
+            if self.down and permit is Permit.FREE:
                 return False  # begun before it was known: not what sets the pace
             now, news = self._clock(), not self.down
             if news:
@@ -102,30 +105,30 @@ class Probe:
             self._changed.notify_all()
             return news
 
-    def answered(self, turn: Turn) -> float | None:
+    def answered(self, permit: Permit) -> float | None:
         """The server has answered, if only to refuse.
 
         Returns:
             seconds since the first failed attempt; ``None``: it was not known to be down.
         """
-        if turn is Turn.FREE and not (self.down or self.mute):
+        if permit is Permit.FREE and not (self.down or self.mute):
             return None
         with self._own():
-            self._leave(turn)
+            self._leave(permit)
             was_down, self.down = self.down, False
             self.failures, self.mute, self.surfaced = 0, False, False
             self._changed.notify_all()
             return self._clock() - self._since if was_down else None
 
-    def interrupted(self, turn: Turn) -> None:
+    def interrupted(self, permit: Permit) -> None:
         """The attempt ended without a verdict: the next thread may ask at once."""
-        if turn is Turn.ASK:
+        if permit is Permit.ASK:
             with self._own():
-                self._leave(turn)
+                self._leave(permit)
                 self._changed.notify_all()
 
-    def _leave(self, turn: Turn) -> None:
-        if turn is Turn.ASK:
+    def _leave(self, permit: Permit) -> None:
+        if permit is Permit.ASK:
             self._asking = False
 
     def down_for(self) -> float:
@@ -133,7 +136,7 @@ class Probe:
         return self._clock() - self._since if self.down else 0.0
 
     def due_in(self) -> float:
-        """Seconds until it is worth asking for a turn again; 0 while nobody asks and one is due."""
+        """Seconds until it is worth asking for a permit again; 0: nobody asks, and one is due."""
         if not self.down:
             return 0.0
         return _SLICE if self._asking else max(0.0, self._due - self._clock())

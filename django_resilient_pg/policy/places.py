@@ -58,7 +58,7 @@ def places(
     for index in range(number):
         host, address = _entry(hosts, index), _entry(addresses, index)
         port = _entry(ports, index if len(ports) > 1 else 0)
-        named = not (address or host[:1] in {"", "/", "@"} or _is_address(host))
+        named = not (address or host[:1] in {"", "/", "@"} or is_address(host))
         every = (resolve(host) if named else ()) or (address,)
         found += [Place(host, one, port) for one in every]
     return found
@@ -78,7 +78,8 @@ def _entry(values: Sequence[str], index: int) -> str:
     return values[index].strip() if index < len(values) else ""
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Whether a host is given by its address, so that nothing has to be looked up."""
     address = host.partition("%")[0]  # without the zone of a link-local one
     for family in (socket.AF_INET, socket.AF_INET6):
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Callable
+from random import random
 from typing import Final
 
 from .. import deadlines
@@ -30,7 +31,7 @@ RAN_AWAY: Final = 5.0
 Clock = Callable[[], float]
 
 
-class Row(enum.Enum):
+class RetryRule(enum.Enum):
     """The rows of the guarantees by which a statement is retried."""
 
     NOTHING_SENT = "nothing was sent"
@@ -66,9 +67,9 @@ class Circumstances(Record):
 
 
 class Decision(Record):
-    """By which row a statement may be retried (``row``), or why it may not (``why``)."""
+    """By which rule a statement may be retried (``rule``), or why it may not (``why``)."""
 
-    row: Row | None
+    rule: RetryRule | None
     why: str
 
 
@@ -94,7 +95,7 @@ def decide(verdict: Verdict, kind: Kind, at: Circumstances) -> Decision:
 def _decide_many(verdict: Verdict, kind: Kind) -> Decision:
     """Rows that were sent one by one: what is said of the last one says nothing of the others."""
     if kind is Kind.READ and not verdict.read_only and not _would_end_again(verdict):
-        return Decision(Row.READ, "")
+        return Decision(RetryRule.READ, "")
     return _refused(
         "the write may already have been applied for some of its rows; check before you retry it,"
         " or put it into atomic()"
@@ -103,11 +104,11 @@ def _decide_many(verdict: Verdict, kind: Kind) -> Decision:
 
 def _decide_one(verdict: Verdict, kind: Kind, at: Circumstances) -> Decision:
     if verdict.read_only and kind is not Kind.UNREPEATABLE:
-        return Decision(Row.REFUSED, "")
+        return Decision(RetryRule.REFUSED, "")
     if verdict.write_retry_safe and not verdict.read_only:
-        return Decision(Row.NOTHING_SENT, "")
+        return Decision(RetryRule.NOTHING_SENT, "")
     if at.savepoint:
-        return Decision(Row.FIRST, "")
+        return Decision(RetryRule.FIRST, "")
     if kind is Kind.UNREPEATABLE:
         return _refused(
             "the statement may have committed already (several statements, CALL, DO, COPY,"
@@ -116,11 +117,11 @@ def _decide_one(verdict: Verdict, kind: Kind, at: Circumstances) -> Decision:
     if _would_end_again(verdict) and (kind is Kind.READ or not at.autocommit):
         return _refused("a retry would run into the same timeout")
     if not at.autocommit:
-        return Decision(Row.FIRST, "")
+        return Decision(RetryRule.FIRST, "")
     if at.only_sets:
-        return Decision(Row.SETTING, "")
+        return Decision(RetryRule.SETTING, "")
     if kind is Kind.READ:
-        return Decision(Row.READ, "")
+        return Decision(RetryRule.READ, "")
     return _refused("the write may already have been applied; check before you retry it")
 
 
@@ -187,6 +188,8 @@ class Budget:
         return tightest.words
 
 
-def backoff(attempt: int, *, base: float, most: float, random: Callable[[], float]) -> float:
+def backoff(
+    attempt: int, *, base: float, most: float, random: Callable[[], float] = random
+) -> float:
     """Seconds before run number ``attempt`` + 1: full jitter below a doubling bound."""
     return random() * min(most, base * 2.0 ** min(attempt - 1, 32))

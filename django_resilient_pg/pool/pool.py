@@ -40,7 +40,7 @@ from ..driver.psycopg3 import Psycopg3Link
 from ..facts import Path
 from ..policy.limits import Limits, jittered
 from ..policy.rules import backoff
-from ..recovery.verify import note_idle_loss
+from ..recovery.announce_loss import announce_idle_loss
 from ..state import announce
 from ..state.logins import own
 from ..state.shared import Terms
@@ -290,7 +290,7 @@ class ResilientPool(ConnectionPool[Any]):
 
     def _down(self) -> bool:
         """Whether the server is known to be down: then one thread at a time asks for it here."""
-        return self._db.resilience.shared.probe.down
+        return self._db.resilience.shared.breaker.down
 
     def _why(self, allowed: float, ends: float) -> str:
         """What a PoolTimeout says."""
@@ -419,7 +419,7 @@ class ResilientPool(ConnectionPool[Any]):
         if vital is Vital.LOST:
             if link.last_word is None and idle > options.ping_after:
                 self._silent_at = monotonic()
-            note_idle_loss(db, link, idle, quiet=quiet)
+            announce_idle_loss(db, link, idle, quiet=quiet)
         elif vital is Vital.ALIVE and idle > options.ping_after:
             link.heard_at = monotonic()
         return vital

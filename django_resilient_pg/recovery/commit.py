@@ -23,9 +23,9 @@ from ..state.loss import Invalidation, Loss
 from ..state.transaction import MANUAL
 from ..state.unit_of_work import MOST_TEXTS, NO_TEXT
 from ..state.wrapper import Wrapper
+from .announce_loss import announce_idle_loss, announce_loss
 from .catalogue import why_may_write
-from .outcome import Mark, Outcome, mark, outcome
-from .verify import note_idle_loss, note_loss
+from .outcome import Outcome, TransactionId, mark, outcome
 
 _ROLLED_BACK: Final = "Not retried: the server has rolled its transaction back."
 
@@ -49,7 +49,7 @@ def gone_before_commit(db: Wrapper, link: Link) -> bool:
     if not link.lost():
         return False
     if not known:
-        note_idle_loss(db, link, monotonic() - link.heard_at)
+        announce_idle_loss(db, link, monotonic() - link.heard_at)
     texts = _texts(db, link)
     link.close()
     if transaction.phase is MANUAL:
@@ -91,7 +91,7 @@ def _texts(db: Wrapper, link: Link) -> frozenset[object]:
 
 
 @collecting()
-def mark_transaction(db: Wrapper, link: Link) -> Mark | None:
+def mark_transaction(db: Wrapper, link: Link) -> TransactionId | None:
     """Learn the id of a transaction before its COMMIT is sent (one round trip).
 
     Returns:
@@ -111,14 +111,14 @@ def mark_transaction(db: Wrapper, link: Link) -> Mark | None:
         verdict = judge_error(link, error, Phase.STATEMENT)
         if not verdict.lost:
             raise
-        loss = note_loss(db, verdict, error, "commit")
+        loss = announce_loss(db, verdict, error, "commit")
         link.close()
         announce.surfaced(db, loss.incident, _ROLLED_BACK)
         raise transaction_lost(db, loss) from error
 
 
 @collecting()
-def has_committed(db: Wrapper, link: Link, error: Error, marked: Mark | None) -> bool:
+def has_committed(db: Wrapper, link: Link, error: Error, marked: TransactionId | None) -> bool:
     """Find out what became of a transaction whose COMMIT failed.
 
     Returns:
@@ -134,7 +134,7 @@ def has_committed(db: Wrapper, link: Link, error: Error, marked: Mark | None) ->
         return False
     texts = _texts(db, link)
     ran, pending = db._transaction.set_texts_aside(), db._session.pending
-    loss = note_loss(db, verdict, error, "commit", committing=True)
+    loss = announce_loss(db, verdict, error, "commit", committing=True)
     link.close()
     found = _ask(db, loss, marked, texts)
     db.resilience.shared.count("outcome", found.value)
@@ -167,7 +167,7 @@ def has_committed(db: Wrapper, link: Link, error: Error, marked: Mark | None) ->
 def _ask(
     db: Wrapper,
     loss: Loss,
-    marked: Mark | None,
+    marked: TransactionId | None,
     texts: frozenset[object],
     *,
     committing: bool = True,
@@ -203,7 +203,9 @@ def _ask(
     return Outcome.UNKNOWN
 
 
-def _answer(fresh: Link, marked: Mark | None, texts: frozenset[object], budget: Budget) -> Outcome:
+def _answer(
+    fresh: Link, marked: TransactionId | None, texts: frozenset[object], budget: Budget
+) -> Outcome:
     if marked is not None and marked.xid is not None:
         found = outcome(fresh, marked, seconds=budget.remaining())
     elif why_may_write(fresh, map(str, texts), over=True):
@@ -224,5 +226,5 @@ def only_reads(texts: frozenset[object]) -> bool:
 @collecting()
 def lost_in_rollback(db: Wrapper, link: Link, error: Error) -> None:
     """The connection died during ROLLBACK: the server has done it by itself."""
-    note_loss(db, judge_error(link, error, Phase.STATEMENT), error, "rollback")
+    announce_loss(db, judge_error(link, error, Phase.STATEMENT), error, "rollback")
     link.close()

@@ -17,7 +17,7 @@ from ..driver.exceptions import judge_error
 from ..policy.verdicts import Phase
 from ..state.announce import collecting
 from ..state.wrapper import Wrapper
-from .verify import note_loss, note_refused
+from .announce_loss import announce_loss, announce_refusal
 
 
 def heard_after(db: Wrapper, name: str, send: Callable[..., Any]) -> Any:
@@ -58,7 +58,7 @@ def _noting(db: Wrapper) -> Iterator[None]:
         _note_if_lost(db, error)
         raise
     if db._link is not None:
-        db._link.heard_at = monotonic()
+        db._link.heard(monotonic())
 
 
 @collecting()
@@ -66,5 +66,5 @@ def _note_if_lost(db: Wrapper, error: Exception) -> None:
     link = db._link
     if link is None or not (verdict := judge_error(link, error, Phase.STATEMENT)).lost:
         return
-    loss = note_loss(db, verdict, error, "statement")
-    note_refused(db, error, loss, "COPY and stream() are never retried")
+    loss = announce_loss(db, verdict, error, "statement")
+    announce_refusal(db, error, loss, "COPY and stream() are never retried")

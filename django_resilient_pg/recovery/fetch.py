@@ -15,8 +15,8 @@ from ..policy import messages
 from ..policy.verdicts import Phase, Verdict
 from ..state import announce
 from ..state.announce import collecting
+from .announce_loss import announce_loss
 from .statement import Recovery
-from .verify import note_loss
 
 
 class Fetching(Recovery):
@@ -47,7 +47,7 @@ class Fetching(Recovery):
         if self._link is not db._link:
             self._lost_before(error, why)
         if why:
-            loss = note_loss(db, verdict, error, "fetch")
+            loss = announce_loss(db, verdict, error, "fetch")
             self._give_up(error, loss, why.rstrip("."))
         self.after(error)
 

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from ..driver.exceptions import sqlstate_of
@@ -71,7 +70,7 @@ class Outcome(enum.Enum):
     UNKNOWN = "unknown"
 
 
-class Mark(NamedTuple):
+class TransactionId(NamedTuple):
     """A transaction, as it will be asked for.
 
     Attributes:
@@ -90,7 +89,7 @@ class Mark(NamedTuple):
     since: str | None = None
 
 
-def mark(link: Link) -> Mark | None:
+def mark(link: Link) -> TransactionId | None:
     """Ask for the id of the transaction that is open on this connection: one round trip.
 
     What else belongs to a mark is asked for with the first one only, and again where the process
@@ -104,13 +103,13 @@ def mark(link: Link) -> Mark | None:
     if link.identity:
         xid, pid = link.ask(_XID)[0]
         if link.identity[0] == pid:
-            return Mark(xid, *link.identity)
+            return TransactionId(xid, *link.identity)
     answer = _first(link)
     if answer is None:
         link.identity = None
         return None
     xid, *identity = answer
-    found = Mark(xid, *identity)
+    found = TransactionId(xid, *identity)
     # A standby may be promoted under its connections.
     link.identity = tuple(identity) if found.timeline or not found.system else ()
     return found
@@ -140,21 +139,13 @@ def _first(link: Link) -> tuple[Any, ...] | None:
         return None
 
 
-def outcome(
-    link: Link,
-    asked: Mark,
-    *,
-    seconds: float,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Outcome:
+def outcome(link: Link, asked: TransactionId, *, seconds: float) -> Outcome:
     """Ask a new connection what became of the transaction.
 
     Args:
         link: a connection that is not the lost one.
         asked: from :func:`mark`.
         seconds: how long to wait for a final answer.
-        clock, sleep: for tests.
 
     Raises:
         the driver's errors, when the new connection is lost in turn.
@@ -164,21 +155,15 @@ def outcome(
     system, timeline, since = link.ask(f"SELECT {_IDENTITY}")[0]
     if None in {system, timeline} or (system, timeline) != (asked.system, asked.timeline):
         return Outcome.UNKNOWN
-    found = _final(link, asked, seconds, clock, sleep)
+    found = _final(link, asked, seconds)
     if found is Outcome.COMMITTED and (since is None or since != asked.since):
         return Outcome.UNKNOWN
     return found
 
 
-def _final(
-    link: Link,
-    asked: Mark,
-    seconds: float,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
-) -> Outcome:
+def _final(link: Link, asked: TransactionId, seconds: float) -> Outcome:
     """What the server says of the id, once that cannot change any more."""
-    began, ended = clock(), False
+    began, ended = time.monotonic(), False
     while True:
         try:
             [(status,)] = link.ask(_STATUS, [asked.xid])
@@ -189,9 +174,9 @@ def _final(
         if status in {"committed", "aborted"}:
             return Outcome(status)
         # NULL: so long ago that the server has forgotten; anything else may still change.
-        if status is None or clock() - began > seconds:
+        if status is None or time.monotonic() - began > seconds:
             return Outcome.UNKNOWN
-        if not ended and clock() - began > _PATIENCE:
+        if not ended and time.monotonic() - began > _PATIENCE:
             end(link, asked.pid, asked.backend_start)
             ended = True
-        sleep(_PAUSE)
+        time.sleep(_PAUSE)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from time import monotonic
 from typing import Any, NoReturn
 
@@ -18,35 +18,35 @@ from ..connecting import primary
 from ..connecting.attempts import ended_unheard
 from ..connecting.budgets import pause, spending
 from ..connecting.replace import replace, restore_opening
-from ..driver.exceptions import first_line, judge_error, sqlstate_of
-from ..driver.link import IN_TRANSACTION, Link
+from ..driver.exceptions import first_line, judge_error
+from ..driver.link import IN_TRANSACTION
 from ..errors import ServerDown, SessionLost
 from ..policy import messages
-from ..policy.rules import Budget, Circumstances, Decision, Row, decide
+from ..policy.rules import Budget, Circumstances, Decision, RetryRule, decide
 from ..policy.token_bucket import BUCKET
 from ..policy.verdicts import Phase, Reason, Verdict
+from ..sql.memory import LONGEST
 from ..sql.statements import Kind
+from ..sql.texts import certain_text
 from ..state import announce
 from ..state.call import Call
 from ..state.incidents import Incident
 from ..state.loss import Loss
-from ..state.session import only_sets, text_of
+from ..state.session import escapes
 from ..state.transaction import MANUAL
 from ..state.unit_of_work import UNIT
 from ..state.wrapper import Wrapper
-from .catalogue import why_may_write
-from .verify import note_loss, note_refused
+from .announce_loss import announce_loss, announce_refusal
+from .guarded_read import Cancelled, GuardedRead, NotAgain
 
-# SQLSTATE of a write refused inside READ ONLY (PostgreSQL manual, appendix A).
-_READ_ONLY = "25006"
-# The verdict's rule for a read that a standby cancelled (see reasons.TABLE).
+# The verdict's rule for a read that a standby cancelled (see ``error_table``).
 _CANCELLED = "cancelled by recovery"
 _RETRIED = {
-    Row.NOTHING_SENT: "an unsent statement",
-    Row.REFUSED: "a write that a standby had refused",
-    Row.FIRST: "the first statement of a transaction",
-    Row.READ: "a read",
-    Row.SETTING: "a setting of the session",
+    RetryRule.NOTHING_SENT: "an unsent statement",
+    RetryRule.REFUSED: "a write that a standby had refused",
+    RetryRule.FIRST: "the first statement of a transaction",
+    RetryRule.READ: "a read",
+    RetryRule.SETTING: "a setting of the session",
 }
 # New sessions in a row that may end at a statement, while the server answers on them before.
 _MOST_UNHEARD = 2
@@ -54,14 +54,6 @@ _MOST_UNHEARD = 2
 
 def _said_of(error: Error) -> str:
     return " ".join([str(error), *getattr(error, "__notes__", ())])
-
-
-class NotAgain(Exception):
-    """The statement must not be retried after all; the argument says why."""
-
-
-class Cancelled(NotAgain):
-    """No layer around it may retry it either: somebody has stopped it."""
 
 
 class Recovery:
@@ -95,18 +87,18 @@ class Recovery:
                 verdict = self._judge(error)
                 if not verdict.lost:
                     return self._after_cancellation(error, verdict)
-                loss = note_loss(db, verdict, error, "statement", self._call)
+                loss = announce_loss(db, verdict, error, "statement", self._call)
                 if loss.incident is not None:
                     self._incidents.append(loss.incident)
                 self._check_final(error, verdict, loss)
                 decision = self._decide(verdict)
-                if decision.row is None:
+                if decision.rule is None:
                     self._give_up(error, loss, decision.why)
-                if why := self._exhausted(decision.row, budget):
+                if why := self._exhausted(decision.rule, budget):
                     self._give_up(error, loss, why)
                 self._pause(budget)
                 try:
-                    result = self._again(decision.row, loss, budget)
+                    result = self._again(decision.rule, loss, budget)
                 except NotAgain as refusal:
                     final = isinstance(refusal, Cancelled)
                     loss = dataclasses.replace(loss, final=final)
@@ -115,7 +107,7 @@ class Recovery:
                     next_error.__context__ = error
                     error = next_error
                     continue
-                self._announce(decision.row)
+                self._announce(decision.rule)
                 return result
 
     def _check_final(self, error: Error, verdict: Verdict, loss: Loss) -> None:
@@ -164,7 +156,7 @@ class Recovery:
         if verdict.rule != _CANCELLED or not db.autocommit or call.status == IN_TRANSACTION:
             raise error
         readable = call.statement(self._link).kind is Kind.READ
-        if not readable or self._exhausted(Row.READ, Budget(1.0)):
+        if not readable or self._exhausted(RetryRule.READ, Budget(1.0)):
             raise error
         try:
             result = self._guarded()
@@ -172,7 +164,7 @@ class Recovery:
             raise error from None
         except Error as next_error:
             return self.after(next_error)
-        self._announce(Row.READ)
+        self._announce(RetryRule.READ)
         return result
 
     @property
@@ -194,6 +186,7 @@ class Recovery:
         own_autocommit = bool(self._link.connection.autocommit)
         if own_autocommit and not db.autocommit:
             db._transaction.split()
+        replays = db.resilience.options.replay_session
         at = Circumstances(
             autocommit=db.autocommit,
             untouched=call.first and not own_autocommit,
@@ -202,21 +195,28 @@ class Recovery:
             savepoint=db._transaction.controlling,
             pinned_by=db._session.pinned_by,
             many=call.many,
-            only_sets=db.autocommit and self._only_sets(),
+            only_sets=db.autocommit and replays and self._only_sets(),
         )
         return decide(verdict, call.statement(self._link).kind, at)
 
     def _only_sets(self) -> bool:
-        call, replays = self._call, self._db.resilience.options.replay_session
-        return replays and only_sets(call.sql, call.params, driver=self._link.connection)
+        call, driver = self._call, self._link.connection
+        text = certain_text(call.sql, driver)
+        if not 0 < len(text) <= LONGEST or ("\\" in text and escapes(driver)):
+            return False
+        with suppress(OSError):  # no file descriptor is left
+            from ..sql.session_effects import only_sets
 
-    def _exhausted(self, row: Row, budget: Budget) -> str:
+            return only_sets(text, call.sql, call.params)
+        return False
+
+    def _exhausted(self, rule: RetryRule, budget: Budget) -> str:
         """Why there may be no further attempt, or ""."""
         options = self._db.resilience.options
         if budget.remaining() <= 0:
             return f"{budget.bound} is used up"
         # What had no effect is free; once, because it is the server that decides what is refused.
-        if row is Row.NOTHING_SENT or (row is Row.REFUSED and not self._attempts):
+        if rule is RetryRule.NOTHING_SENT or (rule is RetryRule.REFUSED and not self._attempts):
             return ""
         if self._attempts >= options.read_retries:
             return f"it was retried {options.read_retries} times already (read_retries)"
@@ -233,12 +233,12 @@ class Recovery:
             pause(self._db, self._rounds, budget)
         self._rounds += 1
 
-    def _again(self, row: Row, loss: Loss, budget: Budget) -> Any:
+    def _again(self, rule: RetryRule, loss: Loss, budget: Budget) -> Any:
         db, call = self._db, self._call
         opening = list(db._transaction.opening)
         try:
-            with primary.looking_for_primary(db) if row is Row.REFUSED else nullcontext():
-                self._replace(row, loss)
+            with primary.looking_for_primary(db) if rule is RetryRule.REFUSED else nullcontext():
+                self._replace(rule, loss)
         except (ServerDown, SessionLost) as error:
             raise NotAgain(_said_of(error).rstrip(".")) from error
         except Error as error:
@@ -260,7 +260,7 @@ class Recovery:
         restore_opening(db, opening)
         self._heard = bool(opening)
         call.wrapper._renew()
-        if row is Row.READ:
+        if rule is RetryRule.READ:
             return self._guarded()
         db._transaction.dirtied()
         return self._run()
@@ -269,20 +269,21 @@ class Recovery:
         """Whether it may wait for locks, or answer by them; asked outside of a transaction."""
         link = self._db._link
         assert link is not None
-        if self._call.statement(link).kind is Kind.READ and not self._why_may_write(link):
+        read = GuardedRead(self._db, self._call)
+        if self._call.statement(link).kind is Kind.READ and not read.why_may_write():
             if not self._db.autocommit:
                 link.connection.rollback()  # the question has begun one
             return False
         return True
 
-    def _replace(self, row: Row, loss: Loss) -> None:
+    def _replace(self, rule: RetryRule, loss: Loss) -> None:
         db = self._db
-        if row is Row.REFUSED and db._link is not None:
+        if rule is RetryRule.REFUSED and db._link is not None:
             db._link.close()  # it works, and a pool would hand it out again
             if db._pooled:
                 db.pool.distrust()  # as it would its others
         replace(db, loss.reason, loss.idle)
-        if row is Row.REFUSED and db._link is not None and primary.is_standby(db, db._link):
+        if rule is RetryRule.REFUSED and db._link is not None and primary.is_standby(db, db._link):
             raise NotAgain(messages.standby_again(db.alias))
 
     def _run(self) -> Any:
@@ -291,96 +292,29 @@ class Recovery:
         return self._call.run(self._call.sql, self._call.params)
 
     def _guarded(self) -> Any:
-        """Run a read inside BEGIN READ ONLY, so that the server refuses whatever writes."""
-        db, call = self._db, self._call
-        link = db._link
-        assert link is not None
-        if call.asks_if_read_only():
-            raise NotAgain("it asks whether its transaction is read-only, which a retry's is")
-        if why := self._why_may_write(link):
-            raise NotAgain(why)
-        self._begin_read_only(link)
+        read = GuardedRead(self._db, self._call)
+        read.begin()
         self._heard = True
-        try:
-            result = self._run()
-        except Error as error:
-            if not link.lost():
-                with db.wrap_database_errors:
-                    link.ask("ROLLBACK")
-                if sqlstate_of(error) == _READ_ONLY:
-                    raise NotAgain("it writes (the server refused it as a read)") from error
-            raise
-        except BaseException:
-            link.close()  # it is left in BEGIN READ ONLY
-            raise
-        self._end(link)
-        return result
-
-    def _begin_read_only(self, link: Link) -> None:
-        """Guard a read.
-
-        Raises:
-            NotAgain: a pooler refuses transactions.
-            Error: the connection was lost.
-        """
-        db = self._db
-        try:
-            with db.wrap_database_errors:
-                link.ask("BEGIN READ ONLY")
-        except Error as error:
-            verdict = judge_error(link, error, Phase.STATEMENT)
-            if verdict.final:
-                raise NotAgain(
-                    f"it cannot be guarded by BEGIN READ ONLY: {verdict.reason.text}"
-                ) from error
-            raise
-
-    def _why_may_write(self, link: Link) -> str:
-        try:
-            with self._db.wrap_database_errors:
-                text = text_of(self._call.sql, link.connection)
-                return why_may_write(link, [text], alias=self._db.alias)
-        except Error as error:
-            if link.lost():
-                raise
-            line = first_line(error, self._db.settings_dict)
-            return f"the server does not tell which functions it calls ({line})"
-
-    def _end(self, link: Link) -> None:
-        """COMMIT a read whose rows are here.
-
-        Raises:
-            Error: the connection was lost and, with this driver or cursor, the rows with it.
-        """
-        db = self._db
-        try:
-            with db.wrap_database_errors:
-                link.ask("COMMIT")
-        except Error as error:
-            link.close()
-            if not link.keeps_rows or getattr(self._call.wrapper, "name", None):
-                raise  # a server-side cursor has none yet, and is gone: opened again
-            note_loss(db, judge_error(link, error, Phase.STATEMENT), error, "statement")
-            db._discard()
+        return read.run(self._run)
 
     def _give_up(self, error: Error, loss: Loss, why: str) -> NoReturn:
         db = self._db
-        note_refused(db, error, loss, why)
+        announce_refusal(db, error, loss, why)
         if db.autocommit and (unit := UNIT.get()) is not None:
             unit.took_effect(db.alias, self._call.sql)  # it may have
         raise error
 
-    def _announce(self, row: Row) -> None:
+    def _announce(self, rule: RetryRule) -> None:
         db, shared = self._db, self._db.resilience.shared
         took = monotonic() - self._began
-        shared.count("statement", row.value)
+        shared.count("statement", rule.value)
         shared.count("retried", "statement")
-        sentence = messages.retried(_RETRIED[row], db.alias, took)
+        sentence = messages.retried(_RETRIED[rule], db.alias, took)
         for incident in self._incidents:
             incident.heal(sentence, "statement")
         if not self._incidents:
             announce.log(
                 db, logging.INFO, "%s", sentence, retried_as="statement", took=took
             )  # no connection was lost
-        record = signals.StatementRetried(db.alias, row.value, self._attempts, took)
+        record = signals.StatementRetried(db.alias, rule.value, self._attempts, took)
         announce.send(db, signals.statement_retried, record)

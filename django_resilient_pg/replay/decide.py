@@ -86,12 +86,12 @@ def _open_transaction() -> str:
     for connection in connections.all(initialized_only=True):
         if connection.in_atomic_block:
             return f'it ran inside a transaction on "{connection.alias}" that had begun before it'
-        if _by_hand(connection):
+        if _in_manual(connection):
             return f'a transaction on "{connection.alias}" was begun without atomic()'
     return ""
 
 
-def _by_hand(connection: Any) -> bool:
+def _in_manual(connection: Any) -> bool:
     """Whether a transaction may be open outside of atomic(): nobody knows who has begun it."""
     if is_ours(connection) and connection._transaction.phase is MANUAL:
         return True
@@ -226,7 +226,7 @@ def start_clean(unit: Unit) -> None:
     own = [
         one
         for one in connections.all(initialized_only=True)
-        if not (one.in_atomic_block or _by_hand(one))
+        if not (one.in_atomic_block or _in_manual(one))
     ]
     held = [
         (one, unit.sessions.get(one.alias) or one._session.held()) for one in own if is_ours(one)

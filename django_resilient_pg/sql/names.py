@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
+from .lexer import bare, fold
 from .memory import remembered
-from .statements import bare, fold, follows_a_query
+from .statements import follows_a_query
 
 _TOKEN: Final = re.compile(
     r"""

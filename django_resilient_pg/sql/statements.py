@@ -1,8 +1,5 @@
 """What a statement does, as far as its text can tell. Pure; used only off the healthy path.
 
-PostgreSQL's lexical rules (manual, section 4.1) are followed exactly, by one pass that blanks
-strings, comments and quoted identifiers. sqlparse is not used for this: its lexer takes a
-backslash in a plain string for an escape, so it hides a second statement that the server sees.
 What cannot be read with certainty counts as the worst it could be.
 """
 
@@ -11,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from string import ascii_lowercase, ascii_uppercase
 
 from .kinds import Kind as Kind
+from .lexer import ESCAPED_NAME, NOT_INSIDE, bare, fold
 from .memory import LONGEST_READ, remembered
-from .quotes import without_strings
+from .texts import without_strings
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,24 +68,6 @@ _WRITING_WORDS = re.compile(
 )
 # The server takes the quoted word for the option too: EXPLAIN ("analyze") ...
 _ANALYZE = re.compile(r"\bANALY[ZS]E\b", re.IGNORECASE | re.ASCII)
-# What may stand in an identifier: of what is not ASCII, everything. A string's prefix or a dollar
-# that follows such a character belongs to it.
-_NOT_INSIDE = r"(?<![A-Za-z0-9_$\x80-\U0010ffff])"
-# Strings with a line's end between them are one, of the first one's kind.
-_CONTINUED = r"""(?:[ \t\f\v]|--[^\n\r]*+)*+[\n\r](?:[ \t\f\v\n\r]|--[^\n\r]*+[\n\r])*+'"""
-_TOKEN = re.compile(
-    rf"""
-      (?P<estring>{_NOT_INSIDE}[eE]'(?:[^'\\]++|\\(?:.|\Z)|''|'{_CONTINUED})*+(?:'|\Z))
-    | (?P<string>(?:[uU]&|[bBxXnN])?'(?:[^']++|'')*+(?:'|\Z))
-    | (?P<quoted>(?:[uU]&)?"(?:[^"]++|"")*+(?:"|\Z))
-    | (?P<dollar>{_NOT_INSIDE}\$
-        (?P<tag>(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?)\$
-        .*?(?:\$(?P=tag)\$|\Z))
-    | (?P<line>--[^\n\r]*)
-    | (?P<block>/\*)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
 _DATA = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
 # What may end a transaction, first of all or after another statement; not ROLLBACK TO.
 _ENDS = re.compile(
@@ -99,8 +78,6 @@ _ENDS = re.compile(
 # Nothing here may split a text in more than one way, nor go through the rest of it once for each
 # of its words: names and strings are often the users' own, and what is read here has succeeded.
 _QUOTED = re.compile(r'"(?:[^"]|"")*+"')
-_COMMENT_MARK = re.compile(r"/\*|\*/")
-_TO_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 _WORD = re.compile(r"[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*")
 # The second and third line pass over what else would be tried at each of its characters.
 _CALL = re.compile(
@@ -119,8 +96,6 @@ _CTE_COLUMNS = re.compile(
 _ADVISORY = re.compile(
     r"\b(pg_(?:try_)?advisory_(?:lock|unlock))(?:_shared|_all)?\"?\s*\(", re.IGNORECASE | re.ASCII
 )
-# Any letter of such a name can be written as its number: what it calls or sets is not known.
-ESCAPED_NAME = re.compile(r'[uU]&"')
 _SET_CONFIG = re.compile(r"\bset_config\"?\s*\(", re.IGNORECASE)
 # ASCII: what else Python takes for a blank is a part of a name for the server.
 _LOCAL_CONFIG = re.compile(r"\bset_config\"?\s*\([^()]*,\s*true\s*\)", re.IGNORECASE | re.ASCII)
@@ -140,7 +115,7 @@ _INTO_TEMPORARY = re.compile(
     r"\bINTO\s+(?:LOCAL\s+|GLOBAL\s+)?\"?(?:TEMP|TEMPORARY|pg_temp(?:_\d+)?)\b", re.IGNORECASE
 )
 _DROPPED = re.compile(
-    rf"{_NOT_INSIDE}ON\s+COMMIT\s+DROP(?![A-Za-z0-9_$\x80-\U0010ffff])", re.IGNORECASE | re.ASCII
+    rf"{NOT_INSIDE}ON\s+COMMIT\s+DROP(?![A-Za-z0-9_$\x80-\U0010ffff])", re.IGNORECASE | re.ASCII
 )
 # These end with the transaction. The third word position is enough.
 # A setting of the application's own may be called "local.tenant".
@@ -148,41 +123,6 @@ _LOCAL = re.compile(
     r"SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b(?!\s*(?:\.|=|TO\b))|DECLARE\b(?!.*\bHOLD\b)",
     re.IGNORECASE | re.DOTALL | re.ASCII,
 )
-
-
-def bare(sql: str, *, strings: bool = False) -> str:
-    """The text with strings and comments blanked and quoted identifiers kept.
-
-    ``strings``: keep those as well.
-
-    Offsets are not kept. An unterminated string or comment swallows the rest, as it would on
-    the server (which then refuses the statement).
-    """
-    parts: list[str] = []
-    position = 0
-    while (match := _TOKEN.search(sql, position)) is not None:
-        parts.append(sql[position : match.start()])
-        position = match.end()
-        comment = match.group("line") is not None or match.group("block") is not None
-        if match.group("quoted") is not None or (strings and not comment):
-            parts.append(match.group())
-        elif match.group("block") is not None:
-            position = _end_of_comment(sql, match.end())
-            parts.append(" ")
-        else:
-            parts.append(" " if match.group("line") is not None else " '' ")
-    parts.append(sql[position:])
-    return "".join(parts)
-
-
-def _end_of_comment(sql: str, position: int) -> int:
-    """Where the block comment opened before ``position`` ends; they nest (manual, 4.1.5)."""
-    depth = 1
-    for mark in _COMMENT_MARK.finditer(sql, position):
-        depth += 1 if mark.group() == "/*" else -1
-        if not depth:
-            return mark.end()
-    return len(sql)
 
 
 @remembered
@@ -266,14 +206,6 @@ def _functions(text: str) -> frozenset[str]:
             continue
         names.add(name[1:-1].replace('""', '"') if name[0] == '"' else fold(name))
     return frozenset(names)
-
-
-def fold(name: str) -> str:
-    """An unquoted name in lower case, as the server folds it: ASCII only.
-
-    ``str.lower()`` would make a "k" of the sign for kelvin, and another name of this one.
-    """
-    return name.lower() if name.isascii() else name.translate(_TO_LOWER)
 
 
 def follows_a_query(text: str, position: int) -> bool:

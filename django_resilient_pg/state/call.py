@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, ValuesView
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..driver.link import FAILED, IDLE
-from .session import is_harmless, text_of
+from ..sql.memory import is_harmless
+from ..sql.texts import text_of
 
 if TYPE_CHECKING:
     from ..driver.link import Link

@@ -31,7 +31,7 @@ class Incident:
 
     Attributes:
         surfaced: whether it has reached the application, as far as is known by now.
-        told: whether it was counted, logged and sent.
+        announced: whether it was counted, logged and sent.
     """
 
     __slots__ = (
@@ -42,8 +42,8 @@ class Incident:
         "_record",
         "_sentence",
         "_shared",
+        "announced",
         "surfaced",
-        "told",
     )
 
     def __init__(
@@ -54,7 +54,7 @@ class Incident:
         self._began = monotonic()
         self._ended: float | None = None
         self._sentence = ""
-        self.surfaced = self.told = False
+        self.surfaced = self.announced = False
         shared.count("lost", record.reason.name)
 
     @property
@@ -77,16 +77,16 @@ class Incident:
         """It has reached the application, unless what is around the statement is retried.
 
         Returns:
-            Whether it was told before, as healed: it has to be told again.
+            Whether it was announced before, as healed: it has to be announced again.
         """
         if self.surfaced:
             return False
-        self.surfaced, told = True, self.told
-        if told:
+        self.surfaced, announced = True, self.announced
+        if announced:
             self._shared.count("healed", by=-1)
-            self.told = False
+            self.announced = False
         self._end(sentence)
-        return told
+        return announced
 
     def conclude(self, sentence: str, hidden: BaseException | None = None) -> None:
         """What became of the unit in which it has surfaced.
@@ -103,16 +103,16 @@ class Incident:
         self._sentence, self._ended = sentence, monotonic()
 
     def crashed(self) -> bool:
-        """The server has crashed; returns whether that can still be told with the loss."""
+        """The server has crashed; returns whether that can still be announced with the loss."""
         self._shared.crashed(self._record.reason.name)
         self._record = dataclasses.replace(self._record, reason=Reason.CRASH)
-        return not self.told
+        return not self.announced
 
     def settle(self) -> bool:
         """Count it; returns whether that was not done yet."""
-        if self.told:
+        if self.announced:
             return False
-        self.told = True
+        self.announced = True
         took = (self._ended or monotonic()) - self._began
         self._record = dataclasses.replace(self._record, healed=not self.surfaced, took=took)
         self._shared.settled(self._record)

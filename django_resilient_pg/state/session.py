@@ -7,37 +7,27 @@ again is done by :mod:`..connecting.setup`.
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from ..sql.memory import LONGEST, LONGEST_READ, make_room
-from ..sql.quotes import emptied, without_strings
+from ..sql.memory import DATA_WORDS, LONGEST, LONGEST_READ, leaves_nothing, make_room, remember
+from ..sql.texts import certain_text, text_of
 
 if TYPE_CHECKING:
-    from ..sql.session_effects import Assignment, Effect, Local
+    from ..sql.local_settings import Local
+    from ..sql.session_effects import Assignment, Effect
 
     # What pinned a session, and what was set in it.
     Held = tuple[dict[str, str], dict[str, Assignment]]
 
-#: Texts known to leave nothing behind in a session. Shared by all threads of the process;
-#: additions are atomic, and losing one costs a second look.
-HARMLESS: set[str] = set()
-# Of long ones what stands outside of their strings. A set of its own: in a short text an identifier
-# may look like an emptied string.
-_LONG: Final[set[str]] = set()
-_MOST_LONG: Final = 128
-_LONGEST_KEPT: Final = 65_536
 # What texts set that have no parameters and do nothing else.
 _SETTINGS: Final[dict[object, tuple[Assignment, ...]]] = {}
 #: Settings kept of one session; a session that has made more (names made up on the way) is pinned.
 _MOST_SETTINGS: Final = 200
 
-_DATA_WORDS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES", "MERGE")
 # Savepoints end with their transaction, and each has a name of its own: not worth remembering.
 _PASSING_WORDS: Final = ("SAVEPOINT", "RELEASE", "ROLLBACK", "COMMIT", "END", "ABORT")
-_TRACES: Final = ("set_config", "advisory", "setseed", "pg_settings", 'u&"', ";")
 
 
 class Where(enum.Enum):
@@ -123,18 +113,18 @@ class Session:
         if not isinstance(sql, (str, bytes)) and not hasattr(sql, "as_string"):
             self.pin(f"a statement given as {type(sql).__name__}")
             return
-        text = sql if isinstance(sql, str) else text_of(sql, driver)
+        text = text_of(sql, driver)
         head = text[:9].upper()
         if head.startswith(_PASSING_WORDS) and ";" not in text:
             self.controlled(saving=saving)
             return
-        escapes = "\\" in text and _escapes(driver)
-        if head.startswith(_DATA_WORDS) and _leaves_nothing(text, escapes=escapes):
+        escaped = "\\" in text and escapes(driver)
+        if head.startswith(DATA_WORDS) and leaves_nothing(text, escapes=escaped):
             return
         if len(text) > LONGEST_READ:
             self.pin("a text too long to be read")
             self.controlled(saving=saving)
-        elif escapes:
+        elif escaped:
             # Where its strings end is not certain, so what it does is not either.
             self.pin("a text with a backslash, without standard_conforming_strings")
             self.controlled(saving=saving)
@@ -219,16 +209,8 @@ class Session:
         last = next(reversed(self.settings.values()), None)
         if len(assignments) == 1 and assignments[0] is last:
             return  # the same text once more
-        from ..sql.session_effects import (
-            AUTHORIZATION,
-            DISCARD_ALL,
-            IN_PARTS,
-            PIN,
-            RESET_ALL,
-            ROLE,
-            SURVIVES_RESET,
-            UNTIL_DISCARD,
-        )
+        from ..sql.session_effects import IN_PARTS, PIN, SURVIVES_RESET, UNTIL_DISCARD
+        from ..sql.settings import AUTHORIZATION, DISCARD_ALL, RESET_ALL, ROLE
 
         settings = self.settings
         for one in assignments:
@@ -309,103 +291,23 @@ def local_setting(sql: object, params: Any, *, driver: Any) -> Local | None:
     Returns:
         ``None``: it did more, or that is not certain.
     """
-    text = sql if isinstance(sql, str) else _composed(sql, driver)
+    text = certain_text(sql, driver)
     if len(text) > LONGEST or "\\" in text:
         return None
     if text.lstrip()[:3].upper() != "SET" and "set_config" not in text.lower():
         return None
     try:
-        found: Local | None = _reader().local_of(text, params)
+        from ..sql.local_settings import local_of
     except OSError:  # no file descriptor is left
         return None
-    return found
+    return local_of(text, params)
 
 
-def only_sets(sql: object, params: Any, *, driver: Any) -> bool:
-    """Whether all that a statement leaves, and does, is settings that a new session is given.
-
-    Args:
-        sql, params, driver: as of :func:`local_setting`.
-    """
-    text = sql if isinstance(sql, str) else _composed(sql, driver)
-    if not 0 < len(text) <= LONGEST or ("\\" in text and _escapes(driver)):
-        return False
-    try:
-        effect: Effect = _reader().effect_of(text, sql, params)
-    except OSError:  # no file descriptor is left
-        return False
-    more = effect.pins or effect.frees or effect.controls or effect.passes
-    return bool(effect.assignments) and not more
-
-
-def _composed(sql: object, driver: Any) -> str:
-    """The whole text of a driver's composed SQL, or ""."""
-    as_string = getattr(sql, "as_string", None)
-    if as_string is None:
-        return ""
-    try:
-        return str(as_string(driver))
-    except Exception:  # of what cannot be put into text without what only the driver has
-        return ""
-
-
-def is_harmless(text: str) -> bool:
-    """Whether a text is one statement on data that leaves session and transaction as they were.
-
-    However it ends. Unlike :data:`HARMLESS`, in which there may be CALL, it knows long texts.
-    """
-    if "\\" in text:
-        return False  # which may escape the end of a string
-    if len(text) > LONGEST:
-        outside = emptied(text)
-        if len(outside) <= _LONGEST_KEPT and outside in _LONG:
-            return True
-    if not text[:9].upper().startswith(_DATA_WORDS):
-        return False
-    return (text in HARMLESS and ";" not in text) or _leaves_nothing(text)
-
-
-def _leaves_nothing(text: str, *, escapes: bool = False) -> bool:
-    """Whether a statement on data certainly leaves its session as it was.
-
-    Args:
-        text: which begins with one of :data:`_DATA_WORDS`.
-        escapes: a backslash in it may escape the end of a string.
-    """
-    short = len(text) <= LONGEST
-    outside = None if short or escapes else without_strings(text)
-    lowered = (outside or text).lower()
-    if any(trace in lowered for trace in _TRACES) or _is_temporary(lowered):
-        return False
-    if short:
-        _remember(text)
-    elif outside and len(outside) <= _LONGEST_KEPT:
-        make_room(_LONG, _MOST_LONG)
-        _LONG.add(outside)
-    return True
-
-
-def _is_temporary(lowered: str) -> bool:
-    """Whether there is a word for temporary tables; columns called template_id are common."""
-    return "temp" in lowered and _temporary().search(lowered) is not None
-
-
-@cache
-def _temporary() -> re.Pattern[str]:
-    return re.compile(r"temp(?:orary|_\d+)?\b")
-
-
-def _escapes(driver: Any) -> bool:
+def escapes(driver: Any) -> bool:
     """Whether a backslash escapes the end of a string in this session, for all that it reports."""
     if driver is None:
         return False
     return bool(driver.info.parameter_status("standard_conforming_strings") == "off")
-
-
-def _remember(text: str) -> None:
-    if len(text) <= LONGEST:
-        make_room(HARMLESS)
-        HARMLESS.add(text)
 
 
 def _remember_effectless(text: str, effect: Effect) -> None:
@@ -414,7 +316,7 @@ def _remember_effectless(text: str, effect: Effect) -> None:
     if text.lstrip()[:3].upper() == "SET":
         _remember_setting(text, effect)  # not as harmless: local_setting() has to see it each time
     elif not (effect.controls or effect.frees or depends):
-        _remember(text)
+        remember(text)
 
 
 def _remember_setting(text: str, effect: Effect) -> None:
@@ -422,31 +324,3 @@ def _remember_setting(text: str, effect: Effect) -> None:
     if plain and len(text) <= LONGEST:
         make_room(_SETTINGS)
         _SETTINGS[text] = effect.assignments
-
-
-def text_of(sql: object, driver: Any = None) -> str:
-    """The text of what is not a str: bytes, or a driver's composed SQL.
-
-    Of what cannot be put into text without ``driver`` (psycopg2's composed SQL) every word is
-    there, but no name and no value.
-    """
-    if isinstance(sql, bytes):
-        return sql.decode("utf-8", "replace")
-    as_string = getattr(sql, "as_string", None)
-    if as_string is None:
-        return str(sql)
-    try:
-        return str(as_string(driver))
-    except Exception:
-        return _words(sql)
-
-
-def _words(sql: Any) -> str:
-    """What composed SQL says but for its names and values: psycopg2 quotes by a connection only."""
-    kinds = {kind.__name__ for kind in type(sql).__mro__}
-    inside = getattr(sql, "_wrapped", None) or getattr(sql, "_obj", None)  # psycopg2, psycopg
-    if "Composed" in kinds:
-        return "".join(map(_words, inside or ()))
-    if "SQL" in kinds:
-        return str(inside)
-    return ' "x" ' if "Identifier" in kinds else " '' "

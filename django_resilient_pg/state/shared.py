@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from ..conf.options import Options, given, of_entry, parse
 from ..conf.records import Record
 from ..facts import Facts
-from ..policy.circuit_breaker import Probe
+from ..policy.circuit_breaker import CircuitBreaker
 from ..policy.limits import Kept, Learned, Limits, limits
 from ..policy.places import Place
 from ..policy.verdicts import Reason
@@ -71,7 +71,7 @@ class Shared:
     def __init__(self) -> None:
         self.facts: Facts | None = None
         self.learned = Learned()
-        self.probe = Probe()
+        self.breaker = CircuitBreaker()
         #: Its addresses, and until when they hold (monotonic seconds).
         self.places: tuple[float, Sequence[Place]] = (-math.inf, ())
         #: What it last connected with (``Connector.settings``); ``None``: it never has.

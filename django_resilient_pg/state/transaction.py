@@ -26,7 +26,7 @@ from ..driver.link import FAILED, IDLE, IN_TRANSACTION, UNKNOWN
 from .unit_of_work import LONGEST_TEXT, MOST_TEXTS, NO_TEXT
 
 if TYPE_CHECKING:
-    from ..sql.session_effects import Local
+    from ..sql.local_settings import Local
 
 #: A savepoint, by its name, or a statement that sets something for the transaction.
 Step: TypeAlias = "str | Local"

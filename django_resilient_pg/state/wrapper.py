@@ -27,9 +27,10 @@ from ..driver.choose import link_to
 from ..driver.closed import LeftCursor
 from ..driver.link import ACTIVE, IDLE, UNKNOWN, Link
 from ..sql.kinds import Kind
+from ..sql.texts import text_of
 from .connector import Connector
 from .originals import engine_below
-from .session import Session, Where, local_setting, text_of
+from .session import Session, Where, local_setting
 from .transaction import MANUAL, TransactionState
 from .unit_of_work import MOST_TEXTS, UNDER_WAY, UNIT
 
@@ -417,7 +418,7 @@ class Wrapper(Base):
 
         psycopg2 takes no notice of it, so that what follows takes effect at once.
         """
-        text = sql if isinstance(sql, str) else text_of(sql)
+        text = text_of(sql)
         statements = reader()
         if status == IDLE or statements is None or statements.ends_transaction(text):
             self._transaction.split(by_text=True)

@@ -19,6 +19,7 @@ from testproject.shop.models import Customer, Movement, Order, OrderLine, Produc
 PRODUCTS = 50
 CUSTOMERS = 20
 RETRIES = 5  # of a transaction
+DEADLINE = 10.0  # seconds of a transaction with all its retries
 NAP = 0.01  # seconds the slow read takes: long enough to be killed in the middle now and then
 
 
@@ -69,7 +70,9 @@ class Shop:
             return
         from django_resilient_pg.transaction import retry_atomic
 
-        retry_atomic.run(partial(self._buy, rng, token), using=self.using, retries=RETRIES)
+        retry_atomic.run(
+            partial(self._buy, rng, token), using=self.using, retries=RETRIES, deadline=DEADLINE
+        )
 
     def _buy(self, rng: random.Random, token: str) -> None:
         if rng.random() < 0.5:  # so that the first statement is a read as often as a write

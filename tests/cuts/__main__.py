@@ -4,71 +4,110 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
+import resource
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import django
 
+if TYPE_CHECKING:
+    from tests.cuts.crew import Task
+    from tests.cuts.theatre import Result
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return 1 if something happened that no guarantee allows."""
-    parser = argparse.ArgumentParser(prog="python -m tests.cuts", description=__doc__)
-    parser.add_argument("--series", nargs="+", help="only these series")
-    parser.add_argument("--units", nargs="+", help="only these units")
-    parser.add_argument("--only", help="one case, by its name")
-    parser.add_argument("--one-in", type=int, default=1, help="a random sample of the cases")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    parser.add_argument("--shown", type=int, default=20, help="violations that are printed")
-    given = parser.parse_args(arguments)
+    """Return 1 if something happened that no guarantee allows, or if nothing happened."""
+    given = _parser().parse_args(arguments)
     os.environ["DJANGO_SETTINGS_MODULE"] = "testproject.settings"
     os.environ.update(
         DATABASE_ENGINE="django_resilient_pg", DATABASE_HOST="127.0.0.1", DATABASE_PORT="1"
     )
     django.setup()
+    began = time.monotonic()
+    results = _repeated(given.only) if given.only else _printed(_tasks(given), given.jobs)
+    if given.list or given.only:
+        for result in results:
+            print(f"{result.case.name}: {result.outcome.value}")
+    return _told(results, time.monotonic() - began, given.shown)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.cuts", description=__doc__)
+    parser.add_argument("--series", nargs="+", help="only these series")
+    parser.add_argument("--units", nargs="+", help="only these units")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these cases, by their names")
+    parser.add_argument("--one-in", type=int, default=1, help="a random sample of the cases")
+    parser.add_argument("--seed", default="", help="of the sample")
+    parser.add_argument(
+        "--jobs", type=int, default=2 * (os.cpu_count() or 1), help="processes at a time"
+    )
+    parser.add_argument("--list", action="store_true", help="print each case and its outcome")
+    parser.add_argument("--shown", type=int, default=20, help="violations that are printed")
+    return parser
+
+
+def _tasks(given: argparse.Namespace) -> list[Task]:
+    from tests.cuts.crew import Task
+    from tests.cuts.theatre import SERIES
+    from tests.cuts.units import UNITS
+
+    return [
+        Task(series, unit, given.one_in, given.seed)
+        for series in given.series or [one.name for one in SERIES]
+        for unit in given.units or UNITS
+    ]
+
+
+def _printed(tasks: Sequence[Task], jobs: int) -> list[Result]:
+    """Run the tasks and print a line for each."""
+    from tests.cuts import crew, matrix
+
+    print(matrix.LEGEND)
+    found: list[Result] = []
+    series = ""
+    for task, results in crew.run(tasks, jobs):
+        if task.series != series:
+            series = task.series
+            print(matrix.head(series))
+        print(matrix.row(task.unit, results), flush=True)
+        found += results
+    return found
+
+
+def _repeated(names: Sequence[str]) -> list[Result]:
     from tests.cuts.theatre import SERIES, Theatre
     from tests.cuts.units import UNITS
 
-    began, cases, bad = time.monotonic(), 0, []
-    wanted = given.only.split("/") if given.only else None
-    for series in SERIES:
-        if series.name not in (given.series or ([wanted[0]] if wanted else [series.name])):
-            continue
-        units = [UNITS[name] for name in given.units or ([wanted[1]] if wanted else UNITS)]
-        with Theatre(series) as theatre:
-            if wanted:
-                [case] = [c for c in theatre.cases(units[0]) if c.name == given.only]
-                results = [theatre.run(case)]
-            else:
-                sample = theatre.run_all(units, one_in=given.one_in, draw=random.Random(given.seed))
-                results = _printed(series.name, sample)
-        cases += len(results)
-        bad += [result for result in results if result.violations]
-    for result in bad[: given.shown]:
-        print(f"{result.case.name}\n    {'; '.join(result.violations)}")
-    print(f"{cases} cases in {time.monotonic() - began:.0f} s, {len(bad)} violations")
-    return 1 if bad else 0
-
-
-def _printed(series: str, results: Any) -> list[Any]:
-    """Print a line for each unit, with how its cases ended."""
-    from tests.cuts.oracle import Outcome
-
-    found: list[Any] = []
-    counts: dict[str, Counter[Any]] = {}
-    print(f"{series:34}" + "".join(f"{one.value:>20}" for one in Outcome) + f"{'violations':>12}")
-    for result in results:
-        found.append(result)
-        counts.setdefault(result.case.unit.name, Counter())[result.outcome] += 1
-        if result.violations:
-            counts[result.case.unit.name]["bad"] += 1
-    for unit, by in counts.items():
-        row = "".join(f"{by[one]:>20}" for one in Outcome)
-        print(f"  {unit:32}{row}{by['bad']:>12}", flush=True)
+    found = []
+    for name in names:
+        series, unit, *_ = name.split("/")
+        with Theatre(next(one for one in SERIES if one.name == series)) as theatre:
+            [case] = [case for case in theatre.cases(UNITS[unit]) if case.name == name]
+            found.append(theatre.run(case))
     return found
+
+
+def _told(results: Sequence[Result], seconds: float, shown: int) -> int:
+    """Print what it came to, and return the exit status."""
+    from tests.cuts import matrix
+
+    bad = [result for result in results if result.violations]
+    for result in bad[:shown]:
+        print(f"{result.case.name}\n    {'; '.join(result.violations)}")
+    print(f"\n{matrix.totals(results)}")
+    print(
+        f"{len(results)} cases in {seconds:.0f} s ({_used():.0f} s of processor time),"
+        f" {len(bad)} violations"
+    )
+    return 1 if bad or not results else 0
+
+
+def _used() -> float:
+    """Seconds of processor time of this process, those it has started, and their servers."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 if __name__ == "__main__":

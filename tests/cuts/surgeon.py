@@ -23,7 +23,7 @@ WHERES: Final[tuple[Where, ...]] = ("before", "inside", "after")
 HOWS: Final[tuple[How, ...]] = ("fin", "rst", "silence")
 #: Seconds after which a silent path is ended towards the client, as by its kernel. The server's end
 #: stays open: it has not noticed.
-SILENT: Final = 0.02
+SILENT: Final = 0.005
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,11 @@ from __future__ import annotations
 import os
 import random
 import secrets
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
-from django_resilient_pg.policy.rules import Circumstances, Decision, Row, decide
-from django_resilient_pg.policy.verdicts import Verdict
-from django_resilient_pg.recovery import statement
-from django_resilient_pg.sql.kinds import Kind
+from tests.cuts.mutants import MUTANTS, break_engine
 from tests.cuts.theatre import SERIES, Result, Series, Theatre
 from tests.cuts.units import UNITS
 
@@ -22,7 +18,7 @@ pytestmark = pytest.mark.once_per_driver
 ONE_IN: Final = int(os.environ.get("CUTS_ONE_IN") or 10)
 SEED: Final = os.environ.get("CUTS_SEED") or secrets.token_hex(4)
 #: Series with further cuts of each case, of which fewer are taken.
-_THINNER: Final = {"start": 3, "tls": 2, "twice": 8, "pooled": 2}
+_THINNER: Final = {"start": 5, "tls": 4, "twice": 12, "pooled": 4}
 
 
 def told(results: list[Result]) -> str:
@@ -42,46 +38,9 @@ def test_no_cut_costs_more_than_it_may(series: Series) -> None:
     assert not any(result.violations for result in results), told(results)
 
 
-# -- engines that are broken on purpose ------------------------------------------------------------
-
-
-def retries_writes(verdict: Verdict, kind: Kind, at: Circumstances) -> Decision:
-    if at.autocommit and kind is Kind.WRITE:
-        return Decision(Row.NOTHING_SENT, "")
-    return decide(verdict, kind, at)
-
-
-def takes_an_end_for_not_sent(verdict: Verdict, kind: Kind, at: Circumstances) -> Decision:
-    return Decision(Row.NOTHING_SENT, "") if verdict.lost else decide(verdict, kind, at)
-
-
-def goes_on_outside(verdict: Verdict, kind: Kind, at: Circumstances) -> Decision:
-    if not at.autocommit and not at.pinned_by:
-        return Decision(Row.FIRST, "")
-    return decide(verdict, kind, at)
-
-
-def without_a_guard(self: Any) -> Any:
-    return self._run()
-
-
-MUTANTS: Final[dict[str, tuple[Any, str, Callable[..., Any], list[str]]]] = {
-    "writes in autocommit are retried": (statement, "decide", retries_writes, ["write", "create"]),
-    "reads are not guarded": (
-        statement.Recovery,
-        "_guarded",
-        without_a_guard,
-        ["read_that_writes", "read_that_lies"],
-    ),
-    "an end counts as not sent": (statement, "decide", takes_an_end_for_not_sent, ["write"]),
-    "it goes on outside the transaction": (statement, "decide", goes_on_outside, ["atomic_of_two"]),
-}
-
-
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_broken_engine_is_found_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    owner, attribute, broken, units = MUTANTS[name]
-    monkeypatch.setattr(owner, attribute, broken)
+    units = break_engine(name, monkeypatch.setattr)
     with Theatre(SERIES[0]) as theatre:
         for unit in units:
             results = list(theatre.run_all([UNITS[unit]], one_in=3))

@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_resilient_pg.errors import SessionLost
+from django_resilient_pg.policy.token_bucket import BUCKET
 from testproject.postgres import Server
 from tests.cuts import requests
 from tests.cuts.oracle import Marks, Outcome, Seen, judge
@@ -22,12 +23,14 @@ from tests.cuts.surgeon import HOWS, SIDES, WHERES, Cut, Side, Surgeon
 from tests.cuts.units import SCHEMA, TABLE, UNITS, Kind, UnitOfWork, Work
 from tests.engines import DRIVER, PATIENCE, RESILIENT, STOCK, Connections, until
 
-#: Statements after a case: so many give back what its retries have cost the process.
-_AFTER: Final = 12
+#: Statements after a case.
+_AFTER: Final = 2
 _OTHERS: Final = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = 'app' AND usename = 'app'"
     " AND backend_type = 'client backend' AND NOT pid = ANY(%s)"
 )
+#: Seconds before the first further attempt to connect: no case is about how long it is.
+_BACKOFF: Final = 0.001
 _SETTINGS: Final = {"autovacuum": "off"}
 _TRUST: Final = "local all all trust\nhost all all all trust\n"
 _LOGGERS: Final = ("django_resilient_pg", "psycopg", "psycopg.pool", "django.request")
@@ -132,6 +135,7 @@ class Theatre:
             CONN_MAX_AGE=0 if self.series.pooled else None,
             PORT=str(self._surgeon.port),
             options={"gssencmode": "disable", **(pool if self.series.pooled else {})},
+            backoff=_BACKOFF,
             **resilience,
         )
         return made
@@ -174,7 +178,9 @@ class Theatre:
         chosen = draw or random.Random(0)
         for unit in units:
             _, marks = self._measure(unit)
-            until(lambda: self._surgeon.idle, "the proxy still forwards a connection that is closed")
+            until(
+                lambda: self._surgeon.idle, "the proxy still forwards a connection that is closed"
+            )
             held = _held()
             for case in list(self.cases(unit)):
                 if one_in == 1 or chosen.randrange(one_in) == 0:
@@ -232,6 +238,8 @@ class Theatre:
                 connection.close()
             for _ in range(_AFTER):
                 work.run("SELECT 1")
+            # In an application hundreds of statements come between two losses.
+            BUCKET.tokens, BUCKET.short = BUCKET.CAPACITY, False
         except Exception as error:
             return [f"unusable afterwards: {type(error).__name__}: {error}"]
         return []

@@ -151,6 +151,15 @@ class Proxy:
         self._order(leave)
         return count
 
+    def let_go(self) -> None:
+        """End what :meth:`cut_clients` and the like have left open towards the server."""
+
+        def end() -> None:
+            while self._left:
+                _end(self._left.pop(), "reset")
+
+        self._order(end)
+
     def cut_at(self, message: int, point: Point, *, leaves: bool = False) -> None:
         """Cut at a message that is still to come from a client: 1 is the next one.
 

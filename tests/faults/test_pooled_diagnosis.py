@@ -145,7 +145,7 @@ def test_the_words_of_a_pooler_that_has_lost_its_server_are_shown(
 ) -> None:
     """It lets everybody in, and ends the first statement after some time."""
     with pooled(server, make_connection, database="user=forced", query_wait_timeout=1) as alias:
-        assert survey(alias).exit_status == 0
+        assert survey(alias).walk.exit_status == 0
         server.execute("ALTER ROLE forced PASSWORD 'changed'")
         server.terminate_all("app")
         failed = refused(alias)

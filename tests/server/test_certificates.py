@@ -89,7 +89,7 @@ def test_an_expired_certificate(tls_server: TlsServer) -> None:
     assert seen.certificate is not None
     assert seen.certificate.not_after == PAST
     assert not seen.certificate.valid_at(datetime.now(UTC))
-    assert days_left(seen.certificate) < 0
+    assert days_left(seen.certificate, datetime.now(UTC)) < 0
 
 
 def test_another_host_name(tls_server: TlsServer) -> None:

@@ -54,8 +54,7 @@ def run(databases: list[str] | None = None, **given: Any) -> list[checks.CheckMe
 
 
 def stages(alias: str) -> tuple[Stage, ...]:
-    walk = survey(alias).walk
-    return walk.stages if walk is not None else ()
+    return survey(alias).walk.stages
 
 
 def serious(messages: list[checks.CheckMessage]) -> list[checks.CheckMessage]:

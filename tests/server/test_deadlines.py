@@ -304,9 +304,9 @@ def test_what_an_attempt_connects_to_after_it_was_left_is_closed(
         connection = own_connections(PORT=way.port, retry_deadline=PATIENT)
         with pytest.raises(OperationalError), deadline(0.05):
             ask(connection.alias)
-        probe = connection.resilience.shared.probe  # type: ignore[attr-defined]
-        assert not probe.down
-        assert not probe.surfaced
+        breaker = connection.resilience.shared.breaker  # type: ignore[attr-defined]
+        assert not breaker.down
+        assert not breaker.surfaced
         way.set_mode("pass")
         until(lambda: way.accepted == 1, "the attempt did not go on")
         until(lambda: way.open == 0 and not own_server.backends(), "it is still open")
@@ -320,8 +320,8 @@ def test_an_attempt_that_was_left_tells_the_other_threads_in_the_end(
         connection = make_connection(PORT=port, retry_deadline=PATIENT)
         with pytest.raises(OperationalError), deadline(0.05):
             ask(connection.alias)
-        probe = connection.resilience.shared.probe  # type: ignore[attr-defined]
-        until(lambda: probe.down, "it is not known to be down")
+        breaker = connection.resilience.shared.breaker  # type: ignore[attr-defined]
+        until(lambda: breaker.down, "it is not known to be down")
 
 
 def test_a_ping_is_not_waited_for(server: Server, make_connection: Connections) -> None:

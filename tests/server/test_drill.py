@@ -13,7 +13,7 @@ from django.db import connections
 
 from django_resilient_pg.diagnosis.drill.cases import CASES
 from django_resilient_pg.diagnosis.drill.drill import DrillResult, drill
-from django_resilient_pg.diagnosis.drill.terminator import Ender, Impossible, Victim
+from django_resilient_pg.diagnosis.drill.terminator import Impossible, Terminator, Victim
 from django_resilient_pg.diagnosis.path.attempts import Connector, attempt
 from django_resilient_pg.diagnosis.survey.gather import survey
 from django_resilient_pg.driver.choose import link_to
@@ -57,13 +57,13 @@ def test_its_times_are_of_the_recovery_alone(
     make_connection: Connections, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long it takes to terminate the session."""
-    terminate = Ender.end
+    terminate = Terminator.end
 
-    def slowly(self: Ender, victim: Victim) -> None:
+    def slowly(self: Terminator, victim: Victim) -> None:
         time.sleep(1)
         terminate(self, victim)
 
-    monkeypatch.setattr(Ender, "end", slowly)
+    monkeypatch.setattr(Terminator, "end", slowly)
     monkeypatch.setattr("django_resilient_pg.diagnosis.drill.drill.CASES", CASES[:2])
     result = drilled(make_connection(RESILIENT).alias)
     assert [step.survived for step in result.steps] == [True, True], result.sentences
@@ -124,9 +124,9 @@ def test_an_answer_that_was_cancelled_is_no_loss(make_connection: Connections) -
     made = make_connection(STOCK, options={"options": "-c statement_timeout=100"})
     link, _ = attempt(Connector.of(made), {}, 5.0)
     with closing(link):
-        ender = Ender(made, link, str)
+        terminator = Terminator(made, link, str)
         with pytest.raises(Impossible, match=r"was refused\. QueryCanceled: .* timeout\.$"):
-            ender._ask(1, "SELECT pg_sleep(5)")
+            terminator._ask(1, "SELECT pg_sleep(5)")
 
 
 def test_nothing_is_ended_where_a_pooler_may_be_in_between(
@@ -198,7 +198,7 @@ def test_two_servers(
     with closing(link):
         made.ensure_connection()
         with pytest.raises(Impossible, match="another server"):
-            Ender(made, link, str).know()
+            Terminator(made, link, str).know()
 
 
 def test_a_shared_session_is_not_ended(
@@ -207,16 +207,16 @@ def test_a_shared_session_is_not_ended(
     """As a pooler would have it: the one that ends is the one that is to be ended."""
     made = make_connection(STOCK, database=database)
     made.ensure_connection()
-    ender = Ender(made, link_to(made.connection), str)
+    terminator = Terminator(made, link_to(made.connection), str)
     with pytest.raises(Impossible, match="share"):
-        ender.know()
+        terminator.know()
     [(pid, started)] = server.execute(
         "SELECT pid, (extract(epoch FROM backend_start) * 1000000)::bigint"
         f" FROM pg_stat_activity WHERE datname = '{database}'"
     )
     with pytest.raises(Impossible, match="gone before"):
-        ender.end(Victim(pid, started))
-    assert not ender.ended
+        terminator.end(Victim(pid, started))
+    assert not terminator.ended
     until(lambda: server.backends(database) == [pid], "others are left, or none")
 
 
@@ -255,12 +255,13 @@ def test_an_ending_midway_that_fails_is_told(
     made.ensure_connection()
     link, _ = attempt(Connector.of(made), {}, 5.0)
     with closing(link):
-        ender = Ender(made, link, str)
-        victim = ender.know()
+        terminator = Terminator(made, link, str)
+        victim = terminator.know()
         server.terminate(link.backend_pid())
-        ender.midway(victim, "mark").join()
-    assert not ender.ended
-    assert "second session is lost" in ender.failed[0]
+        terminator.midway(victim, "mark")
+        terminator.join()
+    assert not terminator.ended
+    assert "second session is lost" in terminator.failed
 
 
 def test_it_tells_each_step_and_nothing_else(

@@ -18,7 +18,7 @@ from django.test import Client, override_settings
 from django.urls import path
 
 from django_resilient_pg.errors import SessionLost, TransactionLost
-from django_resilient_pg.state.session import HARMLESS
+from django_resilient_pg.sql.memory import HARMLESS
 from testproject.postgres import Server
 from tests.engines import STOCK, Connections, backend_pid, killed_midway
 from tests.server.scenarios import TENANT

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from django_resilient_pg.conf.options import Options
 from django_resilient_pg.facts import Endpoint, Facts, Path, SocketOptions, SocketView
-from django_resilient_pg.policy.limits import NOTHING_KNOWN, Kept, Learned, jittered, limits
+from django_resilient_pg.policy.limits import (
+    NOTHING_KNOWN,
+    Kept,
+    Learned,
+    Suspected,
+    jittered,
+    limits,
+)
 from django_resilient_pg.providers import PROVIDERS, Provider
 
 KEEPALIVES = SocketOptions(True, 20.0, 5.0, 3, 30.0)
@@ -121,6 +128,7 @@ def test_a_timeout_that_keepalives_do_not_reset_always_counts(keepalives: Socket
     [
         (Path.DIRECT, 120.0, math.inf),
         (Path.VIRTUAL_IP, 120.0, math.inf),
+        (Path.DIRECT, 240.0, 120.0),
         (Path.DIRECT, 300.0, 120.0),
         (Path.DIRECT, None, 120.0),
         # A proxy or pooler swallows the server's probes.
@@ -132,6 +140,17 @@ def test_the_servers_own_keepalives_help_where_they_reach_us(
     path: Path, server_idle: float | None, seconds: float
 ) -> None:
     seen = facts(keepalives=NO_KEEPALIVES, path=path, tcp_keepalives_idle=server_idle)
+    assert limits(Options(), seen, None, None).idle.seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("idle", "seconds"),
+    [(1.0, math.inf), (239.0, math.inf), (240.0, 120.0), (0.0, 120.0), (None, 120.0)],
+)
+def test_keepalives_help_where_they_come_before_the_shortest_timeout(
+    idle: float | None, seconds: float
+) -> None:
+    seen = facts(keepalives=KEEPALIVES._replace(keepalives_idle=idle), tcp_keepalives_idle=None)
     assert limits(Options(), seen, None, None).idle.seconds == seconds
 
 
@@ -221,8 +240,11 @@ def test_what_was_learned_is_forgotten_after_an_hour() -> None:
     learned.note(60.0)
     now += 3599.0
     learned.note(70.0)
+    learned.note(60.0)
     assert learned.value() == 60.0
-    now += 2.0
+    now += 1.0
+    assert learned.value() == 60.0
+    now += 1.0
     assert learned.value() is None
     learned.note(70.0)
     assert learned.value() == 70.0
@@ -231,7 +253,7 @@ def test_what_was_learned_is_forgotten_after_an_hour() -> None:
 def test_what_was_learned_is_forgotten_when_a_connection_outlives_it() -> None:
     learned = Learned()
     learned.note(60.0)
-    learned.outlived(59.0)
+    learned.outlived(60.0)
     assert learned.value() == 60.0
     learned.outlived(61.0)
     assert learned.value() is None
@@ -241,6 +263,37 @@ def test_no_time_is_learned_that_would_end_every_connection() -> None:
     learned = Learned()
     learned.note(0.026)
     assert learned.value() == 0.5
+
+
+def test_a_suspicion_is_told_once() -> None:
+    learned, found = Learned(), Suspected(idle=60.0, heard_at=1000.0)
+    assert learned.suspected() is None
+    learned.suspect(found)
+    assert learned.suspected() is found
+    assert learned.suspected() is None
+
+
+def test_after_a_fork_nobody_waits_for_a_thread_that_is_not_there() -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    def clock() -> float:
+        if threading.current_thread() is other:
+            inside.set()
+            go_on.wait(10.0)
+        return 0.0
+
+    learned = Learned(clock)
+    other = threading.Thread(target=learned.note, args=(60.0,))
+    other.start()
+    assert inside.wait(10.0)
+    learned.renew_lock()
+    late = threading.Thread(target=learned.note, args=(50.0,), daemon=True)
+    late.start()
+    late.join(5.0)
+    stuck = late.is_alive()
+    go_on.set()
+    other.join()
+    assert not stuck
 
 
 def test_learned_by_many_threads() -> None:

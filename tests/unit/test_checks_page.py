@@ -17,7 +17,7 @@ from django_resilient_pg.diagnosis.report.fixes import snippet
 from tests.unit.test_docs import NODES, PAGES, _project, blocks, page, section, titles
 from tests.unit.test_findings import CASES
 
-pytestmark = pytest.mark.once_per_driver
+pytestmark = pytest.mark.once
 
 PAGE = "docs/checks.rst"
 ID = re.compile(r"[EWI]\d{3}")

@@ -38,9 +38,9 @@ from django_resilient_pg.conf.declarations import Declaration
 from django_resilient_pg.conf.options import declarations
 from django_resilient_pg.driver import link
 from django_resilient_pg.policy import messages, parameters, verdicts
-from django_resilient_pg.policy.rules import Circumstances, Row, decide
+from django_resilient_pg.policy.rules import Circumstances, RetryRule, decide
 from django_resilient_pg.policy.verdicts import Failure, Phase, Reason
-from django_resilient_pg.recovery import verify
+from django_resilient_pg.recovery import announce_loss
 from django_resilient_pg.recovery.catalogue import (
     HARMLESS_FUNCTIONS,
     HARMLESS_OF_EXTENSIONS,
@@ -55,7 +55,7 @@ from django_resilient_pg.transaction import retry_atomic
 from testproject import shop
 from testproject.shop import models as shop_models
 
-pytestmark = pytest.mark.once_per_driver
+pytestmark = pytest.mark.once
 
 # Imported by name: docutils has no types of its own.
 NODES: Any = import_module("docutils.nodes")
@@ -443,7 +443,7 @@ def test_the_gap_between_two_looks_is_as_long_as_documented() -> None:
 
 
 def test_learning_begins_where_documented() -> None:
-    assert verify._LEARN_FROM == 5.0
+    assert announce_loss._LEARN_FROM == 5.0
     assert "idle for five seconds or more" in words(page(OPTIONS).astext())
 
 
@@ -602,7 +602,7 @@ def test_statements_are_retried_as_the_table_says() -> None:
     assert len(rows) > 10
     for sql, *documented in rows:
         decisions = [decide(verdict, analyse(sql).kind, at) for at in (autocommit, first)]
-        actual = ["raised" if one.row is None else "retried" for one in decisions]
+        actual = ["raised" if one.rule is None else "retried" for one in decisions]
         assert documented == actual, sql
 
 
@@ -719,10 +719,10 @@ def test_every_field_of_a_line_is_documented() -> None:
     assert [name for name in messages.FIELDS if name not in told] == []
 
 
-@pytest.mark.parametrize("row", Row)
-def test_every_row_that_a_statement_runs_again_by_is_documented(row: Row) -> None:
-    assert f'"{row.value}"' in words(str(signals.StatementRetried.__doc__))
-    assert f'"{row.value}"' in words(page(OBSERVE).astext())
+@pytest.mark.parametrize("rule", RetryRule)
+def test_every_rule_that_a_statement_runs_again_by_is_documented(rule: RetryRule) -> None:
+    assert f'"{rule.value}"' in words(str(signals.StatementRetried.__doc__))
+    assert f'"{rule.value}"' in words(page(OBSERVE).astext())
 
 
 @pytest.mark.parametrize("record", RECORD_CLASSES, ids=lambda record: record.__name__)

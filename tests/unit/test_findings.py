@@ -21,7 +21,7 @@ from django_resilient_pg.diagnosis.path.client_certificates import ClientCertifi
 from django_resilient_pg.diagnosis.path.handshakes import Answer, TlsFacts
 from django_resilient_pg.diagnosis.path.poolers import Pooler
 from django_resilient_pg.diagnosis.path.server import Activity, ServerSide
-from django_resilient_pg.diagnosis.path.stages import NAMES, Outcome, Stage, Walk
+from django_resilient_pg.diagnosis.path.stages import NAMES, UNWALKED, Outcome, Stage, Walk
 from django_resilient_pg.diagnosis.report.checklist import checklist
 from django_resilient_pg.diagnosis.report.details import details
 from django_resilient_pg.diagnosis.report.fixes import merged
@@ -690,7 +690,8 @@ def test_a_certificate_that_is_refused_is_told_once() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.number)
 def test_without_a_connection_only_the_settings_are_judged(case: Case) -> None:
-    survey = replace(case.bad, walk=None, limits=None, server=None, pooler=None)
+    survey = replace(case.bad, walk=UNWALKED, client=None, server=None, pooler=None)
+    survey = replace(survey, limits=None, measured=None)
     assert findings(survey, connects=True) == ()
     assert {one.id for one in findings(survey)} <= {
         one.id for one in RULES.values() if not one.connects
@@ -850,7 +851,7 @@ def settled(survey: Survey, fix: Mapping[str, Any]) -> Survey:
         prepare_threshold=options.get("prepare_threshold", project.prepare_threshold),
     )
     walk, facts = survey.walk, survey.facts
-    if walk is not None and facts is not None and asked != survey.asked:
+    if facts is not None and asked != survey.asked:
         link = facts.socket._replace(keepalives=keepalives_expected(asked, survey.kernel))
         walk = replace(walk, facts=facts._replace(socket=link))
     after = replace(survey, project=project, asked=asked, walk=walk)

@@ -17,7 +17,7 @@ import pytest
 
 import django_resilient_pg
 
-pytestmark = pytest.mark.once_per_driver
+pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = Path(str(django_resilient_pg.__file__)).parent

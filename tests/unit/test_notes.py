@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from django_resilient_pg.policy import messages
-from django_resilient_pg.policy.rules import Row
+from django_resilient_pg.policy.rules import RetryRule
 from django_resilient_pg.policy.verdicts import Reason
 from django_resilient_pg.recovery import statement
 
@@ -39,4 +39,4 @@ def test_the_sentence_of_a_loss() -> None:
 
 
 def test_every_row_by_which_a_statement_is_retried_has_its_words() -> None:
-    assert set(statement._RETRIED) == set(Row)
+    assert set(statement._RETRIED) == set(RetryRule)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.once_per_driver
+pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parents[2]
 WHOLE: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

@@ -28,6 +28,8 @@ SQL = re.compile(
     r"|\A(?:\w+\.)?[a-z_]\w*\(.*\)(?:::\w+)?\Z|\bOPERATOR\(|\A(?:pg_\w+\.)?pg_\w+ AS \w+\Z"
     r"|\b(?:FROM|JOIN) [a-z_]\w*\.?|\A *(?:WHERE|AND|OR) "
 )
+
+pytestmark = pytest.mark.once
 PATTERN = re.compile(r"\\[sbw]|\Adeadline\(")  # a pattern, or the name of a bound
 
 STRING = re.compile(r"'(?:[^']|'')*'")

@@ -13,7 +13,7 @@ from django_resilient_pg.connecting.backoff import connect_again
 from django_resilient_pg.policy.rules import (
     Budget,
     Circumstances,
-    Row,
+    RetryRule,
     backoff,
     decide,
     was_terminated,
@@ -56,37 +56,47 @@ LATER = Circumstances(autocommit=False, untouched=False)
 
 
 @pytest.mark.parametrize(
-    ("verdict", "kind", "at", "row"),
+    ("verdict", "kind", "at", "rule"),
     [
-        (LOST, Kind.READ, AUTOCOMMIT, Row.READ),
+        (LOST, Kind.READ, AUTOCOMMIT, RetryRule.READ),
         (LOST, Kind.WRITE, AUTOCOMMIT, None),
         (LOST, Kind.OTHER, AUTOCOMMIT, None),
         (LOST, Kind.UNREPEATABLE, AUTOCOMMIT, None),
-        (LOST, Kind.READ, FIRST, Row.FIRST),
-        (LOST, Kind.WRITE, FIRST, Row.FIRST),
-        (LOST, Kind.OTHER, FIRST, Row.FIRST),
+        (LOST, Kind.READ, FIRST, RetryRule.FIRST),
+        (LOST, Kind.WRITE, FIRST, RetryRule.FIRST),
+        (LOST, Kind.OTHER, FIRST, RetryRule.FIRST),
         (LOST, Kind.UNREPEATABLE, FIRST, None),
         (LOST, Kind.READ, LATER, None),
         (LOST, Kind.WRITE, LATER, None),
-        (NOT_SENT, Kind.WRITE, AUTOCOMMIT, Row.NOTHING_SENT),
-        (NOT_SENT, Kind.UNREPEATABLE, AUTOCOMMIT, Row.NOTHING_SENT),
-        (NOT_SENT, Kind.UNREPEATABLE, FIRST, Row.NOTHING_SENT),
+        (NOT_SENT, Kind.WRITE, AUTOCOMMIT, RetryRule.NOTHING_SENT),
+        (NOT_SENT, Kind.UNREPEATABLE, AUTOCOMMIT, RetryRule.NOTHING_SENT),
+        (NOT_SENT, Kind.UNREPEATABLE, FIRST, RetryRule.NOTHING_SENT),
         (NOT_SENT, Kind.READ, LATER, None),
-        (IDLE, Kind.WRITE, FIRST, Row.FIRST),
+        (IDLE, Kind.WRITE, FIRST, RetryRule.FIRST),
     ],
 )
 def test_each_row_of_the_promise(
-    verdict: Verdict, kind: Kind, at: Circumstances, row: Row | None
+    verdict: Verdict, kind: Kind, at: Circumstances, rule: RetryRule | None
 ) -> None:
     decision = decide(verdict, kind, at)
-    assert decision.row is row
-    assert bool(decision.why) == (row is None), "a refusal says why"
+    assert decision.rule is rule
+    assert bool(decision.why) == (rule is None), "a refusal says why"
+
+
+def test_the_rows_have_the_names_that_signals_document() -> None:
+    assert [row.value for row in RetryRule] == [
+        "nothing was sent",
+        "refused by a standby",
+        "first statement of the transaction",
+        "read",
+        "setting of the session",
+    ]
 
 
 @pytest.mark.parametrize("verdict", LIMITS)
 @pytest.mark.parametrize("at", [AUTOCOMMIT, FIRST, replace(AUTOCOMMIT, many=True)])
 def test_what_a_limit_has_ended_is_not_run_again(verdict: Verdict, at: Circumstances) -> None:
-    assert decide(verdict, Kind.READ, at).row is None
+    assert decide(verdict, Kind.READ, at).rule is None
     assert "same timeout" in decide(verdict, Kind.READ, replace(at, many=False)).why
     assert "may already have been applied" in decide(verdict, Kind.WRITE, AUTOCOMMIT).why
 
@@ -98,7 +108,7 @@ def test_what_a_limit_has_ended_is_not_run_again(verdict: Verdict, at: Circumsta
 def test_what_forbids_every_row(circumstance: dict[str, object]) -> None:
     for verdict, kind in itertools.product([LOST, NOT_SENT], Kind):
         at = replace(AUTOCOMMIT, **circumstance)  # type: ignore[arg-type]
-        assert decide(verdict, kind, at).row is None
+        assert decide(verdict, kind, at).rule is None
 
 
 @given(st.sampled_from(list(Kind)), st.booleans(), st.booleans(), st.booleans(), st.booleans())
@@ -106,14 +116,31 @@ def test_a_write_that_may_have_taken_effect_is_never_run_again(
     kind: Kind, autocommit: bool, untouched: bool, raw: bool, savepoint: bool
 ) -> None:
     at = Circumstances(autocommit, untouched, raw_transaction=raw, savepoint=savepoint)
-    row = decide(LOST, kind, at).row
+    rule = decide(LOST, kind, at).rule
     if autocommit and kind is not Kind.READ and not savepoint:
-        assert row is None
+        assert rule is None
     if not autocommit and not untouched:
-        assert row is None
+        assert rule is None
 
 
 REFUSED = replace(LOST, read_only=True)
+REFUSED_SAFELY = replace(NOT_SENT, read_only=True)
+
+
+@pytest.mark.parametrize("verdict", [REFUSED, REFUSED_SAFELY])
+@pytest.mark.parametrize("at", [AUTOCOMMIT, FIRST])
+def test_what_a_standby_refused_had_no_effect(verdict: Verdict, at: Circumstances) -> None:
+    for kind in Kind:
+        decision = decide(verdict, kind, at)
+        assert decision.rule is (None if kind is Kind.UNREPEATABLE else RetryRule.REFUSED)
+        assert bool(decision.why) == (decision.rule is None)
+        assert decide(verdict, kind, LATER).rule is None
+
+
+@pytest.mark.parametrize("kind", [Kind.OTHER, Kind.WRITE])
+def test_settings_that_every_new_session_is_given_may_be_sent_again(kind: Kind) -> None:
+    assert decide(LOST, kind, replace(AUTOCOMMIT, only_sets=True)).rule is RetryRule.SETTING
+    assert decide(LOST, kind, AUTOCOMMIT).rule is None
 
 
 @pytest.mark.parametrize("verdict", [LOST, NOT_SENT, REFUSED])
@@ -127,15 +154,15 @@ def test_many_rows_of_which_some_may_have_taken_effect(
     if at is LATER or (at is FIRST and kind is not Kind.UNREPEATABLE):
         assert many == one
     elif kind is Kind.READ and verdict is not REFUSED:
-        assert many.row is Row.READ
+        assert many.rule is RetryRule.READ
     else:
-        assert many.row is None
+        assert many.rule is None
         assert "for some of its rows" in many.why
 
 
 def test_djangos_own_savepoint_may_come_first() -> None:
     at = Circumstances(autocommit=False, untouched=True, savepoint=True)
-    assert decide(LOST, Kind.UNREPEATABLE, at).row is Row.FIRST
+    assert decide(LOST, Kind.UNREPEATABLE, at).rule is RetryRule.FIRST
 
 
 def test_a_budget_is_spent_by_the_clock_alone() -> None:
@@ -145,6 +172,8 @@ def test_a_budget_is_spent_by_the_clock_alone() -> None:
     assert budget.remaining() == 6
     now[0] += 60
     assert budget.remaining() == 0
+    assert (budget.seconds, budget.strict) == (10.0, False)
+    assert Budget(10.0, strict=True).strict
 
 
 def test_the_bucket_stops_a_storm_and_recovers() -> None:

@@ -7,7 +7,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from django_resilient_pg.conf.wanted import Wanted, wanted
 from django_resilient_pg.policy import messages, parameters
-from django_resilient_pg.policy.rules import Circumstances, Row, decide
+from django_resilient_pg.policy.rules import Circumstances, RetryRule, decide
 from django_resilient_pg.policy.verdicts import Failure, Phase, Reason, judge
 from django_resilient_pg.sql.statements import Kind
 
@@ -66,18 +66,18 @@ REFUSED = Failure(
 
 
 @pytest.mark.parametrize(
-    ("kind", "autocommit", "untouched", "row"),
+    ("kind", "autocommit", "untouched", "rule"),
     [
-        (Kind.WRITE, True, True, Row.REFUSED),
-        (Kind.READ, True, True, Row.REFUSED),  # SELECT nextval()
-        (Kind.WRITE, False, True, Row.REFUSED),
+        (Kind.WRITE, True, True, RetryRule.REFUSED),
+        (Kind.READ, True, True, RetryRule.REFUSED),  # SELECT nextval()
+        (Kind.WRITE, False, True, RetryRule.REFUSED),
         (Kind.WRITE, False, False, None),
         (Kind.UNREPEATABLE, True, True, None),
     ],
 )
 def test_what_a_standby_refused_had_no_effect(
-    kind: Kind, autocommit: bool, untouched: bool, row: Row | None
+    kind: Kind, autocommit: bool, untouched: bool, rule: RetryRule | None
 ) -> None:
     at = Circumstances(autocommit=autocommit, untouched=untouched)
     verdict = judge(REFUSED)
-    assert decide(verdict, kind, at).row is row
+    assert decide(verdict, kind, at).rule is rule

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from django_resilient_pg.sql import memory, session_effects
+from django_resilient_pg.sql.memory import HARMLESS
 from django_resilient_pg.sql.statements import Statement, analyse
 from django_resilient_pg.state import session
-from django_resilient_pg.state.session import HARMLESS, Session, Where, only_sets
+from django_resilient_pg.state.session import Session, Where
 
 TENANT = uuid.UUID(int=7)
 
@@ -469,4 +470,4 @@ def test_what_was_held_is_due_on_the_next_session() -> None:
     ],
 )
 def test_only_a_plain_setting_may_be_sent_again(sql: str, retried: bool) -> None:
-    assert only_sets(sql, None, driver=None) is retried
+    assert session_effects.only_sets(sql, sql, None) is retried

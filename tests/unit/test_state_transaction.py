@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from django_resilient_pg.driver.link import ACTIVE, FAILED, IDLE, IN_TRANSACTION, UNKNOWN
-from django_resilient_pg.sql.session_effects import Local
+from django_resilient_pg.sql.local_settings import Local
 from django_resilient_pg.state.transaction import (
     AUTO,
     CLEAN,
@@ -20,7 +20,7 @@ from django_resilient_pg.state.transaction import (
     Phase,
     TransactionState,
 )
-from django_resilient_pg.state.unit_of_work import MOST_TEXTS, NO_TEXT
+from django_resilient_pg.state.unit_of_work import LONGEST_TEXT, MOST_TEXTS, NO_TEXT
 
 STATUSES = (IDLE, ACTIVE, IN_TRANSACTION, FAILED, UNKNOWN)
 
@@ -54,6 +54,7 @@ def state(phase: Phase = AUTO, splits: Splits | None = None) -> TransactionState
         (AUTO, IN_TRANSACTION, True, MANUAL, False),
         (AUTO, ACTIVE, True, AUTO, False),  # in a pipeline
         (AUTO, UNKNOWN, True, AUTO, False),
+        (AUTO, FAILED, True, MANUAL, False),
         (MANUAL, IDLE, True, AUTO, True),
         (MANUAL, FAILED, True, MANUAL, False),
         (MANUAL, UNKNOWN, True, MANUAL, False),  # a dead connection says nothing
@@ -69,6 +70,7 @@ def state(phase: Phase = AUTO, splits: Splits | None = None) -> TransactionState
         (SPLIT, IDLE, False, SPLIT, False),
         (SPLIT, IN_TRANSACTION, False, SPLIT, False),
         (AUTO, IDLE, False, DIRTY, True),  # AUTOCOMMIT is off for the alias
+        (DIRTY, ACTIVE, True, AUTO, False),
         (DIRTY, IDLE, True, AUTO, True),  # autocommit was turned on without a word
     ],
 )
@@ -78,6 +80,11 @@ def test_a_statement_enters(
     made = state(before)
     assert made.enter(status, autocommit) is first
     assert made.phase is after
+
+
+def test_at_first_nothing_is_under_way_or_due() -> None:
+    made = state()
+    assert (made.phase, made.controlling, made.hooks_due) == (AUTO, False, 0)
 
 
 def test_entering_what_a_text_has_begun_does_not_make_it_clean() -> None:
@@ -123,6 +130,32 @@ def test_a_first_statement_that_the_driver_refused_leaves_it_clean() -> None:
     assert made.begun
 
 
+def test_a_later_statement_of_no_rows_leaves_what_ran_before() -> None:
+    made = state(DIRTY)
+    made.sent_nothing(False, IN_TRANSACTION)
+    assert made.begun
+
+
+@pytest.mark.parametrize(
+    ("before", "autocommit", "manual", "after"),
+    [
+        (AUTO, True, False, AUTO),
+        (AUTO, True, True, MANUAL),
+        (CLEAN, False, False, SPLIT),
+        (DIRTY, False, True, SPLIT),
+    ],
+)
+def test_a_loss_that_the_driver_was_told_alone(
+    before: Phase, autocommit: bool, manual: bool, after: Phase
+) -> None:
+    splits = Splits()
+    made = state(before, splits)
+    made.lost_unseen(autocommit, manual=manual)
+    assert made.phase is after
+    assert (NO_TEXT in made.texts) is (after is SPLIT)
+    assert splits == ([False] if after is SPLIT else [])
+
+
 @pytest.mark.parametrize(("status", "after"), [(IDLE, CLEAN), (IN_TRANSACTION, OPENED)])
 def test_a_statement_of_no_rows_leaves_it_restorable(status: int, after: Phase) -> None:
     made = state(CLEAN)
@@ -143,6 +176,10 @@ def test_savepoints_leave_it_restorable() -> None:
     assert made.opening == ["s1"]
     made.released("s1")
     assert made.opening == []
+    for name in ("s1", "s2", "s3"):
+        made.saved(name)
+    made.rolled_back_to("s2")
+    assert made.opening == ["s1", "s2"]
 
 
 SETTING = Local("SET LOCAL a.b = '1'", None, "SET LOCAL a.b")
@@ -165,6 +202,7 @@ def test_settings_of_its_own_leave_it_restorable() -> None:
     made.control(lambda sid: None, "s2", IN_TRANSACTION, False)
     made.saved("s2")
     assert (made.opening, made.phase) == ([MODE, "s1", SETTING, "s2"], OPENED)
+    assert made.has_savepoints
     made.released("s1")
     assert made.opening == [MODE, SETTING], "what was set in a savepoint stays set"
     assert made.enter(IN_TRANSACTION, False)
@@ -175,6 +213,42 @@ def test_settings_of_its_own_leave_it_restorable() -> None:
     assert (made.phase, made.opening, len(made.texts)) == (OPENED, [MODE, SETTING], 2)
     made.over(0)
     assert (made.phase, made.opening) == (AUTO, [])
+
+
+@pytest.mark.parametrize("opening", [[SETTING], ["s1", SETTING]], ids=["alone", "in a savepoint"])
+@pytest.mark.parametrize(
+    ("read", "after"), [([7, 7], OPENED), ([7, 9], DIRTY), ([None], DIRTY)], ids=str
+)
+def test_settings_that_were_replayed_are_watched_as_before(
+    opening: list[Local | str], read: list[int | None], after: Phase
+) -> None:
+    made = state(CLEAN)
+    made.restored(list(opening))
+    made.replayed(list(reversed(read)).pop)
+    made.observe(IN_TRANSACTION, False)
+    assert made.phase is after
+
+
+def test_savepoints_that_were_replayed_need_no_watch() -> None:
+    made = state(CLEAN)
+    made.restored(["s1", "s2"])
+    made.replayed(lambda: None)
+    made.observe(IN_TRANSACTION, False)
+    assert made.phase is OPENED
+
+
+def test_where_nothing_is_to_be_replayed_it_stays_clean() -> None:
+    made = state(CLEAN)
+    made.restored([])
+    assert made.phase is CLEAN
+
+
+def test_before_anything_was_read_a_savepoint_leaves_settings_as_they_were() -> None:
+    made = state(CLEAN)
+    began_with(made, SETTING, lambda: 0)
+    made.control(lambda sid: None, "s1", IN_TRANSACTION, False)
+    made.observe(IN_TRANSACTION, False)
+    assert made.phase is OPENED
 
 
 def test_what_was_set_in_a_savepoint_is_undone_with_it() -> None:
@@ -226,6 +300,21 @@ def test_a_savepoint_that_fails_counts_as_a_statement() -> None:
     assert not made.controlling
 
 
+def test_a_savepoint_in_what_was_begun_past_django_does_not_make_it_restorable() -> None:
+    made = state(CLEAN)
+    controlling: list[bool] = []
+    made.control(lambda sid: controlling.append(made.controlling), "s1", IN_TRANSACTION, False)
+    assert made.phase is DIRTY
+    assert NO_TEXT in made.texts
+    assert controlling == [True]
+
+
+def test_a_split_takes_savepoints_with_it() -> None:
+    made = state(OPENED)
+    made.split(by_text=True)
+    assert (made.phase, made.opening) == (SPLIT, [])
+
+
 def test_a_savepoint_after_a_split_does_not_count_as_restorable() -> None:
     made = state(SPLIT)
     made.control(lambda sid: None, "s1", IDLE, False)
@@ -245,9 +334,11 @@ def test_another_connection_begins_anew_but_for_what_was_split() -> None:
     made.restored(["s1"])
     assert (made.phase, made.opening) == (OPENED, ["s1"])
     made.moved(False, split=True)
+    assert (made.phase, made.opening) == (SPLIT, [])
+    made.restored(["s1"])
     assert made.phase is SPLIT
-    made.restored([])
-    assert made.phase is SPLIT
+    made.moved(True)
+    assert (made.phase, made.opening) == (AUTO, [])
 
 
 def test_its_end_leaves_nothing_but_the_hooks_that_are_due() -> None:
@@ -265,6 +356,7 @@ def test_an_unknown_outcome_is_never_taken_for_rolled_back(autocommit: bool, aft
     assert made.phase is after
     assert made.was_split
     assert not made.has_run_nothing
+    assert (made.texts, made.hooks_due) == (set(), 0)
 
 
 def test_copy_dirties_it() -> None:
@@ -279,6 +371,14 @@ def test_no_more_texts_are_kept_than_can_be_told_apart() -> None:
     for number in range(MOST_TEXTS + 5):
         made.ran(f"SELECT {number}")
     assert len(made.texts) == MOST_TEXTS
+
+
+def test_of_a_text_that_is_long_only_its_id_is_kept() -> None:
+    made, other = state(CLEAN), object()
+    kept, long = "x" * LONGEST_TEXT, "x" * (LONGEST_TEXT + 1)
+    for each in (kept, long, other):
+        made.ran(each)
+    assert made.texts == {kept, id(long), id(other)}
 
 
 def test_texts_set_aside_come_back() -> None:

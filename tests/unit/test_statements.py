@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_resilient_pg.sql.lexer import bare
 from django_resilient_pg.sql.session_effects import effect_of
-from django_resilient_pg.sql.statements import Kind, analyse, bare, ends_transaction
+from django_resilient_pg.sql.statements import Kind, analyse, ends_transaction
 
 READS = [
     "SELECT 1",

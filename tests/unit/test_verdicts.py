@@ -814,5 +814,5 @@ def test_the_code_of_a_last_message_that_came_without_one(text: str, code: str |
 
 def test_the_diagnosis_advises_on_entries_that_there_are() -> None:
     """Its advice goes by their names."""
-    own = {"settings", "credentials"}
+    own = {"settings", "credentials", "unreadable", "flood"}
     assert set(ADVICE) - own <= {entry.name for entry in TABLE}

@@ -18,7 +18,7 @@ from ...state.shared import logger
 from ..path.attempts import Connector, Refused, attempt
 from ..path.network import answer
 from .cases import CASES, NAP, Case
-from .terminator import TIMEOUT, Ender, Impossible
+from .terminator import TIMEOUT, Impossible, Terminator
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -109,13 +109,13 @@ def drill(survey: Survey, report: Callable[[str], object] = lambda told: None) -
         return DrillResult(refusal=f"Not tried: could not open a second session. {error}")
     with contextlib.closing(second), _own(survey.alias) as db, _quiet():
         try:
-            ender = Ender(db, second, connect.hide)
+            terminator = Terminator(db, second, connect.hide)
             if survey.pooler is not None:
                 _two_at_a_time(connect)
         except (Impossible, Refused) as error:
             text = f"Not tried: the drill needs two sessions at a time. {error}"
             return DrillResult(refusal=text)
-        return DrillResult(tuple(_steps(db, ender, report)))
+        return DrillResult(tuple(_steps(db, terminator, report)))
 
 
 def _unsafe(survey: Survey) -> str:
@@ -183,16 +183,18 @@ def _own(alias: str) -> Iterator[BaseDatabaseWrapper]:
 
 
 def _steps(
-    db: BaseDatabaseWrapper, ender: Ender, report: Callable[[str], object]
+    db: BaseDatabaseWrapper, terminator: Terminator, report: Callable[[str], object]
 ) -> Iterator[Step]:
     """Ends with the first step for which there is no session: so it would be for the others."""
     for number, case in enumerate(CASES, 1):
         report(f"Drill, {number} of {len(CASES)}: {case.name}, session terminated {case.row}.")
         try:
             db.ensure_connection()
-            step = _try(db, ender, case)
+            step = _try(db, terminator, case)
+        except Impossible as error:
+            step = Step(case.name, case.row, None, detail=str(error))
         except Error as error:
-            yield Step(case.name, case.row, None, detail=ender.line(error))
+            yield Step(case.name, case.row, None, detail=terminator.line(error))
             return
         finally:
             with contextlib.suppress(Error):
@@ -200,51 +202,40 @@ def _steps(
         yield step
 
 
-def _try(db: BaseDatabaseWrapper, ender: Ender, case: Case) -> Step:
+def _try(db: BaseDatabaseWrapper, terminator: Terminator, case: Case) -> Step:
     """First undisturbed, so that what fails without a loss is not taken for one.
 
     Raises:
         Error: there is no session to lose.
+        Impossible: it could not be tried.
     """
+    began = time.monotonic()
     try:
-        undisturbed = _timed(lambda: case.run(db, lambda: 0))
+        case.run(db, lambda: 0)
     except Error as error:
-        return Step(case.name, case.row, None, detail=ender.line(error))
+        raise Impossible(terminator.line(error)) from None
+    undisturbed = time.monotonic() - began
     db.close()  # to begin with a session that nothing has been done in
-    try:
-        victim = ender.know()
-    except Impossible as error:
-        return Step(case.name, case.row, None, detail=str(error))
-    threads: list[threading.Thread] = []
+    victim = terminator.know()
 
     def lose() -> int:
         if case.midway:
-            threads.append(ender.midway(victim, NAP))
+            terminator.midway(victim, NAP)
         else:
-            ender.end(victim)
+            terminator.end(victim)
         return victim.process
 
     failure = ""
     try:
         case.run(db, lose)
-    except Impossible as error:
-        return Step(case.name, case.row, None, detail=str(error))
     except Error as error:
-        failure = ender.line(error)
+        failure = terminator.line(error)
     finally:
         done = time.monotonic()
-        for thread in threads:
-            thread.join()
-    if not ender.ended:
+        terminator.join()
+    if not terminator.ended:
         # Whatever came of it, it was not the loss.
-        why = ender.failed[0] if ender.failed else failure
-        return Step(case.name, case.row, None, detail=why or "The session was not lost.")
+        raise Impossible(terminator.failed or failure or "The session was not lost.")
     # Recovery begins when the session is gone. One that is lost midway reports only the request.
-    spent = max(0.0, done - (ender.asked_at if case.midway else ender.ended_at))
+    spent = max(0.0, done - (terminator.asked_at if case.midway else terminator.ended_at))
     return Step(case.name, case.row, not failure, spent, undisturbed, failure)
-
-
-def _timed(run: Callable[[], object]) -> float:
-    began = time.monotonic()
-    run()
-    return time.monotonic() - began

@@ -77,7 +77,7 @@ def _shaped(columns: int, rows: list[tuple[Any, ...]]) -> tuple[Any, ...]:
     return rows[0]
 
 
-class Ender:
+class Terminator:
     """Ends the session of ``db``, by way of the session ``second``.
 
     Args:
@@ -89,7 +89,7 @@ class Ender:
         ended: whether the session that :meth:`know` has told last is known to be gone.
         asked_at, ended_at: when the server was asked to terminate it, and when it was gone
             (``time.monotonic``).
-        failed: why not, of the one that was to be ended :meth:`midway`.
+        failed: why not, of the one that was to be ended :meth:`midway`, or "".
 
     Raises:
         Impossible: the second session does not answer.
@@ -99,7 +99,8 @@ class Ender:
         self._db, self._second, self._hide = db, second, hide
         self.ended = False
         self.asked_at = self.ended_at = 0.0
-        self.failed: list[str] = []
+        self.failed = ""
+        self._thread: threading.Thread | None = None
         (self._own,) = self._ask(1, "SELECT pg_catalog.pg_backend_pid()")
 
     def know(self) -> Victim:
@@ -108,8 +109,7 @@ class Ender:
         Raises:
             Impossible: it is none that could be ended.
         """
-        self.ended = False
-        self.failed.clear()
+        self.ended, self.failed, self._thread = False, "", None
         with self._db.cursor() as cursor:
             cursor.execute(_WHO)
             process, server = _shaped(2, cursor.fetchall())
@@ -140,19 +140,23 @@ class Ender:
             raise Impossible(f"The session was still there after {TIMEOUT:g} s.")
         self.ended, self.ended_at = True, time.monotonic()
 
-    def midway(self, victim: Victim, mark: str) -> threading.Thread:
-        """End it as soon as a statement with this mark runs in it."""
+    def midway(self, victim: Victim, mark: str) -> None:
+        """End it as soon as a statement with this mark runs in it; :meth:`join` waits for that."""
 
         def run() -> None:
             try:
                 self._wait_until_busy(victim, mark)
                 self.end(victim)
             except Impossible as error:
-                self.failed.append(str(error))
+                self.failed = str(error)
 
-        thread = threading.Thread(target=run, name="checkdbconn drill", daemon=True)
-        thread.start()
-        return thread
+        self._thread = threading.Thread(target=run, name="checkdbconn drill", daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until what was begun :meth:`midway` has come to its end."""
+        if self._thread is not None:
+            self._thread.join()
 
     def _wait_until_busy(self, victim: Victim, mark: str) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -164,22 +168,17 @@ class Ender:
         raise Impossible("The read was never seen running.")
 
     def _ask(
-        self,
-        columns: int,
-        sql: str,
-        parameters: list[Any] | None = None,
-        seconds: float = TIMEOUT,
+        self, columns: int, sql: str, parameters: list[Any] | None = None, seconds: float = TIMEOUT
     ) -> tuple[Any, ...]:
         """Ask the second session for one row; it waits where a pool has no server left for it."""
         try:
             found = answer(lambda: self._second.ask(sql, parameters), self._second.fd, seconds)
-            return _shaped(columns, found)
-        except Impossible:
-            raise
         except TimeoutError:
             why = f"The second session got no answer within {seconds:g} s."
         except Exception as error:  # the raw driver's, whichever it is
             why = self._refused(error)
+        else:
+            return _shaped(columns, found)
         raise Impossible(why)
 
     def _refused(self, error: Exception) -> str:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from ..path.certificates import EXPIRED, chain_expired, days_left, validity
-from ..path.handshakes import Answer, TlsFacts
+from ..path.handshakes import TlsFacts
 from ..settings.target import MODES, SYSTEM
 from ..survey.survey import Survey
 from .base import Found, rule
@@ -27,23 +27,17 @@ _REISSUE: Final = (
 _RENEW: Final = "Renew the certificate on the server, then reload it (SELECT pg_reload_conf())."
 
 
-def shaken(survey: Survey) -> TlsFacts | None:
-    """The handshake, if there was one."""
-    found = survey.walk.tls if survey.walk is not None else None
-    return found if found is not None and found.answer is Answer.TLS else None
-
-
 def _refused(survey: Survey) -> TlsFacts | None:
     """The handshake, if no session came about because of it.
 
     libpq checks the certificate under verify-ca and verify-full, and under any mode with TLS if it
     finds a CA file.
     """
-    walk, mode = survey.walk, survey.target.sslmode
-    if walk is None or walk.failed is None or walk.failed.name != "TLS" or walk.retryable:
+    mode, failed = survey.target.sslmode, survey.failed
+    if failed is None or failed.name != "TLS" or survey.walk.retryable:
         return None
     checked = mode in CHECKING or (mode != "disable" and survey.target.root_file)
-    return shaken(survey) if checked else None
+    return survey.shaken if checked else None
 
 
 def unchecked(survey: Survey) -> TlsFacts | None:
@@ -52,25 +46,22 @@ def unchecked(survey: Survey) -> TlsFacts | None:
     On this machine nobody is in between; there it matters to those who ask for TLS.
     """
     matters = survey.network or survey.target.needs_tls
-    return shaken(survey) if survey.facts is not None and matters else None
+    return survey.shaken if survey.facts is not None and matters else None
 
 
-def _is_expired(shake: TlsFacts, now: datetime) -> bool:
-    own = shake.certificate
-    return shake.verify_code == EXPIRED or (own is not None and days_left(own, now) < 0)
-
-
-def _expiry(shake: TlsFacts, now: datetime) -> tuple[str, str]:
-    """What has expired, to be continued after a comma, and what to renew."""
-    own = shake.certificate
-    if own is not None and chain_expired(shake.verify_code, own, now):
-        return (
-            f'The CA "{own.issuer}" of the server\'s certificate, or a CA above it, has '
-            f"expired (the certificate itself is valid until {own.not_after:%Y-%m-%d})",
-            "Renew the CA's certificate and name the new file in sslrootcert.",
-        )
+def _expiry(shake: TlsFacts | None, now: datetime, consequence: str) -> Found | None:
+    """What has expired, if anything has, and what to renew."""
+    own = shake.certificate if shake is not None else None
+    over = own is not None and days_left(own, now) < 0
+    if shake is None or not (over or shake.verify_code == EXPIRED):
+        return None
     when = f" on {own.not_after:%Y-%m-%d}" if own is not None else ""
-    return f"The server's certificate expired{when}", _RENEW
+    what, renew = f"The server's certificate expired{when}", _RENEW
+    if own is not None and chain_expired(shake.verify_code, own, now):
+        what = f'The CA "{own.issuer}" of the server\'s certificate, or a CA above it, has '
+        what += f"expired (the certificate itself is valid until {own.not_after:%Y-%m-%d})"
+        renew = "Renew the CA's certificate and name the new file in sslrootcert."
+    return Found(what + consequence, renew, seen(shake))
 
 
 def seen(shake: TlsFacts) -> str:
@@ -83,35 +74,28 @@ def seen(shake: TlsFacts) -> str:
 @rule("E005", "The server's certificate has expired", connects=True)
 def expired(survey: Survey) -> Found | None:
     """By its own dates, or by OpenSSL's verdict."""
-    shake = _refused(survey)
-    if shake is None or not _is_expired(shake, survey.now):
-        return None
-    what, renew = _expiry(shake, survey.now)
-    return Found(
-        f'{what}, and sslmode "{survey.target.sslmode}" refuses it.',
-        renew,
-        seen(shake),
-    )
+    consequence = f', and sslmode "{survey.target.sslmode}" refuses it.'
+    return _expiry(_refused(survey), survey.now, consequence)
 
 
 @rule("E006", "The certificate is for another host", connects=True)
 def wrong_name(survey: Survey) -> Found | None:
     """verify-full refuses it."""
-    shake = _refused(survey)
     full = survey.target.sslmode == MODES[-1]
-    if shake is None or not full or shake.hostname_matches is not False or not shake.server_name:
+    return _of_another(_refused(survey) if full else None, "verify-full refuses it.")
+
+
+def _of_another(shake: TlsFacts | None, consequence: str) -> Found | None:
+    if shake is None or shake.hostname_matches is not False or not shake.server_name:
         return None
+    own = shake.certificate.names if shake.certificate is not None else ()
+    names = ", ".join(own) or "no name"
     return Found(
-        f'The server\'s certificate is not for "{shake.server_name}", but for {_names(shake)}: '
-        "verify-full refuses it.",
+        f'The server\'s certificate is not for "{shake.server_name}", but for {names}: '
+        f"{consequence}",
         "Connect by a name in the certificate, or issue one with this name in it.",
         seen(shake),
     )
-
-
-def _names(shake: TlsFacts) -> str:
-    own = shake.certificate.names if shake.certificate is not None else ()
-    return ", ".join(own) or "no name"
 
 
 @rule("E007", "The certificate's CA is not trusted", connects=True)
@@ -133,29 +117,28 @@ def untrusted(survey: Survey) -> Found | None:
 @rule("E011", "The client's certificate cannot be used", connects=True)
 def client_refused(survey: Survey) -> Found | None:
     """libpq refuses a key of another certificate, the server one that has expired."""
-    own, walk = survey.client, survey.walk
-    if own is None or walk is None or walk.failed is None:
+    own, failed = survey.client, survey.failed
+    if own is None or failed is None:
         return None
-    seen_in = f"Read from {own.path} and {own.key_path}."
+    files = f"{own.path} and {own.key_path}."
     if own.other_key:
         return Found(
             "The client's private key does not belong to its certificate: libpq does not connect.",
-            f"Replace both together: {own.path} and {own.key_path}.",
-            seen_in,
+            f"Replace both together: {files}",
+            f"Read from {files}",
         )
-    asked = walk.failed.name in {"TLS", "authentication"} and not walk.retryable
+    asked = failed.name in {"TLS", "authentication"} and not survey.walk.retryable
     if own.certificate is None or not asked or own.certificate.valid_at(survey.now):
         return None
-    return Found(
-        f"The client's certificate {validity(own.certificate, survey.now)}.", _REISSUE, seen_in
-    )
+    until = validity(own.certificate, survey.now)
+    return Found(f"The client's certificate {until}.", _REISSUE, f"Read from {files}")
 
 
 @rule("W119", "The client's certificate expires soon or was not checked", connects=True)
 def client_expiring(survey: Survey) -> Found | None:
     """A server that asks for it refuses the login from that second on."""
     own = survey.client
-    if own is None or survey.walk is None or own.other_key or client_refused(survey) is not None:
+    if own is None or own.other_key or client_refused(survey) is not None:
         return None
     if own.certificate is None:
         return Found(
@@ -165,46 +148,32 @@ def client_expiring(survey: Survey) -> Found | None:
         )
     if days_left(own.certificate, survey.now) >= EXPIRES_SOON:
         return None
-    return Found(
-        f"The client's certificate {validity(own.certificate, survey.now)}.",
-        _REISSUE,
-        f"Read from {own.path}.",
-    )
+    until = validity(own.certificate, survey.now)
+    return Found(f"The client's certificate {until}.", _REISSUE, f"Read from {own.path}.")
 
 
 @rule("W118", "An expired certificate that is not verified", connects=True)
 def expired_unchecked(survey: Survey) -> Found | None:
     """The day somebody sets verify-full, nothing connects any more."""
-    shake = unchecked(survey)
-    if shake is None or not _is_expired(shake, survey.now):
-        return None
-    what, renew = _expiry(shake, survey.now)
-    return Found(
-        f'{what}; sslmode "{survey.target.sslmode}" does not verify it, stricter modes will '
-        "refuse it.",
-        renew,
-        seen(shake),
-    )
+    mode = survey.target.sslmode
+    consequence = f'; sslmode "{mode}" does not verify it, stricter modes will refuse it.'
+    return _expiry(unchecked(survey), survey.now, consequence)
 
 
 @rule("W114", "The server's certificate expires soon", connects=True)
 def expiring(survey: Survey) -> Found | None:
     """Within :data:`EXPIRES_SOON` days."""
-    shake = shaken(survey)
+    shake = survey.shaken
     own = shake.certificate if shake is not None else None
     if shake is None or own is None or not 0 <= days_left(own, survey.now) < EXPIRES_SOON:
         return None
-    return Found(
-        f"The server's certificate {validity(own, survey.now)}.",
-        _RENEW,
-        seen(shake),
-    )
+    return Found(f"The server's certificate {validity(own, survey.now)}.", _RENEW, seen(shake))
 
 
 @rule("W120", "The server's certificate was not checked", connects=True)
 def not_checked(survey: Survey) -> Found | None:
     """Its dates and its names could be wrong."""
-    facts, shake = survey.facts, survey.walk.tls if survey.walk is not None else None
+    facts, shake = survey.facts, survey.walk.tls
     matters = survey.network or survey.target.needs_tls
     if facts is None or not facts.socket.tls or not matters:
         return None
@@ -226,15 +195,7 @@ def not_checked(survey: Survey) -> Found | None:
 @rule("W115", "The certificate does not name the host", connects=True)
 def other_name(survey: Survey) -> Found | None:
     """The session works, verify-full would not."""
-    shake = unchecked(survey)
-    if shake is None or shake.hostname_matches is not False or not shake.server_name:
-        return None
-    return Found(
-        f'The server\'s certificate is not for "{shake.server_name}", but for {_names(shake)}: '
-        "verify-full is not possible.",
-        "Connect by a name in the certificate, or issue one with this name in it.",
-        seen(shake),
-    )
+    return _of_another(unchecked(survey), "verify-full is not possible.")
 
 
 @rule("W116", "The certificate is self-signed", connects=True)

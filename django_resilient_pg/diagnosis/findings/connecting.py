@@ -14,22 +14,15 @@ from .base import COUNTERPARTS, Found, rule
 from .wanted import KEEPALIVE_BOUNDS, changes, wanted
 
 # Since which libpq these parameters, or these values, exist (release notes of PostgreSQL).
-_SINCE: Final = {
-    "tcp_user_timeout": 12,
-    "gssencmode": 12,
-    "channel_binding": 13,
-    "ssl_min_protocol_version": 13,
-    "ssl_max_protocol_version": 13,
-    "sslsni": 14,
-    "require_auth": 16,
-    "sslcertmode": 16,
-    "load_balance_hosts": 16,
-    "sslnegotiation": 17,
-    "min_protocol_version": 18,
-    "max_protocol_version": 18,
-    "sslkeylogfile": 18,
-    "servicefile": 18,
+_NEW: Final = {
+    12: "tcp_user_timeout gssencmode",
+    13: "channel_binding ssl_min_protocol_version ssl_max_protocol_version",
+    14: "sslsni",
+    16: "require_auth sslcertmode load_balance_hosts",
+    17: "sslnegotiation",
+    18: "min_protocol_version max_protocol_version sslkeylogfile servicefile",
 }
+_SINCE: Final = {name: since for since, names in _NEW.items() for name in names.split()}
 _NEWER_ATTRS: Final = {"read-only", "primary", "standby", "prefer-standby"}
 
 
@@ -52,19 +45,15 @@ def no_target(survey: Survey) -> Found | None:
 @rule("E003", "The database cannot be reached for now", connects=True)
 def unreachable(survey: Survey) -> Found | None:
     """A transient failure."""
-    walk = survey.walk
-    if walk is None or walk.failed is None or not walk.retryable:
-        return None
-    return _failure(survey, walk.failed)
+    return _failure(survey) if survey.walk.retryable else None
 
 
 @rule("E004", "The database refuses what is configured", connects=True)
 def misconfigured(survey: Survey) -> Found | None:
     """A permanent failure."""
-    walk = survey.walk
-    if walk is None or walk.failed is None or walk.retryable or _told(survey, walk.failed):
-        return None
-    return _failure(survey, walk.failed)
+    stage = survey.failed
+    known = stage is None or survey.walk.retryable or _told(survey, stage)
+    return None if known else _failure(survey)
 
 
 def _told(survey: Survey, stage: Stage) -> bool:
@@ -86,9 +75,10 @@ _CERTIFICATES: Final = (
 )
 
 
-def _failure(survey: Survey, stage: Stage) -> Found:
-    walk = survey.walk
-    rest = ", ".join(walk.not_run) if walk is not None else ""
+def _failure(survey: Survey) -> Found | None:
+    if (stage := survey.failed) is None:
+        return None
+    rest = ", ".join(survey.walk.not_run)
     not_run = f" Not run: {rest}." if rest else ""
     took = f" after {stage.seconds:.3f} s" if stage.seconds is not None else ""
     evidence = f"The stage {stage.name} failed{took}.{not_run}"
@@ -119,19 +109,14 @@ def old_libpq(survey: Survey) -> Found | None:
 @rule("E009", "Keepalives are out of range")
 def out_of_bounds(survey: Survey) -> Found | None:
     """libpq gives up where setsockopt fails. It makes 0 of what is negative."""
-    if survey.refused or survey.unix or survey.asked["keepalives"] == 0:
+    if survey.refused or survey.target.unix or survey.asked["keepalives"] == 0:
         return None
-    asked = {name: survey.asked[name] for name in KEEPALIVE_BOUNDS}
-    wrong = {
-        name: value
-        for name, value in asked.items()
-        if value is not None
-        and not 1 <= value <= KEEPALIVE_BOUNDS[name]
-        and name not in survey.target.garbled  # E002 says so
-    }
+    named = KEEPALIVE_BOUNDS.keys() - {*survey.target.garbled}  # E002 says so
+    asked = {name: value for name, value in survey.asked.items() if name in named}
+    wrong = [n for n, v in asked.items() if v is not None and not 1 <= v <= KEEPALIVE_BOUNDS[n]]
     if not wrong:
         return None
-    told = ", ".join(f"{name} is {value}" for name, value in wrong.items())
+    told = ", ".join(f"{name} is {asked[name]}" for name in wrong)
     bounds = ", ".join(f"{name} from 1 to {KEEPALIVE_BOUNDS[name]}" for name in wrong)
     return Found(
         f"The system refuses these keepalive settings, and libpq does not connect: {told}.",
@@ -159,12 +144,13 @@ def foreign_options(survey: Survey) -> Found | None:
 @rule("W109", "No connect timeout")
 def no_connect_timeout(survey: Survey) -> Found | None:
     """The kernel tries for two minutes and more per address, and waits for ever once connected."""
-    target = survey.target
-    if survey.refused or survey.unix or target.connect_timeout:
+    target, hosts = survey.target, survey.target.hosts
+    garbled = "connect_timeout" in target.garbled  # E002 says so
+    if survey.refused or survey.target.unix or target.connect_timeout or garbled:
         return None
-    if "connect_timeout" in target.garbled:  # E002 says so
-        return None
-    enough = _connect_timeout(survey)
+    # As this engine sets it: a server that sleeps takes longer to wake than five seconds.
+    names, port = ",".join(host.name for host in hosts), hosts[0].port if hosts else ""
+    enough = math.ceil(connect_timeout({"host": names, "port": port}, {}, {}))
     unset = "0" if "connect_timeout" in dict(target.sources) else "not set"
     # psycopg 3 has a limit of its own, 130 s.
     end = "" if survey.psycopg3 else ", or forever once it has accepted"
@@ -175,10 +161,3 @@ def no_connect_timeout(survey: Survey) -> Found | None:
         f"From the settings: connect_timeout is from {target.source('connect_timeout')}.",
         {"OPTIONS": {"connect_timeout": enough}},
     )
-
-
-def _connect_timeout(survey: Survey) -> int:
-    """As this engine sets it: a server that sleeps takes longer to wake than five seconds."""
-    hosts = survey.target.hosts
-    names, port = ",".join(host.name for host in hosts), hosts[0].port if hosts else ""
-    return math.ceil(connect_timeout({"host": names, "port": port}, {}, {}))

@@ -5,7 +5,6 @@ Numbers: those of :mod:`django_resilient_pg.policy.parameters`; tcp(7) on TCP_US
 
 from __future__ import annotations
 
-from ...facts import SocketOptions
 from ..settings.project import KEEPALIVES, keepalives_expected
 from ..survey.survey import Survey
 from .base import Found, rule, seconds
@@ -44,9 +43,8 @@ def off(survey: Survey) -> Found | None:
 def kernel_defaults(survey: Survey) -> Found | None:
     """The first probe after two hours is after every timeout on the way."""
     real = survey.keepalives
-    if real is None or not real.keepalives or (real.keepalives_idle or 0) < KERNEL:
-        return None
-    if out_of_bounds(survey):
+    late = real is not None and real.keepalives and (real.keepalives_idle or 0) >= KERNEL
+    if real is None or not late or out_of_bounds(survey):
         return None
     best = wanted(survey)
     named = {name: best[name] for name in KEEPALIVES[1:4]}
@@ -78,16 +76,15 @@ def too_rare(survey: Survey) -> Found | None:
 @rule("W104", "Keepalives do not help here", connects=True)
 def in_vain(survey: Survey) -> Found | None:
     """Some providers count data only; connections kept longer than they allow are ended."""
-    provider = survey.facts.provider if survey.facts is not None else None
-    if provider is None or provider.keepalives_help is not False or not provider.idle_timeout:
+    provider, age = survey.provider, survey.project.conn_max_age
+    allowed = provider.idle_timeout if provider is not None else None
+    if provider is None or provider.keepalives_help is not False or not allowed:
         return None
-    allowed, age = provider.idle_timeout, survey.project.conn_max_age
     if survey.project.resilient or (age is not None and age <= allowed):
         return None
     return Found(
         f"{provider.name} terminates connections without data for {seconds(allowed)}: keepalives "
-        "do not "
-        "count.",
+        "do not count.",
         f"Set CONN_MAX_AGE to {half(allowed)} or less, or use this package's engine.",
         f"CONN_MAX_AGE is {seconds(age)}; {provider.source}.",
         {"CONN_MAX_AGE": half(allowed)},
@@ -157,12 +154,12 @@ def count_defeated(survey: Survey) -> Found | None:
     real = survey.keepalives
     if real is None or not real.keepalives or not real.user_timeout:
         return None
-    idle, interval, count = _numbers(real)
+    idle, interval = real.keepalives_idle or 0, real.keepalives_interval or 0
+    count, fix = real.keepalives_count or 0, changes(survey)
     if idle >= path_timeout(survey).seconds or real.user_timeout < LEAST_USER_TIMEOUT:
         return None  # other findings say more
     if out_of_bounds(survey) or fits(in_force(survey)):
         return None
-    fix = changes(survey)
     return Found(
         f"tcp_user_timeout ({seconds(real.user_timeout)}) overrides keepalives_count: by "
         f"keepalives a dead peer would be found after {seconds(idle + interval * count)}.",
@@ -170,10 +167,6 @@ def count_defeated(survey: Survey) -> Found | None:
         _where(survey, f"idle {seconds(idle)}, interval {seconds(interval)}, count {count}"),
         {"OPTIONS": fix},
     )
-
-
-def _numbers(real: SocketOptions) -> tuple[float, float, int]:
-    return real.keepalives_idle or 0, real.keepalives_interval or 0, real.keepalives_count or 0
 
 
 def _where(survey: Survey, text: str) -> str:

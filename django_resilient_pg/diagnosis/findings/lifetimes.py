@@ -32,19 +32,16 @@ def age_above_timeout(survey: Survey) -> Found | None:
     if (age is not None and age <= limit.seconds) or asgi(survey) is not None:
         return None
     shorter = half(limit.seconds)
+    # GeoDjango's engine has a counterpart; nobody knows what another one does besides.
+    ours = COUNTERPARTS.get(survey.project.engine)
+    engine = f"ENGINE to {ours}" if ours else "use this package's engine"
     return Found(
         f"CONN_MAX_AGE is {seconds(age)}, but idle connections are terminated after "
         f"{seconds(limit.seconds)}.",
-        f"Set CONN_MAX_AGE to {shorter}, or {_ours(survey)}, which clamps it.",
+        f"Set CONN_MAX_AGE to {shorter}, or {engine}, which clamps it.",
         f"The timeout: {limit.source}.",
         {"CONN_MAX_AGE": shorter},
     )
-
-
-def _ours(survey: Survey) -> str:
-    """GeoDjango's engine has a counterpart; nobody knows what another one does besides."""
-    ours = COUNTERPARTS.get(survey.project.engine)
-    return f"ENGINE to {ours}" if ours else "use this package's engine"
 
 
 @rule("I221", "CONN_MAX_AGE is clamped", connects=True)
@@ -71,11 +68,12 @@ def for_ever(survey: Survey) -> Found | None:
     if real.keepalives and (real.keepalives_idle or 0) < USUAL:
         return None
     age = 0 if asgi(survey) is not None else _age(survey)
+    first = f"the first keepalive is sent after {seconds(real.keepalives_idle)}"
     return Found(
         "CONN_MAX_AGE is None, and no keepalive keeps the path to idle connections open.",
         f"Set keepalives_idle to {wanted(survey)['keepalives_idle']}, or CONN_MAX_AGE to {age}"
         f"{' or less' if age else ''}.",
-        "From the settings: " + _keepalives(survey) + ".",
+        f"From the settings: {first if real.keepalives else 'keepalives are off'}.",
         {"CONN_MAX_AGE": age},
     )
 
@@ -86,23 +84,14 @@ def _age(survey: Survey) -> int:
     return _AGE if limit is None else min(_AGE, half(limit.seconds))
 
 
-def _keepalives(survey: Survey) -> str:
-    real = survey.keepalives
-    if real is None or not real.keepalives:
-        return "keepalives are off"
-    return f"the first keepalive is sent after {seconds(real.keepalives_idle)}"
-
-
 @rule("I223", "Every request connects anew", connects=True)
 def no_reuse(survey: Survey) -> Found | None:
     """``CONN_MAX_AGE = 0``, Django's default, with what it costs."""
-    spent = survey.walk.connect_seconds if survey.walk is not None else None
+    spent, age = survey.walk.connect_seconds, _age(survey)
     unused = survey.project.pool is not None or survey.project.serving == "ASGI"
-    if survey.project.conn_max_age != 0 or unused or spent is None:
+    # Without an age nothing lives long enough to be kept.
+    if survey.project.conn_max_age != 0 or unused or spent is None or not age:
         return None
-    age = _age(survey)
-    if not age:
-        return None  # nothing lives long enough to be kept
     checks = survey.project.resilient or not _sleeps(survey)
     return Found(
         f"CONN_MAX_AGE is 0: every request spends {spent * 1000:.0f} ms on connecting.",
@@ -114,19 +103,17 @@ def no_reuse(survey: Survey) -> Found | None:
 
 def _sleeps(survey: Survey) -> bool:
     """Whether a check before every request would keep the server awake (W146)."""
-    provider = survey.facts.provider if survey.facts is not None else None
-    return provider is not None and provider.scale_to_zero
+    return survey.provider is not None and survey.provider.scale_to_zero
 
 
 @rule("W124", "Persistent connections under ASGI")
 def asgi(survey: Survey) -> Found | None:
     """Each request may run in another thread: connections are left behind."""
-    if survey.project.resilient or survey.project.serving != "ASGI":
+    own = survey.project
+    if own.resilient or own.serving != "ASGI" or own.conn_max_age == 0:
         return None  # this package's engine keeps none beyond their thread
-    if survey.project.conn_max_age == 0:
-        return None
     return Found(
-        f"CONN_MAX_AGE is {seconds(survey.project.conn_max_age)} under ASGI: connections are kept "
+        f"CONN_MAX_AGE is {seconds(own.conn_max_age)} under ASGI: connections are kept "
         "per thread and accumulate until the server has no slots left.",
         "Set CONN_MAX_AGE to 0, and put a pooler in front of the server if connecting is slow.",
         "INSTALLED_APPS or ASGI_APPLICATION without WSGI_APPLICATION say so.",
@@ -171,11 +158,9 @@ def pool_check(survey: Survey) -> Found | None:
 def pool_idle(survey: Survey) -> Found | None:
     """``max_idle``, and what ``min_size`` keeps for ever, outlive the timeout."""
     pool, limit = survey.project.pool, survey.idle_timeout
-    if pool is None or limit is None:
-        return None
-    if survey.project.resilient and "max_idle" not in pool:
-        return None  # kept to the engine's limits
-    kept = _number(pool.get("max_idle"), _POOL_MAX_IDLE)
+    if pool is None or limit is None or (survey.project.resilient and "max_idle" not in pool):
+        return None  # it is kept to the engine's limits
+    kept = pool.get("max_idle", _POOL_MAX_IDLE)
     if kept <= limit.seconds:
         return None
     fix = shorter_pool(pool, limit.seconds)
@@ -198,22 +183,15 @@ def shorter_pool(pool: Mapping[str, Any], timeout: float) -> dict[str, float]:
     return {"min_size": 0, **most, "max_idle": idle}
 
 
-def _number(value: Any, default: float) -> float:
-    return float(value) if isinstance(value, (int, float)) else default
-
-
 @rule("W146", "A sleeping server is kept awake", connects=True)
 def sleepy(survey: Survey) -> Found | None:
     """Providers that scale to zero bill for being awake, and end connections when they sleep."""
-    provider = survey.facts.provider if survey.facts is not None else None
-    own, age = survey.project, survey.project.conn_max_age
-    if provider is None or not provider.scale_to_zero:
-        return None
+    own, age, provider = survey.project, survey.project.conn_max_age, survey.provider
     kept = age if survey.limits is None or not own.resilient else survey.limits.age
     pings = own.health_checks and not own.resilient
-    if not pings and kept is not None and kept <= _SLEEPY_AGE:
-        return None
     long = kept is None or kept > _SLEEPY_AGE
+    if provider is None or not provider.scale_to_zero or not (pings or long):
+        return None
     why = "pings it before every request" if pings else f"keeps connections for {seconds(kept)}"
     return Found(
         f"{provider.name} sleeps when unused and terminates its connections then, but this project "
@@ -222,8 +200,6 @@ def sleepy(survey: Survey) -> Found | None:
         "pinging.",
         f"Recognised as {provider.name}; CONN_MAX_AGE is {seconds(age)}, CONN_HEALTH_CHECKS "
         f"{own.health_checks}.",
-        {
-            **({"CONN_MAX_AGE": _age(survey)} if long else {}),
-            **({"CONN_HEALTH_CHECKS": False} if pings else {}),
-        },
+        ({"CONN_MAX_AGE": _age(survey)} if long else {})
+        | ({"CONN_HEALTH_CHECKS": False} if pings else {}),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..survey.survey import Survey
+from ..survey.survey import Measured, Survey
 from .base import Found, rule, seconds
 from .wanted import wanted
 
@@ -10,15 +10,14 @@ from .wanted import wanted
 @rule("W128", "The measured idle timeout is not in the settings", connects=True)
 def measured(survey: Survey) -> Found | None:
     """Where Django's engine is to keep connections for less, W121 and W127 say so."""
-    own = survey.measured
-    if own is None or survey.facts is None:
+    if (own := survey.measured) is None:
         return None
-    return _keepalives(survey) if own.keepalives else _idleness(survey)
+    return _keepalives(survey, own) if own.keepalives else _idleness(survey, own)
 
 
-def _keepalives(survey: Survey) -> Found | None:
-    own, real, project = survey.measured, survey.keepalives, survey.project
-    if own is None or (project.conn_max_age == 0 and project.pool is None):
+def _keepalives(survey: Survey, own: Measured) -> Found | None:
+    real, project = survey.keepalives, survey.project
+    if project.conn_max_age == 0 and project.pool is None:
         return None  # nothing is kept that could be forgotten
     sent = real.keepalives_idle if real is not None and real.keepalives else None
     best = wanted(survey)
@@ -34,16 +33,13 @@ def _keepalives(survey: Survey) -> Found | None:
     )
 
 
-def _idleness(survey: Survey) -> Found | None:
-    own, known = survey.measured, survey.limits
-    if own is None or not survey.project.resilient or known is None:
-        return None
-    if known.idle.seconds / survey.options.idle_margin <= own.died:
+def _idleness(survey: Survey, own: Measured) -> Found | None:
+    known = survey.limits if survey.project.resilient else None
+    if known is None or known.idle.seconds / survey.options.idle_margin <= own.died:
         return None
     return Found(
         f"Idle connections are terminated after {seconds(round(own.died, 1))}, which the engine "
-        "only "
-        "learns by losing one.",
+        "only learns by losing one.",
         f'Set OPTIONS["resilience"]["idle_timeout"] to {own.limit.seconds:g}.',
         f"Measured: {own.limit.source}.",
         {"OPTIONS": {"resilience": {"idle_timeout": own.limit.seconds}}},

@@ -7,13 +7,16 @@ documentation, "Transaction pooling and server-side cursors".
 from __future__ import annotations
 
 from ...facts import Path
+from ..path.poolers import Pooler
 from ..path.server import LARGE
 from ..survey.survey import Survey
 from .base import Found, rule, seconds
 
 
-def _transactions(survey: Survey) -> bool:
-    return survey.pooler is not None and survey.pooler.mode in {"transaction", "statement"}
+def _sharing(survey: Survey) -> Pooler | None:
+    """The pooler, if it shares sessions between transactions."""
+    pooler = survey.pooler
+    return pooler if pooler is not None and pooler.mode in {"transaction", "statement"} else None
 
 
 @rule("E012", "The pooler is in statement mode", connects=True)
@@ -31,7 +34,7 @@ def statements(survey: Survey) -> Found | None:
 @rule("W134", "Large packets were lost or not checked", connects=True)
 def large_packets(survey: Survey) -> Found | None:
     """A link with a smaller MTU drops them in silence: short statements work, others hang."""
-    if survey.facts is None or survey.large or survey.unix:
+    if survey.facts is None or survey.large or survey.target.unix:
         return None
     if survey.large is None:
         return Found(
@@ -50,13 +53,14 @@ def large_packets(survey: Survey) -> Found | None:
 @rule("W131", "Server-side cursors through a transaction pooler", connects=True)
 def cursors(survey: Survey) -> Found | None:
     """``iterator()`` outside of a transaction fetches from another server's session."""
-    if not _transactions(survey) or not survey.project.server_side_cursors:
+    pooler = _sharing(survey)
+    if pooler is None or not survey.project.server_side_cursors:
         return None
     return Found(
         "The pooler shares sessions between transactions: QuerySet.iterator() fails with "
         '"cursor does not exist".',
         "Set DISABLE_SERVER_SIDE_CURSORS to True.",
-        survey.pooler.evidence if survey.pooler is not None else "",
+        pooler.evidence,
         {"DISABLE_SERVER_SIDE_CURSORS": True},
     )
 
@@ -64,16 +68,14 @@ def cursors(survey: Survey) -> Found | None:
 @rule("W132", "Prepared statements through a transaction pooler", connects=True)
 def prepared(survey: Survey) -> Found | None:
     """The next transaction may run where the statement was never prepared."""
-    pooler = survey.pooler
-    if not _transactions(survey) or pooler is None or survey.project.prepare_threshold is None:
-        return None
-    if pooler.max_prepared_statements:
+    pooler, threshold = _sharing(survey), survey.project.prepare_threshold
+    if pooler is None or threshold is None or pooler.max_prepared_statements:
         return None
     return Found(
         "The pooler shares sessions between transactions, and statements are prepared: they fail "
         'with "prepared statement does not exist".',
         'Remove OPTIONS["prepare_threshold"], or set max_prepared_statements in PgBouncer 1.21.',
-        f"{pooler.evidence} prepare_threshold is {survey.project.prepare_threshold}.",
+        f"{pooler.evidence} prepare_threshold is {threshold}.",
         {"OPTIONS": {"prepare_threshold": None}},
     )
 
@@ -117,8 +119,7 @@ def untold(survey: Survey) -> Found | None:
         return None
     return Found(
         f"The pooler terminates clients that are idle for {seconds(timeout)}, which the engine "
-        "only "
-        "learns by losing a connection.",
+        "only learns by losing a connection.",
         f'Set OPTIONS["resilience"]["idle_timeout"] to {timeout:g}.',
         "client_idle_timeout, as PgBouncer's console shows it.",
     )

@@ -39,21 +39,20 @@ def standby(survey: Survey) -> Found | None:
     facts = survey.facts
     if facts is None or not (facts.in_recovery or facts.read_only) or not _written_to(survey):
         return None
-    evidence = f"pg_is_in_recovery() is {facts.in_recovery}, transaction_read_only "
-    evidence += f"{facts.read_only}."
+    states = f"pg_is_in_recovery() is {facts.in_recovery}, transaction_read_only {facts.read_only}."
     if not facts.in_recovery:
         return Found(
             "Transactions are read-only here: every write fails.",
             "Reset default_transaction_read_only (ALTER ROLE ... RESET, ALTER DATABASE ... "
             "RESET, or the server's configuration).",
-            evidence,
+            states,
         )
     several = len(survey.target.hosts) > 1  # with one, there would be nothing to choose from
     return Found(
         "The server is a standby: every write fails.",
         'Connect to the primary: list all servers in HOST and set OPTIONS["target_session_attrs"] '
         'to "read-write".',
-        evidence,
+        states,
         {"OPTIONS": {"target_session_attrs": "read-write"}} if several else {},
     )
 
@@ -71,11 +70,11 @@ def any_host(survey: Survey) -> Found | None:
     # Behind a router, another alias than the default one may be there for reads.
     writes = _written_to(survey)
     wanted, other = ("read-write", "prefer-standby") if writes else ("prefer-standby", "read-write")
+    wrong, use = ("a standby", "reads") if writes else ("the primary", "writes")
     return Found(
         f"{len(survey.target.hosts)} hosts are given, and libpq uses the first that answers, "
-        f"{'even if it is a standby' if writes else 'even if it is the primary'}.",
-        f'Set OPTIONS["target_session_attrs"] to "{wanted}" (or "{other}" for '
-        f"{'reads' if writes else 'writes'}).",
+        f"even if it is {wrong}.",
+        f'Set OPTIONS["target_session_attrs"] to "{wanted}" (or "{other}" for {use}).',
         f"target_session_attrs is from {survey.target.source('target_session_attrs')}.",
         {"OPTIONS": {"target_session_attrs": wanted}},
     )
@@ -93,8 +92,7 @@ def full(survey: Survey) -> Found | None:
     return Found(
         f"{server.used} of {usable} usable connection slots are in use.",
         "Close idle connections, lower CONN_MAX_AGE or the workers, put a pooler in front, or "
-        "raise "
-        "max_connections.",
+        "raise max_connections.",
         f"max_connections is {server.max_connections}, {server.reserved} of them reserved.",
     )
 
@@ -190,9 +188,9 @@ def unsupported(survey: Survey) -> Found | None:
 def unwatched(survey: Survey) -> Found | None:
     """The server looks at its client only when it has something to send."""
     server, facts = survey.server, survey.facts
-    if server is None or server.client_connection_check_interval != 0:
+    if server is None or facts is None or facts.statement_timeout is not None:
         return None
-    if facts is None or facts.statement_timeout is not None:
+    if server.client_connection_check_interval != 0:
         return None
     return Found(
         "client_connection_check_interval and statement_timeout are 0: the server keeps "

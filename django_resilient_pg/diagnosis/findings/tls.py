@@ -14,7 +14,7 @@ from ..path.handshakes import TlsFacts, system_file
 from ..settings.target import MODES, SYSTEM
 from ..survey.survey import Survey
 from .base import Found, rule
-from .certificates import CHECKING, UNTRUSTED, seen, shaken, unchecked
+from .certificates import CHECKING, UNTRUSTED, seen, unchecked
 
 _OLD: Final = {"TLSv1", "TLSv1.1", "SSLv3"}
 
@@ -39,14 +39,12 @@ def unverified(survey: Survey) -> Found | None:
 
 def _strongest(survey: Survey, shake: TlsFacts) -> dict[str, str]:
     """The settings of the strongest mode that works as things are."""
-    if not (shake.chain_verified and shake.hostname_matches):
+    given = survey.target.root_file or survey.target.sslrootcert == SYSTEM
+    file = "" if given else system_file()
+    # Without one libpq would look for a file, and there is none.
+    if not (shake.chain_verified and shake.hostname_matches and (given or file)):
         return {"sslmode": "require"}
-    if survey.target.root_file or survey.target.sslrootcert == SYSTEM:
-        return {"sslmode": MODES[-1]}
-    file = system_file()
-    if not file:
-        return {"sslmode": "require"}  # libpq would look for a file, and there is none
-    return {"sslmode": MODES[-1], "sslrootcert": file}
+    return {"sslmode": MODES[-1], **({"sslrootcert": file} if file else {})}
 
 
 def _words(settings: dict[str, str]) -> str:
@@ -56,7 +54,7 @@ def _words(settings: dict[str, str]) -> str:
 @rule("W111", "No TLS over a network", connects=True)
 def in_clear(survey: Survey) -> Found | None:
     """Passwords' proofs, statements and rows can be read and changed on the way."""
-    facts, shake = survey.facts, shaken(survey)
+    facts, shake = survey.facts, survey.shaken
     if facts is None or not survey.network or facts.socket.tls is not False:
         return None
     best = _strongest(survey, shake) if shake is not None else {}
@@ -72,10 +70,8 @@ def in_clear(survey: Survey) -> Found | None:
 @rule("W112", "sslmode is weaker than the server allows", connects=True)
 def weak_mode(survey: Survey) -> Found | None:
     """Below "require" an attacker who answers first decides."""
-    mode, shake, facts = survey.target.sslmode, shaken(survey), survey.facts
-    if not survey.network or shake is None or survey.target.needs_tls or facts is None:
-        return None
-    if facts.socket.tls is False:
+    mode, shake = survey.target.sslmode, survey.shaken
+    if not survey.network or shake is None or survey.target.needs_tls or in_clear(survey):
         return None  # the finding above says more
     best = _strongest(survey, shake)
     return Found(
@@ -124,9 +120,9 @@ def old_tls(survey: Survey) -> Found | None:
 def ends_processes(survey: Survey) -> Found | None:
     """This package's engine names the file itself when it connects."""
     target, major = survey.target, survey.libpq // 10_000
-    if survey.refused or survey.project.resilient or survey.unix or target.sslmode == "disable":
+    if survey.refused or survey.project.resilient or target.unix or target.sslrootcert:
         return None
-    if major not in ENDS_PROCESSES or target.sslrootcert:
+    if major not in ENDS_PROCESSES or target.sslmode == "disable":
         return None
     file = os.path.join(target.home, ".postgresql", "root.crt")
     return Found(

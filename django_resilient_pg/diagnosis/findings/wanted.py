@@ -40,7 +40,7 @@ def path_timeout(survey: Survey) -> Limit:
     if survey.options.idle_timeout is not None:
         own = survey.options.idle_timeout
         known.append(Limit(own, f"the option idle_timeout says {own:g} s"))
-    provider = survey.facts.provider if survey.facts is not None else None
+    provider = survey.provider
     if provider is not None and provider.idle_timeout and provider.keepalives_help:
         known.append(Limit(provider.idle_timeout, f"that of {provider.name}"))
     return min(known, key=lambda limit: limit.seconds)
@@ -61,13 +61,8 @@ def in_force(survey: Survey) -> Numbers:
     real = survey.keepalives
     if real is None:
         return dict.fromkeys(KEEPALIVES, 0)
-    found = (
-        int(real.keepalives is not False),
-        real.keepalives_idle,
-        real.keepalives_interval,
-        real.keepalives_count,
-        (real.user_timeout or 0) * 1000,
-    )
+    on, *numbers, timeout = real
+    found = (on is not False, *numbers, (timeout or 0) * 1000)
     return {name: math.ceil(value or 0) for name, value in zip(KEEPALIVES, found, strict=True)}
 
 

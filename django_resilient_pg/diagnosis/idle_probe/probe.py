@@ -106,7 +106,9 @@ def probe_idle(
     """
     if not LEAST <= seconds <= MOST:
         raise ValueError(f"{seconds:g} s must be between {LEAST:g} and {MOST:g} s.")
-    probe = _Probe(connect, seconds, clock, report, patience, share)
+    share = share if share is not None and share.kept < WITHOUT + WITH else None
+    series = [Series(on, clock, patience) for on in (False, True)]
+    probe = _Probe(connect, seconds, clock, report, share, series, clock())
     least, most, part = _TICK
     tick = max(least, min(most, part * seconds))
     try:
@@ -126,22 +128,18 @@ def _interrupted(probe: _Probe, wait: Callable[[], object]) -> bool:
     return False
 
 
+@dataclass(slots=True)
 class _Probe:
-    def __init__(
-        self,
-        connect: Callable[[bool], Session],
-        seconds: float,
-        clock: Callable[[], float],
-        report: Callable[[Progress], object],
-        patience: float,
-        share: Share | None,
-    ) -> None:
-        self._connect, self._seconds, self._clock, self._report = connect, seconds, clock, report
-        self._began = clock()
-        self._beat = -math.inf
-        self._refusal = self._spared = ""
-        self._share = share if share is not None and share.kept < WITHOUT + WITH else None
-        self._series = [Series(on, clock, patience) for on in (False, True)]
+    _connect: Callable[[bool], Session]
+    _seconds: float
+    _clock: Callable[[], float]
+    _report: Callable[[Progress], object]
+    _share: Share | None
+    _series: list[Series]
+    _began: float = 0.0
+    _beat: float = -math.inf
+    _refusal: str = ""
+    _spared: str = ""
 
     def open(self) -> None:
         """Open the sessions of both series by turns, as many as the server gives."""

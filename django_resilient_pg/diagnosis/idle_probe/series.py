@@ -94,7 +94,8 @@ class Series:
         self._deaths: list[_Death] = []
         self._first_death = math.inf
         self._pass = 1
-        self._over = False
+        #: Whether there is nothing more to wait for.
+        self.over = False
 
     def add(self, session: Session) -> None:
         """Take one more session in, which was used just now."""
@@ -114,7 +115,7 @@ class Series:
     def tend(self) -> list[str]:
         """Look at all sessions, use those whose time has come; return what there is to tell."""
         good, deaths = max(self._good, default=0.0), len(self._deaths)
-        for step in (self._look, self._use_due, self._keep):
+        for step in (self._look, self._use_if_due):
             for each in list(self._left):
                 if each in self._left:
                     step(each)
@@ -124,18 +125,13 @@ class Series:
             told.append(f"dead after {death.died:.1f} s idle ({death.ending.how.value})")
         if self._passed() and self._pass < PASSES and self._coarse():
             self._divide()
-        self._over = self._passed()
+        self.over = self._passed()
         return told
 
     @property
     def alive(self) -> int:
         """How many sessions are looked after."""
         return len(self._left)
-
-    @property
-    def over(self) -> bool:
-        """Whether there is nothing more to wait for."""
-        return self._over
 
     @property
     def until(self) -> float:
@@ -147,7 +143,7 @@ class Series:
         first = min(self._deaths, key=lambda each: each.died, default=None)
         longest = max(self._good, default=0.0)
         if first is None:
-            return Found(self.keepalives, self._sessions, longest, complete=self._over)
+            return Found(self.keepalives, self._sessions, longest, complete=self.over)
         # Timeouts are rounded and kept by sweeps: a bit of overlap proves nothing.
         mixed = longest > first.died + max(TOGETHER, first.died / 4)
         shorter = [good for good in self._good if good < first.died]
@@ -158,7 +154,7 @@ class Series:
             died=first.died,
             ending=first.ending,
             idle=first.ending.of_idleness and not mixed,
-            complete=self._over,
+            complete=self.over,
         )
 
     def close(self) -> None:
@@ -186,15 +182,11 @@ class Series:
             there = each.looked if ending.how.seen else 0.0
             self._bury(each, _Death(there, idle, ending))
 
-    def _use_due(self, each: _Left) -> None:
-        if each.target is not None and self._clock() - each.since >= each.target:
+    def _use_if_due(self, each: _Left) -> None:
+        """One that waits for the next pass is used in time for it to be there then."""
+        soon = max(self._good, default=0.0) / 2
+        if self._clock() - each.since >= (soon if each.target is None else each.target):
             each.target = None
-            self._use(each)
-
-    def _keep(self, each: _Left) -> None:
-        """Use one that waits for the next pass in time for it to be there then."""
-        longest = max(self._good, default=0.0)
-        if each.target is None and self._clock() - each.since >= longest / 2:
             self._use(each)
 
     def _use(self, each: _Left) -> None:
@@ -240,9 +232,8 @@ class Series:
 
     def _coarse(self) -> bool:
         found = self.found()
-        if found.died is None or not found.limited:
-            return False
-        return found.died - found.survived > max(FINE, found.died / 20)
+        died = found.died if found.limited else None
+        return died is not None and died - found.survived > max(FINE, died / 20)
 
 
 def times(count: int, seconds: float) -> tuple[float, ...]:

@@ -74,7 +74,7 @@ class Connector:
         #: The user of the last attempt; "" before the first.
         self.user = ""
         #: Of the servers that were tried last.
-        self.ports: frozenset[int] = frozenset()
+        self.ports: set[int] = set()
         self._secrets: set[str] = {os.environ.get("PGPASSWORD", "")}
         self._known: set[str] = set()
 
@@ -97,7 +97,8 @@ class Connector:
         if takes_one and not Lookup(given, os.environ).text("sslpassword"):
             given["sslpassword"] = _NO_PASSPHRASE
         own = Lookup(given, os.environ)
-        self.user, self.ports = own.text("user", system_user()), _ports(own)
+        numbers = map(whole, own.text("port", "5432").split(","))
+        self.user, self.ports = own.text("user", system_user()), {port or 5432 for port in numbers}
         with muted() if self._noisy else contextlib.nullcontext():
             connection = self._connect(**given)
         connection.autocommit = True
@@ -113,17 +114,11 @@ class Connector:
         return _URL.sub("://***@", text)
 
 
-def _ports(given: Lookup) -> frozenset[int]:
-    numbers = map(whole, given.text("port", "5432").split(","))
-    return frozenset(number or 5432 for number in numbers)
-
-
 def libpq_version(wrapper: BaseDatabaseWrapper) -> int:
     """That of the driver, as 180000."""
     module = wrapper.Database  # type: ignore[attr-defined]
-    if hasattr(module, "pq"):
-        return int(module.pq.version())
-    return int(module.extensions.libpq_version())
+    psycopg3 = hasattr(module, "pq")
+    return int(module.pq.version() if psycopg3 else module.extensions.libpq_version())
 
 
 def _parameters(wrapper: BaseDatabaseWrapper) -> dict[str, Any]:
@@ -215,29 +210,34 @@ def _readable(link: Link) -> Link:
     except Exception as error:
         link.close()
         first = str(error).partition("\n")[0].rstrip(".")
-        raise _Unreadable(f"{type(error).__name__}: {first}") from None
+        text = f"the server's answer to the login cannot be read ({type(error).__name__}: {first})"
+        raise _Unreadable(plain(text)) from None
     return link
 
 
 def _refusal(error: Exception, hide: Callable[[str], str], seconds: float) -> Refusal:
-    if isinstance(error, TooMuch):
-        return Refusal("flood", True, str(error), False, seconds, answered=True)
-    if isinstance(error, _Unreadable):
-        text = f"the server's answer to the login cannot be read ({plain(hide(str(error)))})"
-        return Refusal("unreadable", True, text, False, seconds, answered=True)
-    if isinstance(error, TimeoutError):
-        return Refusal("timeout", True, str(error), False, seconds)
-    if isinstance(error, ImproperlyConfigured):
-        return Refusal("settings", False, hide(str(error)), True, seconds)
-    if isinstance(error, CredentialsUnavailable):
-        return Refusal("credentials", error.passing, str(error), False, seconds)
+    for kind, rule, passing in _OURS:
+        if isinstance(error, kind):
+            passing = getattr(error, "passing", passing)
+            local, answered = rule == "settings", rule in {"flood", "unreadable"}
+            return Refusal(rule, passing, hide(str(error)), local, seconds, answered)
     if isinstance(error, UnicodeDecodeError) and (text := _undecoded(error)):
         failed = Failure(Phase.CONNECT, None, "OperationalError", None, None, text)
         return _judged(failed, hide, seconds)
-    if not _of_a_driver(error):
+    if not any(each.__name__ == "DatabaseError" for each in type(error).__mro__):  # PEP 249
         # Somebody's credentials callable: who knows what its texts hold.
         return Refusal("settings", False, f"{type(error).__name__} was raised", True, seconds)
     return _judged(failure(error, Phase.CONNECT, connection_lost=None), hide, seconds)
+
+
+# In this order. What is no error of the driver's: the rule, and whether it is transient.
+_OURS: Final[tuple[tuple[type[Exception], str, bool], ...]] = (
+    (TooMuch, "flood", True),
+    (_Unreadable, "unreadable", True),
+    (TimeoutError, "timeout", True),
+    (ImproperlyConfigured, "settings", False),
+    (CredentialsUnavailable, "credentials", False),
+)
 
 
 def _undecoded(error: UnicodeDecodeError) -> str:
@@ -251,17 +251,10 @@ def _undecoded(error: UnicodeDecodeError) -> str:
 
 def _judged(failed: Failure, hide: Callable[[str], str], seconds: float) -> Refusal:
     text, verdict = failed.text, judge(failed)
-    local = verdict.rule in {"unknown connection error", "wrong option"} and (
-        _OPTION in text or not _ATTEMPT.search(text)
-    )
-    answered = bool(_ANSWER.search(text))
-    text = plain(hide(said(text)))
+    unsent = _OPTION in text or not _ATTEMPT.search(text)
+    local = unsent and verdict.rule in {"unknown connection error", "wrong option"}
+    answered, text = bool(_ANSWER.search(text)), plain(hide(said(text)))
     return Refusal(verdict.rule, verdict.transient, text, local, seconds, answered)
-
-
-def _of_a_driver(error: Exception) -> bool:
-    """Whether the class is one of PEP 249's."""
-    return any(each.__name__ == "DatabaseError" for each in type(error).__mro__)
 
 
 def said(text: str) -> str:

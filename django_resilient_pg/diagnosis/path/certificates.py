@@ -153,10 +153,9 @@ def chain_expired(code: int, certificate: Certificate | None, now: datetime) -> 
     return code == EXPIRED and certificate is not None and certificate.valid_at(now)
 
 
-def days_left(certificate: Certificate, now: datetime | None = None) -> float:
+def days_left(certificate: Certificate, now: datetime) -> float:
     """Return the days until a certificate expires, negative if it has."""
-    moment = now or datetime.now(UTC)
-    return (certificate.not_after - moment).total_seconds() / 86_400
+    return (certificate.not_after - now).total_seconds() / 86_400
 
 
 def validity(certificate: Certificate, now: datetime) -> str:

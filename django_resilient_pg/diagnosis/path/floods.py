@@ -1,8 +1,8 @@
 """A peer that sends without an end: how much has come, and when to hang up.
 
 No answer to a question of this command comes near the limit, but a driver keeps whatever a peer
-sends until the answer is complete. Linux counts the bytes of each TCP connection (TCP_INFO); where
-the system does not count, only time is limited.
+sends until the answer is complete. Where the system does not count bytes (other than Linux), only
+time is limited.
 """
 
 from __future__ import annotations
@@ -10,18 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import struct
-import sys
 from collections.abc import Callable, Collection, Iterator
 from typing import Final
+
+from ...driver.sockets import bytes_read
 
 #: Bytes.
 MOST: Final = 16 * 1024 * 1024
 #: Seconds from one count to the next: within them not much more than the limit can come.
 TICK: Final = 0.005
-# struct tcp_info: 8 bytes, 24 times u32, then u64: pacing_rate, max_pacing_rate, bytes_acked,
-# bytes_received (Linux 4.1).
-_RECEIVED: Final = struct.Struct("=128xQ")
 _DESCRIPTORS: Final = "/proc/self/fd"
 
 
@@ -32,27 +29,10 @@ class TooMuch(TimeoutError):
         super().__init__(f"it sent more than {MOST // 1024 // 1024} MB without an end")
 
 
-def received(fd: int) -> int:
-    """Return the bytes that a TCP connection has brought so far; 0: not known."""
-    with contextlib.suppress(OSError), _opened(fd) as own:
-        return _received(own)
-    return 0
-
-
-def _received(own: socket.socket) -> int:
-    if not sys.platform.startswith("linux"):
-        return 0
-    try:
-        raw = own.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED.size)
-    except OSError:  # no TCP
-        return 0
-    return int(_RECEIVED.unpack(raw)[0]) if len(raw) == _RECEIVED.size else 0
-
-
 def beyond(fd: int) -> Callable[[], bool]:
     """Return what tells whether more than :data:`MOST` has come from now on."""
-    before = received(fd)
-    return lambda: received(fd) - before > MOST
+    before = bytes_read(fd) or 0
+    return lambda: (bytes_read(fd) or 0) - before > MOST
 
 
 class Dialling:
@@ -69,7 +49,7 @@ class Dialling:
         found = False
         for fd in _descriptors() - self._before:
             with contextlib.suppress(OSError), _opened(fd) as own:
-                if _port(own) in ports and _received(own) > MOST:
+                if (bytes_read(fd) or 0) > MOST and _port(own) in ports:
                     own.shutdown(socket.SHUT_RDWR)
                     found = True
         return found

@@ -101,29 +101,22 @@ def handshake(
     facts = talk.shake(context)
     if facts.answer is Answer.TLS and (facts.verify_error or facts.failure):
         # Once more, taking whatever comes: how else to read what was refused?
-        facts = _merged(facts, talk.shake(lenient))
+        seen, code, error = talk.shake(lenient), facts.verify_code, facts.verify_error
+        if seen.answer is Answer.TLS:
+            chain = False if code else None
+            seen = replace(seen, chain_verified=chain, verify_code=code, verify_error=error)
+            facts = replace(seen, failure=facts.failure)
     elif facts.version and context.verify_mode is ssl.CERT_REQUIRED:
         facts = replace(facts, chain_verified=True)
-    error = facts.verify_error or unreadable
-    fits = _matches(facts.certificate, server_name)
-    facts = replace(facts, direct=direct, trust=trust, verify_error=error)
-    return replace(facts, server_name=server_name, hostname_matches=fits)
-
-
-def _merged(refused: TlsFacts, seen: TlsFacts) -> TlsFacts:
-    if seen.answer is not Answer.TLS:
-        return refused
+    own = facts.certificate
     return replace(
-        seen,
-        failure=refused.failure,
-        chain_verified=False if refused.verify_code else None,
-        verify_code=refused.verify_code,
-        verify_error=refused.verify_error,
+        facts,
+        direct=direct,
+        trust=trust,
+        verify_error=facts.verify_error or unreadable,
+        server_name=server_name,
+        hostname_matches=own.matches(server_name) if own and server_name else None,
     )
-
-
-def _matches(certificate: Certificate | None, server_name: str) -> bool | None:
-    return certificate.matches(server_name) if certificate and server_name else None
 
 
 def _strict(trust: str) -> tuple[ssl.SSLContext, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Final, TypeVar
 
 from ...driver.link import Link
@@ -17,54 +18,52 @@ from .attempts import Refusal, Refused, attempt
 from .floods import TooMuch
 from .network import answer
 from .settings_errors import cause, sqlite_name
-from .tls_refusals import Cause, Explanation, explain, sentence
-from .visit import Stopped, Trip
+from .tls_refusals import Cause, explain, sentence
+from .visit import NO_POSTGRESQL, Stopped, Trip
 
 T = TypeVar("T")
 
-#: Which stage a refusal belongs to (by the verdict table's entry), and what to do about it.
-RULES: Final = {
-    "settings": ("settings", "Correct this entry of DATABASES."),
-    "credentials": ("authentication", "Call the callable of the option credentials by hand."),
-    **dict.fromkeys(
-        LOGIN_REFUSED,
-        ("authentication", "Check USER and PASSWORD, and the server's pg_hba.conf."),
-    ),
-    "login timed out": (
-        "authentication",
-        "Read the server's log: what it asks during a login (LDAP, PAM) is too slow.",
-    ),
-    "short of resources": (
-        "authentication",
-        "Free memory or processes on the server, and read its log.",
-    ),
-    **dict.fromkeys(
-        ("pooler cannot reach the server", "proxy cannot reach the server", "query_wait_timeout"),
-        (
-            "authentication",
+# By stage: entries of the verdict table, and what to do about a refusal by them.
+_ADVICE: Final = {
+    "settings": {"settings": "Correct this entry of DATABASES."},
+    "DNS": {"no address": "Check the spelling of HOST, and this machine's resolver."},
+    "TCP": {"nothing listens": "Check that the server runs, and HOST and PORT."},
+    "authentication": {
+        **dict.fromkeys(LOGIN_REFUSED, "Check USER and PASSWORD, and the server's pg_hba.conf."),
+        **dict.fromkeys(
+            (
+                "pooler cannot reach the server",
+                "proxy cannot reach the server",
+                "query_wait_timeout",
+            ),
             "Check whether the pooler can reach the server and has a connection to spare "
             "(SHOW SERVERS, SHOW POOLS), and read its log.",
         ),
-    ),
-    "no such database or role": ("database", "Correct NAME, or create the database."),
-    "database disabled": ("database", "Enable the database in the pooler."),
-    "wrong option": (
-        "authentication",
-        'Correct it: see OPTIONS["options"] and PGOPTIONS, or what the pooler takes.',
-    ),
-    "wrong role": (
-        "role",
-        "Find the server that has this role now: there may have been a failover.",
-    ),
-    "standby without hot_standby": ("role", "Set hot_standby = on, or connect to the primary."),
-    "too many connections": (
-        "authentication",
-        "Wait, find who holds the connections (pg_stat_activity), or raise max_connections.",
-    ),
-    "starting or stopping": ("authentication", "Wait until the server is up, or read its log."),
-    "in recovery mode": ("authentication", "Wait: a server process crashed; read its log."),
-    "no address": ("DNS", "Check the spelling of HOST, and this machine's resolver."),
-    "nothing listens": ("TCP", "Check that the server runs, and HOST and PORT."),
+        "credentials": "Call the callable of the option credentials by hand.",
+        "login timed out": "Read the server's log: what it asks during a login (LDAP, PAM) is "
+        "too slow.",
+        "short of resources": "Free memory or processes on the server, and read its log.",
+        "wrong option": 'Correct it: see OPTIONS["options"] and PGOPTIONS, or what the pooler '
+        "takes.",
+        "too many connections": "Wait, find who holds the connections (pg_stat_activity), or "
+        "raise max_connections.",
+        "starting or stopping": "Wait until the server is up, or read its log.",
+        "in recovery mode": "Wait: a server process crashed; read its log.",
+        "unreadable": NO_POSTGRESQL,
+        "flood": NO_POSTGRESQL,
+    },
+    "database": {
+        "no such database or role": "Correct NAME, or create the database.",
+        "database disabled": "Enable the database in the pooler.",
+    },
+    "role": {
+        "wrong role": "Find the server that has this role now: there may have been a failover.",
+        "standby without hot_standby": "Set hot_standby = on, or connect to the primary.",
+    },
+}
+#: Which stage a refusal belongs to, and what to do about it, by the verdict table's entry.
+RULES: Final = {
+    name: (stage, advice) for stage, known in _ADVICE.items() for name, advice in known.items()
 }
 # What is said of one role or one database tells more than the entry does.
 _SAID: Final = {
@@ -98,9 +97,6 @@ _STALE: Final = (
     "Check the user and the password with which the pooler logs in to the server, then reload the "
     "pooler."
 )
-_NO_POSTGRESQL: Final = (
-    "Check HOST and PORT, and what listens there: no PostgreSQL server or pooler answers so."
-)
 _SQLITE: Final = (".sqlite3", ".sqlite", ".db")
 _OTHERWISE: Final = ("authentication", "Read the server's log.")
 
@@ -108,11 +104,10 @@ _OTHERWISE: Final = ("authentication", "Read the server's log.")
 def login(trip: Trip) -> str:
     """The driver connects with the alias' own parameters."""
     try:
-        trip.link, trip.connect_seconds = attempt(
-            trip.connect, {}, trip.timeout, max(1, len(trip.places))
-        )
+        found = attempt(trip.connect, {}, trip.timeout, max(1, len(trip.places)))
     except Refused as error:
         raise _stopped(trip, error.refusal) from None
+    trip.link, trip.connect_seconds = found
     trip.target = trip.target.logged_in(*trip.link.login())
     # The driver does not tell when TCP and TLS were done: its login is one time.
     trip.seconds["authentication"] = None
@@ -120,29 +115,20 @@ def login(trip: Trip) -> str:
 
 
 def _stopped(trip: Trip, refusal: Refusal) -> Stopped:
-    explained = explain(refusal.text, trip.target, trip.tls)
-    if explained is not None:
-        stage = _stage_of(explained, refusal)
-        return Stopped(
-            explained.sentence,
-            explained.advice,
-            refusal.transient,
-            stage,
-            answered=refusal.answered,
-        )
+    text, passing, answered = refusal.text, refusal.transient, refusal.answered
+    if (known := explain(text, trip.target, trip.tls)) is not None:
+        plain_first = known.cause is Cause.ENCRYPTION_REFUSED
+        stage = "settings" if refusal.local else "authentication" if plain_first else "TLS"
+        return Stopped(known.sentence, known.advice, passing, stage, answered=answered)
     stage, advice = RULES.get(refusal.rule, _OTHERWISE)
-    text = refusal.text
     if refusal.rule in LOGIN_REFUSED and _of_another(trip, text):
         advice = _STALE
-    if refusal.rule == "unreadable":
-        advice = _NO_POSTGRESQL
     if refusal.rule == "flood":
-        text, advice = f"the server does not end its answer: {text}", _NO_POSTGRESQL
+        text = f"the server does not end its answer: {text}"
     if refusal.rule in {"timeout", "unreachable"} and trip.reached is not None:
         text = f"the login did not complete within {trip.timeout:.3g} s"
         advice = "Read the server's log: it is overloaded, waking up, or slow to authenticate."
-    passing = refusal.transient
-    if refusal.rule == _UNKNOWN and refusal.answered:
+    if refusal.rule == _UNKNOWN and answered:
         # As in another language (lc_messages): it may be just starting.
         advice, passing = _UNKNOWN_WORDS, True
     if refusal.local:
@@ -153,11 +139,11 @@ def _stopped(trip: Trip, refusal: Refusal) -> Stopped:
     elif stage == "database" and text.startswith("role "):
         stage, advice = RULES["login refused"]
     else:
-        known = (place for said, place in _SAID.items() if said in text)
-        stage, advice = next(known, (stage, advice))
+        said = (place for words, place in _SAID.items() if words in text)
+        stage, advice = next(said, (stage, advice))
         if stage == "database" and trip.target.database.endswith(_SQLITE):
             advice = sqlite_name(trip.target.database)
-    return Stopped(sentence(text), advice, passing, stage, answered=refusal.answered)
+    return Stopped(sentence(text), advice, passing, stage, answered=answered)
 
 
 def _of_another(trip: Trip, text: str) -> bool:
@@ -173,27 +159,16 @@ def _meant(text: str) -> str:
     return f'. Did you mean "{near[0]}"?' if near else ""
 
 
-def _stage_of(explained: Explanation, refusal: Refusal) -> str:
-    if refusal.local:
-        return "settings"
-    return "authentication" if explained.cause is Cause.ENCRYPTION_REFUSED else "TLS"
-
-
 def database(trip: Trip) -> str:
     """The login went into the database: nothing more to ask, but for the role to take there."""
-    if not trip.assume_role:
+    connected, own, link = f'Connected to "{trip.target.database}"', trip.assume_role, trip.session
+    if not own:
         trip.seconds["database"] = None
-        return f'Connected to "{trip.target.database}".'
-    _assume(trip, trip.assume_role)
-    return f'Connected to "{trip.target.database}", as the role "{trip.assume_role}".'
-
-
-def _assume(trip: Trip, role: str) -> None:
-    """As Django's SET ROLE, but for this one statement: a pooler may share the session."""
-    link = trip.link
-    assert link is not None
+        return f"{connected}."
+    # As Django's SET ROLE, but for this one statement: a pooler may share the session.
+    ask = partial(link.ask, "SELECT pg_catalog.set_config('role', %s, true)", [own])
     try:
-        _in_time(trip, lambda: link.ask("SELECT pg_catalog.set_config('role', %s, true)", [role]))
+        _in_time(trip, ask)
     except link.connection.Error as error:
         said = trip.connect.hide(str(error).partition("\n")[0])
         raise Stopped(
@@ -201,12 +176,12 @@ def _assume(trip: Trip, role: str) -> None:
             f'Correct it, or create the role and grant it to "{trip.target.user}".',
             link.lost(),
         ) from None
+    return f'{connected}, as the role "{own}".'
 
 
 def role(trip: Trip) -> str:
     """Primary or standby: reported at login since PostgreSQL 14, but not by every pooler."""
-    assert trip.link is not None
-    told = trip.link.parameter("in_hot_standby")
+    told = trip.session.parameter("in_hot_standby")
     if told not in {"on", "off"}:
         facts = _facts(trip)
         if facts.refusal:
@@ -215,7 +190,7 @@ def role(trip: Trip) -> str:
     else:
         trip.seconds["role"] = None
         standby = told == "on"
-        read_only = trip.link.parameter("default_transaction_read_only") == "on"
+        read_only = trip.session.parameter("default_transaction_read_only") == "on"
     what = "a standby" if standby else "a primary"
     limits = " that refuses to write" if standby or read_only else ""
     if trip.primary and limits:
@@ -244,10 +219,8 @@ def _facts(trip: Trip) -> Facts:
     """Ask once; a first statement that is not answered is the mark of a pooler without server."""
     if trip.facts is not None:
         return trip.facts
-    link = trip.link
-    assert link is not None
-    found = _in_time(trip, lambda: _first_answer(link))
-    if found.refusal and link.lost():
+    found = _in_time(trip, lambda: _first_answer(trip.session))
+    if found.refusal and trip.session.lost():
         raise _lost(trip, found)
     if found.refusal and found.refusal_code not in _ONE_QUESTION:
         raise Stopped(
@@ -260,8 +233,7 @@ def _facts(trip: Trip) -> Facts:
 
 
 def _first_answer(link: Link) -> Facts:
-    # As the application makes them: the link has cursors of its own.
-    link.connection.cursor().close()
+    link.connection.cursor().close()  # as the application makes them: the link has its own
     return first_answer(link, {})
 
 
@@ -280,13 +252,12 @@ def _lost(trip: Trip, found: Facts) -> Stopped:
 
 def _in_time(trip: Trip, ask: Callable[[], T]) -> T:
     """What one of the first statements brings, which is where wrong classes in OPTIONS show."""
-    link = trip.link
-    assert link is not None
+    link = trip.session
     try:
         return answer(ask, link.fd, trip.timeout)
     except TooMuch as error:
         said = f"The server does not end its answer to the first statement: {error}."
-        raise Stopped(said, _NO_POSTGRESQL, True) from None
+        raise Stopped(said, NO_POSTGRESQL, True) from None
     except TimeoutError:
         raise Stopped(
             f"The login succeeded, but the first statement got no answer within "

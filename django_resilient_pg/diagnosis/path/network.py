@@ -65,10 +65,7 @@ def limited(
     try:
         return _result(box, seconds, flooded)
     except BaseException as error:
-        too_long = isinstance(error, TimeoutError)
-        if isinstance(error, TooMuch):
-            _give_up(box, late, stop)
-            raise
+        too_long = isinstance(error, TimeoutError) and not isinstance(error, TooMuch)
         if too_long and box.done():
             return box.result()  # what came in the last moment, or its own TimeoutError
         _give_up(box, late, stop)
@@ -93,7 +90,11 @@ def _result(box: Future[T], seconds: float, flooded: Callable[[], bool] | None) 
 def _give_up(
     box: Future[T], late: Callable[[T], object] | None, stop: Callable[[], object] | None
 ) -> None:
-    box.add_done_callback(lambda done: _pass_on(done, late))
+    def pass_on(done: Future[T]) -> None:
+        if late is not None and done.exception() is None:
+            late(done.result())
+
+    box.add_done_callback(pass_on)
     if stop is not None and not box.done():
         stop()
         wait([box], STOPPING)
@@ -105,24 +106,18 @@ def answer(call: Callable[[], T], fd: int, seconds: float) -> T:
     Raises:
         TimeoutError: no answer came in time, or one without an end.
     """
-    too_much, hung_up = beyond(fd), False
+    too_much, hung_up = beyond(fd), threading.Event()
 
     def flooded() -> bool:
-        nonlocal hung_up
         if too_much():
             hang_up(fd)
-            hung_up = True
-        return hung_up
+            hung_up.set()
+        return hung_up.is_set()
 
     found = limited(call, seconds, stop=lambda: hang_up(fd), flooded=flooded)
-    if hung_up:
+    if hung_up.is_set():
         raise TooMuch  # what came of it is the doing of ours
     return found
-
-
-def _pass_on(done: Future[T], late: Callable[[T], object] | None) -> None:
-    if late is not None and done.exception() is None:
-        late(done.result())
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +186,7 @@ def resolve(host: Host, seconds: float) -> tuple[Place, ...]:
 
 
 def _unix_paths(host: Host) -> Iterable[str]:
-    folders = (host.name,) if host.name else _FOLDERS
-    for folder in folders:
+    for folder in (host.name,) if host.name else _FOLDERS:
         path = socket_path(folder, host.port)
         if host.name or os.path.exists(path):
             yield "\0" + path[1:] if path[0] == "@" else path
@@ -204,18 +198,16 @@ def knock(places: Sequence[Place], seconds: float) -> tuple[Knock, ...]:
     Ends after ``seconds``, and earlier as soon as each host has accepted at one address or
     refused at all of its own.
     """
-    round_ = _Round(places[:MOST])
-    with contextlib.closing(round_):
+    with contextlib.closing(_Round(places[:MOST])) as round_:
         round_.wait(seconds)
-    return tuple(round_.results)
+        return tuple(round_.results)
 
 
 class _Round:
     """The connections that :func:`knock` is waiting for."""
 
     def __init__(self, places: Sequence[Place]) -> None:
-        silent = errno.ETIMEDOUT
-        self.results = [Knock(place, None, "no answer", silent) for place in places]
+        self.results = [Knock(place, None, "no answer", errno.ETIMEDOUT) for place in places]
         self._began = time.monotonic()
         self._selector = selectors.DefaultSelector()
         self._open: list[socket.socket] = []

@@ -33,20 +33,13 @@ def dns(trip: Trip) -> str:
             trip.places += resolve(host, trip.timeout)
         except (OSError, TimeoutError) as error:
             unknown.append(_unknown(host, error))
-    if unknown and not trip.places and all(host.address for host in target.hosts):
-        advice = f"Correct hostaddr{_there(target)}: it takes an address, HOST takes names."
-        raise Stopped(" ".join(unknown), advice, False)
     if unknown and not trip.places:
-        raise Stopped(
-            " ".join(unknown),
-            "Check the spelling of HOST, and that this machine can resolve it; in a container, "
-            "that the server's container runs in the same network.",
-            True,
-        )
-    names = [_addresses(host, trip.places) for host in target.hosts if _named(host, trip.places)]
-    if not names and not unknown:
+        addresses = all(host.address for host in target.hosts)
+        raise Stopped(" ".join(unknown), _address(target) if addresses else _NAME, not addresses)
+    told = [*(_addresses(host, trip.places) for host in target.hosts if host.named), *unknown]
+    if not told:
         raise NotNeeded("No lookup is needed: HOST is an address or a Unix socket.")
-    return " ".join([*names, *unknown])
+    return " ".join(filter(None, told))
 
 
 def _unknown(host: Host, error: OSError) -> str:
@@ -55,28 +48,28 @@ def _unknown(host: Host, error: OSError) -> str:
     return f'"{host.name}" does not resolve ({error.strerror or error}).'
 
 
-def _there(target: Target) -> str:
+_NAME: Final = (
+    "Check the spelling of HOST, and that this machine can resolve it; in a container, "
+    "that the server's container runs in the same network."
+)
+
+
+def _address(target: Target) -> str:
     place = target.source("hostaddr")
-    return "" if place == "DATABASES" else f" in {place}"
-
-
-def _named(host: Host, places: tuple[Place, ...]) -> bool:
-    """Whether it had to be looked up."""
-    own = [place.address[0] for place in places if place.host == host and not host.unix]
-    return bool(own) and not host.address and own != [host.name]
+    there = "" if place == "DATABASES" else f" in {place}"
+    return f"Correct hostaddr{there}: it takes an address, HOST takes names."
 
 
 def _addresses(host: Host, places: tuple[Place, ...]) -> str:
     own = dict.fromkeys(str(place.address[0]) for place in places if place.host == host)
-    return f'"{host.name}" is {", ".join(own)}.'
+    return f'"{host.name}" is {", ".join(own)}.' if own else ""
 
 
 def tcp(trip: Trip) -> str:
     """Every address at once; it is enough that one accepts."""
     if not trip.places:
-        raise NotNeeded(
-            "The folder of the Unix socket is unknown; the login will show whether it works."
-        )
+        said = "The folder of the Unix socket is unknown; the login will show whether it works."
+        raise NotNeeded(said)
     trip.knocks = knock(trip.places, trip.timeout)
     trip.reached = next((each for each in trip.knocks if each.accepted), None)
     said = " ".join(_heard(each, trip.timeout) for each in trip.knocks)
@@ -113,17 +106,7 @@ def tls(trip: Trip) -> str:
     target, reached = trip.target, trip.reached
     if reached is None or not isinstance(reached.place.address, tuple):
         raise NotNeeded("libpq does not use TLS over a Unix socket.")
-    host, port = reached.place.address[:2]
-    name = reached.place.host.name
-    trip.tls = found = handshake(
-        host,
-        port,
-        name,
-        direct=target.direct,
-        timeout=trip.timeout,
-        trust=target.trust,
-        alpn=names_protocol(trip.connect.libpq),
-    )
+    trip.tls = found = shake(reached.place, target, trip.connect.libpq, trip.timeout)
     trip.seconds["TLS"] = max(0.0, found.seconds - (reached.seconds or 0.0)) or None
     _check_answer(str(reached.place), found, trip.timeout)
     if found.answer is Answer.PLAIN:
@@ -135,37 +118,44 @@ def tls(trip: Trip) -> str:
     return f"{found.version}, {found.cipher}." if found.version else f"Fails: {found.failure}."
 
 
+def shake(place: Place, target: Target, libpq: int, timeout: float) -> TlsFacts:
+    """Shake hands with what listens at an address, as libpq would."""
+    host, port = place.address[:2]
+    return handshake(
+        host,
+        port,
+        place.host.name,
+        direct=target.direct,
+        timeout=timeout,
+        trust=target.trust,
+        alpn=names_protocol(libpq),
+    )
+
+
 def _check_answer(place: str, found: TlsFacts, timeout: float) -> None:
     """Stop where no PostgreSQL is."""
     if found.answer is Answer.OTHER:
         raise Stopped(f"{place} is {found.said}, not PostgreSQL.", "Correct HOST and PORT.", False)
-    if found.answer is Answer.SILENT:
-        raise Stopped(
-            f"{place} accepts connections but does not answer within {timeout:.3g} s.",
-            "A server that hangs, a proxy that cannot reach it, or not PostgreSQL: check what "
-            "listens there, and read its log.",
-            True,
-        )
-    if found.answer is Answer.CLOSED:
-        why = f" ({found.said})" if found.said else ""
-        raise Stopped(
-            f"{place} accepts connections and closes them without an answer{why}.",
-            "A proxy without a server behind it, a server that is starting or stopping, or not "
-            "PostgreSQL: check what listens there, and read its log.",
-            True,
-        )
     if found.answer is Answer.ERROR:
         raise Stopped(f"{place} answers: {found.said}.", "Read the server's log.", True)
+    others = "not PostgreSQL: check what listens there, and read its log."
+    if found.answer is Answer.SILENT:
+        said = f"{place} accepts connections but does not answer within {timeout:.3g} s."
+        advice = "A server that hangs, a proxy that cannot reach it, or"
+        raise Stopped(said, f"{advice} {others}", True)
+    if found.answer is Answer.CLOSED:
+        why = f" ({found.said})" if found.said else ""
+        said = f"{place} accepts connections and closes them without an answer{why}."
+        advice = "A proxy without a server behind it, a server that is starting or stopping, or"
+        raise Stopped(said, f"{advice} {others}", True)
 
 
 def _without_tls(target: Target) -> str:
+    mode = f'sslmode "{target.sslmode}"'
     if target.needs_tls:
-        raise Stopped(
-            f'The server offers no TLS, which sslmode "{target.sslmode}" requires.',
-            "Enable TLS on the server (ssl = on, with a certificate).",
-            False,
-        )
-    raise NotNeeded(f'The server offers no TLS, and sslmode "{target.sslmode}" goes on without.')
+        advice = "Enable TLS on the server (ssl = on, with a certificate)."
+        raise Stopped(f"The server offers no TLS, which {mode} requires.", advice, False)
+    raise NotNeeded(f"The server offers no TLS, and {mode} goes on without.")
 
 
 def _failed(target: Target, found: TlsFacts) -> tuple[str, str, bool]:

@@ -78,20 +78,24 @@ def _console(target: Target, connect: Connector) -> Pooler | None:
         return None
     try:
         config, pools, databases = answer(lambda: _shown(link), link.fd, TIMEOUT)
-        version = _version(link)
+        version = (link.parameter("server_version") or "").partition("/")[0]
     except (TimeoutError, link.connection.Error, ValueError, TypeError, LookupError):
         return None
     finally:
         link.close()
     own = _row(databases, name=target.database)
-    mode = _mode(target, pools, own)
+    # Pools go by the user that PgBouncer logs in with. The general pool_mode tells nothing: a
+    # database and a user may each have another one.
+    user = own.get("force_user") or target.user
+    mode = _row(pools, database=target.database, user=user).get("pool_mode")
+    mode = mode if mode in MODES else None
     size = own.get("pool_size") or config.get("default_pool_size")
     return Pooler(
         mode=mode,
         evidence=f"PgBouncer's console shows pool_mode {mode} for this database.",
         version=version,
-        client_idle_timeout=_seconds(config, "client_idle_timeout"),
-        query_wait_timeout=_seconds(config, "query_wait_timeout"),
+        client_idle_timeout=_seconds(config.get("client_idle_timeout")),
+        query_wait_timeout=_seconds(config.get("query_wait_timeout")),
         max_prepared_statements=whole(config.get("max_prepared_statements", "0")),
         pool_size=whole(str(size)) if size else None,
         settings=tuple((name, config[name]) for name in SHOWN if name in config),
@@ -103,17 +107,6 @@ def _shown(link: Link) -> tuple[dict[str, str], _Table, _Table]:
     return config, _table(link, "SHOW POOLS"), _table(link, "SHOW DATABASES")
 
 
-def _mode(target: Target, pools: Iterable[Mapping[str, Any]], own: Mapping[str, Any]) -> str | None:
-    """The mode of the pool that the session is in.
-
-    Pools go by the user that PgBouncer logs in with. The general ``pool_mode`` tells nothing: a
-    database and a user may each have another one.
-    """
-    user = own.get("force_user") or target.user
-    mode = _row(pools, database=target.database, user=user).get("pool_mode")
-    return mode if mode in MODES else None
-
-
 def _row(rows: Iterable[Mapping[str, Any]], **wanted: str) -> Mapping[str, Any]:
     fitting = (row for row in rows if all(row.get(key) == wanted[key] for key in wanted))
     return next(fitting, {})
@@ -121,23 +114,10 @@ def _row(rows: Iterable[Mapping[str, Any]], **wanted: str) -> Mapping[str, Any]:
 
 #: What matters here of the console's settings.
 SHOWN: Final = (
-    "pool_mode",
-    "client_idle_timeout",
-    "query_wait_timeout",
-    "server_idle_timeout",
-    "server_lifetime",
-    "max_client_conn",
-    "default_pool_size",
-    "max_prepared_statements",
-    "tcp_keepalive",
-    "tcp_keepidle",
-    "tcp_user_timeout",
+    "pool_mode client_idle_timeout query_wait_timeout server_idle_timeout server_lifetime"
+    " max_client_conn default_pool_size max_prepared_statements"
+    " tcp_keepalive tcp_keepidle tcp_user_timeout".split()
 )
-
-
-def _version(link: Link) -> str:
-    """The version that the console reported at login."""
-    return (link.parameter("server_version") or "").partition("/")[0]
 
 
 def _table(link: Link, sql: str) -> list[dict[str, Any]]:
@@ -147,10 +127,10 @@ def _table(link: Link, sql: str) -> list[dict[str, Any]]:
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
-def _seconds(config: dict[str, str], name: str) -> float | None:
+def _seconds(text: str | None) -> float | None:
     try:
-        value = float(config[name])
-    except (KeyError, ValueError):
+        value = float(text or 0)
+    except ValueError:
         return None
     return value if value > 0 and math.isfinite(value) else None
 
@@ -178,12 +158,10 @@ def _tried(connect: Connector, session: Link) -> Pooler:
         other.close()
     if second in {first, again}:
         return Pooler(mode, f"Two open sessions share the server process {second}.")
-    if first != again:
-        moved = f"A session moved from the server process {first} to {again}."
-        return Pooler(mode, moved)
-    return Pooler(
-        "session", f"Two open sessions have server processes of their own ({first}, {second})."
-    )
+    if shared:
+        return Pooler(mode, f"A session moved from the server process {first} to {again}.")
+    own = f"Two open sessions have server processes of their own ({first}, {second})."
+    return Pooler("session", own)
 
 
 def _refuses_blocks(connect: Connector, link: Link) -> bool:
@@ -213,5 +191,4 @@ def _begun(link: Link) -> str | None:
 
 
 def _process(link: Link) -> int:
-    [(process,)] = link.ask(_PID)
-    return int(process)
+    return int(link.ask(_PID)[0][0])

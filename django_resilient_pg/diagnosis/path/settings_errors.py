@@ -24,7 +24,8 @@ def parameters(wrapper: BaseDatabaseWrapper) -> tuple[dict[str, Any], str]:
     params: dict[str, Any] = {}
     for setting, look in _LOOKS.items():
         try:
-            params = look(wrapper) or params
+            found = look(wrapper)
+            params = found if isinstance(found, dict) else params
         except ImproperlyConfigured as error:  # says itself which setting is wrong
             return {}, _told(str(error), wrapper)
         except Exception as error:  # what a value of a wrong type leads to, whatever it is
@@ -51,15 +52,11 @@ def _told(text: str, wrapper: BaseDatabaseWrapper) -> str:
     return sentence(scrubbed(text, wrapper.settings_dict))
 
 
-def _types(wrapper: BaseDatabaseWrapper) -> None:
-    of_entry(wrapper.alias, wrapper.settings_dict)
-
-
 def _names(wrapper: BaseDatabaseWrapper) -> None:
     """They go to the driver as the names of arguments."""
-    wrong = next((name for name in _options(wrapper) if not isinstance(name, str)), None)
-    if wrong is not None:
-        raise TypeError(f"a key is of the type {type(wrong).__name__}, not a text")
+    for name in _options(wrapper):
+        if not isinstance(name, str):
+            raise TypeError(f"a key is of the type {type(name).__name__}, not a text")
 
 
 def _database(wrapper: BaseDatabaseWrapper) -> None:
@@ -67,15 +64,6 @@ def _database(wrapper: BaseDatabaseWrapper) -> None:
     if isinstance(name, os.PathLike):
         raise ImproperlyConfigured(sqlite_name(os.fspath(name)))
     len(name or "")  # as Django does it
-
-
-def _time_zone(wrapper: BaseDatabaseWrapper) -> None:
-    wrapper.timezone  # noqa: B018  made of the name at its first use
-
-
-def _driver(wrapper: BaseDatabaseWrapper) -> dict[str, Any]:
-    params: dict[str, Any] = wrapper.get_connection_params()
-    return params
 
 
 def _isolation(wrapper: BaseDatabaseWrapper) -> None:
@@ -124,12 +112,12 @@ def _options(wrapper: BaseDatabaseWrapper) -> Mapping[Any, Any]:
 
 
 # By the setting that is to blame where the error does not say it.
-_LOOKS: Final[dict[str, Callable[[BaseDatabaseWrapper], dict[str, Any] | None]]] = {
-    "The entry": _types,
+_LOOKS: Final[dict[str, Callable[[BaseDatabaseWrapper], object]]] = {
+    "The entry": lambda wrapper: of_entry(wrapper.alias, wrapper.settings_dict),
     "OPTIONS": _names,
     "NAME": _database,
-    "TIME_ZONE": _time_zone,
-    "This entry": _driver,
+    "TIME_ZONE": lambda wrapper: wrapper.timezone,  # made of the name at its first use
+    "This entry": lambda wrapper: wrapper.get_connection_params(),
     'OPTIONS["isolation_level"]': _isolation,
     'OPTIONS["assume_role"]': _role,
     **{f'OPTIONS["{name}"]': _factory(name) for name in _FACTORIES},

@@ -13,13 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from ...driver.link import Link
 from ...facts import socket_view
 from ..settings.target import MODES, SYSTEM, Target
 from .attempts import Connector, Refusal, Refused, attempt
 from .conclusions import Rung, conclude
 from .greetings import Answer
-from .handshakes import TlsFacts, handshake, names_protocol, system_file
+from .handshakes import TlsFacts, system_file
 from .network import knock, resolve
+from .network_stages import shake
 from .stages import NAMES, Walk
 from .tls_refusals import Cause, explain, sentence
 
@@ -53,11 +55,7 @@ class Ladder:
 
 
 def sslmodes(
-    target: Target,
-    connect: Connector,
-    timeout: float = TIMEOUT,
-    *,
-    tls: TlsFacts | None = None,
+    target: Target, connect: Connector, timeout: float = TIMEOUT, *, tls: TlsFacts | None = None
 ) -> Ladder:
     """Try all values of ``sslmode``.
 
@@ -69,12 +67,13 @@ def sslmodes(
 
     Makes up to six logins, and a seventh where the system's CAs are enough.
     """
-    if target.hosts and all(host.unix for host in target.hosts):
+    if target.unix:
         text = "libpq does not use TLS over a Unix socket: sslmode changes nothing here."
         return Ladder((), target.sslmode, "", text)
     seen = tls or _handshake(target, connect, timeout)
-    rungs = _climb(target, connect, timeout, seen)
-    root = _system_root(target, connect, timeout, seen, rungs)
+    climb = _Climb(target, connect, timeout, seen)
+    rungs = climb.rungs()
+    root = climb.system_root(rungs)
     mode, text = conclude(target, rungs, root)
     return Ladder(rungs, mode, root, text, seen)
 
@@ -100,60 +99,96 @@ def _handshake(target: Target, connect: Connector, timeout: float) -> TlsFacts |
             continue
         for each in knocks:
             if each.accepted and isinstance(each.place.address, tuple):
-                address, port = each.place.address[:2]
-                return handshake(
-                    address,
-                    port,
-                    host.name,
-                    direct=target.direct,
-                    timeout=timeout,
-                    trust=target.trust,
-                    alpn=names_protocol(connect.libpq),
-                )
+                return shake(each.place, target, connect.libpq, timeout)
     return None
 
 
-def _climb(
-    target: Target, connect: Connector, timeout: float, tls: TlsFacts | None
-) -> tuple[Rung, ...]:
-    """From the strongest mode down; returned from the weakest up."""
-    rungs: list[Rung] = []
-    for mode in reversed(MODES):
-        if any(each.stops for each in rungs):
-            text = "Not tried: a stronger mode failed for a reason that no mode changes."
-            rungs.append(Rung(mode, None, None, text))
-        else:
-            rungs.append(_remarked(_try(target, connect, timeout, tls, mode), rungs, tls))
-    return tuple(reversed(rungs))
+@dataclass(frozen=True, slots=True)
+class _Climb:
+    """Attempts with one mode after the other; ``tls``: a handshake with the same server."""
 
+    target: Target
+    connect: Connector
+    timeout: float
+    tls: TlsFacts | None
 
-def _try(
-    target: Target, connect: Connector, timeout: float, tls: TlsFacts | None, mode: str
-) -> Rung:
-    changes = _changes(target, mode)
-    if changes.get("require_auth") == "":
-        text = f'Not tried: require_auth "{target.require_auth}" allows nothing that is safe here.'
-        return Rung(mode, None, None, text)
-    try:
-        link, seconds = attempt(connect, changes, timeout, len(target.hosts))
-    except Refused as error:
-        return _refused(mode, error.refusal, target, tls)
-    try:
-        return Rung(mode, True, bool(socket_view(link).tls), seconds=seconds)
-    finally:
+    def rungs(self) -> tuple[Rung, ...]:
+        """From the strongest mode down; returned from the weakest up."""
+        rungs: list[Rung] = []
+        for mode in reversed(MODES):
+            if any(each.stops for each in rungs):
+                text = "Not tried: a stronger mode failed for a reason that no mode changes."
+                rungs.append(Rung(mode, None, None, text))
+            else:
+                rungs.append(self._remarked(self._try(mode), rungs))
+        return tuple(reversed(rungs))
+
+    def _try(self, mode: str) -> Rung:
+        changes = self._changes(mode)
+        if changes.get("require_auth") == "":
+            allowed = self.target.require_auth
+            text = f'Not tried: require_auth "{allowed}" allows nothing that is safe here.'
+            return Rung(mode, None, None, text)
+        try:
+            link, seconds = self._attempt(changes)
+        except Refused as error:
+            return self._refused(mode, error.refusal)
+        try:
+            return Rung(mode, True, bool(socket_view(link).tls), seconds=seconds)
+        finally:
+            link.close()
+
+    def _attempt(self, changes: dict[str, object]) -> tuple[Link, float]:
+        return attempt(self.connect, changes, self.timeout, len(self.target.hosts))
+
+    def _changes(self, mode: str) -> dict[str, object]:
+        """GSSAPI encryption would win over TLS, and hide what TLS does."""
+        changes: dict[str, object] = {"sslmode": mode, "gssencmode": "disable"}
+        if MODES.index(mode) < MODES.index(self.target.sslmode):
+            changes["require_auth"] = _without_passwords(self.target.require_auth)
+        return changes
+
+    def _refused(self, mode: str, refusal: Refusal) -> Rung:
+        if refusal.local and "require_auth" in refusal.text:
+            text = "This libpq (before 16) might send the password, or its MD5 hash."
+            return Rung(mode, None, None, text)
+        found = explain(refusal.text, self.target, self.tls)
+        if found is None:
+            # A closed connection, or unknown words, may well be about encryption.
+            cause = Cause.OTHER if refusal.rule in _VAGUE and not refusal.local else None
+            return Rung(mode, False, None, sentence(refusal.text), refusal.seconds, cause)
+        connects = None if found.cause is Cause.CLEAR_TEXT else False
+        why, seconds = found.sentence, refusal.seconds
+        return Rung(mode, connects, None, why, seconds, found.cause, found.advice)
+
+    def _remarked(self, rung: Rung, stronger: Sequence[Rung]) -> Rung:
+        """Say why a session is not encrypted although the server could."""
+        if rung.encrypted is not False or self.tls is None or self.tls.answer is Answer.PLAIN:
+            return rung
+        if rung.mode == "allow":
+            return replace(rung, why_not="Not encrypted: TLS is used only if the server insists.")
+        if rung.mode == "prefer":
+            reason = next((each.why_not for each in stronger if each.mode == "require"), "")
+            return replace(rung, why_not=f"Not encrypted, because TLS fails: {reason}")
+        return rung
+
+    def system_root(self, rungs: Sequence[Rung]) -> str:
+        """The value of ``sslrootcert`` if the CAs of the system are what is missing.
+
+        Their file; the word "system", which libpq knows since 16, where there is none.
+        """
+        tls = self.tls
+        if tls is None or tls.trust != SYSTEM or not tls.chain_verified:
+            return ""
+        if tls.hostname_matches is False or rungs[-1].cause is not Cause.NO_ROOT:
+            return ""
+        root = system_file() or SYSTEM
+        try:
+            link, _ = self._attempt({**self._changes(MODES[-1]), "sslrootcert": root})
+        except Refused:
+            return ""
         link.close()
-
-
-def _changes(target: Target, mode: str) -> dict[str, object]:
-    """GSSAPI encryption would win over TLS, and hide what TLS does."""
-    changes: dict[str, object] = {"sslmode": mode, "gssencmode": "disable"}
-    if _weaker(mode, target):
-        changes["require_auth"] = _without_passwords(target.require_auth)
-    return changes
-
-
-def _weaker(mode: str, target: Target) -> bool:
-    return MODES.index(mode) < MODES.index(target.sslmode)
+        return root
 
 
 def _without_passwords(allowed: str) -> str:
@@ -165,58 +200,3 @@ def _without_passwords(allowed: str) -> str:
     if methods and not methods[0].startswith("!"):
         return ",".join(each for each in methods if each not in _GIVEN_AWAY)
     return ",".join(dict.fromkeys([*methods, *(f"!{each}" for each in _GIVEN_AWAY)]))
-
-
-def _refused(mode: str, refusal: Refusal, target: Target, tls: TlsFacts | None) -> Rung:
-    if refusal.local and "require_auth" in refusal.text:
-        text = "This libpq (before 16) might send the password, or its MD5 hash."
-        return Rung(mode, None, None, text)
-    found = explain(refusal.text, target, tls)
-    if found is None:
-        # A closed connection, or unknown words, may well be about encryption.
-        cause = Cause.OTHER if refusal.rule in _VAGUE and not refusal.local else None
-        return Rung(mode, False, None, sentence(refusal.text), refusal.seconds, cause)
-    connects = None if found.cause is Cause.CLEAR_TEXT else False
-    return Rung(mode, connects, None, found.sentence, refusal.seconds, found.cause, found.advice)
-
-
-def _remarked(rung: Rung, stronger: Sequence[Rung], tls: TlsFacts | None) -> Rung:
-    """Say why a session is not encrypted although the server could."""
-    if rung.encrypted is not False or tls is None or tls.answer is Answer.PLAIN:
-        return rung
-    if rung.mode == "allow":
-        return replace(rung, why_not="Not encrypted: TLS is used only if the server insists.")
-    if rung.mode == "prefer":
-        reason = next((each.why_not for each in stronger if each.mode == "require"), "")
-        return replace(rung, why_not=f"Not encrypted, because TLS fails: {reason}")
-    return rung
-
-
-def _system_root(
-    target: Target,
-    connect: Connector,
-    timeout: float,
-    tls: TlsFacts | None,
-    rungs: Sequence[Rung],
-) -> str:
-    """The value of ``sslrootcert`` if the CAs of the system are what is missing.
-
-    Their file; the word "system", which libpq knows since 16, where there is none.
-    """
-    likely = (
-        tls is not None
-        and tls.trust == SYSTEM
-        and bool(tls.chain_verified)
-        and tls.hostname_matches is not False
-        and rungs[-1].cause is Cause.NO_ROOT
-    )
-    if not likely:
-        return ""
-    root = system_file() or SYSTEM
-    try:
-        changes = {**_changes(target, MODES[-1]), "sslrootcert": root}
-        link, _ = attempt(connect, changes, timeout, len(target.hosts))
-    except Refused:
-        return ""
-    link.close()
-    return root

@@ -21,7 +21,7 @@ from .attempts import Connector
 from .greetings import Answer
 from .handshakes import TlsFacts
 from .network import Knock
-from .visit import NotNeeded, Stopped, Trip
+from .visit import NO_POSTGRESQL, NotNeeded, Stopped, Trip
 
 TIMEOUT: Final = 5.0
 #: Values of ``sslmode`` with which libpq begins without TLS.
@@ -96,6 +96,9 @@ class Walk:
         return 1 if self.retryable else 3
 
 
+#: Nothing was connected to.
+UNWALKED: Final = Walk(Target("", (), "", ""), ())
+
 STEPS: Final[dict[str, Callable[[Trip], str]]] = {
     "settings": network_stages.settings,
     "DNS": network_stages.dns,
@@ -132,7 +135,7 @@ def walk(
     refused), one that logs in. After that, one round trip. Where the one for TLS fails, the login
     is tried all the same: what works for the driver is no error.
     """
-    trip = Trip(target, connect, timeout, primary=primary, assume_role=assume_role)
+    trip = Trip(target, connect, timeout, primary, assume_role)
     try:
         found = _run(trip)
         if examine is not None and trip.link is not None and found.failed is None:
@@ -170,7 +173,8 @@ def _run(trip: Trip) -> Walk:
             done = _with_failure(done, name, spent, stop)
             retryable = stop.retryable
             break
-    if doubt is not None and trip.link is not None and not _shaken(trip):
+    shaken = trip.tls is not None and trip.tls.answer is Answer.TLS
+    if doubt is not None and trip.link is not None and not shaken:
         trip.tls = None  # of another conversation than the driver's
     stages = tuple(done.get(name) or Stage(name, Outcome.NOT_RUN) for name in NAMES)
     # A failure may belong to an earlier stage: those after it count as not run and report nothing.
@@ -190,10 +194,6 @@ def _login_decides(trip: Trip) -> bool:
     return not silent or trip.target.sslmode in PLAIN_FIRST
 
 
-def _shaken(trip: Trip) -> bool:
-    return trip.tls is not None and trip.tls.answer is Answer.TLS
-
-
 def _stage(trip: Trip, name: str) -> Stage:
     began = time.monotonic()
     try:
@@ -209,12 +209,8 @@ def _stage(trip: Trip, name: str) -> Stage:
 
 def _malformed(trip: Trip, name: str, error: Exception) -> Stopped:
     said = trip.connect.hide(plain(str(error).partition("\n")[0])).rstrip(".")
-    return Stopped(
-        f"The answer of the server cannot be read ({type(error).__name__}: {said}).",
-        "Check HOST and PORT, and what listens there: no PostgreSQL server or pooler answers so.",
-        True,
-        name,
-    )
+    text = f"The answer of the server cannot be read ({type(error).__name__}: {said})."
+    return Stopped(text, NO_POSTGRESQL, True, name)
 
 
 def _with_failure(
@@ -225,11 +221,10 @@ def _with_failure(
     The login may show that an earlier stage fails after all (libpq refuses a certificate), or how
     far it came (the password was right, the database does not exist).
     """
-    blamed = stop.stage or running
-    known = {}
-    for name in NAMES[: NAMES.index(blamed)]:
-        here = spent if name == running else None
-        known[name] = done.get(name) or Stage(name, Outcome.OK, here, "Passed.")
-    here = spent if blamed == running else None
-    known[blamed] = Stage(blamed, Outcome.FAILED, here, stop.detail, stop.advice)
-    return known
+    blamed, took = stop.stage or running, {running: spent}
+    known = {
+        name: done.get(name) or Stage(name, Outcome.OK, took.get(name), "Passed.")
+        for name in NAMES[: NAMES.index(blamed)]
+    }
+    failed = Stage(blamed, Outcome.FAILED, took.get(blamed), stop.detail, stop.advice)
+    return {**known, blamed: failed}

@@ -88,10 +88,9 @@ def explain(text: str, target: Target, tls: TlsFacts | None) -> Explanation | No
         return None
     if cause is Cause.VERIFY and tls is not None:
         cause = _CODES.get(tls.verify_code, cause)
-    words = _WORDS.get(cause)
-    if words is None or tls is None:
+    if tls is None or not (cause in _WORDS or cause in _EXPLAINED):
         return Explanation(cause, sentence(text), _ADVICE.get(cause, ""))
-    return Explanation(cause, *words(target, tls))
+    return Explanation(cause, *(_WORDS.get(cause) or _EXPLAINED[cause](target, tls)))
 
 
 def sentence(text: str) -> str:
@@ -100,17 +99,9 @@ def sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:].rstrip('.')}{end}"
 
 
-def _no_tls(target: Target, tls: TlsFacts) -> tuple[str, str]:
-    return (
-        "The server offers no TLS.",
-        "Enable TLS on the server (ssl = on, with a certificate).",
-    )
-
-
 def _no_root(target: Target, tls: TlsFacts) -> tuple[str, str]:
-    if target.sslrootcert:
-        return f'sslrootcert names "{target.sslrootcert}", which does not exist.', _get_root(tls)
-    return "No CA file found (sslrootcert).", _get_root(tls)
+    missing = f'sslrootcert names "{target.sslrootcert}", which does not exist.'
+    return missing if target.sslrootcert else "No CA file found (sslrootcert).", _get_root(tls)
 
 
 def _authority(target: Target, tls: TlsFacts) -> tuple[str, str]:
@@ -175,33 +166,32 @@ def _client_certificate(target: Target, tls: TlsFacts) -> tuple[str, str]:
     )
 
 
-def _encryption_required(target: Target, tls: TlsFacts) -> tuple[str, str]:
-    return "The server refuses this user without TLS.", "Use sslmode require or stronger."
-
-
-def _encryption_refused(target: Target, tls: TlsFacts) -> tuple[str, str]:
-    return (
-        "The server refuses this user over TLS.",
-        "Add a hostssl line for this user, database and address to the server's pg_hba.conf.",
-    )
-
-
-def _clear_text(target: Target, tls: TlsFacts) -> tuple[str, str]:
-    return (
-        "The server asks for the password in clear text or as an MD5 hash: not sent in this mode.",
-        "Use scram-sha-256 in the server's pg_hba.conf.",
-    )
-
-
 _ADVICE: Final = {
     Cause.OPTION: "Use sslmode verify-full, or remove the other option.",
     Cause.PRIVATE_KEY: "Name a private key in sslkey; if it is encrypted, set"
     ' OPTIONS["sslpassword"] to its passphrase.',
     Cause.OTHER: "Read the server's log, and check the files that the ssl options name.",
 }
-# Missing: what libpq's own words say best.
-_WORDS: Final[dict[Cause, Callable[[Target, TlsFacts], tuple[str, str]]]] = {
-    Cause.NO_TLS: _no_tls,
+# Missing in both: what libpq's own words say best.
+_WORDS: Final = {
+    Cause.NO_TLS: (
+        "The server offers no TLS.",
+        "Enable TLS on the server (ssl = on, with a certificate).",
+    ),
+    Cause.ENCRYPTION_REQUIRED: (
+        "The server refuses this user without TLS.",
+        "Use sslmode require or stronger.",
+    ),
+    Cause.ENCRYPTION_REFUSED: (
+        "The server refuses this user over TLS.",
+        "Add a hostssl line for this user, database and address to the server's pg_hba.conf.",
+    ),
+    Cause.CLEAR_TEXT: (
+        "The server asks for the password in clear text or as an MD5 hash: not sent in this mode.",
+        "Use scram-sha-256 in the server's pg_hba.conf.",
+    ),
+}
+_EXPLAINED: Final[dict[Cause, Callable[[Target, TlsFacts], tuple[str, str]]]] = {
     Cause.NO_ROOT: _no_root,
     Cause.AUTHORITY: _authority,
     Cause.EXPIRED: _expired,
@@ -209,7 +199,4 @@ _WORDS: Final[dict[Cause, Callable[[Target, TlsFacts], tuple[str, str]]]] = {
     Cause.VERIFY: _verify,
     Cause.HOST_NAME: _host_name,
     Cause.CLIENT_CERTIFICATE: _client_certificate,
-    Cause.ENCRYPTION_REQUIRED: _encryption_required,
-    Cause.ENCRYPTION_REFUSED: _encryption_refused,
-    Cause.CLEAR_TEXT: _clear_text,
 }

@@ -21,6 +21,7 @@ from .details import details
 from .inspection import Inspection
 
 VERSION: Final = 1
+_NAMES: Final = "project target asked limits server pooler measured facts client activity large"
 
 
 def document(inspections: Iterable[Inspection], fail_level: int) -> dict[str, Any]:
@@ -36,7 +37,6 @@ def document(inspections: Iterable[Inspection], fail_level: int) -> dict[str, An
 
 def _database(inspection: Inspection, fail_level: int) -> dict[str, Any]:
     survey = inspection.survey
-    walk = survey.walk
     return {
         "alias": survey.alias,
         "reachable": inspection.reachable,
@@ -46,7 +46,7 @@ def _database(inspection: Inspection, fail_level: int) -> dict[str, Any]:
             {**plain(one._asdict()), "level": one.level.word, "page": one.page}
             for one in inspection.findings
         ],
-        "stages": [plain(stage) for stage in (walk.stages if walk is not None else ())],
+        "stages": plain(survey.walk.stages),
         "facts": dict(details(survey)),
         "survey": _survey(inspection),
         "checklist": [step._asdict() for step in checklist(survey)],
@@ -62,28 +62,19 @@ def _probe(inspection: Inspection) -> dict[str, Any] | None:
     probe = inspection.probe
     if probe is None:
         return None
+    sentences = inspection.probe_sentences
     if isinstance(probe, str):
-        return {"refused": probe, "sentences": [f"Not measured: {probe}"]}
-    own = inspection.survey.project
-    return {
-        **plain(probe),
-        "cure": advice.cure(probe).value,
-        "settings": plain(advice.settings(probe, resilient=own.resilient, pool=own.pool)),
-        "sentences": advice.sentences(probe),
-    }
+        return {"refused": probe, "sentences": sentences}
+    found = {"cure": advice.cure(probe), "settings": inspection.probe_settings}
+    return {**plain(probe), **plain(found), "sentences": sentences}
 
 
 def _survey(inspection: Inspection) -> dict[str, Any]:
     """The numbers behind ``facts``, as the package's own objects have them."""
     survey = inspection.survey
-    names = (
-        *("project", "target", "asked", "limits", "server", "pooler", "measured", "facts"),
-        *("client", "activity", "large"),
-    )
-    own = {name: plain(getattr(survey, name)) for name in names}
-    for name in ("home", "garbled"):
-        own["target"].pop(name, None)
-    return {**own, "tls": plain(survey.walk.tls) if survey.walk is not None else None}
+    own = {name: plain(getattr(survey, name)) for name in _NAMES.split()}
+    del own["target"]["home"], own["target"]["garbled"]
+    return {**own, "tls": plain(survey.walk.tls)}
 
 
 def plain(value: Any) -> Any:

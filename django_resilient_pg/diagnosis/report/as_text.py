@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from django.core.management.color import Style
@@ -11,24 +12,19 @@ from django.core.management.color import Style
 from ...policy.plain import plain
 from ..findings import Finding, Level
 from ..findings.base import PREFIX
-from ..idle_probe import advice
-from ..idle_probe.probe import ProbeResult
 from ..path.sslmodes import Ladder
-from ..path.stages import Outcome, Stage
+from ..path.stages import Outcome
 from . import fixes
 from .checklist import checklist
 from .details import details
 from .inspection import Inspection
 
 WIDTH: Final = 80
+_wrap = partial(textwrap.wrap, break_long_words=False, break_on_hyphens=False)
 _LABEL: Final = 23
 _GOOD, _BAD, _WARN, _HEAD = "SUCCESS", "ERROR", "WARNING", "MIGRATE_HEADING"
 _STYLES: Final = {Level.ERROR: _BAD, Level.WARNING: _WARN, Level.INFO: ""}
-_HEADINGS: Final = {
-    Level.ERROR: "Errors",
-    Level.WARNING: "Warnings",
-    Level.INFO: "Worth knowing",
-}
+_HEADINGS: Final = {Level.ERROR: "Errors", Level.WARNING: "Warnings", Level.INFO: "Worth knowing"}
 
 
 class Line(NamedTuple):
@@ -38,12 +34,11 @@ class Line(NamedTuple):
     style: str = ""
 
 
+_MORE: Final = Line("Use -v 2 to see the connection stages, all facts and the evidence.")
+
+
 def report(
-    inspection: Inspection,
-    *,
-    verbosity: int = 1,
-    fix: bool = False,
-    fail_level: int = Level.ERROR,
+    inspection: Inspection, *, verbosity: int = 1, fix: bool = False, fail_level: int = Level.ERROR
 ) -> list[Line]:
     """The report on one alias.
 
@@ -54,7 +49,10 @@ def report(
         fix: with the settings to paste.
         fail_level: findings of this level or worse are told in any case.
     """
-    lines = [*_verdict(inspection), *_extras(inspection)]
+    bad, doubtful = map(inspection.count, (Level.ERROR, Level.WARNING))
+    style = _BAD if bad else _WARN if doubtful else _GOOD
+    lines = [*_wrapped(f'"{inspection.survey.alias}": {inspection.verdict}', style)]
+    lines += _extras(inspection)
     lines += _findings(inspection, verbosity, fail_level)
     if fix:
         lines += _fix(inspection)
@@ -63,14 +61,8 @@ def report(
     elif verbosity == 1:
         if not inspection.reachable:
             lines += _stages(inspection)
-        lines += _more()
+        lines += [Line(""), _MORE]
     return [*lines, Line("")]
-
-
-def _verdict(inspection: Inspection) -> Iterator[Line]:
-    style = _BAD if inspection.count(Level.ERROR) else ""
-    style = style or (_WARN if inspection.count(Level.WARNING) else _GOOD)
-    yield from _wrapped(f'"{inspection.survey.alias}": {inspection.verdict}', style)
 
 
 def _findings(inspection: Inspection, verbosity: int, fail_level: int) -> Iterator[Line]:
@@ -91,11 +83,6 @@ def _finding(one: Finding, verbosity: int) -> Iterator[Line]:
     yield Line(f"        {one.page}")
 
 
-def _more() -> Iterator[Line]:
-    yield Line("")
-    yield Line("Use -v 2 to see the connection stages, all facts and the evidence.")
-
-
 def _fix(inspection: Inspection) -> Iterator[Line]:
     yield from _heading("Settings to paste")
     lines = fixes.snippet(inspection.survey.alias, inspection.findings)
@@ -104,20 +91,13 @@ def _fix(inspection: Inspection) -> Iterator[Line]:
 
 
 def _stages(inspection: Inspection) -> Iterator[Line]:
-    walk = inspection.survey.walk
-    if walk is None:
-        return
     yield from _heading("Connection stages")
-    for stage in walk.stages:
-        style = _BAD if stage.outcome is Outcome.FAILED else ""
-        yield from _pair(stage.name, _outcome(stage), style)
-
-
-def _outcome(stage: Stage) -> str:
-    if stage.outcome is Outcome.NOT_RUN:
-        return "not run"
-    word = "FAILED. " if stage.outcome is Outcome.FAILED else ""
-    return f"{word}{stage.detail}"
+    for stage in inspection.survey.walk.stages:
+        failed = stage.outcome is Outcome.FAILED
+        said = "not run" if stage.outcome is Outcome.NOT_RUN else stage.detail
+        yield from _pair(
+            stage.name, f"{'FAILED. ' if failed else ''}{said}", _BAD if failed else ""
+        )
 
 
 def _facts(inspection: Inspection) -> Iterator[Line]:
@@ -138,24 +118,17 @@ def _extras(inspection: Inspection) -> Iterator[Line]:
     if inspection.ladder is not None:
         yield from _ladder(inspection.ladder)
     if inspection.probe is not None:
-        yield from _heading("Measured idle timeout")
-        yield from _probe(inspection, inspection.probe)
+        yield from _sentences("Measured idle timeout", inspection.probe_sentences)
+        for line in fixes.pasteable(inspection.survey.alias, inspection.probe_settings):
+            yield Line(f"  {line}")
     if inspection.drill is not None:
-        yield from _heading("Drill")
-        for sentence in inspection.drill.sentences:
-            yield from _wrapped(f"  {sentence}", "", 2)
+        yield from _sentences("Drill", inspection.drill.sentences)
 
 
-def _probe(inspection: Inspection, probe: ProbeResult | str) -> Iterator[Line]:
-    if isinstance(probe, str):
-        yield from _wrapped(f"  Not measured: {probe}", "", 2)
-        return
-    for sentence in advice.sentences(probe):
+def _sentences(heading: str, sentences: Iterable[str]) -> Iterator[Line]:
+    yield from _heading(heading)
+    for sentence in sentences:
         yield from _wrapped(f"  {sentence}", "", 2)
-    project = inspection.survey.project
-    own = advice.settings(probe, resilient=project.resilient, pool=project.pool)
-    for line in fixes.pasteable(inspection.survey.alias, own):
-        yield Line(f"  {line}")
 
 
 def _ladder(ladder: Ladder) -> Iterator[Line]:
@@ -181,14 +154,8 @@ def _pair(label: str, text: str, style: str = "") -> Iterator[Line]:
 
 def _wrapped(text: str, style: str = "", indent: int = 0) -> Iterator[Line]:
     """Lines of at most :data:`WIDTH`; only a word that is longer (a path) is left whole."""
-    room = textwrap.wrap(
-        plain(text),
-        WIDTH,
-        subsequent_indent=" " * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    yield from (Line(line, style) for line in room)
+    for line in _wrap(plain(text), WIDTH, subsequent_indent=" " * indent):
+        yield Line(line, style)
 
 
 def write(lines: Iterable[Line], out: Any, style: Style) -> None:

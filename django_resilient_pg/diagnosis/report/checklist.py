@@ -40,11 +40,11 @@ def checklist(survey: Survey) -> tuple[Step, ...]:
 
 
 def _constancy(survey: Survey) -> tuple[str, str]:
-    walk = survey.walk
-    if walk is None or walk.failed is None:
+    failed = survey.failed
+    if failed is None:
         return "Connecting works now: the failure is intermittent.", _again(survey, "--drill")
-    kind = "It is transient." if walk.retryable else "It is permanent."
-    return f"Connecting fails now, in stage {walk.failed.name}. {kind}", ""
+    kind = "It is transient." if survey.walk.retryable else "It is permanent."
+    return f"Connecting fails now, in stage {failed.name}. {kind}", ""
 
 
 def _again(survey: Survey, option: str) -> str:
@@ -52,10 +52,9 @@ def _again(survey: Survey, option: str) -> str:
 
 
 def _up(survey: Survey) -> tuple[str, str]:
-    walk, facts = survey.walk, survey.facts
-    if facts is not None:
-        return f"Yes: PostgreSQL {version(facts.server_version)} answers.", ""
-    accepting = [each for each in walk.knocks if each.accepted] if walk is not None else []
+    if survey.facts is not None:
+        return f"Yes: PostgreSQL {version(survey.facts.server_version)} answers.", ""
+    accepting = [each for each in survey.walk.knocks if each.accepted]
     if accepting:
         return f"Something accepts connections at {accepting[0].place}.", ""
     hosts = survey.target.hosts
@@ -66,17 +65,16 @@ def _up(survey: Survey) -> tuple[str, str]:
 
 
 def _log(survey: Survey) -> tuple[str, str]:
+    if survey.provider is not None:
+        return f"Read the log in the console of {survey.provider.name}.", ""
     words = "terminating|receive data|EOF"
-    if survey.facts is not None and survey.facts.provider is not None:
-        return f"Read the log in the console of {survey.facts.provider.name}.", ""
     return "Read the log on the server.", f'grep -E "{words}" /var/log/postgresql/*.log'
 
 
 def _path(survey: Survey) -> tuple[str, str]:
-    facts = survey.facts
+    facts, pooler = survey.facts, survey.pooler
     if facts is None:
         return "Unknown without a session.", ""
-    pooler = survey.pooler
     if pooler is not None:
         return f"Yes, a pooler in {pooler.mode or 'an unknown'} mode. {pooler.evidence}", ""
     if facts.path is Path.UNKNOWN:
@@ -86,7 +84,7 @@ def _path(survey: Survey) -> tuple[str, str]:
 
 
 def _certificates(survey: Survey) -> tuple[str, str]:
-    shake = survey.walk.tls if survey.walk is not None else None
+    shake = survey.walk.tls
     if shake is None or not (shake.version or shake.certificate):
         return "No TLS handshake was made.", ""
     own = shake.certificate

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from ...facts import Facts, SocketOptions
 from ..findings.base import seconds
 from ..path.certificates import validity
 from ..path.login_stages import version
-from ..path.stages import Walk
 from ..survey.survey import Survey
 
 Detail = tuple[str, str]
@@ -44,8 +42,8 @@ def _server(survey: Survey) -> Iterator[Detail]:
         return
     role = {True: ", a standby", False: ", a primary", None: ""}[facts.in_recovery]
     yield "server", f"PostgreSQL {version(facts.server_version)}{role}"
-    if facts.provider is not None:
-        yield "provider", facts.provider.name
+    if survey.provider is not None:
+        yield "provider", survey.provider.name
     yield "path", f"{facts.path.value}: {facts.path_evidence}"
     if survey.pooler is not None:
         yield "pooler", f"{survey.pooler.mode or 'unknown'} mode. {survey.pooler.evidence}"
@@ -57,21 +55,14 @@ def _server(survey: Survey) -> Iterator[Detail]:
 
 
 def _times(survey: Survey) -> Iterator[Detail]:
-    walk = survey.walk
-    if walk is None:
-        return
+    walk, own = survey.walk, ("DNS", "TCP", "TLS")
     if walk.connect_seconds is not None:
         yield "connecting", f"{_ms(walk.connect_seconds)} for the driver's whole login"
-    own = {name: spent for name in ("DNS", "TCP", "TLS") if (spent := _spent(walk, name))}
-    if own:
-        parts = ", ".join(f"{name} {_ms(spent)}" for name, spent in own.items())
-        yield "connection stages", f"{parts} (on connections of their own)"
+    timed = [f"{s.name} {_ms(s.seconds)}" for s in walk.stages if s.name in own and s.seconds]
+    if timed:
+        yield "connection stages", f"{', '.join(timed)} (on connections of their own)"
     if survey.server is not None:
         yield "round trip", _ms(survey.server.round_trip)
-
-
-def _spent(walk: Walk, name: str) -> float:
-    return next((one.seconds or 0.0 for one in walk.stages if one.name == name), 0.0)
 
 
 def _ms(value: float) -> str:
@@ -79,12 +70,11 @@ def _ms(value: float) -> str:
 
 
 def _tls(survey: Survey) -> Iterator[Detail]:
-    facts, walk = survey.facts, survey.walk
+    facts, shake = survey.facts, survey.walk.tls
     if facts is not None:
         words = ", ".join(filter(None, (survey.tls_version, survey.cipher)))
         used = words or ("in use" if facts.socket.tls else "not in use")
         yield "TLS", f"{used} (sslmode {survey.target.sslmode})"
-    shake = walk.tls if walk is not None else None
     own = shake.certificate if shake is not None else None
     if shake is None or own is None:
         if shake is not None and shake.certificate_note:
@@ -103,37 +93,23 @@ def _keepalives(survey: Survey) -> Iterator[Detail]:
         if not survey.refused and not survey.target.garbled:
             yield "keepalives", "none: a Unix socket needs none"
         return
-    where = "on the socket" if survey.facts is not None else "asked for"
-    yield "keepalives", f"{where}: {_numbers(real)}"
-    if survey.facts is not None:
-        yield "asked for", _asked(survey)
-        yield "server's own", _theirs(survey.facts)
+    facts = survey.facts
+    where = "on the socket" if facts is not None else "asked for"
+    yield "keepalives", f"{where}: {_numbers(*real[1:]) if real.keepalives else 'off'}"
+    if facts is not None:
+        given = [f"{name}={v}" for name, v in survey.asked.items() if v is not None]
+        yield "asked for", ", ".join(given) or "nothing"
+        idle, interval = facts.tcp_keepalives_idle, facts.tcp_keepalives_interval
+        count = facts.tcp_keepalives_count or "not set"
+        yield "server's own", _numbers(idle, interval, count, facts.tcp_user_timeout)
 
 
-def _numbers(real: SocketOptions) -> str:
-    if not real.keepalives:
-        return "off"
-    return (
-        f"idle {_set(real.keepalives_idle)}, interval {_set(real.keepalives_interval)}, "
-        f"count {real.keepalives_count}, user timeout {_set(real.user_timeout)}"
-    )
+def _numbers(idle: float | None, interval: float | None, count: object, user: float | None) -> str:
+    return f"idle {_set(idle)}, interval {_set(interval)}, count {count}, user timeout {_set(user)}"
 
 
 def _set(value: float | None) -> str:
     return f"{value:g} s" if value else "not set"
-
-
-def _asked(survey: Survey) -> str:
-    given = {name: value for name, value in survey.asked.items() if value is not None}
-    return ", ".join(f"{name}={value}" for name, value in given.items()) or "nothing"
-
-
-def _theirs(facts: Facts) -> str:
-    return (
-        f"idle {_set(facts.tcp_keepalives_idle)}, interval {_set(facts.tcp_keepalives_interval)}, "
-        f"count {facts.tcp_keepalives_count or 'not set'}, "
-        f"user timeout {_set(facts.tcp_user_timeout)}"
-    )
 
 
 def _timeouts(survey: Survey) -> Iterator[Detail]:

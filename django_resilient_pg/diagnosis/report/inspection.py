@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from django.core import checks
 
@@ -48,15 +48,25 @@ class Inspection:
             survey = replace(survey, measured=advice.measured(probe))
         return cls(survey, findings(survey), probe=probe)
 
-    def adding(self, **more: Any) -> Inspection:
-        """With the result of one more option."""
-        return replace(self, **more)
-
     @property
     def reachable(self) -> bool:
         """Whether a session came about."""
-        walk = self.survey.walk
-        return walk is not None and walk.failed is None
+        return bool(self.survey.walk.stages) and self.survey.failed is None
+
+    @property
+    def probe_sentences(self) -> list[str]:
+        """What the idle probe found, or why it was refused."""
+        if isinstance(self.probe, ProbeResult):
+            return advice.sentences(self.probe)
+        return [f"Not measured: {self.probe}"]
+
+    @property
+    def probe_settings(self) -> dict[str, object]:
+        """What follows from the idle probe, as entries of DATABASES."""
+        if not isinstance(self.probe, ProbeResult):
+            return {}
+        own = self.survey.project
+        return advice.settings(self.probe, resilient=own.resilient, pool=own.pool)
 
     def count(self, level: Level) -> int:
         """How many findings of a level there are."""
@@ -64,40 +74,27 @@ class Inspection:
 
     def exit_status(self, fail_level: int) -> int:
         """0; 1: findings at that level, or not reachable for now; 3: the configuration is wrong."""
-        walk = self.survey.walk
-        if walk is not None and walk.exit_status:
-            return walk.exit_status
-        if self._failures:
-            return 1
-        return int(any(one.level >= fail_level for one in self.findings))
+        bad = self._failures or any(one.level >= fail_level for one in self.findings)
+        return self.survey.walk.exit_status or int(bool(bad))
 
     @property
     def verdict(self) -> str:
         """One sentence."""
         walk = self.survey.walk
-        if walk is not None and walk.failed is not None:
+        if walk.failed is not None:
             when = "for now" if walk.retryable else "until the configuration is corrected"
             return f"Not reachable {when}: stage {walk.failed.name} failed."
-        errors, warnings = self.count(Level.ERROR), self.count(Level.WARNING)
-        counts = [_plural(errors, "error")] if errors else []
-        counts += [_plural(warnings, "warning")] if warnings else []
-        counts += self._failures
-        if not counts:
+        levels = ((level.word, self.count(level)) for level in (Level.ERROR, Level.WARNING))
+        counts = [f"{n} {word}{'s' if n > 1 else ''}" for word, n in levels if n]
+        *first, last = [*counts, *self._failures] or [""]
+        if not last:
             return "OK: no problems found."
-        *first, last = counts
         return f"Reachable, with {', '.join(first)}{' and ' if first else ''}{last}."
 
     @property
     def _failures(self) -> list[str]:
         """What was asked for and did not go well, beyond the findings."""
-        told = []
-        if isinstance(self.probe, str):
-            told.append("a refused idle probe")
+        told = ["a refused idle probe"] if isinstance(self.probe, str) else []
         if self.drill is not None and not self.drill.survived:
-            failed = self.drill.failed
-            told.append("a failed drill" if failed else "an incomplete drill")
+            told.append("a failed drill" if self.drill.failed else "an incomplete drill")
         return told
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -8,44 +8,26 @@ from __future__ import annotations
 import difflib
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Collection
-from typing import TypeVar
+from typing import Any
 
-N = TypeVar("N", int, float)
-
-#: Seconds that anybody would wait for a database: a day.
-DAY = 86_400.0
+from ...conf.declarations import Declaration, InvalidValue, Kind
 
 
-def seconds(least: float, most: float) -> Callable[[object], float]:
-    """Return what argparse's ``type`` wants: it takes these seconds and no others."""
+def declared(name: str, kind: Kind, **bounds: Any) -> Callable[[object], Any]:
+    """Return what argparse's ``type`` wants: it takes what is declared so, and nothing else."""
+    declaration = Declaration(name, kind, None, **bounds)
 
-    return _within(float, "number of seconds", least, most, "{:g} s")
-
-
-def whole(least: int, most: int) -> Callable[[object], int]:
-    """As :func:`seconds`, of whole numbers."""
-
-    return _within(int, "whole number", least, most, "{}")
-
-
-def _within(
-    kind: type[N], noun: str, least: float, most: float, written: str
-) -> Callable[[object], N]:
-    def parse(given: object) -> N:
+    def parse(given: object) -> Any:
         try:
-            value = kind(str(given))
-        except ValueError:
-            raise ArgumentTypeError(f'invalid {noun}: "{given}".') from None
-        if least <= value <= most:
-            return value
-        shown, lowest, highest = map(written.format, (value, least, most))
-        raise ArgumentTypeError(f"{shown} must be between {lowest} and {highest}.")
+            return declaration.checked(given)
+        except InvalidValue as error:
+            raise ArgumentTypeError(f"the value {error}") from None
 
     return parse
 
 
 def one_of(known: Collection[str]) -> Callable[[object], str]:
-    """As :func:`seconds`, of a few words."""
+    """As :func:`declared`, of a few words."""
 
     def parse(given: object) -> str:
         if isinstance(given, str) and given in known:
@@ -63,7 +45,7 @@ def in_any_case(known: Collection[str]) -> Callable[[object], str]:
 
 
 def every(parse: Callable[[object], str]) -> Callable[[object], list[str]]:
-    """As :func:`seconds`, of one value or several."""
+    """As :func:`declared`, of one value or several."""
 
     def parse_all(given: object) -> list[str]:
         values = given if isinstance(given, (list, tuple, set)) else [given]

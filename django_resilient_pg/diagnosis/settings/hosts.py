@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from ...policy.places import is_address
 from .libpq_numbers import whole
 from .lookup import Lookup
 
@@ -38,7 +38,7 @@ class Host:
     @property
     def named(self) -> bool:
         """Whether it has to be looked up."""
-        return not self.unix and not self.address and not _is_address(self.name)
+        return not self.unix and not self.address and not is_address(self.name)
 
     @property
     def path(self) -> str:
@@ -48,14 +48,6 @@ class Host:
     def __str__(self) -> str:
         name = self.name or self.address or "the default Unix socket"
         return f"[{name}]:{self.port}" if ":" in name else f"{name}:{self.port}"
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name.partition("%")[0])
-    except ValueError:
-        return False
-    return True
 
 
 def socket_path(folder: str, port: int) -> str:

@@ -37,40 +37,14 @@ _VARIABLES: Final = {
 #: What libpq takes (manual, "Parameter Key Words"), to tell what a misspelt name was meant to be.
 PARAMETERS: Final = (
     *_VARIABLES,
-    "application_name",
-    "channel_binding",
-    "client_encoding",
-    "fallback_application_name",
-    "gssdelegation",
-    "gssencmode",
-    "gsslib",
-    "keepalives",
-    "keepalives_count",
-    "keepalives_idle",
-    "keepalives_interval",
-    "krbsrvname",
-    "load_balance_hosts",
-    "max_protocol_version",
-    "min_protocol_version",
-    "options",
-    "passfile",
-    "password",
-    "replication",
-    "requirepeer",
-    "scram_client_key",
-    "scram_server_key",
-    "service",
-    "servicefile",
-    "ssl_max_protocol_version",
-    "ssl_min_protocol_version",
-    "sslcertmode",
-    "sslcompression",
-    "sslcrl",
-    "sslcrldir",
-    "sslkeylogfile",
-    "sslpassword",
-    "sslsni",
-    "tcp_user_timeout",
+    *(
+        "application_name channel_binding client_encoding fallback_application_name gssdelegation"
+        " gssencmode gsslib keepalives keepalives_count keepalives_idle keepalives_interval"
+        " krbsrvname load_balance_hosts max_protocol_version min_protocol_version options passfile"
+        " password replication requirepeer scram_client_key scram_server_key service servicefile"
+        " ssl_max_protocol_version ssl_min_protocol_version sslcertmode sslcompression sslcrl"
+        " sslcrldir sslkeylogfile sslpassword sslsni tcp_user_timeout"
+    ).split(),
 )
 
 
@@ -85,10 +59,7 @@ class Lookup:
     """
 
     def __init__(
-        self,
-        params: Mapping[str, object],
-        environ: Mapping[str, str],
-        added: Collection[str] = (),
+        self, params: Mapping[str, object], environ: Mapping[str, str], added: Collection[str] = ()
     ) -> None:
         self.params, self.environ, self._added = params, environ, added
         self.sources: dict[str, str] = {}

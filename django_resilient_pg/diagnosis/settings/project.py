@@ -12,6 +12,7 @@ from django.db import router
 
 from ...conf.secrets import NOT_SHOWN, slip
 from ...facts import SocketOptions
+from .libpq_numbers import whole
 from .lookup import Lookup
 
 #: libpq's own parameters for keepalives, in the order of :class:`SocketOptions`.
@@ -72,7 +73,7 @@ def project(entry: Mapping[str, Any], *, resilient: bool) -> Project:
         pool=_pool(pool),
         atomic_requests=bool(entry.get("ATOMIC_REQUESTS")),
         server_side_cursors=not entry.get("DISABLE_SERVER_SIDE_CURSORS"),
-        prepare_threshold=_whole(options.get("prepare_threshold")),
+        prepare_threshold=whole(str(options.get("prepare_threshold"))),
         serving=_serving(),
         middleware=tuple(m for m in settings.MIDDLEWARE if m.startswith("django_resilient_pg.")),
         routed=bool(router.routers),
@@ -108,7 +109,7 @@ def keepalives_asked(params: Mapping[str, Any]) -> dict[str, int | None]:
     """What libpq gets, from a parameter or the service file; ``None``: nothing."""
     section = Lookup(params, os.environ).section
     return {
-        name: _whole(section.get(name) if params.get(name) is None else params[name])
+        name: whole(str(section.get(name) if params.get(name) is None else params[name]))
         for name in KEEPALIVES
     }
 
@@ -146,10 +147,3 @@ def _sysctl(name: str, default: int) -> int:
             return int(file.read())
     except (OSError, ValueError):
         return default
-
-
-def _whole(value: object) -> int | None:
-    try:
-        return None if value is None else int(str(value))
-    except ValueError:
-        return None

@@ -5,12 +5,12 @@ No file is read but the service file, and nothing is sent anywhere.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from ...conf.declarations import suggestion
 from ...conf.secrets import NOT_SHOWN, host_slip, slip, without_password
 from .hosts import Host, pair
 from .libpq_numbers import NAMES, Value, timeout, wrong
@@ -64,6 +64,11 @@ class Target:
     sources: tuple[tuple[str, str], ...] = ()
     problems: tuple[str, ...] = ()
     garbled: tuple[str, ...] = ()
+
+    @property
+    def unix(self) -> bool:
+        """Whether every host is reached over a Unix socket."""
+        return _are_unix(self.hosts)
 
     @property
     def direct(self) -> bool:
@@ -132,15 +137,12 @@ def target(
 
     Never raises: what makes no sense is told in ``problems``.
     """
-    problems: list[str] = []
-    given = _Safe(params, environ, problems, added)
-    problems.extend(_service_problems(given))
+    given = _Safe(params, environ, added)
     user = given.text("user", system_user())
-    hosts = pair(given, problems, psycopg3=psycopg3)
+    hosts = pair(given, given.problems, psycopg3=psycopg3)
     numbers = _numbers(given)
-    unix = bool(hosts) and all(host.unix for host in hosts)
-    garbled = dict(wrong(numbers, unix=unix, psycopg3=psycopg3))
-    problems.extend(garbled.values())
+    garbled = dict(wrong(numbers, unix=_are_unix(hosts), psycopg3=psycopg3))
+    given.problems.extend(garbled.values())
     sslrootcert = given.text("sslrootcert")
     usual = "verify-full" if sslrootcert == SYSTEM else "prefer"
     return Target(
@@ -148,37 +150,41 @@ def target(
         hosts=hosts,
         user=user,
         database=given.text("dbname", user),
-        sslmode=_choice(given, "sslmode", usual, MODES, problems),
+        sslmode=given.choice("sslmode", usual, MODES),
         sslrootcert=sslrootcert,
         sslcert=given.text("sslcert"),
         sslkey=given.text("sslkey"),
-        sslnegotiation=_choice(
-            given, "sslnegotiation", "postgres", ("postgres", "direct"), problems
-        ),
+        sslnegotiation=given.choice("sslnegotiation", "postgres", ("postgres", "direct")),
         require_auth=given.text("require_auth"),
         connect_timeout=_seconds(numbers, psycopg3=psycopg3),
         target_session_attrs=given.text("target_session_attrs", "any"),
         service=given.service,
         home=environ.get("HOME") or os.path.expanduser("~"),
         sources=tuple(given.sources.items()),
-        problems=tuple(problems),
+        problems=tuple(given.problems),
         garbled=tuple(garbled),
     )
+
+
+def _are_unix(hosts: Sequence[Host]) -> bool:
+    return bool(hosts) and all(host.unix for host in hosts)
 
 
 class _Safe(Lookup):
     """Every value as it may be shown: what may hold a password is a problem instead."""
 
     def __init__(
-        self,
-        params: Mapping[str, object],
-        environ: Mapping[str, str],
-        problems: list[str],
-        added: Collection[str],
+        self, params: Mapping[str, object], environ: Mapping[str, str], added: Collection[str]
     ) -> None:
         super().__init__(params, environ, added)
-        self._problems = problems
+        self.problems: list[str] = []
         self.service = self._shown("service", self.service)
+        if self.missing and self.service != NOT_SHOWN:
+            self.problems.append(
+                f'The service "{self.service}"{self.place("service")} is in no service file: add '
+                "it to ~/.pg_service.conf or to the file that the environment variable "
+                "PGSERVICEFILE names."
+            )
 
     def text(self, name: str, default: str = "") -> str:
         return self._shown(name, super().text(name, default))
@@ -188,34 +194,20 @@ class _Safe(Lookup):
         told = (host_slip if name in {"host", "hostaddr"} else slip)(key, value)
         if not told:
             return without_password(value) if name == "user" else value
-        self._problems.append(told)
+        self.problems.append(told)
         return NOT_SHOWN
 
-
-def _service_problems(given: Lookup) -> list[str]:
-    if given.service == NOT_SHOWN or not given.missing:
-        return []
-    return [
-        f'The service "{given.service}"{given.place("service")} is in no service file: add it to '
-        "~/.pg_service.conf or to the file that the environment variable PGSERVICEFILE names."
-    ]
-
-
-def _choice(
-    given: Lookup, name: str, default: str, known: Sequence[str], problems: list[str]
-) -> str:
-    """The value of a parameter that has to be one of a few."""
-    value = given.text(name, default)
-    if value in known:
-        return value
-    if value == NOT_SHOWN:  # reported already
+    def choice(self, name: str, default: str, known: Sequence[str]) -> str:
+        """The value of a parameter that has to be one of a few."""
+        value = self.text(name, default)
+        if value in known:
+            return value
+        if value != NOT_SHOWN:  # which is reported already
+            place, meant = self.sources[name], suggestion(value, known)
+            self.problems.append(
+                f'{name} is "{value}" (from {place}), which libpq does not know: {meant}'
+            )
         return default
-    near = difflib.get_close_matches(value.lower(), known, 1)
-    meant = f'did you mean "{near[0]}"?' if near else f"it knows {', '.join(known)}."
-    problems.append(
-        f'{name} is "{value}" (from {given.sources[name]}), which libpq does not know: {meant}'
-    )
-    return default
 
 
 def _numbers(given: Lookup) -> dict[str, Value]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -55,49 +54,31 @@ def from_settings(alias: str) -> Survey:
         ConnectionDoesNotExist: there is no such alias.
     """
     wrapper, error = load(alias)
+    entry = connections.settings[alias] if wrapper is None else wrapper.settings_dict
+    params: dict[str, Any] = {}
     if error is not None:
-        return _unusable(alias, error)
-    params, refused = parameters(wrapper)
+        refused = _not_loaded(str(entry["ENGINE"]), error)
+    else:
+        params, refused = parameters(wrapper)
     return Survey(
         alias=alias,
-        project=project(wrapper.settings_dict, resilient=hasattr(wrapper, "resilience")),
+        project=project(entry, resilient=hasattr(wrapper, "resilience")),
         target=Target(alias, (), "", "") if refused else _target(wrapper, params),
         asked=keepalives_asked(params),
         kernel=kernel_keepalives(),
         options=Options() if refused else _options(wrapper),
         refused=refused,
-        driver=_driver(wrapper),
-        libpq=libpq_version(wrapper),
+        driver="none is loaded" if wrapper is None else _driver(wrapper),
+        libpq=0 if wrapper is None else libpq_version(wrapper),
     )
 
 
 def _target(wrapper: BaseDatabaseWrapper, params: dict[str, Any]) -> Target:
     psycopg3 = hasattr(wrapper.Database, "pq")  # type: ignore[attr-defined]
-    return target(
-        wrapper.alias, params, os.environ, psycopg3=psycopg3, added=_added(wrapper, params)
-    )
-
-
-def _added(wrapper: BaseDatabaseWrapper, params: Mapping[str, object]) -> set[str]:
-    """The names of the parameters that this package's engine adds to the user's."""
     own = hasattr(wrapper, "resilience")
-    return params.keys() - wrapper.settings_dict["OPTIONS"].keys() - _ENTRY if own else set()
-
-
-def _unusable(alias: str, error: Exception) -> Survey:
-    """What is known of an alias whose engine Django cannot load."""
-    own = project(connections.settings[alias], resilient=False)
-    return Survey(
-        alias=alias,
-        project=own,
-        target=Target(alias, (), "", ""),
-        asked=keepalives_asked({}),
-        kernel=kernel_keepalives(),
-        options=Options(),
-        refused=_not_loaded(str(connections.settings[alias]["ENGINE"]), error),
-        driver="none is loaded",
-        libpq=0,
-    )
+    # What this package's engine adds to the user's parameters.
+    added = params.keys() - wrapper.settings_dict["OPTIONS"].keys() - _ENTRY if own else ()
+    return target(wrapper.alias, params, os.environ, psycopg3=psycopg3, added=added)
 
 
 def _not_loaded(engine: str, error: Exception) -> str:
@@ -117,6 +98,7 @@ def survey(alias: str, timeout: float = TIMEOUT) -> Survey:
         return replace(known, walk=refused_settings(known.target, known.refused))
     wrapper = connections[alias]
     connect = Connector.of(wrapper)
+    passphrase = Lookup(wrapper.get_connection_params(), os.environ).text("sslpassword")
     seen: dict[str, Any] = {}
     way = walk(
         known.target,
@@ -126,19 +108,11 @@ def survey(alias: str, timeout: float = TIMEOUT) -> Survey:
         assume_role=wrapper.settings_dict["OPTIONS"].get("assume_role") or "",
         examine=lambda link: _examine(known.target, connect, link, timeout, seen),
     )
-    found = replace(
-        known,
-        walk=way,
-        target=way.target,
-        server=seen.get("server"),
-        activity=seen.get("activity"),
-        large=seen.get("large"),
-        client=client_certificates.read(known.target, _passphrase(wrapper)),
-    )
-    behind = way.facts is not None and way.facts.path is Path.POOLER
-    # Where the facts are unknown, the second login may still have found one.
-    pooler = seen.get("pooler", _NOT_LOOKED_AT if behind else None)
-    return replace(found, pooler=pooler, limits=_limits(wrapper, found))
+    if way.facts is not None and way.facts.path is Path.POOLER:
+        seen.setdefault("pooler", _NOT_LOOKED_AT)
+    client = client_certificates.read(known.target, passphrase)
+    found = replace(known, walk=way, target=way.target, client=client, **seen)
+    return replace(found, limits=_limits(wrapper, found))
 
 
 def _examine(
@@ -167,10 +141,6 @@ def _large(link: Link, timeout: float) -> bool | None:
         return answer(lambda: server.large(link), link.fd, timeout) or None
     except TimeoutError:
         return False
-
-
-def _passphrase(wrapper: BaseDatabaseWrapper) -> str:
-    return Lookup(wrapper.get_connection_params(), os.environ).text("sslpassword")
 
 
 def _limits(wrapper: BaseDatabaseWrapper, found: Survey) -> Limits | None:

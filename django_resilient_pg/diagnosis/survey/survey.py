@@ -10,10 +10,13 @@ from typing import Final, NamedTuple
 from ...conf.options import Options
 from ...facts import Facts, Path, SocketOptions
 from ...policy.limits import Limit, Limits
+from ...providers import Provider
 from ..path.client_certificates import ClientCertificate
+from ..path.greetings import Answer
+from ..path.handshakes import TlsFacts
 from ..path.poolers import Pooler
 from ..path.server import Activity, ServerSide
-from ..path.stages import Walk
+from ..path.stages import UNWALKED, Stage, Walk
 from ..settings.project import KEEPALIVES, Project, keepalives_expected
 from ..settings.target import Target
 
@@ -47,7 +50,7 @@ class Survey:
         refused: why Django or the engine refuses the settings, "" if it does not.
         driver: name and version.
         libpq: its version, as 180000.
-        walk: the connection stages; ``None``: nothing was connected to.
+        walk: the connection stages; without any, nothing was connected to.
         limits: how long connections may live and stay idle.
         server: what the session told.
         pooler: if there is one.
@@ -67,7 +70,7 @@ class Survey:
     refused: str
     driver: str
     libpq: int
-    walk: Walk | None = None
+    walk: Walk = UNWALKED
     limits: Limits | None = None
     server: ServerSide | None = None
     pooler: Pooler | None = None
@@ -80,22 +83,28 @@ class Survey:
     @property
     def facts(self) -> Facts | None:
         """What the engine would act on; ``None`` without a session."""
-        return self.walk.facts if self.walk is not None else None
+        return self.walk.facts
 
     @property
-    def exit_status(self) -> int:
-        """That of the walk; see :func:`.waiting.wait_for`."""
-        return self.walk.exit_status if self.walk is not None else 0
+    def failed(self) -> Stage | None:
+        """The stage that failed."""
+        return self.walk.failed
+
+    @property
+    def shaken(self) -> TlsFacts | None:
+        """The TLS handshake, if there was one."""
+        tls = self.walk.tls
+        return tls if tls is not None and tls.answer is Answer.TLS else None
+
+    @property
+    def provider(self) -> Provider | None:
+        """Who runs the server, if it was recognised."""
+        return self.facts.provider if self.facts is not None else None
 
     @property
     def psycopg3(self) -> bool:
         """Whether the driver is psycopg 3, not psycopg2."""
         return self.driver.startswith("psycopg ")
-
-    @property
-    def unix(self) -> bool:
-        """Whether every host is reached over a Unix socket."""
-        return bool(self.target.hosts) and all(host.unix for host in self.target.hosts)
 
     @property
     def network(self) -> bool:
@@ -111,7 +120,7 @@ class Survey:
 
         Nor are there any where libpq refuses the numbers.
         """
-        if self.refused or self.unix or {*self.target.garbled} & {*KEEPALIVES}:
+        if self.refused or self.target.unix or {*self.target.garbled} & {*KEEPALIVES}:
             return None
         if self.facts is not None and self.facts.socket.unix:
             return None
@@ -135,21 +144,17 @@ class Survey:
     @property
     def tls_version(self) -> str:
         """Of the session's own leg, "" without TLS or if not known."""
-        facts = self.facts
-        if facts is None or not facts.socket.tls:
-            return ""
-        if facts.socket.tls_version or self.server is None or facts.path is Path.POOLER:
-            seen = self.walk.tls.version if self.walk is not None and self.walk.tls else ""
-            return facts.socket.tls_version or seen or ""
-        return self.server.tls_version or ""
+        return self._agreed("tls_version", self.walk.tls.version if self.walk.tls else None)
 
     @property
     def cipher(self) -> str:
         """As :attr:`tls_version`."""
-        facts = self.facts
-        if facts is None or not facts.socket.tls:
+        return self._agreed("cipher", self.walk.tls.cipher if self.walk.tls else None)
+
+    def _agreed(self, name: str, seen: str | None) -> str:
+        """What this end of the session says, the other end (but for a pooler's), the handshake."""
+        if self.facts is None or not self.facts.socket.tls:
             return ""
-        own = facts.path is not Path.POOLER and self.server is not None
-        theirs = self.server.cipher if own and self.server is not None else None
-        seen = self.walk.tls.cipher if self.walk is not None and self.walk.tls else None
-        return facts.socket.cipher or theirs or seen or ""
+        theirs = None if self.facts.path is Path.POOLER else self.server
+        own: str | None = getattr(self.facts.socket, name)
+        return own or getattr(theirs, name, None) or seen or ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -31,7 +32,10 @@ from ...state.aliases import load
 _LOGIN = 10.0
 _INTERRUPTED = 130  # as shells have it: 128 and the number of SIGINT
 _OTHERS = {"mysql", "oracle", "sqlite3", "spatialite"}
-_SECONDS = {"probe_idle": bounds.seconds(LEAST, MOST), "wait": bounds.seconds(0, bounds.DAY)}
+_SECONDS = {
+    name: bounds.declared(name, "number", unit="seconds", lowest=lowest, highest=highest)
+    for name, lowest, highest in (("probe_idle", LEAST, MOST), ("wait", 0, 86_400))
+}
 _FORMATS = ("text", "json")
 # What ``call_command(..., format=None)`` means: not given.
 _DEFAULTS: Mapping[str, object] = {
@@ -42,7 +46,7 @@ _DEFAULTS: Mapping[str, object] = {
 _OTHER_VALUES: dict[str, Callable[[object], object]] = {
     "format": bounds.one_of(_FORMATS),
     "fail_level": bounds.in_any_case(LEVELS),
-    "verbosity": bounds.whole(0, 3),
+    "verbosity": bounds.declared("verbosity", "integer", lowest=0, highest=3),
 }
 
 
@@ -174,16 +178,15 @@ class Command(BaseCommand):
         if seen.refused:
             return Inspection.of(seen)
         connect, walk = Connector.of(connections[alias]), seen.walk
-        reachable = walk is not None and walk.failed is None
+        reachable = walk.failed is None
         probing = reachable and options["probe_idle"] is not None
         # First: the rules judge what it measures, too.
         found = Inspection.of(seen, self._probe(connect, seen) if probing else None)
         if options["sslmodes"]:
-            skipped = not_tried(walk) if walk is not None else None
-            tls = walk.tls if walk is not None else None
-            found = found.adding(ladder=skipped or sslmodes(seen.target, connect, tls=tls))
+            ladder = not_tried(walk) or sslmodes(seen.target, connect, tls=walk.tls)
+            found = replace(found, ladder=ladder)
         if options["drill"] and reachable:
-            found = found.adding(drill=drill(seen, self._say))
+            found = replace(found, drill=drill(seen, self._say))
         return found
 
     def _survey(self, alias: str) -> Survey:
@@ -193,9 +196,9 @@ class Command(BaseCommand):
         # The total for all aliases; each is tried at least once.
         left = max(0.0, seconds - self._waited)
         try:
-            done = wait_for(lambda patience: survey(alias, patience), left, report=self._waiting)
-            self._waited += done.seconds
-            return done.last
+            last, spent = wait_for(lambda patience: survey(alias, patience), left, self._waiting)
+            self._waited += spent
+            return last
         except KeyboardInterrupt:
             if self._last is None or self._last.alias != alias:
                 raise CommandError(f'--wait: interrupted before "{alias}" answered.') from None
@@ -203,7 +206,7 @@ class Command(BaseCommand):
 
     def _waiting(self, last: Survey, left: float) -> None:
         self._last = last
-        stage = last.walk.failed.name if last.walk is not None and last.walk.failed else ""
+        stage = last.failed.name if last.failed is not None else ""
         self._say(f'"{last.alias}": not reachable yet (stage {stage}), {left:.0f} s left.')
 
     def _probe(self, connect: Connector, seen: Survey) -> ProbeResult | str:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from django_resilient_pg.sql import memory, session_effects, statements
-from django_resilient_pg.sql.quotes import without_strings
-from django_resilient_pg.sql.statements import bare, ends_transaction
-from django_resilient_pg.state import session
+from django_resilient_pg.sql import local_settings, memory, session_effects, statements
+from django_resilient_pg.sql.lexer import bare
+from django_resilient_pg.sql.statements import ends_transaction
+from django_resilient_pg.sql.texts import without_strings
 from django_resilient_pg.state.session import Session, Where
 
 PIECES = st.sampled_from(
@@ -59,7 +59,7 @@ def lexed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         lengths.append(len(sql))
         return bare(sql, **how)
 
-    for module in (statements, session_effects):
+    for module in (statements, session_effects, local_settings):
         monkeypatch.setattr(module, "bare", counting)
     return lengths
 
@@ -120,15 +120,15 @@ def test_a_long_text_is_read_by_the_rules_of_its_session() -> None:
 def test_what_was_remembered_is_not_taken_for_another_text() -> None:
     """Where the quotes do not tell the strings, two texts may look the same without them."""
     padding = "x" * memory.LONGEST
-    session.is_harmless(f"SELECT 1 {padding} /* '' */")
-    assert not session.is_harmless(f"SELECT 1 {padding} /* ' */; SET a.b = 1; /* ' */")
-    session.is_harmless(f"SELECT 1 {padding} AS \"''\"")
-    assert not session.is_harmless(f'SELECT 1 {padding} AS "\'"; SET a.b = 1; SELECT 1 AS "\'"')
+    memory.is_harmless(f"SELECT 1 {padding} /* '' */")
+    assert not memory.is_harmless(f"SELECT 1 {padding} /* ' */; SET a.b = 1; /* ' */")
+    memory.is_harmless(f"SELECT 1 {padding} AS \"''\"")
+    assert not memory.is_harmless(f'SELECT 1 {padding} AS "\'"; SET a.b = 1; SELECT 1 AS "\'"')
 
 
 def test_few_long_texts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: set[str] = set()
-    monkeypatch.setattr(session, "_LONG", kept)
+    monkeypatch.setattr(memory, "_LONG", kept)
     for number in range(200):
         Session().note(f"INSERT INTO t VALUES {'(%s, %s), ' * 1000}({number})")
     assert 0 < len(kept) <= 128
