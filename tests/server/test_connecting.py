@@ -126,6 +126,17 @@ def test_a_silent_address_is_given_up_in_time(server: Server, make_connection: C
         assert time.monotonic() - began < 2.0 + 1.0
 
 
+def test_an_attempt_without_time_hides_no_error_that_says_more(
+    server: Server, make_connection: Connections
+) -> None:
+    with Proxy(server.port) as way:
+        connection = make_connection(HOST="127.0.0.1", PORT=way.port, retry_deadline=1.5)
+        way.set_mode("refuse")
+        threading.Timer(0.7, way.set_mode, ["deaf"]).start()
+        with pytest.raises(OperationalError, match="refused"):
+            run(connection, "SELECT 1")
+
+
 def test_a_wrong_password_is_tried_on_one_address(
     four_ways: list[Proxy], make_connection: Connections
 ) -> None:
