@@ -121,19 +121,15 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """What the text alone says; ``settings`` names it if it is a SET or RESET.
+    """What the text alone says: its effect, unless that depends on the parameters.
 
-    ``lock``: "lock" or "unlock", "_shared" or "", and one or two numbers.
+    ``setting`` names what a SET or RESET is about. ``lock``: "lock" or "unlock", "_shared" or "",
+    and one or two numbers.
     """
 
-    pins: str = ""
+    effect: Effect = Effect()
     setting: str = ""
-    words: str = ""
     configs: tuple[tuple[str, str, str], ...] = ()
-    controls: bool = False
-    passes: bool = False
-    kind: str = UNTIL_CLOSE
-    frees: str = ""
     lock: tuple[str, ...] = ()
 
 
@@ -173,14 +169,14 @@ def _effect(text: str, sql: object, params: Any) -> Effect:
     if shape.lock:
         return _locked(shape, params)
     if not shape.setting:
-        return Effect((), shape.pins, shape.controls, shape.passes, shape.kind, shape.frees)
-    kept = _kept(params)
+        return shape.effect
+    kept, words = _kept(params), shape.effect.pins
     if kept is UNKNOWN:
-        return Effect(pins=shape.words, kind=UNTIL_DISCARD)
+        return shape.effect
     if shape.setting == _PATH and is_temporary(text, params):
         return Effect(pins=_TEMPORARY_PATH, passes=True, kind=UNTIL_DISCARD)
     frees = UNTIL_DISCARD if shape.setting == DISCARD_ALL else ""
-    return Effect((Assignment(shape.setting, sql, kept, shape.words),), frees=frees)
+    return Effect((Assignment(shape.setting, sql, kept, words),), frees=frees)
 
 
 @remembered
@@ -190,27 +186,26 @@ def _shape(text: str) -> _Shape:
     if not pins:
         if is_temporary(text) and (read.keyword == "SET" or "set_config" in text.lower()):
             # For the transaction only, but what is made there stays.
-            return _Shape(pins=_TEMPORARY_PATH, passes=True, kind=UNTIL_DISCARD)
-        return _Shape(controls=read.controls)
+            return _Shape(Effect(pins=_TEMPORARY_PATH, passes=True, kind=UNTIL_DISCARD))
+        return _Shape(Effect(controls=read.controls))
     plain = bare(text).strip().rstrip("; \t\r\n")
     # A backslash may or may not escape the end of a string; an escaped name may be any.
     if ESCAPED_NAME.search(plain):
-        return _Shape(pins=pins)
+        return _Shape(Effect(pins=pins))
     if ";" in plain or "\\" in text or "\x00" in text:
-        return _Shape(pins=pins, kind=_discardable(text))
+        return _Shape(Effect(pins=pins, kind=_discardable(text)))
     if pins.upper().startswith(_MADE):
-        return _Shape(pins=pins, passes=True, kind=_discardable(text))
+        return _Shape(Effect(pins=pins, passes=True, kind=_discardable(text)))
     if released := _released(plain):
-        return _Shape(frees=released)
+        return _Shape(Effect(frees=released))
     if _NOTHING.match(plain):
         return _Shape()
     if name := setting_of(plain):
-        first = plain.split(None, 1)[0].upper()
-        words = first if name in {RESET_ALL, DISCARD_ALL} else f"{first} {name}"
-        words = {RESET_ALL: "RESET ALL", DISCARD_ALL: "DISCARD ALL"}.get(name, words)
+        of_one = f"{plain.split(None, 1)[0].upper()} {name}"
+        words = {RESET_ALL: "RESET ALL", DISCARD_ALL: "DISCARD ALL"}.get(name, of_one)
         if name in _IRREPRODUCIBLE:
-            return _Shape(pins=words)
-        return _Shape(setting=name, words=words)
+            return _Shape(Effect(pins=words))
+        return _Shape(Effect(pins=words, kind=UNTIL_DISCARD), setting=name)
     return _calls(text, plain, pins)
 
 
@@ -218,11 +213,11 @@ def _calls(text: str, plain: str, pins: str) -> _Shape:
     """Of a statement that pins and is no SET: whether all it does is one thing that is known."""
     whole = bare(text, strings=True).strip().rstrip("; \t\r\n")
     if items := items_of(whole):
-        return _Shape(pins=pins, configs=items)
+        return _Shape(Effect(pins=pins), configs=items)
     if one := _ONE_LOCK.fullmatch(plain):
         numbers = filter(None, one.group("first", "second"))
-        return _Shape(pins=pins, lock=(one["way"].lower(), one["shared"] or "", *numbers))
-    return _Shape(pins=pins, kind=_kind(pins, plain, text))
+        return _Shape(Effect(pins=pins), lock=(one["way"].lower(), one["shared"] or "", *numbers))
+    return _Shape(Effect(pins=pins, kind=_kind(pins, plain, text)))
 
 
 def _released(plain: str) -> str:
@@ -257,7 +252,7 @@ def _locked(shape: _Shape, params: Any) -> Effect:
     known = all(type(one) is int for one in numbers) and next(positional, UNKNOWN) is UNKNOWN
     if way == "unlock":
         return Effect(frees=_lock_kind(shared, numbers) if known else _NO_LOCK)
-    return Effect(pins=shape.pins, kind=_lock_kind(shared, numbers) if known else LOCKED)
+    return Effect(pins=shape.effect.pins, kind=_lock_kind(shared, numbers) if known else LOCKED)
 
 
 def _lock_kind(shared: str, numbers: list[int]) -> str:
@@ -281,13 +276,13 @@ def _configured(shape: _Shape, params: Any) -> Effect:
     made: list[Assignment] = []
     given = arguments(shape.configs, params)
     if given is None:
-        return Effect(pins=shape.pins)
+        return shape.effect
     for name, value, local in given:
         if local is True:
             continue  # it ends with its transaction
         # Nothing derived from these: what a driver makes of it need not be its str() (an Enum).
         if type(name) is not str or type(value) not in EXACT or local is not False:
-            return Effect(pins=shape.pins)
+            return shape.effect
         name = fold(name)
         if name in _IRREPRODUCIBLE:
             return Effect(pins=f"set_config {name}")

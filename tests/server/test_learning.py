@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_resilient_pg.recovery import verify
+from django_resilient_pg.recovery import announce_loss
 from testproject.postgres import Server
 from tests.engines import Connections, backend_pid, until
 
@@ -30,7 +30,7 @@ WORDS = [
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection need not be idle for five seconds to be learned from."""
-    monkeypatch.setattr(verify, "_LEARN_FROM", 0.3)
+    monkeypatch.setattr(announce_loss, "_LEARN_FROM", 0.3)
 
 
 def run(connection: BaseDatabaseWrapper, sql: str = "SELECT 1") -> list[Any]:
