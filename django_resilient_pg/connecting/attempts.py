@@ -26,7 +26,7 @@ from .offline import in_offline_command
 from .settle import mark_unheard
 
 if TYPE_CHECKING:
-    from .physical_attempt import Attempt
+    from .background import Attempt
 
 
 def connect(db: Wrapper, attempt: Callable[[], None]) -> None:
@@ -89,7 +89,7 @@ def _left(error: BaseException | None) -> Attempt | None:
     """The attempt that a deadline has left with this error of the driver's, if any."""
     if getattr(error, "left", None) is None:
         return None
-    from .physical_attempt import left
+    from .background import left
 
     return left(error)
 
@@ -102,6 +102,7 @@ class _Attempt:
         self.breaker = db.resilience.shared_now().breaker
         self.began = monotonic()
         self._refused_at: float | None = None
+        self._said: Error | None = None
         #: Whether the last failure was of reaching the server, not of what it was told.
         self.unreachable = False
 
@@ -149,7 +150,11 @@ class _Attempt:
             self.answered(permit)
 
     def _failed(self, permit: Permit, error: BaseException) -> None:
+        from .failed import was_cut_short
+
         line = first_line(error, self._db.settings_dict)
+        if self.breaker.down and was_cut_short(error):
+            line = self.breaker.said
         if self.breaker.failed(permit, line, self._pause):
             text = 'Server of "%s" is not accepting connections: %s'
             announce.log(self._db, logging.INFO, text, self._db.alias, line, at_once=True)
@@ -219,6 +224,7 @@ class _Attempt:
 
     def go_on(self, error: Error, budget: Budget) -> None:
         """Wait and try, in turn with the other threads, until the budget is spent."""
+        self._said = error
         try:
             from .backoff import connect_again  # with tenacity
 
@@ -232,6 +238,7 @@ class _Attempt:
                 sleep=self._sleep,
             )
         except Error as last:
+            last = self._telling(last)
             if self.passing(last):
                 last.transient = True  # type: ignore[attr-defined]
                 note = self._why_over(budget)
@@ -242,7 +249,15 @@ class _Attempt:
                     announce.outage(self._db, note)
             else:
                 self.explain(last)
-            raise
+            raise last
+        finally:
+            self._said = None  # its traceback leads here
+
+    def _telling(self, last: Error) -> Error:
+        """Of an attempt that was cut short the error says nothing: the one before it does."""
+        from .failed import was_cut_short
+
+        return (self._said or last) if was_cut_short(last) else last
 
     def remaining(self, budget: Budget) -> float:
         """Seconds to wait for the server: the deadline counts from the start of the outage."""
@@ -264,6 +279,10 @@ class _Attempt:
     def _announce(self, _: int, wait: float, failed: BaseException) -> None:
         if isinstance(failed, ServerDown):
             return  # announced by the thread that asked
+        from .failed import was_cut_short
+
+        if isinstance(failed, Error) and not was_cut_short(failed):
+            self._said = failed
         db = self._db
         line = first_line(failed, db.settings_dict)
         db.resilience.shared.count("connect")

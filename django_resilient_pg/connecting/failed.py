@@ -46,6 +46,11 @@ def may_rotate(db: Wrapper, failed: BaseException) -> bool:
     return dynamic and isinstance(failed, Error) and was_refused(failed)
 
 
+def was_cut_short(failed: BaseException) -> bool:
+    """Whether no address has said anything in time: an earlier error tells more."""
+    return _marked(failed, "cut_short")
+
+
 def explain(db: Wrapper, error: Error) -> None:
     """Say why a refusal that nobody knows is not waited for."""
     if isinstance(error, (ServerDown, *_OWN)) or _marked(error, "final"):

@@ -1,8 +1,8 @@
 """Several addresses in turn, within a time that is too short for the drivers.
 
-libpq and psycopg give each address two whole seconds at least. Here an address gets its share of the
-time, then the next one is tried beside it: what answers slowly is not lost, and what is silent does
-not keep the others waiting.
+libpq and psycopg give each address two whole seconds at least. Here an address gets its share of
+the time, then the next one is tried beside it: what answers slowly is not lost, and what is silent
+does not keep the others waiting.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..policy.error_table import WRONG_PASSWORD
 from ..policy.places import Place, Round
 from ..policy.verdicts import Phase
 from ..state.wrapper import Wrapper
-from .physical_attempt import Attempt
+from .background import Attempt
 
 _SILENT: Final = "connection timeout expired"
 
@@ -32,7 +32,8 @@ def first_of(db: Wrapper, attempts: Sequence[Attempt], round_: Round) -> Any:
 
     Raises:
         Error: the driver's own if one attempt was made or the password is wrong; otherwise an
-            ``OperationalError`` of the driver's that reports every attempt.
+            ``OperationalError`` of the driver's that reports every attempt. Where all of
+            them were silent it is marked ``cut_short``: an earlier error tells more.
     """
     return _InTurn(db, attempts, round_).made()
 
@@ -80,18 +81,16 @@ class _InTurn:
         return None
 
     def _error(self) -> Exception:
-        silent = self._db.Database.OperationalError(_SILENT)
+        silent: Exception = self._db.Database.OperationalError(_SILENT)
+        silent.cut_short = not self._errors  # type: ignore[attr-defined]
         errors = [self._errors.get(one, silent) for one in self._attempts]
-        if len(errors) == 1:
+        if len(errors) == 1 or not self._errors:
             return errors[0]
         # As psycopg 3 has it: the verdict on such an error is by address.
         reports = map(_report, self._round.places, errors)
-        lines = [
-            f"{errors[-1]}",
-            "Multiple connection attempts failed. All failures were:",
-            *reports,
-        ]
-        error: Exception = self._db.Database.OperationalError("\n".join(lines))
+        last = list(self._errors.values())[-1]
+        said = f"{last}\nMultiple connection attempts failed. All failures were:"
+        error: Exception = self._db.Database.OperationalError("\n".join([said, *reports]))
         return error
 
 

@@ -11,14 +11,9 @@ _ENTRY: Final[dict[str, Any]] = json.loads(os.environ.get("SUITE_DATABASE", "{}"
 
 def changed(databases: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Every alias on the server of this run, those of another kind of server with new settings."""
-    return {
-        alias: {
-            **(entry if "NAME" in entry and _is_postgresql(entry) else {"NAME": alias}),
-            **_ENTRY,
-        }
-        for alias, entry in databases.items()
-    }
+    return {alias: {**_theirs(alias, entry), **_ENTRY} for alias, entry in databases.items()}
 
 
-def _is_postgresql(entry: dict[str, Any]) -> bool:
-    return not any(part in entry.get("ENGINE", "") for part in ("sqlite", "mysql"))
+def _theirs(alias: str, entry: dict[str, Any]) -> dict[str, Any]:
+    other = any(kind in entry.get("ENGINE", "") for kind in ("sqlite", "mysql"))
+    return {"NAME": alias} if other or "NAME" not in entry else entry

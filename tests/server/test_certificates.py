@@ -264,11 +264,9 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (packages / "django_resilient_pg").symlink_to(Path(str(django_resilient_pg.__file__)).parent)
     for name in needed("Django", "tenacity", *drivers):
         for file in metadata.files(name) or ():
-            top = packages / file.parts[0]
-            if file.parts[0] != ".." and not top.exists():
-                top.symlink_to(
-                    Path(str(file.locate())).parents[len(file.parts) - 1] / file.parts[0]
-                )
+            first, place = file.parts[0], Path(str(file.locate()))
+            if first != ".." and not (packages / first).exists():
+                (packages / first).symlink_to(place.parents[len(file.parts) - 1] / first)
     return home / "bin" / "python"
 
 

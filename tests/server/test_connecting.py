@@ -61,7 +61,7 @@ def four_ways(server: Server) -> Iterator[list[Proxy]]:
         yield [stack.enter_context(Proxy(server.port)) for _ in range(4)]
 
 
-def through(ways: Sequence[Proxy]) -> dict[str, object]:
+def through(ways: Sequence[Proxy]) -> dict[str, Any]:
     """The settings of an alias with all these addresses."""
     ports = ",".join(str(way.port) for way in ways)
     return {"HOST": ",".join(["localhost"] * len(ways)), "PORT": ports}
@@ -124,6 +124,17 @@ def test_a_silent_address_is_given_up_in_time(server: Server, make_connection: C
         with pytest.raises(OperationalError):
             run(connection, "SELECT 1")
         assert time.monotonic() - began < 2.0 + 1.0
+
+
+def test_an_attempt_without_time_hides_no_error_that_says_more(
+    server: Server, make_connection: Connections
+) -> None:
+    with Proxy(server.port) as way:
+        connection = make_connection(HOST="127.0.0.1", PORT=way.port, retry_deadline=1.5)
+        way.set_mode("refuse")
+        threading.Timer(0.7, way.set_mode, ["deaf"]).start()
+        with pytest.raises(OperationalError, match="refused"):
+            run(connection, "SELECT 1")
 
 
 def test_a_wrong_password_is_tried_on_one_address(

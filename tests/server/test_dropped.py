@@ -100,8 +100,8 @@ def test_the_stock_engine_sends_it_and_waits(server: Server) -> None:
 
 
 # Again and again, with big answers and the connection closed in between. On the stock engine that
-# has ended the process with SIGSEGV (psycopg 3, TLS), after a minute: the loop sends CLOSE while the
-# thread reads an answer.
+# has ended the process with SIGSEGV (psycopg 3, TLS), after a minute: the loop sends CLOSE while
+# the thread reads an answer.
 STORM = """
     import asyncio, gc, json, sys, time
     import django

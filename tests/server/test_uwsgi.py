@@ -40,8 +40,8 @@ Answers = list[tuple[int, int, int]]
 def serving(entry: dict[str, Any], folder: Path) -> Iterator[int]:
     """Run the application with a master and workers; the value is its port."""
     port = free_port()
-    # Where the tests' packages are, for an interpreter that was started without them.
-    paths = [str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))]
+    # For an interpreter that was started without them; the source tree comes last, as in our own.
+    paths = [*(path for path in sys.path if path.endswith("site-packages")), str(ROOT)]
     command = [
         needs.program(PROGRAM),
         f"--http-socket=127.0.0.1:{port}",
