@@ -167,6 +167,26 @@ def test_no_file_descriptor_is_left(has_looked: bool, server: Server) -> None:
     assert found == [[[2]], [[3]], "refused", [[4]], []]
 
 
+# -- what is imported ------------------------------------------------------------------------------
+
+FIRST = """
+    run("SELECT 1")
+    print(json.dumps([name for name in sys.modules if name.startswith("django_resilient_pg.")]))
+"""
+#: What only a failure needs, or a cursor of another kind.
+LATE = (
+    "recovery connecting.attempts policy.error_table policy.messages state.announce signals"
+    " driver.exceptions cursor_classes server_cursors"
+).split()
+
+
+def test_the_first_query_imports_nothing_that_only_a_failure_needs(server: Server) -> None:
+    """It would take longer than all the rest of that query."""
+    entry = server.database(engine=RESILIENT, CONN_MAX_AGE=None)
+    found = json.loads(alone(FIRST, entry))
+    assert {f"django_resilient_pg.{name}" for name in LATE}.isdisjoint(found)
+
+
 # -- threads ---------------------------------------------------------------------------------------
 
 AT_EXIT = """
