@@ -436,6 +436,11 @@ def test_an_unknown_loss_lets_only_reads_run_again() -> None:
     assert verdict == Verdict(True, True, True, False, Reason.UNKNOWN, "unknown loss")
 
 
+def test_an_unknown_loss_of_an_idle_connection_lets_only_reads_run_again() -> None:
+    verdict = judge(Failure(Phase.IDLE, True, "OperationalError", None, None, "never heard of"))
+    assert (verdict.read_retry_safe, verdict.write_retry_safe) == (True, False)
+
+
 def test_an_open_connection_outranks_the_code() -> None:
     """A foreign server's 08006 (dblink, postgres_fdw) leaves our own connection alone."""
     text = 'could not connect to server "shard1"\nDETAIL:  server closed the connection'
