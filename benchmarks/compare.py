@@ -7,6 +7,10 @@ of them and Django's own engine are used by one process over TLS on loopback, in
 operations by each, in random order. Some fresh processes do so one after the other. Times are the
 lower quartiles of a turn; what is given are medians over the pairs of turns, with 95 % intervals.
 
+Which copy is imported and warmed up first makes a difference of its own (two copies of one version
+differed by 1.7 us in an ORM query). So from process to process each takes another one's place; in
+every three of them each has had all places.
+
 ``--apart`` gives each engine a process of its own: Django's code that all share is specialised by
 the interpreter for the engine that uses it, as in production, and the ratio to stock is fair.
 ``--instructions`` counts what an operation executes, which no neighbour on the machine disturbs
@@ -71,10 +75,20 @@ class Worker:
 
 @contextmanager
 def workers(
-    databases: dict[str, Any], folder: str, *, apart: bool = False, under: Sequence[str] = ()
+    databases: dict[str, Any],
+    folder: str,
+    *,
+    apart: bool = False,
+    under: Sequence[str] = (),
+    block: int = 0,
 ) -> Iterator[tuple[dict[str, Worker], dict[str, str]]]:
-    """Fresh processes by engine, one for all unless ``apart``; and the versions they have."""
-    engines = [alias for alias in databases if alias in ENGINES]
+    """Fresh processes by engine, one for all unless ``apart``; and the versions they have.
+
+    The copies are imported in an order that is another one in the next ``block``.
+    """
+    copies = [alias for alias in ENGINES if alias != STOCK]
+    first = block % len(copies)
+    engines = [STOCK, *copies[first:], *copies[:first]]
     groups = [[alias] for alias in engines] if apart else [engines]
     found: dict[str, Worker] = {}
     with ExitStack() as stack:
@@ -89,7 +103,7 @@ def workers(
                 )
             )
             worker = Worker(process)
-            theirs = [alias for alias in databases if alias.split()[0] in group]
+            theirs = [one for each in group for one in databases if one.split()[0] == each]
             versions = worker.ask("set_up", {alias: databases[alias] for alias in theirs}, folder)
             found.update(dict.fromkeys(group, worker))
         yield found, versions
@@ -178,12 +192,14 @@ def main() -> int:
     parser.add_argument("--new", default=str(ROOT), help="the same; default: the working tree")
     parser.add_argument("--apart", action="store_true", help="a process for each engine")
     parser.add_argument("--instructions", action="store_true", help="count, do not measure")
-    parser.add_argument("--blocks", type=int, default=6, help="how often to start afresh")
+    parser.add_argument("--blocks", type=int, default=6, help="how often to start, in threes")
     parser.add_argument("--rounds", type=int, default=40, help="turns of an engine in a block")
     parser.add_argument("--loops", type=int, default=40, help="operations in a turn")
     possible = [name for name, job in JOBS.items() if HAS_POOL or not job.pool]
     parser.add_argument("--jobs", nargs="+", choices=possible, default=possible)
     arguments = parser.parse_args()
+    if arguments.blocks % 3 and not (arguments.apart or arguments.instructions):
+        parser.error("--blocks: a multiple of 3, so that each copy has each place equally often")
     with tempfile.TemporaryDirectory() as folder:
         for alias, source in (
             ("old", arguments.old),
@@ -218,7 +234,8 @@ def compare(arguments: argparse.Namespace, folder: str) -> list[str]:
             report_counts(databases, folder, arguments.jobs, apart=arguments.apart)
             return []
         for number in range(arguments.blocks):
-            with workers(databases, folder, apart=arguments.apart) as (found, versions):
+            apart = arguments.apart
+            with workers(databases, folder, apart=apart, block=number) as (found, versions):
                 if number == 0:
                     describe(versions)
                 for job in arguments.jobs:

@@ -13,7 +13,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from django.apps import apps
-from django.db.backends.postgresql.base import CursorDebugWrapper
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error, OperationalError
@@ -21,7 +20,6 @@ from django.db.utils import Error, OperationalError
 from .driver.link import FRESH, IDLE, IN_TRANSACTION
 from .driver.literals import has_text, known_values
 from .policy.token_bucket import BUCKET
-from .server_cursors import ServerSideMixin
 from .sql.memory import HARMLESS, LONGEST, is_harmless
 from .state.call import Call
 from .state.originals import EXECUTE, GETATTR
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from .state.wrapper import Wrapper
 
 _RENEWALS: Final = 3  # cursors asked of an engine that passes over the loss of its session
-_COPIES: Final = frozenset({"copy", "copy_expert", "copy_from", "copy_to", "stream"})
+COPIES: Final = frozenset({"copy", "copy_expert", "copy_from", "copy_to", "stream"})
 _GIVEN: Final = ("arraysize", "row_factory")  # to a driver's cursor, by who wants its rows so
 _WRAPPED: Final = CursorWrapper.WRAP_ERROR_ATTRS
 _Plain: Any = CursorWrapper  # whose types leave out what is private
@@ -105,19 +103,18 @@ class ResilientCursorMixin:
             result = self._failed(error, Call(self, self._send, sql, params, first, status))
             link = self._link
         link.heard_at = link.seen_at = monotonic()
+        # Texts that are known to leave the session as it was are the ordinary case.
+        # A long one is not looked for: that takes as long as it is.
+        known = sql.__class__ is str and len(sql) <= LONGEST and sql in HARMLESS
         if not db.autocommit:
             texts = db._transaction.texts
             if len(texts) < MOST_TEXTS:
-                short = sql.__class__ is str and len(sql) <= LONGEST_TEXT
+                short = known or (sql.__class__ is str and len(sql) <= LONGEST_TEXT)
                 texts.add(sql if short else id(sql))
         elif unit is not None:
             unit.took_effect(db.alias, sql)
-        # Texts that are known to leave the session as it was are the ordinary case.
-        # A long one is not looked for: that takes as long as it is.
-        if (
-            sql.__class__ is not str
-            or (sql not in HARMLESS if len(sql) <= LONGEST else not is_harmless(sql))
-            or BUCKET.short
+        if BUCKET.short or not (
+            known or (sql.__class__ is str and len(sql) > LONGEST and is_harmless(sql))
         ):
             BUCKET.refund()
             # A named cursor calls its functions when its rows are fetched, if they ever are.
@@ -158,7 +155,7 @@ class ResilientCursorMixin:
         status = link.status()
         if status == IN_TRANSACTION or self.db._glance(link, status):
             return self._sent_through(send, sql, params, many, unclear)
-        from .state.announce import collecting
+        from .state.collecting import collecting
 
         with collecting():  # what a liveness check announces goes out after the statement
             self._look()
@@ -239,7 +236,7 @@ class ResilientCursorMixin:
             except OSError as unread:  # no file descriptor is left
                 db._note_left(call)
                 raise translated from (translated.__cause__ or unread)
-            from .state.announce import collecting
+            from .state.collecting import collecting
 
             with collecting():
                 try:
@@ -315,9 +312,9 @@ class ResilientCursorMixin:
         # As Django's, without calling it: every fetch comes through here.
         if self._asked or CursorWrapper.__getattr__ is not GETATTR:
             found = super().__getattr__(attr)  # type: ignore[misc]
-            return partial(self._copy, attr, None) if attr in _COPIES else found
+            return partial(self._copy, attr, None) if attr in COPIES else found
         found = getattr(self.cursor, attr)
-        if attr in _COPIES:
+        if attr in COPIES:
             return partial(self._copy, attr, None)  # whether there is one may be all that is asked
         return self.db.wrap_database_errors(found) if attr in _WRAPPED else found
 
@@ -341,18 +338,36 @@ class ResilientCursorMixin:
             unit.check(self.db.alias)
 
 
+_execute: Final = ResilientCursorMixin._execute  # in every statement: looked up once
+_LISTS: Final[frozenset[object]] = frozenset({list, tuple})
+# Parameters: to look at more of them takes longer than to read what the text begins with.
+_MANY: Final = 100
+
+
+def _is_write(sql: object) -> bool:
+    """Whether a text writes whatever its parameters are: a transaction that ran it did not read."""
+    return sql.__class__ is str and sql[:6].upper() in {"INSERT", "UPDATE", "DELETE"}
+
+
 class _Psycopg2Cursor(ResilientCursorMixin):
     """A parameter may be text of its statement (``AsIs``), of which nobody has kept a copy."""
 
     def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
-        if self.db._transaction.phase < DIRTY and not self.db.autocommit:
-            self._see_end()
+        db, link = self.db, self._link
+        begins = not db.autocommit and db._transaction.phase < DIRTY
+        if begins and link is not None and link.ended_unseen():
+            db._transaction.split()
         # In autocommit and without a unit of work nobody keeps what has run.
-        kept = params and (UNDER_WAY or not self.db.autocommit)
-        if not (kept and has_text(params, self.cursor, known_values())):
-            return super()._execute(sql, params)
-        with self._unread():
-            return super()._execute(sql, params)
+        if params and (UNDER_WAY or not db.autocommit) and self._has_text(sql, params):
+            with self._unread():
+                return _execute(self, sql, params)
+        return _execute(self, sql, params)
+
+    def _has_text(self, sql: Any, params: Any) -> bool:
+        many = params.__class__ in _LISTS and len(params) > _MANY
+        if many and not self.db.autocommit and _is_write(sql):
+            return False  # the transaction has written, whatever they are
+        return has_text(params, self.cursor, known_values())
 
     def _call_through(
         self, send: Callable[[Any, Any], Any], sql: Any, params: Any, **how: bool
@@ -384,88 +399,11 @@ class _Psycopg2Cursor(ResilientCursorMixin):
                 db._transaction.texts.add(NO_TEXT)  # of the present connection
 
 
-class DebugCopies:
-    """Over Django's debug cursor, which has methods to copy that no ``__getattr__`` sees."""
-
-    _copy: Callable[..., Any]
-
-
-def _copies_first(name: str) -> Callable[..., Any]:
-    def copy(self: DebugCopies, *args: Any, **kwargs: Any) -> Any:
-        return self._copy(name, getattr(super(DebugCopies, self), name), *args, **kwargs)
-
-    return copy
-
-
-# Those of the driver that there is: code asks with hasattr() which one it is.
-for _name in _COPIES.intersection(vars(CursorDebugWrapper)):
-    setattr(DebugCopies, _name, _copies_first(_name))
-
-
 if TYPE_CHECKING or is_psycopg3:  # noqa: SIM108  a type, for mypy
-    _Base = ResilientCursorMixin
+    Base = ResilientCursorMixin
 else:
-    _Base = _Psycopg2Cursor
+    Base = _Psycopg2Cursor
 
 
-class ResilientCursor(_Base, CursorWrapper):
+class ResilientCursor(Base, CursorWrapper):
     """Django's cursor wrapper."""
-
-
-class _Through(_Base):
-    """Over cursor wrappers that are more than Django's plain one: statements go through them."""
-
-    def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
-        return self._call_through(self._send, sql, params, unclear=self.name is not None)
-
-
-class ResilientDebugCursor(DebugCopies, _Through, CursorDebugWrapper):
-    """Django's debug cursor wrapper."""
-
-
-class ResilientServerCursor(ServerSideMixin, ResilientCursor):
-    """A server-side cursor."""
-
-
-class ResilientServerDebugCursor(ServerSideMixin, ResilientDebugCursor):
-    """A server-side cursor with the debug log."""
-
-
-#: By the class that Django, or what replaced it, has made a cursor of, and whether it is
-#: server-side: the class that heals it.
-_OVER: Final[dict[tuple[type, bool], Any]] = {
-    (ResilientCursor, True): ResilientServerCursor,
-    (CursorDebugWrapper, False): ResilientDebugCursor,
-    (ResilientDebugCursor, True): ResilientServerDebugCursor,
-}
-
-
-def _class_over(kind: type, *, server_side: bool) -> Any:
-    found = _OVER.get((kind, server_side))
-    if found is None:
-        bases: tuple[Any, ...] = (kind,)
-        if not issubclass(kind, ResilientCursorMixin):
-            copies = (DebugCopies,) if issubclass(kind, CursorDebugWrapper) else ()
-            bases = (*copies, _Through, kind)
-        if server_side and not issubclass(kind, ServerSideMixin):
-            bases = (ServerSideMixin, *bases)
-        found = _OVER[kind, server_side] = type(f"Resilient{kind.__name__}", bases, {})
-    return found
-
-
-def adopt(made: Any, db: Wrapper, name: str | None = None) -> Any:
-    """Have a cursor healed that Django, or what replaced its methods, has made.
-
-    Args:
-        made: a cursor wrapper of any class; one that is not derived from Django's is left alone.
-        db: its wrapper.
-        name: of a server-side cursor.
-    """
-    if not isinstance(made, CursorWrapper):
-        return made
-    if not isinstance(made, ResilientCursorMixin) or name is not None:
-        made.__class__ = _class_over(type(made), server_side=name is not None)
-        made.__dict__["_link"] = db._link
-    if name is not None:
-        made.__dict__["name"] = name
-    return made

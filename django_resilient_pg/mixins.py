@@ -23,9 +23,10 @@ from django.db.backends.postgresql.psycopg_any import IsolationLevel
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error
 
-from .cursors import ResilientCursor, adopt
+from .cursors import ResilientCursor
 from .driver.link import ACTIVE, FAILED, FRESH, IDLE, IN_TRANSACTION, UNKNOWN, Link
 from .driver.process import SAME, notice_fork
+from .state.collecting import collected
 from .state.originals import (
     CHECK_HEALTH,
     CHECK_TRANSACTION,
@@ -55,24 +56,23 @@ _CHECK_HEALTH: Final = original(DatabaseWrapper, "close_if_health_check_failed")
 
 
 @cache
-def _connecting() -> Any:
-    """What connects, imported with the first connection: an ``import`` costs each time."""
-    from .connecting import attempts, plan, settle
-    from .recovery import verify  # noqa: F401  later there may be no file descriptor left for it
+def _adopt() -> Any:
+    from .cursor_classes import adopt
 
-    return SimpleNamespace(
-        complete=plan.complete,
-        connect=attempts.connect,
-        note_thread=settle.note_thread,
-        settle=settle.settle,
-    )
+    return adopt
 
 
 @cache
-def _telling() -> Any:
-    from .state import announce
+def _connecting() -> Any:
+    """What connects, imported with the first connection: an ``import`` costs each time."""
+    from .connecting import connect, plan, settle
 
-    return announce
+    return SimpleNamespace(
+        complete=plan.complete,
+        connect=connect.connect,
+        note_thread=settle.note_thread,
+        settle=settle.settle,
+    )
 
 
 class ResilientDatabaseMixin(Wrapper):
@@ -216,7 +216,7 @@ class ResilientDatabaseMixin(Wrapper):
             and _get_running_loop() is None
         ):
             attempt = self._connect_translated  # what Django's comes to then
-        self._connector.retry(_telling().collected, _connecting().connect, self, attempt)
+        self._connector.retry(collected, _connecting().connect, self, attempt)
 
     def _connect_translated(self) -> None:
         with self.wrap_database_errors:
@@ -284,8 +284,10 @@ class ResilientDatabaseMixin(Wrapper):
         if link is None or link.connection is not self.connection:
             link = self._bind()
         if not self._glance(link, link.status()):
-            from .recovery.verify import verify
-
+            try:
+                from .recovery.verify import verify
+            except OSError:  # no file descriptor is left: the statement itself will tell
+                return
             verify(self, link.status(), monotonic(), asking)
 
     def _glance(self, link: Link, status: int) -> bool:
@@ -332,7 +334,7 @@ class ResilientDatabaseMixin(Wrapper):
             wrapper = super()._cursor(name)
         if name is None and wrapper.__class__ is ResilientCursor:
             return wrapper
-        return adopt(wrapper, self, name)
+        return _adopt()(wrapper, self, name)
 
     def close_if_health_check_failed(self) -> None:
         """As Django's, without asking for the pool each time."""
@@ -352,11 +354,11 @@ class ResilientDatabaseMixin(Wrapper):
             and type(self).validate_no_broken_transaction is CHECK_TRANSACTION
         ):
             return ResilientCursor(cursor, self)
-        return adopt(super().make_cursor(cursor), self)
+        return _adopt()(super().make_cursor(cursor), self)
 
     def make_debug_cursor(self, cursor: Any) -> Any:
         """Django's hook: a cursor with debug log."""
-        return adopt(super().make_debug_cursor(cursor), self)
+        return _adopt()(super().make_debug_cursor(cursor), self)
 
     def is_usable(self) -> bool:
         """Django's health check without its round trip: a peek, and a bounded ping after long."""
@@ -375,14 +377,16 @@ class ResilientDatabaseMixin(Wrapper):
             return False
         if self._thread_sharing_count:
             return not link.lost()
+        quiet = status == IDLE and self.resilience.shared.learned.shortest is None
+        if quiet and not link.poll(0) and monotonic() - link.heard_at <= link.quiet:
+            return not link.lost()
+        try:
+            from .recovery import verify
+        except OSError:  # no file descriptor is left
+            return super().is_usable()
         if status == IN_TRANSACTION:
-            from .recovery.verify import ping_in_transaction
-
-            return ping_in_transaction(self, link)
-        from .driver.liveness import Vital
-        from .recovery.verify import inspect_connection
-
-        return inspect_connection(self, monotonic()) is Vital.ALIVE
+            return verify.ping_in_transaction(self, link)
+        return verify.is_alive(self)
 
     # -- transactions -----------------------------------------------------------------------
 
@@ -402,10 +406,8 @@ class ResilientDatabaseMixin(Wrapper):
                 return
             status = link.status()
             if status == UNKNOWN:
-                from .connecting.replace import leave_lost_transaction
-
                 try:
-                    leave_lost_transaction(self)
+                    self._leave_lost_transaction()
                 finally:
                     self._tell_kept()
                 return
@@ -529,9 +531,7 @@ class ResilientDatabaseMixin(Wrapper):
             raise
         except BaseException:
             # Not the database's: Django does not roll back then. COMMIT has not been sent.
-            from .connecting.replace import abandon_interrupted
-
-            abandon_interrupted(self)
+            self._abandon_interrupted(link)
             raise
 
     def _has_committed(
@@ -621,6 +621,10 @@ class ResilientDatabaseMixin(Wrapper):
         """
         link = self._link
         if link is not None and link.status() == ACTIVE and not link.busy():
-            from .connecting.replace import abandon_interrupted
+            self._abandon_interrupted(link)
 
-            abandon_interrupted(self)
+    def _abandon_interrupted(self, link: Link) -> None:
+        link.close()  # first, whatever becomes of the rest
+        from .connecting.replace import abandon_interrupted
+
+        abandon_interrupted(self)

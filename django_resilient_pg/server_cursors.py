@@ -146,7 +146,7 @@ class ServerSideMixin:
         from .driver.exceptions import judge_error
         from .policy.verdicts import Phase
         from .recovery.announce_loss import announce_loss
-        from .state.announce import collecting
+        from .state.collecting import collecting
 
         verdict = judge_error(link, error, Phase.FETCH)
         if not verdict.lost:

@@ -25,6 +25,7 @@ from .policy.rules import Budget, backoff
 from .replay import other_engines
 from .state import announce
 from .state.aliases import is_ours
+from .state.collecting import collecting
 from .state.unit_of_work import UNDER_WAY, UNIT, Unit, around, succeed
 from .state.wrapper import Wrapper
 
@@ -227,7 +228,7 @@ class _Attempts:
         db = self._db
         words = messages.bound("retry_atomic's deadline", self._deadline)
         with (
-            announce.collecting(),
+            collecting(),
             deadlines.bounding(self._deadline, words),
             spending(db, seconds=self._deadline, words=words) as budget,
             _counting(db) as units,

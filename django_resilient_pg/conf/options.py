@@ -8,7 +8,7 @@ from a URL or from the environment are strings.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, fields
+from dataclasses import field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -108,7 +108,10 @@ class Options(Record):
     )
 
 
-fields(Options)  # puts the defaults in the place of what carries them
+#: What carries each key's declaration, whose place its default takes.
+_CARRIERS: Final[dict[str, Any]] = {name: vars(Options)[name] for name in Options.__match_args__}
+for _name, _carrier in _CARRIERS.items():
+    setattr(Options, _name, _carrier.default)
 
 
 @cache
@@ -117,8 +120,8 @@ def _declared() -> dict[str, Declaration]:
     from .declarations import Declaration
 
     return {
-        key.name: Declaration(name=key.name, default=key.default, **key.metadata)
-        for key in fields(Options)
+        name: Declaration(name=name, default=carrier.default, **carrier.metadata)
+        for name, carrier in _CARRIERS.items()
     }
 
 

@@ -12,8 +12,6 @@ import contextlib
 import threading
 import weakref
 
-from asgiref.sync import SyncToAsync
-
 from ..state.wrapper import Wrapper
 
 
@@ -37,11 +35,8 @@ class _Local(threading.local):
 _local = _Local()
 
 
-def watch(db: Wrapper) -> bool:
-    """Whether this thread ends with its request; if so, see to it that ``db`` is closed then."""
-    if SyncToAsync.thread_sensitive_context.get(None) is None:
-        return False
+def watch(db: Wrapper) -> None:
+    """This thread ends with its request: see to it that ``db`` is closed then."""
     if _local.closing is None:
         _local.closing = _Closing()
     _local.closing.wrappers.add(db)
-    return True

@@ -1,4 +1,4 @@
-"""Connecting until the deadline, one thread of the process at a time."""
+"""What follows a failed attempt: others until the deadline, one thread of the process at a time."""
 
 from __future__ import annotations
 
@@ -21,46 +21,16 @@ from ..policy.token_bucket import BUCKET
 from ..state import announce
 from ..state.logins import ROTATES
 from ..state.wrapper import Wrapper
-from . import fork  # noqa: F401  registers itself
 from .budgets import deadline, spending
 from .offline import in_offline_command
+from .settle import mark_unheard
 
 if TYPE_CHECKING:
     from .background import Attempt
 
 
 def connect(db: Wrapper, attempt: Callable[[], None]) -> None:
-    """Connect; after a transient failure, again until the budget is spent.
-
-    ``attempt`` makes one attempt. While the server is down one thread of the process at a time
-    makes them; the others wait here for its verdict. Waiting costs tokens: when the bucket is
-    empty nothing waits.
-
-    Raises:
-        ServerDown: this thread has not asked, because another one does or has just done so.
-        Error: the last attempt's own error.
-    """
-    if db._transaction.announcements:
-        announce.tell_kept(db)  # of a transaction in which the connection was closed
-    terms, budget = db.resilience.terms, db._connector.budget
-    if terms is None or budget is not None or terms.shared.breaker.down:
-        _connect(db, attempt)
-        return
-    # A pool has lent before, and its server is not known to be down.
-    breaker, began = terms.shared.breaker, monotonic()
-    try:
-        attempt()
-    except Error as error:
-        one = _Attempt(db, attempt)
-        one.began = began
-        one.conclude(Permit.FREE, error)
-        _after(db, one, error)
-    else:
-        if breaker.down:  # by now
-            _Attempt(db, attempt).answered(Permit.FREE)
-
-
-def _connect(db: Wrapper, attempt: Callable[[], None]) -> None:
+    """Connect in turn with other threads, or within a budget; see :func:`.connect.connect`."""
     budget = db._connector.budget
     one = _Attempt(db, attempt)
     if budget is not None and budget.strict and not budget.remaining():
@@ -69,6 +39,19 @@ def _connect(db: Wrapper, attempt: Callable[[], None]) -> None:
         one()
     except Error as error:
         _after(db, one, error)
+
+
+def after(db: Wrapper, attempt: Callable[[], None], began: float, error: Error) -> None:
+    """An attempt has failed that was made while the server was not known to be down."""
+    one = _Attempt(db, attempt)
+    one.began = began
+    one.conclude(Permit.FREE, error)
+    _after(db, one, error)
+
+
+def answered(db: Wrapper, attempt: Callable[[], None]) -> None:
+    """Such an attempt has succeeded, and the server is known to be down by now."""
+    _Attempt(db, attempt).answered(Permit.FREE)
 
 
 def _after(db: Wrapper, one: _Attempt, error: Error) -> None:
@@ -100,11 +83,6 @@ def ended_unheard(db: Wrapper, error: Error) -> None:
 
 def _nothing() -> None:
     pass
-
-
-def mark_unheard(error: Error) -> None:
-    """An error of a session that was ended before the server said anything on it."""
-    error.unheard = True  # type: ignore[attr-defined]
 
 
 def _left(error: BaseException | None) -> Attempt | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from time import sleep
+from typing import TYPE_CHECKING
 
-from ..policy import messages
-from ..policy.rules import Budget, backoff
 from ..providers import CONNECT_TIMEOUT
 from ..state.wrapper import Wrapper
+
+if TYPE_CHECKING:
+    from ..policy.rules import Budget
 
 
 @contextlib.contextmanager
@@ -27,6 +29,9 @@ def spending(
     if db._connector.budget is not None:
         yield db._connector.budget
         return
+    from ..policy import messages
+    from ..policy.rules import Budget
+
     if seconds is None:
         seconds = deadline(db)
         words = messages.bound("retry_deadline", seconds)
@@ -43,6 +48,8 @@ def deadline(db: Wrapper) -> float:
 
 def pause(db: Wrapper, failed: int, budget: Budget) -> None:
     """Wait before another round on a server that was there ``failed`` times, and gone again."""
+    from ..policy.rules import backoff
+
     options = db.resilience.options
     wait = backoff(failed, base=options.backoff, most=options.max_backoff)
     sleep(min(wait, budget.remaining()))

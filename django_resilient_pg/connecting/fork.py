@@ -14,11 +14,11 @@ child of what forks in C (uWSGI) when it first uses a connection or a pool (:mod
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 
 from django.dispatch import Signal
 
-from .. import signals
 from ..driver.link import LINKS
 from ..driver.process import in_child
 from ..policy.token_bucket import BUCKET
@@ -34,7 +34,8 @@ def let_go() -> None:
             link.disown()
     BUCKET.renew_lock()
     shared.renew_locks()
-    for signal in vars(signals).values():
+    signals = sys.modules.get("django_resilient_pg.signals")  # imported by receivers and losses
+    for signal in () if signals is None else vars(signals).values():
         if isinstance(signal, Signal):
             signal.lock = threading.Lock()
     # The units of the parent's other threads will never end here.

@@ -17,7 +17,6 @@ from ..driver.choose import libpq_version
 from ..policy import parameters, places
 from ..providers import CONNECT_TIMEOUT
 from ..state.wrapper import Wrapper
-from .budgets import deadline
 
 # Seconds after which host names are resolved anew.
 _RESOLVED: Final = 60.0
@@ -83,6 +82,8 @@ def _seconds(db: Wrapper, *, first: bool) -> float:
     The first one has no budget: it has what is configured for an only address (``first=False``),
     otherwise ``retry_deadline``, which ends no attempt before a driver would.
     """
+    from .budgets import deadline
+
     budget = db._connector.budget
     if budget is not None:
         return max(deadlines.LEAST, budget.remaining())

@@ -139,20 +139,6 @@ def abandon_interrupted(db: Wrapper) -> None:
     announce.log(db, logging.WARNING, "%s", messages.interrupted(db.alias))
 
 
-def leave_lost_transaction(db: Wrapper) -> None:
-    """Turn autocommit on without the connection, which the next statement makes anew."""
-    db.validate_no_atomic_block()
-    hooks = db.run_on_commit[: db._transaction.hooks_due]
-    due = db.run_commit_hooks_on_set_autocommit_on
-    db._discard_or_hold(None if db._invalid is None else db._invalid.loss)
-    db.autocommit = True
-    db._transaction.moved(True)
-    if due:
-        db.run_on_commit = hooks
-        db.run_commit_hooks_on_set_autocommit_on = False
-        db.run_and_clear_commit_hooks()
-
-
 def lost_error(db: Wrapper) -> Error | None:
     """What every statement raises until the lost transaction or session is left."""
     invalid = db._invalid

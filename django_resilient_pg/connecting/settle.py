@@ -8,22 +8,15 @@ import random
 from time import monotonic
 from typing import Final
 
+from asgiref.sync import SyncToAsync
 from django.db.utils import Error, OperationalError
 
 from .. import facts
 from ..conf.wanted import Wanted
 from ..driver.link import Link
-from ..policy import messages
 from ..policy.limits import jittered
-from ..policy.verdicts import Reason
-from ..state import announce
 from ..state.unit_of_work import UNIT
 from ..state.wrapper import Wrapper
-from . import (
-    asgi,
-)
-from .attempts import mark_unheard
-from .budgets import deadline, spending
 
 # For how many seconds the server has been up: since its start, or since its last recovery from a
 # crash, at which it resets these statistics (see ``outcome``).
@@ -74,6 +67,11 @@ def _ask_after_lost(db: Wrapper) -> None:
     Raises:
         Error: the new connection is lost in turn; the next one asks again.
     """
+    from ..policy import messages
+    from ..policy.verdicts import Reason
+    from ..state import announce
+    from .budgets import spending
+
     link, connector = db._link, db._connector
     assert link is not None
     kept = [one for one in connector.lost if not one.forgotten(monotonic())]
@@ -96,9 +94,19 @@ def _ask_after_lost(db: Wrapper) -> None:
             announce.log(db, logging.INFO, text, messages.not_ended(db.alias, one.why))
 
 
+def mark_unheard(error: BaseException) -> None:
+    """An error of a session that was ended before the server said anything on it."""
+    error.unheard = True  # type: ignore[attr-defined]
+
+
 def note_thread(db: Wrapper) -> None:
     """Note whether this thread ends with its request."""
-    ends = asgi.watch(db)
+    ends = False
+    if SyncToAsync.thread_sensitive_context.get(None) is not None:
+        from .asgi import watch
+
+        watch(db)
+        ends = True
     if ends is not db._connector.thread_ends:
         db._connector.in_thread(ends=ends)
 
@@ -128,6 +136,8 @@ def _hear(db: Wrapper) -> None:
     Raises:
         OperationalError: it has ended this one as well.
     """
+    from .budgets import deadline
+
     link = db._link
     if link is None or link.ping(deadline(db)):
         return
@@ -169,13 +179,16 @@ def _settle(db: Wrapper) -> None:
     configured = db.settings_dict["CONN_MAX_AGE"]
     shared = resilience.shared
     if not shared.age_logged and (configured is None or configured > limits.age):
+        from ..policy.messages import seconds
+        from ..state import announce
+
         shared.age_logged = True
         announce.log(
             db,
             logging.INFO,
             'CONN_MAX_AGE of "%s" is %s; connections are kept for at most %s: %s.',
             db.alias,
-            "unlimited" if configured is None else messages.seconds(configured),
-            messages.seconds(limits.age),
+            "unlimited" if configured is None else seconds(configured),
+            seconds(limits.age),
             limits.age_source,
         )

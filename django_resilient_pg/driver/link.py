@@ -245,7 +245,7 @@ class Link:
 
     def bytes_read(self) -> int | None:
         """How many bytes of the server were read; ``None``: nobody knows (a Unix socket)."""
-        return bytes_read(self.fd)
+        return bytes_read(self.fd, self.poll)
 
     def login(self) -> tuple[str, str]:
         """The user and the database that libpq has sent."""

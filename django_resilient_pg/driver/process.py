@@ -12,16 +12,19 @@ import mmap
 import os
 import threading
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 # linux/mman.h; Python does not have it.
 _WIPE_ON_FORK: Final = 18
 
 
-class _Mark(Protocol):
-    def __getitem__(self, index: int, /) -> int: ...
+if TYPE_CHECKING:
+    from typing import Protocol
 
-    def __setitem__(self, index: int, value: int, /) -> None: ...
+    class _Mark(Protocol):
+        def __getitem__(self, index: int, /) -> int: ...
+
+        def __setitem__(self, index: int, value: int, /) -> None: ...
 
 
 class _ProcessId:

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, Final
 
 from .link import LAST, MAX_ROUNDS, LastWord, Link
-from .literals import told_by_texts
 
 # What a session's end is announced with, other than FATAL and PANIC: a WARNING of the end of the
 # server, with admin_shutdown or crash_shutdown. Functions may raise what they like.
@@ -58,6 +57,8 @@ class Psycopg3Link(Link):
 
     def wrote_unseen(self) -> bool:
         """See :meth:`Link.wrote_unseen`."""
+        from .literals import told_by_texts
+
         return not told_by_texts(("%",), self.connection)
 
     def busy(self) -> bool:

@@ -5,15 +5,32 @@ calls; where it is refused a second one, without what only tells whose server it
 server refuses or does not know becomes ``None`` or UNKNOWN, never an error.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from string import ascii_lowercase
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from ..conf.records import Record
 from ..providers import MARKERS, Provider, recognise_host, recognise_markers
 from . import sockets
 from .paths import Path, ServerView, SocketView, classify, endpoint
 from .sockets import Endpoint, SocketOptions, TcpInfo, socket_options, tcp_info
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Asked(Protocol):
+        """What :func:`gather_from` needs of a link to a connection (``link.Link``)."""
+
+        connection: Any
+        fd: int
+
+        def ask(self, sql: str) -> list[tuple[Any, ...]]: ...
+        def backend_pid(self) -> int: ...
+        def parameter(self, name: str) -> str | None: ...
+        def lost(self) -> bool: ...
+
 
 __all__ = [
     "QUERY",
@@ -120,18 +137,6 @@ class Facts(Record):
     server: Endpoint | None = None
     refusal: str = ""
     refusal_code: str = ""
-
-
-class Asked(Protocol):
-    """What :func:`gather_from` needs of a link to a connection (``link.Link``)."""
-
-    connection: Any
-    fd: int
-
-    def ask(self, sql: str) -> list[tuple[Any, ...]]: ...
-    def backend_pid(self) -> int: ...
-    def parameter(self, name: str) -> str | None: ...
-    def lost(self) -> bool: ...
 
 
 def gather_from(link: Asked, settings: Mapping[str, Any]) -> Facts | None:

@@ -1,5 +1,7 @@
 """What lies between a socket and the server: both ends' views compared. Pure."""
 
+from __future__ import annotations
+
 import enum
 import ipaddress
 

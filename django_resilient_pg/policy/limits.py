@@ -4,6 +4,8 @@ The idle limit is ``idle_margin`` times the shortest idle timeout known; ``CONN_
 clamped to it. Nothing known: no limit.
 """
 
+from __future__ import annotations
+
 import enum
 import math
 import threading

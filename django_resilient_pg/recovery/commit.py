@@ -18,7 +18,7 @@ from ..policy.rules import Budget
 from ..policy.verdicts import Phase
 from ..sql.statements import STANDARD_STRINGS, analyse, is_plain, read_well
 from ..state import announce
-from ..state.announce import collecting
+from ..state.collecting import collecting
 from ..state.loss import Invalidation, Loss
 from ..state.transaction import MANUAL
 from ..state.unit_of_work import MOST_TEXTS, NO_TEXT

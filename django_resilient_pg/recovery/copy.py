@@ -15,7 +15,7 @@ from typing import Any
 
 from ..driver.exceptions import judge_error
 from ..policy.verdicts import Phase
-from ..state.announce import collecting
+from ..state.collecting import collecting
 from ..state.wrapper import Wrapper
 from .announce_loss import announce_loss, announce_refusal
 

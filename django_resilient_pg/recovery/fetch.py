@@ -14,7 +14,7 @@ from ..driver.exceptions import judge_error
 from ..policy import messages
 from ..policy.verdicts import Phase, Verdict
 from ..state import announce
-from ..state.announce import collecting
+from ..state.collecting import collecting
 from .announce_loss import announce_loss
 from .statement import Recovery
 

@@ -22,13 +22,14 @@ from ..facts import Path
 from ..policy import messages
 from ..policy.verdicts import Phase, Reason
 from ..state import announce
+from ..state.collecting import collecting
 from ..state.loss import PIPELINE, Invalidation, Loss
 from ..state.transaction import MANUAL
 from ..state.wrapper import Wrapper
 from .announce_loss import announce_idle_loss, announce_loss, announce_refusal
 
 
-@announce.collecting()
+@collecting()
 def verify(db: Wrapper, status: int, now: float, asking: Any = None) -> None:
     """Something arrived, or the connection was idle for long, or it is in no state to use.
 
@@ -150,6 +151,11 @@ def inspect_connection(db: Wrapper, now: float) -> Vital:
         link.heard(now)
         resilience.shared.learned.outlived(idle)
     return vital
+
+
+def is_alive(db: Wrapper) -> bool:
+    """Whether a connection that is in no transaction lives; as :func:`inspect_connection`."""
+    return inspect_connection(db, monotonic()) is Vital.ALIVE
 
 
 def ping_in_transaction(db: Wrapper, link: Link) -> bool:

@@ -31,7 +31,7 @@ class Statement:
     keyword: str
     functions: frozenset[str]
     pins: str
-    controls: bool = False
+    controls: bool
 
     @property
     def passes(self) -> bool:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import partial
 from threading import get_ident
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from django.db.utils import Error
 from django.dispatch import Signal
@@ -32,81 +32,34 @@ from .. import deadlines, signals
 from ..driver.exceptions import first_line
 from ..policy import messages
 from ..policy.rules import Budget
+from .collecting import BOX, Box, announcers, collecting, here
 from .incidents import Incident, heal_all, line
 from .shared import logger
 from .unit_of_work import UNIT, Unit
 from .wrapper import Wrapper
+
+if TYPE_CHECKING:
+    from .collecting import Item
 
 # Seconds that all handlers and receivers of one recovery may spend on connecting and retrying.
 _PATIENCE: Final = 2.0
 # Handlers may lose connections themselves. One that does so each time is not called for ever.
 _ROUNDS: Final = 3
 
-#: What is sent, and about which connection; ``None``: about none.
-_Item = tuple[Wrapper | None, Callable[[], object] | Incident]
 
-
-class _Box:
-    """The events of a recovery under way in this thread."""
-
-    def __init__(self) -> None:
-        self.items: list[_Item] = []
-        # A context is copied to other threads, whose recoveries are their own.
-        self.thread = get_ident()
-
-
-_BOX: ContextVar[_Box | None] = ContextVar("django_resilient_pg_announcements", default=None)
-
-
-def _here() -> _Box | None:
-    box = _BOX.get()
-    return box if box is not None and box.thread == get_ident() else None
-
-
-@contextlib.contextmanager
-def collecting() -> Iterator[None]:
-    """A recovery: its events go out at its end, or at that of the recovery around it."""
-    if _here() is not None:
-        yield
-        return
-    box = _Box()
-    token = _BOX.set(box)
-    try:
-        yield
-    finally:
-        _BOX.reset(token)
-        _keep_or_send(box.items)
-
-
-def collected(do: Callable[[Wrapper, Any], None], db: Wrapper, argument: Any) -> None:
-    """Call what connects within :func:`collecting`: every pooled request does, so no generator.
-
-    A connection that could not be replaced has reached the application.
-    """
-    box = _BOX.get()
-    outer = box is not None and box.thread == get_ident()
-    if box is None or not outer:
-        box = _Box()
-    token = _BOX.set(box)
-    try:
-        do(db, argument)
-    except Error as error:
-        if (incident := _open(box, db)) is not None:
-            said = first_line(error, db.settings_dict)
-            incident.surface(messages.not_reconnected(db.alias, said))
-        raise
-    finally:
-        _BOX.reset(token)
-        if not outer and box.items:
-            _keep_or_send(box.items)
-
-
-def _open(box: _Box | None, db: Wrapper) -> Incident | None:
+def _open(box: Box | None, db: Wrapper) -> Incident | None:
     """The first loss of this recovery that was neither healed nor has surfaced yet."""
     for about, what in () if box is None else box.items:
         if about is db and isinstance(what, Incident) and not what.concluded:
             return what
     return None
+
+
+def _not_reconnected(db: Wrapper, box: Box, error: Error) -> None:
+    """A connection that could not be replaced has reached the application."""
+    if (incident := _open(box, db)) is not None:
+        said = first_line(error, db.settings_dict)
+        incident.surface(messages.not_reconnected(db.alias, said))
 
 
 def log(
@@ -164,7 +117,7 @@ def outage(db: Wrapper, sentence: str) -> None:
 
     Where a lost connection has led to that, or a request fails by it, their line says so.
     """
-    if logger.isEnabledFor(logging.WARNING) and _open(_here(), db) is None:
+    if logger.isEnabledFor(logging.WARNING) and _open(here(), db) is None:
         record = line(logging.WARNING, "%s", (sentence,))
         vars(record).update(messages.fields(db.alias))
         tell(db, _Outage(logger.handle, record))
@@ -174,7 +127,7 @@ class _Outage(partial[object]):
     """The line of an outage."""
 
 
-def _has_surfaced(item: _Item) -> bool:
+def _has_surfaced(item: Item) -> bool:
     what = item[1]
     return what.surfaced if isinstance(what, Incident) else isinstance(what, _Outage)
 
@@ -182,7 +135,7 @@ def _has_surfaced(item: _Item) -> bool:
 def retrying(db: Wrapper, record: signals.TransactionRetried, sentence: str, error: str) -> None:
     """The transaction of ``retry_atomic`` is retried, which heals what has surfaced in it."""
     db.resilience.shared.count("retried", "transaction")
-    box = _here()
+    box = here()
     healed = box is not None and heal_all((what for _, what in box.items), sentence, "transaction")
     log(
         db,
@@ -198,7 +151,7 @@ def retrying(db: Wrapper, record: signals.TransactionRetried, sentence: str, err
 
 def replaying(unit: Unit, sentence: str) -> None:
     """A request is replayed, which heals what has surfaced in it."""
-    items: list[_Item] = unit.take_untold()
+    items: list[Item] = unit.take_untold()
     healed = [
         db
         for db, what in items
@@ -221,7 +174,7 @@ def gave_up(
         sentence: what became of the request.
         hidden: the error that the client's answer hides.
     """
-    items: list[_Item] = unit.take_untold()
+    items: list[Item] = unit.take_untold()
     surfaced = [what for _, what in items if isinstance(what, Incident) and what.surfaced]
     if surfaced:
         surfaced[-1].conclude(sentence, hidden)
@@ -239,24 +192,24 @@ def tell_rest(unit: Unit) -> None:
 def tell(db: Wrapper | None, what: Callable[[], object] | Incident) -> None:
     """Send this when the recovery under way is over, or now if there is none."""
     with collecting():
-        box = _here()
+        box = here()
         assert box is not None
         box.items.append((db, what))
 
 
 def tell_kept(db: Wrapper) -> None:
     """A transaction is over: send what waited for that."""
-    items: list[_Item] = [(db, what) for what in db._transaction.announcements]
+    items: list[Item] = [(db, what) for what in db._transaction.announcements]
     db._transaction.announcements = []
-    box = _here()
+    box = here()
     if box is None:
         _send_or_leave(items)
     else:
         box.items += items
 
 
-def _keep_or_send(items: list[_Item]) -> None:
-    due: list[_Item] = []
+def _keep_or_send(items: list[Item]) -> None:
+    due: list[Item] = []
     for db, what in items:
         if db is None or db.connection is None:
             due.append((db, what))
@@ -268,7 +221,7 @@ def _keep_or_send(items: list[_Item]) -> None:
         _send_or_leave(due)
 
 
-def _send_or_leave(items: list[_Item]) -> None:
+def _send_or_leave(items: list[Item]) -> None:
     """Send these, or leave them to the request under way, which may be replayed."""
     unit = UNIT.get()
     surfaced = any(map(_has_surfaced, items))
@@ -278,10 +231,10 @@ def _send_or_leave(items: list[_Item]) -> None:
     _send(items)
 
 
-def _send(items: list[_Item]) -> None:
-    box = _Box()
+def _send(items: list[Item]) -> None:
+    box = Box()
     # The units of work around the statement have no part in this.
-    with _set_in(_BOX, box), _set_in(UNIT, None), contextlib.ExitStack() as stack:
+    with _set_in(BOX, box), _set_in(UNIT, None), contextlib.ExitStack() as stack:
         stack.enter_context(deadlines.only_hard())
         budget = Budget(_PATIENCE, strict=True)
         for db in {id(db): db for db, _ in items if db is not None}.values():
@@ -321,3 +274,6 @@ def _set_in(variable: ContextVar[Any], value: object) -> Iterator[None]:
         yield
     finally:
         variable.reset(token)
+
+
+announcers.append((_keep_or_send, _not_reconnected))

@@ -6,15 +6,27 @@ On the healthy path only the class is imported; what reads the text is imported 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, ValuesView
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from ..driver.link import FAILED, IDLE
 from ..sql.memory import is_harmless
 from ..sql.texts import text_of
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from ..driver.link import Link
     from ..sql.statements import Statement
+
+    class Renewable(Protocol):
+        """A cursor wrapper whose driver cursor can be replaced."""
+
+        cursor: Any
+        _link: Any
+
+        def _renew(self) -> None:
+            """Put a driver cursor of the present connection under it."""
+
 
 # SQLSTATE classes that say nothing but that the statement is wrong, or its data: data exceptions,
 # constraints, syntax and names, WITH CHECK OPTION, PL/pgSQL. There is no entry in ``error_table``
@@ -24,16 +36,6 @@ _WRONG: Final = frozenset({"22", "23", "42", "44", "P0"})
 _READY: Final = frozenset({IDLE, FAILED})
 # What BEGIN READ ONLY changes.
 _READ_ONLY_SETTING = "transaction_read_only"
-
-
-class Renewable(Protocol):
-    """A cursor wrapper whose driver cursor can be replaced."""
-
-    cursor: Any
-    _link: Any
-
-    def _renew(self) -> None:
-        """Put a driver cursor of the present connection under it."""
 
 
 class Call:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..conf.records import Record
-from ..driver.lost_sessions import LostSession
-from ..policy.verdicts import Reason
+
+if TYPE_CHECKING:
+    from ..driver.lost_sessions import LostSession
+    from ..policy.verdicts import Reason
 
 #: What was lost with a connection in the middle of a pipeline: see :class:`Invalidation`.
 PIPELINE: Final = "a pipeline"

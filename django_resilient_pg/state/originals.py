@@ -48,7 +48,7 @@ class NotAsDjango:
 
     make_cursor = ensure_connection = close_if_health_check_failed = is_usable = None
     connect = close = get_new_connection = get_connection_params = None
-    set_autocommit = _set_autocommit = None
+    set_autocommit = _set_autocommit = _close = None
 
 
 def engine_below(cls: type, own: type) -> Any:

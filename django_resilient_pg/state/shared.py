@@ -7,19 +7,36 @@ import math
 import threading
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from ..conf.options import Options, given, of_entry, parse
 from ..conf.records import Record
-from ..facts import Facts
 from ..policy.circuit_breaker import CircuitBreaker
 from ..policy.limits import Kept, Learned, Limits, limits
-from ..policy.places import Place
-from ..policy.verdicts import Reason
-from ..signals import ConnectionLost
-from .histogram import Histogram, Timings
-from .logins import Logins
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from ..facts import Facts
+    from ..policy.places import Place
+    from ..signals import ConnectionLost
+    from .histogram import Histogram, Timings
+    from .logins import Logins
+
+    class _Wrapper(Protocol):
+        """As much of a wrapper as is needed here."""
+
+        alias: str
+        settings_dict: dict[str, Any]
+
+        @property
+        def _pooled(self) -> bool: ...
+
+        @property
+        def _thread_ends(self) -> bool: ...
+
 
 logger = logging.getLogger("django_resilient_pg")
 # Seconds between two searches for a server that takes writes, of all threads.
@@ -76,13 +93,19 @@ class Shared:
         self.places: tuple[float, Sequence[Place]] = (-math.inf, ())
         #: What it last connected with (``Connector.settings``); ``None``: it never has.
         self.connected: int | None = None
-        self.logins = Logins()
         self.age_logged = False
         self._sought_at = -math.inf
         self._counts: Counter[tuple[str, str]] = Counter()
-        self._timings = {what: Histogram() for what in ("reconnect", "liveness")}
+        self._timings: dict[str, Histogram] = {}
         self._losses: deque[ConnectionLost] = deque(maxlen=_REMEMBERED)
         self._lock = threading.Lock()
+
+    @cached_property
+    def logins(self) -> Logins:
+        """The last login that was refused; of two that two threads make at once one is used."""
+        from .logins import Logins
+
+        return Logins()
 
     def renew_lock(self) -> None:
         """After a fork: a thread that is not here any more may hold it."""
@@ -104,8 +127,12 @@ class Shared:
 
     def took(self, what: str, seconds: float) -> None:
         """One more duration: of a "reconnect" or of a "liveness" check."""
+        try:
+            from .histogram import Histogram
+        except OSError:  # no file descriptor is left to import it: one that is not counted
+            return
         with self._lock:
-            self._timings[what].add(seconds)
+            self._timings.setdefault(what, Histogram()).add(seconds)
 
     def settled(self, record: ConnectionLost) -> None:
         """The outcome of a lost connection is known."""
@@ -115,15 +142,22 @@ class Shared:
 
     def crashed(self, counted: str) -> None:
         """A loss that was counted by another reason was the server's crash."""
+        from ..policy.verdicts import Reason
+
         with self._lock:
             self._counts["lost", counted] -= 1
             self._counts["lost", Reason.CRASH.name] += 1
 
     def stats(self) -> Stats:
         """The counts as they are now."""
+        from .histogram import Histogram
+
         with self._lock:
             counts = self._counts.copy()
-            timings = {what: one.timings() for what, one in self._timings.items()}
+            none = Histogram()
+            reconnects, checks = (
+                self._timings.get(what, none).timings() for what in ("reconnect", "liveness")
+            )
             losses = tuple(self._losses)
 
         def by_detail(what: str) -> Mapping[str, int]:
@@ -140,14 +174,14 @@ class Shared:
             commit_outcomes=by_detail("outcome"),
             connect_attempts=counts["attempt", ""],
             connect_retries=counts["connect", ""],
-            reconnects=timings["reconnect"],
-            liveness_checks=timings["liveness"],
+            reconnects=reconnects,
+            liveness_checks=checks,
             last_losses=losses,
             refused=counts["surfaced", ""],
         )
 
 
-class Terms(NamedTuple):
+class Terms(Record):
     """On what a pool lends its connections at present, judged once for all of them.
 
     They are kept with the connection (``Link.terms``), which is then lent again as it is for as
@@ -188,19 +222,6 @@ def renew_locks() -> None:
     _shared_lock = threading.Lock()
     for shared in _shared.values():
         shared.renew_lock()
-
-
-class _Wrapper(Protocol):
-    """As much of a wrapper as is needed here."""
-
-    alias: str
-    settings_dict: dict[str, Any]
-
-    @property
-    def _pooled(self) -> bool: ...
-
-    @property
-    def _thread_ends(self) -> bool: ...
 
 
 class Resilience:

@@ -18,7 +18,6 @@ Invariants:
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -34,30 +33,21 @@ Step: TypeAlias = "str | Local"
 MOST_SETTINGS: Final = 50
 
 
-class Phase(enum.IntEnum):
-    """How far a transaction has come."""
-
-    #: Each statement is a transaction of its own.
-    AUTO = 0
-    #: Django is in autocommit, but a transaction is open that it has not begun.
-    MANUAL = 1
-    #: Nothing has been run yet.
-    CLEAN = 2
-    #: Only statements have been run that leave nothing behind, or can be replayed: savepoints,
-    #: ``SET LOCAL``, ``executemany`` of none.
-    OPENED = 3
-    #: A statement has been run.
-    DIRTY = 4
-    #: Ended inside its block, by a text or by the driver: what it ran may have taken effect.
-    SPLIT = 5
-
-
-AUTO: Final = Phase.AUTO
-MANUAL: Final = Phase.MANUAL
-CLEAN: Final = Phase.CLEAN
-OPENED: Final = Phase.OPENED
-DIRTY: Final = Phase.DIRTY
-SPLIT: Final = Phase.SPLIT
+#: How far a transaction has come. Plain numbers: each statement compares some of them.
+Phase: TypeAlias = int
+#: Each statement is a transaction of its own.
+AUTO: Final[Phase] = 0
+#: Django is in autocommit, but a transaction is open that it has not begun.
+MANUAL: Final[Phase] = 1
+#: Nothing has been run yet.
+CLEAN: Final[Phase] = 2
+#: Only statements have been run that leave nothing behind, or can be replayed: savepoints,
+#: ``SET LOCAL``, ``executemany`` of none.
+OPENED: Final[Phase] = 3
+#: A statement has been run.
+DIRTY: Final[Phase] = 4
+#: Ended inside its block, by a text or by the driver: what it ran may have taken effect.
+SPLIT: Final[Phase] = 5
 _NOTHING_RUN: Final = frozenset({AUTO, CLEAN, OPENED})
 # PQtransactionStatus of a transaction under way, a failed one too.
 _OPEN: Final = frozenset({IN_TRANSACTION, FAILED})
@@ -72,7 +62,7 @@ class TransactionState:
             text told, False where the driver did.
 
     Attributes:
-        phase: see :class:`Phase`.
+        phase: see :data:`Phase`.
         texts: what has been run, for as long as nothing of it is committed; at most ``MOST_TEXTS``.
             Of what has no text of its own, and of what is too long to keep, its ``id()``.
         opening: the open savepoints, and the settings that it began with, in order. While it is
@@ -276,10 +266,14 @@ class TransactionState:
             bytes_read: how many bytes were read from its server; ``None``: nobody knows, so what is
                 run past Django's cursors would not be noticed.
         """
-        settings = sum(not isinstance(step, str) for step in self.opening)
+        opening = self.opening
+        if len(opening) >= MOST_SETTINGS:
+            settings = sum(not isinstance(step, str) for step in opening)
+            if settings >= MOST_SETTINGS:
+                return
         known = bytes_read()
-        if self.phase is DIRTY and settings < MOST_SETTINGS and known is not None:
-            self.opening.append(setting)
+        if self.phase is DIRTY and known is not None:
+            opening.append(setting)
             self.phase, self._read = OPENED, (known, bytes_read)
 
     def ran(self, sql: object) -> None:

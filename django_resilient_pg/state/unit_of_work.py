@@ -16,9 +16,10 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from ..errors import AttemptAbandoned
+if TYPE_CHECKING:
+    from ..errors import AttemptAbandoned
 
 logger: Final = logging.getLogger("django_resilient_pg")
 #: More different texts than this are not kept: such a unit or transaction counts as one that has
@@ -180,7 +181,7 @@ class Unit:
                 unit.sending[what] = text
             try:
                 self.check(_alias(what))
-            except AttemptAbandoned:
+            except BaseException:
                 self.end(what)
                 raise
 
@@ -204,6 +205,8 @@ class Unit:
                     raise unit._refusal(alias)
 
     def _refusal(self, alias: str) -> AttemptAbandoned:
+        from ..errors import AttemptAbandoned  # off the healthy path
+
         message = (
             "The attempt at a request or a function under retry_atomic that this belongs to has"
             f' failed and is retried, so nothing more is done on "{alias}" for it. Wait there for'

@@ -18,18 +18,18 @@ import contextlib
 import weakref
 from collections.abc import Callable, Iterator
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.utils import Error
 
 from ..driver.choose import link_to
 from ..driver.closed import LeftCursor
-from ..driver.link import ACTIVE, IDLE, UNKNOWN, Link
-from ..sql.kinds import Kind
+from ..driver.link import ACTIVE, IDLE, IN_TRANSACTION, UNKNOWN, Link
+from ..sql.memory import make_room
 from ..sql.texts import text_of
 from .connector import Connector
-from .originals import engine_below
+from .originals import engine_below, original
 from .session import Session, Where, local_setting
 from .transaction import MANUAL, TransactionState
 from .unit_of_work import MOST_TEXTS, UNDER_WAY, UNIT
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from django.db.backends.postgresql.base import DatabaseWrapper
 
     from ..policy.rules import Budget
+    from ..sql.local_settings import Local
     from .call import Call
     from .loss import Invalidation, Loss
     from .shared import Resilience
@@ -76,6 +77,10 @@ _LAID_ASIDE = tuple(
 )
 
 
+#: Texts known to set something for their transaction, and to leave nothing else in the session.
+_OPENINGS: Final[dict[str, Local]] = {}
+
+
 @cache
 def _statements() -> Any:
     from ..sql import statements
@@ -112,10 +117,13 @@ class Wrapper(Base):
 
     #: The engine that this one is composed with; see :mod:`..originals`.
     _below: Any
+    #: Django's method that closes a connection, or gives it back to its pool.
+    _gives_back: Any
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._below = engine_below(cls, Wrapper)
+        below = cls._below = engine_below(cls, Wrapper)
+        cls._gives_back = original(below, "_close") if hasattr(below, "_close") else object()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -189,6 +197,25 @@ class Wrapper(Base):
         self._link, self._invalid = link, None
         self._transaction.moved(self.autocommit)
         return True
+
+    def _close(self) -> None:
+        """As Django's; what a pool has lent goes back without asking twice which pool that is."""
+        lent: Any = self.connection
+        pool = getattr(lent, "_pool", None)  # None has none either
+        if (
+            pool is None
+            or self._below._close is not type(self)._gives_back
+            or pool is not self._connection_pools.get(self.alias)
+            or not self.settings_dict["OPTIONS"].get("pool")
+        ):
+            super()._close()
+            return
+        try:
+            lent._pool.putconn(lent)
+        except BaseException:
+            with self.wrap_database_errors:
+                raise
+        self.connection = None
 
     def _observe(self, link: Link) -> int:
         """Compare the transaction with the driver; returns its ``PQtransactionStatus``."""
@@ -293,7 +320,8 @@ class Wrapper(Base):
         """
         from django.db.backends.postgresql.base import DatabaseWrapper  # imports a driver
 
-        closes = type(self)._close is DatabaseWrapper._close  # type: ignore[attr-defined]
+        own = type(self)._close is Wrapper._close
+        closes = own and self._below._close is DatabaseWrapper._close  # type: ignore[attr-defined]
         link = self._link
         if closes and link is not None and not link.keeps_rows:
             if asking is not None and asking._link is link:
@@ -327,12 +355,25 @@ class Wrapper(Base):
 
         What comes next in the pipeline would take effect without what went before.
         """
-        from .loss import PIPELINE, Invalidation
-
         if self._link is not None and self._link.in_pipeline():
+            from .loss import PIPELINE, Invalidation
+
             self._invalidate(Invalidation(loss, PIPELINE))
         else:
             self._discard()
+
+    def _leave_lost_transaction(self) -> None:
+        """Turn autocommit on without the connection, which the next statement makes anew."""
+        self.validate_no_atomic_block()
+        hooks = self.run_on_commit[: self._transaction.hooks_due]
+        due = self.run_commit_hooks_on_set_autocommit_on
+        self._discard_or_hold(None if self._invalid is None else self._invalid.loss)
+        self.autocommit = True
+        self._transaction.moved(True)
+        if due:
+            self.run_on_commit = hooks
+            self.run_commit_hooks_on_set_autocommit_on = False
+            self.run_and_clear_commit_hooks()
 
     # -- session ----------------------------------------------------------------------------
 
@@ -369,9 +410,20 @@ class Wrapper(Base):
             first: see :class:`..state.call.Call`.
             many: what it leaves cannot be told from its text alone.
         """
-        if self._connector.connecting or self._link is None:
+        link = self._link
+        if self._connector.connecting or link is None:
             return  # what connection_created receivers run is repeated by each connection
-        transaction, status = self._transaction, self._link.status()
+        transaction, status = self._transaction, link.status()
+        if first and params is None and sql.__class__ is str:
+            setting = _OPENINGS.get(sql)
+            if (
+                setting is not None
+                and status == IN_TRANSACTION
+                and not (self.autocommit or many or transaction.controlling)
+                and not getattr(self.connection, "_num_transactions", 0)
+            ):
+                self._begin_with(setting, link)
+                return
         if self.autocommit:
             transaction.observe(status, True)
         elif not transaction.controlling:
@@ -393,10 +445,17 @@ class Wrapper(Base):
 
     def _note_opening(self, sql: object, params: Any) -> None:
         """Remember a first statement that only sets something for its transaction."""
-        link, transaction = self._link, self._transaction
+        link = self._link
         setting = local_setting(sql, params, driver=self.connection)
         if link is None or setting is None:
             return
+        if params is None and sql.__class__ is str and not self._session.holds:
+            make_room(_OPENINGS)
+            _OPENINGS[sql] = setting
+        self._begin_with(setting, link)
+
+    def _begin_with(self, setting: Local, link: Link) -> None:
+        transaction = self._transaction
         # In a savepoint the mode of the transaction ends with the savepoint, released or not.
         if not (setting.of_transaction and transaction.has_savepoints):
             transaction.began_with(setting, link.bytes_read)
@@ -451,7 +510,7 @@ class Wrapper(Base):
         if statements is None:
             return True
         found = statements.analyse(text_of(sql), standard_strings=standard)
-        return found.kind is Kind.UNREPEATABLE
+        return bool(found.kind is statements.Kind.UNREPEATABLE)
 
     def _note_left(self, call: Call) -> None:
         """Pin a living session in which a statement that failed may have left something.

@@ -61,6 +61,7 @@ def _survivors(chosen: Sequence[Mutant], jobs: int) -> list[Mutant]:
     for number, (mutant, survived) in enumerate(runner.run(chosen, jobs), start=1):
         if survived:
             found.append(mutant)
+            print(f"survived: {mutant.name}", file=sys.stderr, flush=True)
         if number % 50 == 0:
             print(f"{number} of {len(chosen)}, {len(found)} survived", file=sys.stderr, flush=True)
     return found

@@ -13,7 +13,8 @@ TARGETS: Final[dict[str, tuple[str, ...]]] = {
     "policy.rules": ("retry", "deadlines", "notes"),
     "policy.verdicts": ("retry", "verdicts", "notes"),
     "policy.limits": ("ageing", "wanted"),
-    "sql.statements": ("statements", "session", "quotes", "names"),
+    "sql.lexer": ("statements", "session", "texts", "names"),
+    "sql.statements": ("statements", "session", "texts", "names"),
     "state.transaction": ("state_transaction",),
 }
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import django
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return 1 if something happened that no guarantee allows, or if nothing happened."""
-    given = _parser().parse_args(arguments)
     os.environ["DJANGO_SETTINGS_MODULE"] = "testproject.settings"
     os.environ.update(
         DATABASE_ENGINE="django_resilient_pg", DATABASE_HOST="127.0.0.1", DATABASE_PORT="1"
     )
     django.setup()
+    given = _parser().parse_args(arguments)
     began = time.monotonic()
     results = _repeated(given.only) if given.only else _printed(_tasks(given), given.jobs)
     if given.list or given.only:
@@ -34,9 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from tests.cuts.theatre import SERIES
+    from tests.cuts.units import UNITS
+
     parser = argparse.ArgumentParser(prog="python -m tests.cuts", description=__doc__)
-    parser.add_argument("--series", nargs="+", help="only these series")
-    parser.add_argument("--units", nargs="+", help="only these units")
+    parser.add_argument(
+        "--series", nargs="+", choices=[one.name for one in SERIES], help="only these series"
+    )
+    parser.add_argument(
+        "--units", nargs="+", choices=list(UNITS), metavar="UNIT", help="only these units"
+    )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these cases, by their names")
     parser.add_argument("--one-in", type=int, default=1, help="a random sample of the cases")
     parser.add_argument("--seed", default="", help="of the sample")
@@ -80,13 +88,23 @@ def _repeated(names: Sequence[str]) -> list[Result]:
     from tests.cuts.theatre import SERIES, Theatre
     from tests.cuts.units import UNITS
 
+    known = {one.name: one for one in SERIES}
     found = []
     for name in names:
-        series, unit, *_ = name.split("/")
-        with Theatre(next(one for one in SERIES if one.name == series)) as theatre:
-            [case] = [case for case in theatre.cases(UNITS[unit]) if case.name == name]
-            found.append(theatre.run(case))
+        series, unit, *_ = [*name.split("/"), ""]
+        if series not in known or unit not in UNITS:
+            raise SystemExit(_unknown(name, [f"{one}/{unit}" for one in known for unit in UNITS]))
+        with Theatre(known[series]) as theatre:
+            cases = {case.name: case for case in theatre.cases(UNITS[unit])}
+            if name not in cases:
+                raise SystemExit(_unknown(name, cases))
+            found.append(theatre.run(cases[name]))
     return found
+
+
+def _unknown(name: str, valid: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.0)
+    return f'There is no case "{name}"; the nearest is "{nearest[0]}".'
 
 
 def _told(results: Sequence[Result], seconds: float, shown: int) -> int:

@@ -392,6 +392,8 @@ COMMANDS = {
     (README, "demo"): "make demo",
     (README, "healthy"): "make benchmark",
     (BENCHMARKS, "healthy"): "make benchmark",
+    (BENCHMARKS, "cuts"): "make cuts",
+    (BENCHMARKS, "soak"): "make soak",
     (BENCHMARKS, "load"): "make test ENV=py311-django52-psycopg3 ARGS=",
     ("docs/checkdbconn.rst", "sample"): "python -m testproject.sample",
 }

@@ -10,8 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_resilient_pg.sql.lexer import bare
+from django_resilient_pg.sql.memory import LONGEST_READ
 from django_resilient_pg.sql.session_effects import effect_of
-from django_resilient_pg.sql.statements import Kind, analyse, ends_transaction
+from django_resilient_pg.sql.statements import (
+    Kind,
+    analyse,
+    ends_transaction,
+    is_plain,
+    left_by_failure,
+    read_well,
+)
 
 READS = [
     "SELECT 1",
@@ -233,6 +241,183 @@ def test_what_may_end_a_transaction(sql: str) -> None:
 )
 def test_what_ends_no_transaction(sql: str) -> None:
     assert not ends_transaction(sql)
+
+
+CONTROL = "BEGIN START COMMIT END ROLLBACK ABORT SAVEPOINT RELEASE PREPARE".split()
+
+
+@pytest.mark.parametrize("word", [*CONTROL, "CALL", "DO", "COPY", "EXECUTE"])
+def test_what_controls_a_transaction_is_told_apart(word: str) -> None:
+    for text in (f"{word} x", f"{word.lower()} x", f"SELECT 1; {word} x"):
+        assert analyse(text).kind is Kind.UNREPEATABLE
+        assert analyse(text).controls is (word in CONTROL), text
+
+
+@pytest.mark.parametrize("sql", ["SELECT 1", "SELECT 1; SELECT 2", "SELECT 'COMMIT'", "SET x = 1"])
+def test_what_controls_none(sql: str) -> None:
+    assert not analyse(sql).controls
+
+
+@pytest.mark.parametrize(
+    "word", "SET RESET LISTEN UNLISTEN DISCARD LOAD PREPARE DEALLOCATE DECLARE CLOSE".split()
+)
+def test_every_word_that_changes_a_session_pins(word: str) -> None:
+    held = " CURSOR WITH\nHOLD FOR SELECT 1" if word == "DECLARE" else ""
+    assert analyse(f"{word} x{held}").pins == f"{word} x"
+
+
+@pytest.mark.parametrize(
+    ("sql", "passes"),
+    [
+        ("SELECT 1", True),
+        ("SET LOCAL x = 1", True),
+        ("SET TRANSACTION READ ONLY", True),
+        ("SET x = 1", False),
+        ("RESET x", False),
+        ("VACUUM", False),
+        ("CREATE TABLE x ()", False),
+        ("INSERT INTO x VALUES (1)", False),
+        ("COMMIT", False),
+    ],
+)
+def test_what_does_not_outlive_its_transaction(sql: str, passes: bool) -> None:
+    assert analyse(sql).passes is passes
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("SELECT a FROM x", True),
+        ("SELECT f(a) FROM x", False),
+        ("SELECT '\\'", False),
+        ("INSERT INTO x VALUES (1)", False),
+        (None, False),
+        (b"SELECT 1", False),
+    ],
+)
+def test_what_reads_without_a_call(text: object, plain: bool) -> None:
+    assert is_plain(text) is plain
+
+
+@pytest.mark.parametrize(
+    ("texts", "setting", "well"),
+    [
+        ([], None, True),
+        (["SELECT 1"], None, True),
+        (["SELECT '\\'"], "on", True),
+        (["SELECT '\\'"], "off", False),
+        (["SELECT '\\'"], None, False),
+        (["SELECT 1", "SELECT '\\'"], "off", False),
+        (["SET Standard_Conforming_Strings = on", "SELECT '\\'"], "on", False),
+    ],
+)
+def test_a_backslash_is_read_well_where_the_setting_is_known(
+    texts: list[str], setting: str | None, well: bool
+) -> None:
+    assert read_well(texts, setting) is well
+
+
+@pytest.mark.parametrize(
+    ("text", "many", "left"),
+    [
+        ("SELECT 1", False, ""),
+        ("SELECT 1", True, ""),
+        ("SELECT pg_advisory_lock(1), f()", False, "lock"),
+        ("SELECT 'pg_advisory_lock(1)'", False, ""),
+        ("SELECT '\\', 'pg_advisory_lock(1)'", False, "lock"),
+        ("SET x = 1", False, ""),
+        ("SET x = 1", True, "setting"),
+        ("SET x = 1; SELECT f()", False, "setting"),
+        ("SELECT '\\'; SET x = 1", False, "setting"),
+        ("SELECT E'\\'; SET x = 1'", False, "setting"),
+        ("SELECT E'\\' SET x = 1'", False, ""),
+        ("SELECT ';', 'SET x = 1'", False, ""),
+        ("SELECT E'\\';'", False, ""),
+    ],
+)
+def test_what_a_statement_that_failed_may_have_left(text: str, many: bool, left: str) -> None:
+    found = left_by_failure(text, many=many)
+    assert (left in found) if left else found == ""
+
+
+@pytest.mark.parametrize(
+    ("sql", "pins"),
+    [
+        ("SET x=1", "SET x"),
+        ("set local x = 1", ""),
+        ("update PG_SETTINGS set setting = 1", "UPDATE pg_settings"),
+        ("SELECT * FROM pg_settings", ""),
+        ("UPDATE x SET a = 1", ""),
+        ("select PG_ADVISORY_LOCK(1)", "PG_ADVISORY_LOCK"),
+        ("SELECT SETSEED(0.5)", "setseed"),
+        ("SELECT SET_CONFIG('a.b', 'c', TRUE)", ""),
+        ("create temp table x ()", "create temp table"),
+        ("create or replace temporary view x as select 1", "create or replace temporary view"),
+        ("create table pg_temp.x ()", "create table pg_temp"),
+        ("create temp table x () on commit drop", ""),
+        ('create temp table "on commit drop" ()', "create temp table"),
+        ("select 1 into temp x", "SELECT into temp"),
+        ("INSERT INTO temp VALUES (1)", ""),
+        ("do $$ begin set x = 1; end $$", "DO with set"),
+        ("DO $$ BEGIN PERFORM 1; END $$", ""),
+        ("SELECT 1; DO $$ BEGIN SET x = 1; END $$", "DO with SET"),
+        ("DO $$ BEGIN SET x = 1; END $$; SELECT 1", "DO with SET"),
+        ("SELECT 1; SET x = 1", "SET x"),
+        ("SELECT 1; SELECT 'SET x'", ""),
+        ("DECLARE c CURSOR FOR SELECT 1", ""),
+    ],
+)
+def test_pins_are_found_in_any_case_and_anywhere(sql: str, pins: str) -> None:
+    assert analyse(sql).pins == pins
+
+
+@pytest.mark.parametrize(
+    ("sql", "kind"),
+    [
+        ("select * from x for update", Kind.WRITE),
+        ("SELECT * FROM x FOR\u00a0UPDATE", Kind.READ),
+        ("explain analyze select 1", Kind.OTHER),
+        ("explain select 1", Kind.READ),
+        ("merge into x using y on true when matched then delete", Kind.WRITE),
+        ("SELECT 1\x00", Kind.UNREPEATABLE),
+        ("SELECT 1 ;\f\v\r\n", Kind.READ),
+    ],
+)
+def test_kinds_are_told_in_any_case(sql: str, kind: Kind) -> None:
+    assert analyse(sql).kind is kind
+
+
+def test_the_first_word_is_told_in_upper_case() -> None:
+    assert analyse("  (select 1)").keyword == "SELECT"
+    assert analyse("...").keyword == ""
+
+
+@pytest.mark.parametrize(
+    ("sql", "without", "within"),
+    [
+        ("SELECT 'a', \"b\"", "SELECT  '' , \"b\"", "SELECT 'a', \"b\""),
+        ("SELECT 1 -- x\n+ 2", "SELECT 1  \n+ 2", "SELECT 1  \n+ 2"),
+        ("SELECT /* a /* b */ c */ 1", "SELECT   1", "SELECT   1"),
+        ("SELECT $a$ ; $a$", "SELECT  '' ", "SELECT $a$ ; $a$"),
+        ("SELECT /* a /* b */ 1", "SELECT  ", "SELECT  "),
+    ],
+)
+def test_strings_and_comments_are_blanked(sql: str, without: str, within: str) -> None:
+    assert bare(sql) == without
+    assert bare(sql, strings=True) == within
+
+
+@pytest.mark.parametrize("word", ["SELECT", "INSERT", "UPDATE", "DELETE", "select"])
+def test_data_need_not_be_read_to_see_that_nothing_ends(word: str) -> None:
+    long = "x" * (LONGEST_READ + 1)
+    assert not ends_transaction(f"{word} {long}")
+    assert not ends_transaction(f"{word} 'a; COMMIT', {long}")
+    assert ends_transaction(f"{word} 1; COMMIT")
+
+
+def test_what_is_too_long_to_read_may_end_a_transaction() -> None:
+    assert ends_transaction("VACUUM " + "x" * LONGEST_READ)
+    assert not ends_transaction("VACUUM x")
 
 
 # -- work ---------------------------------------------------------------------------------------

@@ -803,6 +803,7 @@ def test_nothing_is_done_about_what_is_wrong_with_a_statement() -> None:
         ("terminating connection due to administrator command", "57P01"),
         ("FATAL:  terminating connection due to idle-session timeout\n", "57P05"),
         ("Terminating connection because of crash of another server process", "57P02"),
+        ("TERMINATING CONNECTION DUE TO ADMINISTRATOR COMMAND", "57P01"),
         ("Verbindung wird abgebrochen aufgrund von Anweisung des Administrators", None),
         ("server closed the connection unexpectedly", None),
         ("", None),
@@ -810,6 +811,12 @@ def test_nothing_is_done_about_what_is_wrong_with_a_statement() -> None:
 )
 def test_the_code_of_a_last_message_that_came_without_one(text: str, code: str | None) -> None:
     assert code_in(text) == code
+
+
+@pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.name)
+def test_any_of_the_texts_of_a_last_message_tells_its_code(entry: Entry) -> None:
+    for part in entry.texts if len(entry.codes) == 1 and entry.lost else ():
+        assert code_in(f"FATAL:  {part}") is not None
 
 
 def test_the_diagnosis_advises_on_entries_that_there_are() -> None:
