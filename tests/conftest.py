@@ -75,11 +75,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept: list[pytest.Item] = []
     left_out: list[pytest.Item] = []
     for item in items:
-        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        folder, *below = item.path.relative_to(ROOT / "tests").parts
         if folder in ("server", "faults"):
             item.add_marker(folder)
         elif "server" in getattr(item, "fixturenames", ()):
             raise pytest.UsageError(f"{item.nodeid} needs a server: its place is tests/server")
+        if folder in ("cuts", "soak") or "programs" in below:
+            item.add_marker("campaign")
         for fixture in needs.OF_FIXTURES.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.needs(*needs.OF_FIXTURES[fixture]))
         (left_out if item.get_closest_marker(other) else kept).append(item)

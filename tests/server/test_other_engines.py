@@ -11,6 +11,8 @@ import pytest
 from testproject.postgres import Server
 from tests.server.other_engines import ask, create
 
+pytestmark = pytest.mark.once_per_driver
+
 DATABASE = "others"
 RECOVERED = {
     "read": [[42], []],

@@ -16,6 +16,8 @@ from testproject.postgres import Server
 from tests.conftest import ROOT
 from tests.engines import RESILIENT, STOCK
 
+pytestmark = pytest.mark.once_per_driver
+
 PROJECT = ROOT / "tests" / "runner_project"
 
 Run = Callable[..., str]
