@@ -60,7 +60,7 @@ def is_killed(stage: Stage) -> None:
     reads(stage)
     stage.kill()
     with contextlib.suppress(Error), stage.killed_midway():
-        stage.run(f"INSERT INTO {TABLE} (value) SELECT 'told' FROM pg_sleep(5)")
+        stage.run(f"INSERT INTO {TABLE} (value) SELECT 'told' FROM pg_sleep(2)")
 
 
 def closes(stage: Stage) -> None:

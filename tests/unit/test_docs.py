@@ -412,6 +412,7 @@ def test_figures_come_from_a_command(of: str, name: str) -> None:
 def test_the_bounds_of_the_benchmark_are_those_it_holds() -> None:
     prose = words(section(BENCHMARKS, "Where nothing is wrong").astext())
     assert f"a query costs more than {healthy.BOUNDS['query']} times" in prose
+    assert f"a transaction more than {healthy.BOUNDS['transaction']} times" in prose
     assert f"CONN_HEALTH_CHECKS more than {healthy.BOUNDS['request']} times" in prose
     assert f"importing the engine {healthy.IMPORT_BOUND * 1000:g} ms" in prose
 
