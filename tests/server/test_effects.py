@@ -28,7 +28,7 @@ from django_resilient_pg.errors import AttemptAbandoned
 from django_resilient_pg.state.unit_of_work import UNDER_WAY
 from testproject.postgres import Server
 from testproject.shop.models import Customer
-from tests.engines import DRIVER, STOCK, Connections, backend_pid
+from tests.engines import DRIVER, PATIENCE, STOCK, Connections, backend_pid
 from tests.server.request_views import SECOND, faults, lost_reads, runs
 from tests.server.test_middleware import OURS, TEMPLATES, forget_connection, send
 
@@ -153,11 +153,17 @@ def told(work: Callable[[], None]) -> None:
         ended.append("done")
 
 
+async def until_async(done: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not done():
+            await asyncio.sleep(0.01)
+
+
 async def gathered(request: HttpRequest, kind: str) -> HttpResponse:
     """``gather`` raises what the reader raises; the writer goes on."""
 
     async def writer() -> None:
-        await asyncio.sleep(0.4)
+        await until_async(lambda: len(runs) > 1)  # the first attempt is over, the second has begun
         await sync_to_async(told, thread_sensitive=kind != "thread")(WRITERS[kind])
 
     async def reader() -> None:
@@ -369,7 +375,7 @@ def send_async(url: str) -> Any:
     async def ask() -> Any:
         await sync_to_async(forget_connection)()
         response = await AsyncClient(raise_request_exception=False).get(url)
-        await asyncio.sleep(0.8)
+        await until_async(lambda: len(ended) > 1)  # one writer of each attempt
         await sync_to_async(forget_connection)()
         return response
 
