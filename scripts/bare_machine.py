@@ -22,7 +22,16 @@ from tests import needs
 ROOT = Path(__file__).resolve().parent.parent
 
 LIMIT = 60.0  # seconds
-PROGRAMS = ("ip", "iptables", "sysctl", "pgbouncer", "pgpool", "haproxy", "unshare")
+PROGRAMS = (
+    "ip",
+    "iptables",
+    "sysctl",
+    "pgbouncer",
+    "pgpool",
+    "haproxy",
+    "unshare",
+    "uwsgi_python3",
+)
 LIBRARIES = ("libgdal", "libgeos_c")
 EXTENSIONS = ("postgis", "postgres_fdw")
 LANGUAGES = ("de", "fr")
