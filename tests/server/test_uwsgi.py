@@ -23,7 +23,8 @@ from testproject.postgres import Server
 from tests import needs
 from tests.engines import DRIVER, RESILIENT, STOCK, until
 
-pytestmark = [pytest.mark.once_per_driver, pytest.mark.slow, pytest.mark.needs("uwsgi")]
+# Only where the Python is uWSGI's own: that is one environment for each driver already.
+pytestmark = pytest.mark.needs("uwsgi")
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKERS, REQUESTS = 4, 400
