@@ -48,6 +48,11 @@ class Psycopg2Link(Link):
         """See :meth:`Link.ended_unseen`: COMMIT was sent as text on the driver's own cursor."""
         return bool(self.connection.status == _BEGUN and self.status() == IDLE)
 
+    def _begun_unseen(self) -> bool:
+        """BEGIN was sent as text before the driver was to begin transactions itself."""
+        connection = self.connection
+        return not (connection.autocommit or connection.status == _BEGUN or self.status() == IDLE)
+
     def sends_commit(self) -> bool:
         """See :meth:`Link.sends_commit`: it knows nothing of a BEGIN that was sent as text."""
         return bool(self.connection.status == _BEGUN)
@@ -87,6 +92,9 @@ class Psycopg2Link(Link):
 
     def ping(self, timeout: float) -> bool:
         """See :meth:`Link.ping`."""
+        if self._begun_unseen():
+            # As Django's own check: by it the driver learns that there is something to commit.
+            return self._ping_by_thread(timeout)
         try:
             from . import libpq
 
@@ -116,7 +124,7 @@ class Psycopg2Link(Link):
             own.shutdown(socket.SHUT_RDWR)
 
     def _ping_by_thread(self, timeout: float) -> bool:
-        """With a build of psycopg2 that does not show its libpq."""
+        """By the driver: also with a build of psycopg2 that does not show its libpq."""
         idle = self.status() == IDLE
         try:
             with _shut_down_after(timeout, self):

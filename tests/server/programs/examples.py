@@ -57,6 +57,12 @@ EXAMPLES: Final[dict[str, Program]] = {
         _django(Write(2)),
         _django(_COMMIT),
     ),
+    "psycopg2: a health check within atomic() lets it commit what a text has begun": (
+        _raw(_BEGIN),
+        _django(Write(1)),
+        _atomic(Call("is_usable")),
+        Call("close"),
+    ),
     "psycopg2: a write outside of a transaction that a raw text has ended": (
         _atomic(_raw(_ROLLBACK), _django(Write(1, Fate.ANSWER))),
     ),
