@@ -353,10 +353,9 @@ class _Psycopg2Cursor(ResilientCursorMixin):
     """A parameter may be text of its statement (``AsIs``), of which nobody has kept a copy."""
 
     def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
-        db, link = self.db, self._link
-        begins = not db.autocommit and db._transaction.phase < DIRTY
-        if begins and link is not None and link.ended_unseen():
-            db._transaction.split()
+        db = self.db
+        if not db.autocommit and db._transaction.phase < DIRTY:
+            self._see_end()
         # In autocommit and without a unit of work nobody keeps what has run.
         if params and (UNDER_WAY or not db.autocommit) and self._has_text(sql, params):
             with self._unread():

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from time import monotonic, sleep
-from typing import TYPE_CHECKING
 
 from django.db.utils import Error
 
@@ -21,12 +20,11 @@ from ..policy.token_bucket import BUCKET
 from ..state import announce
 from ..state.logins import ROTATES
 from ..state.wrapper import Wrapper
+from .background import left
 from .budgets import deadline, spending
+from .failed import explain, is_down, is_worth_waiting, may_rotate, was_cut_short
 from .offline import in_offline_command
 from .settle import mark_unheard
-
-if TYPE_CHECKING:
-    from .background import Attempt
 
 
 def connect(db: Wrapper, attempt: Callable[[], None]) -> None:
@@ -57,7 +55,7 @@ def answered(db: Wrapper, attempt: Callable[[], None]) -> None:
 def _after(db: Wrapper, one: _Attempt, error: Error) -> None:
     """An attempt has failed: raise its error, or make others until the budget is spent."""
     if not one.passing(error):
-        one.explain(error)
+        explain(db, error)
         raise error
     if in_offline_command():
         raise error
@@ -83,15 +81,6 @@ def ended_unheard(db: Wrapper, error: Error) -> None:
 
 def _nothing() -> None:
     pass
-
-
-def _left(error: BaseException | None) -> Attempt | None:
-    """The attempt that a deadline has left with this error of the driver's, if any."""
-    if getattr(error, "left", None) is None:
-        return None
-    from .background import left
-
-    return left(error)
 
 
 class _Attempt:
@@ -131,9 +120,7 @@ class _Attempt:
 
         One that a deadline has left is a verdict when it has ended.
         """
-        from .failed import is_down
-
-        if (attempt := _left(error.__cause__)) is not None:
+        if (attempt := left(error.__cause__)) is not None:
             attempt.then(partial(self._conclude_left, permit))
         elif is_down(self._db, error):
             self._failed(permit, error)
@@ -142,16 +129,12 @@ class _Attempt:
 
     def _conclude_left(self, permit: Permit, error: BaseException | None) -> None:
         """As :meth:`conclude`, by the driver's own error; ``None``: it has connected."""
-        from .failed import is_worth_waiting
-
         if error is not None and is_worth_waiting(self._db, error):
             self._failed(permit, error)
         else:
             self.answered(permit)
 
     def _failed(self, permit: Permit, error: BaseException) -> None:
-        from .failed import was_cut_short
-
         line = first_line(error, self._db.settings_dict)
         if self.breaker.down and was_cut_short(error):
             line = self.breaker.said
@@ -193,8 +176,6 @@ class _Attempt:
 
     def passing(self, failed: BaseException) -> bool:
         """Whether a failure is worth another attempt."""
-        from .failed import is_down, may_rotate
-
         self.unreachable = isinstance(failed, ServerDown) or is_down(self._db, failed)
         if isinstance(failed, CredentialsUnavailable):
             return failed.passing
@@ -206,12 +187,6 @@ class _Attempt:
                 self._refused_at = monotonic()
             return monotonic() - self._refused_at < ROTATES
         return self.unreachable
-
-    def explain(self, error: Error) -> None:
-        """Say why a refusal that nobody knows is not waited for."""
-        from .failed import explain
-
-        explain(self._db, error)
 
     def refusal(self, *, waits: bool) -> ServerDown:
         """What this thread raises, or waits with, instead of asking."""
@@ -244,19 +219,17 @@ class _Attempt:
                 note = self._why_over(budget)
                 last.add_note(note)
                 # Once for each outage. An attempt that a deadline has left is no outage yet.
-                if not self.breaker.surfaced and _left(last.__cause__) is None:
+                if not self.breaker.surfaced and left(last.__cause__) is None:
                     self.breaker.surfaced = True
                     announce.outage(self._db, note)
             else:
-                self.explain(last)
+                explain(self._db, last)
             raise last
         finally:
             self._said = None  # its traceback leads here
 
     def _telling(self, last: Error) -> Error:
         """Of an attempt that was cut short the error says nothing: the one before it does."""
-        from .failed import was_cut_short
-
         return (self._said or last) if was_cut_short(last) else last
 
     def remaining(self, budget: Budget) -> float:
@@ -268,19 +241,17 @@ class _Attempt:
         return max(deadline(self._db), budget.seconds)
 
     def _why_over(self, budget: Budget) -> str:
-        db, down_for = self._db, self.breaker.down_for()
+        db, down_for, waited = self._db, self.breaker.down_for(), monotonic() - self.began
         patience = self._patience(budget)
-        # Both are used up where the last attempt took longer than was left: then it was the wait.
-        if max(0.0, patience - down_for) < budget.remaining():
+        # An outage that this thread has seen begin is bounded by its own wait, whatever the clock
+        # says of two ends that are a moment apart.
+        if down_for > waited and max(0.0, patience - down_for) < budget.remaining():
             return messages.long_down(db.alias, down_for, patience, time.time() - down_for)
-        waited = monotonic() - self.began
         return messages.unreachable(db.alias, waited, budget.bound)
 
     def _announce(self, _: int, wait: float, failed: BaseException) -> None:
         if isinstance(failed, ServerDown):
             return  # announced by the thread that asked
-        from .failed import was_cut_short
-
         if isinstance(failed, Error) and not was_cut_short(failed):
             self._said = failed
         db = self._db

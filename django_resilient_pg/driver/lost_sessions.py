@@ -165,9 +165,8 @@ class LostSession:
         """
         ends = time.monotonic() + min(seconds, _PATIENCE)
         while True:
-            now = (
-                time.monotonic()
-            )  # before: what the server then says of its sessions is no younger
+            # Before: what the server then says of its sessions is no younger.
+            now = time.monotonic()
             try:
                 rows = _ask(link, self._pid, self._is_ours(link, now), max(0.1, ends - now))
             except link.connection.Error as error:

@@ -1,8 +1,8 @@
 """What was read in texts of SQL, kept once for all threads of the process. Pure.
 
 Applications send the same texts again and again; reading one takes longer than sending it. Every
-reader of texts keeps what it has found here. :data:`HARMLESS` alone is a set of its own, because
-the healthy path of a statement looks into it; it goes by the same bounds.
+reader of texts keeps what it has found here. :data:`HARMLESS` and :data:`OPENINGS` are apart,
+because the healthy path of a statement looks into them; they go by the same bounds.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ MOST: Final = 4096
 #: Texts known to leave nothing behind in a session. Shared by all threads of the process;
 #: additions are atomic, and losing one costs a second look.
 HARMLESS: set[str] = set()
+#: Texts known to set something for their transaction (a ``local_settings.Local``), and to leave
+#: nothing else in the session.
+OPENINGS: Final[dict[str, Any]] = {}
 # Of long ones what stands outside of their strings. A set of its own: in a short text an identifier
 # may look like an emptied string.
 _LONG: Final[set[str]] = set()

@@ -132,7 +132,9 @@ class Shared:
         except OSError:  # no file descriptor is left to import it: one that is not counted
             return
         with self._lock:
-            self._timings.setdefault(what, Histogram()).add(seconds)
+            if what not in self._timings:
+                self._timings[what] = Histogram()
+            self._timings[what].add(seconds)
 
     def settled(self, record: ConnectionLost) -> None:
         """The outcome of a lost connection is known."""

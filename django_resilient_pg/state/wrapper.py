@@ -18,7 +18,7 @@ import contextlib
 import weakref
 from collections.abc import Callable, Iterator
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.utils import Error
@@ -26,7 +26,7 @@ from django.db.utils import Error
 from ..driver.choose import link_to
 from ..driver.closed import LeftCursor
 from ..driver.link import ACTIVE, IDLE, IN_TRANSACTION, UNKNOWN, Link
-from ..sql.memory import make_room
+from ..sql.memory import OPENINGS, make_room
 from ..sql.texts import text_of
 from .connector import Connector
 from .originals import engine_below, original
@@ -75,10 +75,6 @@ _LAID_ASIDE = tuple(
     " rollback_exc run_commit_hooks_on_set_autocommit_on close_at closed_in_transaction"
     " errors_occurred health_check_enabled health_check_done".split()
 )
-
-
-#: Texts known to set something for their transaction, and to leave nothing else in the session.
-_OPENINGS: Final[dict[str, Local]] = {}
 
 
 @cache
@@ -201,7 +197,7 @@ class Wrapper(Base):
     def _close(self) -> None:
         """As Django's; what a pool has lent goes back without asking twice which pool that is."""
         lent: Any = self.connection
-        pool = getattr(lent, "_pool", None)  # None has none either
+        pool: Any = getattr(lent, "_pool", None)  # None has none either
         if (
             pool is None
             or self._below._close is not type(self)._gives_back
@@ -211,7 +207,7 @@ class Wrapper(Base):
             super()._close()
             return
         try:
-            lent._pool.putconn(lent)
+            pool.putconn(lent)
         except BaseException:
             with self.wrap_database_errors:
                 raise
@@ -415,7 +411,7 @@ class Wrapper(Base):
             return  # what connection_created receivers run is repeated by each connection
         transaction, status = self._transaction, link.status()
         if first and params is None and sql.__class__ is str:
-            setting = _OPENINGS.get(sql)
+            setting: Local | None = OPENINGS.get(sql)
             if (
                 setting is not None
                 and status == IN_TRANSACTION
@@ -450,8 +446,8 @@ class Wrapper(Base):
         if link is None or setting is None:
             return
         if params is None and sql.__class__ is str and not self._session.holds:
-            make_room(_OPENINGS)
-            _OPENINGS[sql] = setting
+            make_room(OPENINGS)
+            OPENINGS[sql] = setting
         self._begin_with(setting, link)
 
     def _begin_with(self, setting: Local, link: Link) -> None:
