@@ -197,7 +197,7 @@ class Wrapper(Base):
     def _close(self) -> None:
         """As Django's; what a pool has lent goes back without asking twice which pool that is."""
         lent: Any = self.connection
-        pool: Any = getattr(lent, "_pool", None)  # None has none either
+        pool = getattr(lent, "_pool", None)  # None has none either
         if (
             pool is None
             or self._below._close is not type(self)._gives_back
@@ -207,7 +207,7 @@ class Wrapper(Base):
             super()._close()
             return
         try:
-            pool.putconn(lent)
+            lent._pool.putconn(lent)
         except BaseException:
             with self.wrap_database_errors:
                 raise
