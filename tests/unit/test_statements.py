@@ -190,6 +190,29 @@ def test_every_function_called_is_named(sql: str, functions: set[str]) -> None:
         ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", "DECLARE c"),
         ("DISCARD ALL", "DISCARD ALL"),
         ("INSERT INTO settings VALUES ('SET x')", ""),
+        # In any case, and anywhere in the text.
+        ("SET x=1", "SET x"),
+        ("set local x = 1", ""),
+        ("update PG_SETTINGS set setting = 1", "UPDATE pg_settings"),
+        ("SELECT * FROM pg_settings", ""),
+        ("UPDATE x SET a = 1", ""),
+        ("select PG_ADVISORY_LOCK(1)", "PG_ADVISORY_LOCK"),
+        ("SELECT SETSEED(0.5)", "setseed"),
+        ("SELECT SET_CONFIG('a.b', 'c', TRUE)", ""),
+        ("create temp table x ()", "create temp table"),
+        ("create or replace temporary view x as select 1", "create or replace temporary view"),
+        ("create table pg_temp.x ()", "create table pg_temp"),
+        ("create temp table x () on commit drop", ""),
+        ('create temp table "on commit drop" ()', "create temp table"),
+        ("select 1 into temp x", "SELECT into temp"),
+        ("INSERT INTO temp VALUES (1)", ""),
+        ("do $$ begin set x = 1; end $$", "DO with set"),
+        ("DO $$ BEGIN PERFORM 1; END $$", ""),
+        ("SELECT 1; DO $$ BEGIN SET x = 1; END $$", "DO with SET"),
+        ("DO $$ BEGIN SET x = 1; END $$; SELECT 1", "DO with SET"),
+        ("SELECT 1; SET x = 1", "SET x"),
+        ("SELECT 1; SELECT 'SET x'", ""),
+        ("DECLARE c CURSOR FOR SELECT 1", ""),
     ],
 )
 def test_what_a_new_session_would_lack_pins_the_connection(sql: str, pins: str) -> None:
@@ -338,37 +361,6 @@ def test_a_backslash_is_read_well_where_the_setting_is_known(
 def test_what_a_statement_that_failed_may_have_left(text: str, many: bool, left: str) -> None:
     found = left_by_failure(text, many=many)
     assert (left in found) if left else found == ""
-
-
-@pytest.mark.parametrize(
-    ("sql", "pins"),
-    [
-        ("SET x=1", "SET x"),
-        ("set local x = 1", ""),
-        ("update PG_SETTINGS set setting = 1", "UPDATE pg_settings"),
-        ("SELECT * FROM pg_settings", ""),
-        ("UPDATE x SET a = 1", ""),
-        ("select PG_ADVISORY_LOCK(1)", "PG_ADVISORY_LOCK"),
-        ("SELECT SETSEED(0.5)", "setseed"),
-        ("SELECT SET_CONFIG('a.b', 'c', TRUE)", ""),
-        ("create temp table x ()", "create temp table"),
-        ("create or replace temporary view x as select 1", "create or replace temporary view"),
-        ("create table pg_temp.x ()", "create table pg_temp"),
-        ("create temp table x () on commit drop", ""),
-        ('create temp table "on commit drop" ()', "create temp table"),
-        ("select 1 into temp x", "SELECT into temp"),
-        ("INSERT INTO temp VALUES (1)", ""),
-        ("do $$ begin set x = 1; end $$", "DO with set"),
-        ("DO $$ BEGIN PERFORM 1; END $$", ""),
-        ("SELECT 1; DO $$ BEGIN SET x = 1; END $$", "DO with SET"),
-        ("DO $$ BEGIN SET x = 1; END $$; SELECT 1", "DO with SET"),
-        ("SELECT 1; SET x = 1", "SET x"),
-        ("SELECT 1; SELECT 'SET x'", ""),
-        ("DECLARE c CURSOR FOR SELECT 1", ""),
-    ],
-)
-def test_pins_are_found_in_any_case_and_anywhere(sql: str, pins: str) -> None:
-    assert analyse(sql).pins == pins
 
 
 @pytest.mark.parametrize(
