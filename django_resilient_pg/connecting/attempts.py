@@ -42,7 +42,7 @@ def connect(db: Wrapper, attempt: Callable[[], None]) -> None:
 def after(db: Wrapper, attempt: Callable[[], None], began: float, error: Error) -> None:
     """An attempt has failed that was made while the server was not known to be down."""
     one = _Attempt(db, attempt)
-    one.began = began
+    one.began = one._tried_at = began
     one.conclude(Permit.FREE, error)
     _after(db, one, error)
 
@@ -89,7 +89,7 @@ class _Attempt:
     def __init__(self, db: Wrapper, attempt: Callable[[], None]) -> None:
         self._db, self._attempt = db, attempt
         self.breaker = db.resilience.shared_now().breaker
-        self.began = monotonic()
+        self.began = self._tried_at = monotonic()
         self._refused_at: float | None = None
         self._said: Error | None = None
         #: Whether the last failure was of reaching the server, not of what it was told.
@@ -99,6 +99,7 @@ class _Attempt:
         permit = self.breaker.begin()
         if permit is Permit.WAIT:
             raise self.refusal(waits=True)
+        self._tried_at = monotonic()
         db = self._db
         if not db._pooled:  # a pool counts its own
             db.resilience.shared.count("attempt")
@@ -182,11 +183,19 @@ class _Attempt:
         if isinstance(failed, SessionLost):
             return False
         if may_rotate(self._db, failed):
-            # From the first refusal on: a login may itself take longer than that.
-            if self._refused_at is None:
-                self._refused_at = monotonic()
-            return monotonic() - self._refused_at < ROTATES
+            return self._is_rotating()
         return self.unreachable
+
+    def _is_rotating(self) -> bool:
+        """Whether the refused credentials were asked for when they may just have been changed.
+
+        That is for a while from the first refusal on, and anew once others have been accepted: a
+        login may itself take longer than that, and they may be changed again meanwhile.
+        """
+        if self._refused_at is None:
+            self._refused_at = monotonic()
+        accepted_at = self._db.resilience.shared.logins.accepted_at
+        return self._tried_at - max(self._refused_at, accepted_at) < ROTATES
 
     def refusal(self, *, waits: bool) -> ServerDown:
         """What this thread raises, or waits with, instead of asking."""

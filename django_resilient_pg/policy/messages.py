@@ -42,6 +42,9 @@ FIELDS: Final = (
     "took",
 )
 
+#: Why a statement is not retried at which one session after another has ended.
+EACH_SESSION_ENDS: Final = "the server ends each new session at this statement"
+
 IN_TESTCASE = (
     "A TestCase is one transaction, which cannot be retried: test lost connections in a"
     " TransactionTestCase."

@@ -121,7 +121,7 @@ class Recovery:
             # Since then a connection is used only once the server has answered on it.
             self._unheard += 1
             if self._unheard > _MOST_UNHEARD:
-                why = "the server ends each new session at this statement"
+                why = messages.EACH_SESSION_ENDS
         if why:
             self._give_up(error, dataclasses.replace(loss, final=True), why)
 

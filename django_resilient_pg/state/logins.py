@@ -7,6 +7,7 @@ returned something else.
 
 import copy
 import hmac
+import math
 import os
 from collections.abc import Callable
 from time import monotonic
@@ -39,10 +40,14 @@ class Logins:
 
     Not the login itself is kept but a keyed hash of it. Nothing is locked: losing one of two
     refusals costs one more attempt.
+
+    Attributes:
+        accepted_at: when a server last accepted a login, by the monotonic clock.
     """
 
     def __init__(self) -> None:
         self._refused: _Refused | None = None
+        self.accepted_at = -math.inf
 
     def connect(self, alias: str, path: str, attempt: Callable[[dict[str, str]], Any]) -> Any:
         """Ask the callable at ``path`` and connect by ``attempt`` with what it returns.
@@ -59,7 +64,9 @@ class Logins:
                 if monotonic() - known.at < ROTATES and mark == known.mark:
                     raise own(known.error)
                 self._refused = None
-            return attempt(login)
+            connected = attempt(login)
+            self.accepted_at = monotonic()
+            return connected
         except Exception as error:
             if was_refused(error):
                 # A copy: the traceback of the error leads to the password.

@@ -35,8 +35,13 @@ _LOST: Final = frozenset(
 )
 #: Before the reason, in the log.
 _REFUSED: Final = "Not retried: "
-#: Reasons for which a read is raised as well: somebody stops it on purpose, or it stops the server.
-_STOPPED: Final = (messages.cancelled("default"), messages.crashed("default"))
+#: Reasons for which a read is raised as well: somebody stops it on purpose, it stops the server, or
+#: each new session, which faults at random do by chance where the machine is slower than they are.
+_STOPPED: Final = (
+    messages.cancelled("default"),
+    messages.crashed("default"),
+    messages.EACH_SESSION_ENDS,
+)
 #: Seconds after the end of a round until a process that does not answer is ended.
 PATIENCE: Final = 120.0
 
