@@ -26,7 +26,7 @@ TOX_ALL := .venv/bin/tox run-parallel --parallel 6 $(if $(filter true,$(CI)),--p
 SKIPPED := $(CURDIR)/.tox/skipped
 
 .PHONY: help test quick lint unit django-suite django-suite-full suites benchmark benchmark-commit benchmark-first compare
-.PHONY: cuts soak mutants coverage demo system-packages clean python
+.PHONY: cuts soak mutants coverage demo docs system-packages clean python
 
 help:
 	@echo "make demo          see it work: a load on both engines while the database is being broken (45 s)"
@@ -45,6 +45,7 @@ help:
 	@echo "make soak          all faults at random for MINUTES=30: is all there, and does anything grow"
 	@echo "                   from benchmark to soak with DRIVER=psycopg2 for the older driver"
 	@echo "make mutants       which small changes of the layers that decide no unit test notices"
+	@echo "make docs          the documentation site, in docs/_build/html"
 	@echo "make coverage      which lines of the package no quick test runs"
 	@echo "make system-packages  what some tests need of Debian or Ubuntu: pgbouncer, PostGIS ... (as root)"
 	@echo "make clean         remove everything the above have made"
@@ -67,7 +68,7 @@ quick: .venv/made
 lint: .venv/made
 	$(TOX) -e lint
 
-unit django-suite django-suite-full suites benchmark benchmark-commit benchmark-first compare coverage cuts mutants: .venv/made
+unit django-suite django-suite-full suites benchmark benchmark-commit benchmark-first compare coverage cuts docs mutants: .venv/made
 	$(TOX) -e $@$(if $(filter benchmark% compare cuts suites,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
 
 soak: .venv/made
@@ -97,5 +98,5 @@ python:
 
 clean:
 	rm -rf .venv .venv-demo .tox .cache .mypy_cache .pytest_cache .ruff_cache \
-	    .import_linter_cache .hypothesis .coverage build dist htmlcov
+	    .import_linter_cache .hypothesis .coverage build dist htmlcov docs/_build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -190,7 +190,11 @@ def test_links_lead_somewhere(name: str) -> None:
     for reference in page(name).findall(NODES.reference):
         target = reference.get("refuri")
         if target is not None and not target.startswith("https://"):
-            assert (ROOT / name).parent.joinpath(target).is_file(), f"{name}: {target}"
+            file, _, anchor = target.partition("#")
+            path = (ROOT / name).parent.joinpath(file).resolve()
+            assert path.is_file(), f"{name}: {target}"
+            if anchor:
+                assert anchor in page(path.relative_to(ROOT).as_posix()).ids, f"{name}: {target}"
 
 
 @pytest.mark.parametrize("name", PAGES)
