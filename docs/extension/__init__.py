@@ -13,12 +13,17 @@ from typing import Any
 
 def setup(app: Any) -> dict[str, bool]:
     """Connect the parts to Sphinx."""
-    from . import drawings, links  # only here: what is made is also tested where Sphinx is not
+    from . import (
+        drawings,
+        links,
+        offline,
+    )  # only here: what is made is also tested where Sphinx is not
 
     app.connect("source-read", _read)
     app.connect("doctree-read", links.leave_downloads)
     app.connect("doctree-resolved", links.resolve)
     app.connect("doctree-resolved", drawings.inline)
+    app.connect("build-finished", offline.check)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 

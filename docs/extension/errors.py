@@ -1,4 +1,4 @@
-"""The error catalogue: what the table of errors knows, with the cause and the cure of each entry."""
+"""The error catalogue: what the table of errors knows, with cause and cure of each entry."""
 
 from __future__ import annotations
 
@@ -129,7 +129,11 @@ def engine(entry: Entry) -> str:
     verdict = judge(_sample(entry))
     autocommit = Circumstances(autocommit=True, untouched=True)
     first = Circumstances(autocommit=False, untouched=True)
-    asked = [("SELECT 1", autocommit), ("INSERT INTO t VALUES (1)", autocommit), ("SELECT 1", first)]
+    asked = [
+        ("SELECT 1", autocommit),
+        ("INSERT INTO t VALUES (1)", autocommit),
+        ("SELECT 1", first),
+    ]
     read, write, opening = (
         decide(verdict, analyse(sql).kind, at).rule is not None for sql, at in asked
     )

@@ -13,6 +13,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 _ASKED: Final = re.compile(r"(?m)^\.\. made: (?P<name>\w+)$")
+_ELSEWHERE: Final = re.compile(r"\s+It\s+is\s+on\s+the\s+site\s+alone:\s+https://\S+")
 
 
 def _providers() -> str:
@@ -51,5 +52,6 @@ MADE: Final[Mapping[str, Callable[[], str]]] = {
 
 
 def expand(text: str) -> str:
-    """A page with all that it asks for."""
+    """A page with all that it asks for, and without the hint for those who do not read the site."""
+    text = _ELSEWHERE.sub("", text)
     return _ASKED.sub(lambda asked: MADE[asked["name"]](), text)

@@ -28,14 +28,15 @@ KINDS: Final = {
 }
 # What the engine makes of the server's own settings, which no host name tells of.
 _OF_THE_SERVER: Final = {
-    "idle_session_timeout": "Nothing to set: the engine reads it at the first connection of a process,"
+    "idle_session_timeout": "Nothing to set: the engine reads it at a process' first connection,"
     " and replaces connections before it.",
     "idle_in_transaction_session_timeout": "Keep slow work out of ``atomic()``. Nothing can prevent"
     " this timeout from outside of the transaction.",
     "transaction_timeout": "Keep transactions shorter than the timeout.",
     "authentication_timeout": "Nothing to set: it holds for the login alone.",
-    "tcp_keepalives_idle": "Set 60 or so on the server, so that it notices clients that are gone.",
-    "tcp_user_timeout": "Set 30 s or so on the server, so that a lost session releases its locks soon.",
+    "tcp_keepalives_idle": "Set 60 or so on the server, so that it notices disconnected clients.",
+    "tcp_user_timeout": "Set 30 s or so on the server, so that a lost session soon releases its"
+    " locks.",
     "client_connection_check_interval": "Set 10 s or so on the server, so that it stops the"
     " statements of disconnected clients.",
 }
@@ -163,7 +164,10 @@ def this_engine(provider: Provider) -> str:
         name = provider.gucs[0] if provider.gucs else ""
         return _OF_THE_SERVER.get(name, "Recovers from it: see `Guarantees <promise.rst>`__.")
     said = " ".join(filter(None, (_idle_of(provider), _life_of(provider), _start_of(provider))))
-    return said or "Nothing to set. If you configure an idle timeout there, set ``idle_timeout`` to it."
+    return (
+        said
+        or "Nothing to set. If you configure an idle timeout there, set ``idle_timeout`` to it."
+    )
 
 
 def _idle_of(provider: Provider) -> str:

@@ -19,9 +19,7 @@ STOCK = "django.db.backends.postgresql"
 OURS = "django_resilient_pg"
 
 
-def execute(
-    steps: list[str], folder: Path, environ: dict[str, str], *, fails: bool = False
-) -> str:
+def execute(steps: list[str], folder: Path, environ: dict[str, str], *, fails: bool = False) -> str:
     """Run blocks of shell one after the other, in one shell; returns what they print."""
     done = subprocess.run(
         ["sh", "-e", "-s"],

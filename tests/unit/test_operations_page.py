@@ -35,6 +35,9 @@ def bare(text: str) -> str:
     return re.sub(r"\W+", " ", text).strip()
 
 
+TOLD = bare(words(page(PAGE).astext()))
+
+
 def test_the_log_is_found_where_it_is_written() -> None:
     """Otherwise the tests below would prove nothing."""
     assert len(LOGGED) > 25
@@ -49,7 +52,7 @@ def test_the_log_is_found_where_it_is_written() -> None:
 
 @pytest.mark.parametrize("said", LOGGED, ids=lambda said: f"{said.place}: {said.text[:30]}")
 def test_every_line_of_the_log_is_documented(said: spoken.Said) -> None:
-    assert bare(said.text) in bare(words(page(PAGE).astext()))
+    assert bare(said.text) in TOLD
 
 
 @pytest.mark.parametrize("said", LOGGED, ids=lambda said: f"{said.place}: {said.text[:30]}")
@@ -61,8 +64,7 @@ def test_a_line_has_the_level_that_is_documented(said: spoken.Said) -> None:
 
 @pytest.mark.parametrize("text", NOTES)
 def test_every_note_is_documented(text: str) -> None:
-    told = bare(words(page(PAGE).astext()))
-    assert [part for part in text.split("...") if bare(part) not in told] == []
+    assert [part for part in text.split("...") if bare(part) not in TOLD] == []
 
 
 def test_no_line_is_documented_that_is_not_written() -> None:
