@@ -27,7 +27,7 @@ endif
 # In CI an interpreter that is missing is a failure; elsewhere tox says so and goes on.
 TOXFLAGS ?= --skip-missing-interpreters=$(if $(filter true,$(CI)),false,true)
 TOX := .venv/bin/tox run $(TOXFLAGS)
-TOX_ALL := .venv/bin/tox run-parallel --parallel 6 $(if $(filter true,$(CI)),--parallel-live) \
+TOX_ALL := .venv/bin/tox run-parallel --parallel all $(if $(filter true,$(CI)),--parallel-live) \
     $(TOXFLAGS)
 
 # Where the environments of a run note which tests they skipped for want of something.
@@ -58,7 +58,7 @@ help:
 	@echo "make clean         remove everything the above have made"
 	@echo "PG_BIN=DIR         use that PostgreSQL; ARGS=... goes to pytest or the program"
 
-# Six at a time: servers are mostly waited for. With ENV=NAME one alone, and its output at once.
+# All at once: servers are mostly waited for. With ENV=NAME one alone, and its output at once.
 # What was skipped for want of a program is told once, in the last line.
 test: .venv/made
 	@rm -rf $(SKIPPED)
