@@ -20,7 +20,18 @@ from django_resilient_pg.policy.error_table import TABLE, Entry
 from django_resilient_pg.providers import PROVIDERS, Provider
 from docs.extension import drawings, errors, links, made, offline, providers
 from docs.extension.words import escaped
-from tests.unit.test_docs import CORE, NODES, PAGES, QUIET, ROOT, blocks, page, words
+from tests.unit.test_docs import (
+    CORE,
+    NODES,
+    PAGES,
+    QUIET,
+    ROOT,
+    _project,
+    blocks,
+    page,
+    table,
+    words,
+)
 from tests.unit.test_language import faults
 
 pytestmark = pytest.mark.once
@@ -206,6 +217,19 @@ def test_what_comes_from_elsewhere_is_seen() -> None:
     <script defer src="https://b/b.js"></script><link rel="stylesheet" href="//c/c.css">
     <link rel="next" href="https://d/">"""
     assert offline.loaded_from_elsewhere(html) == ["https://b/b.js", "//c/c.css"]
+
+
+def test_what_is_supported_is_what_is_tested() -> None:
+    told = {row[0]: row[1] for row in table(page("docs/support.rst"), "What")}
+    named = [one.rpartition(" :: ") for one in _project()["classifiers"]]
+    django = [version for kind, _, version in named if kind == "Framework :: Django"]
+    python = [v for kind, _, v in named if kind.endswith(":: Python") and v.startswith("3.")]
+    assert told["Django"] == ", ".join(django)
+    assert told["Python"] == f"{python[0]} to {python[-1]}"
+    for extra in ("psycopg", "psycopg2"):
+        (needed,) = _project()["optional-dependencies"][extra]
+        row = "psycopg 3" if extra == "psycopg" else extra
+        assert told[row] == f"{needed.partition('>=')[2]} or later"
 
 
 # -- the example ------------------------------------------------------------------------------
