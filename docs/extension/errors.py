@@ -92,7 +92,7 @@ def _page(
         yield f":Cause: {_indented(one.cause)}\n"
         yield f":Cure: {_indented(one.cure)}\n"
         yield f":Engine: {_indented(one.engine or engine(entry))}\n"
-        yield f":Reason: ``{entry.reason.name}``\n"
+        yield f":Reason: `{entry.reason.name} <observe.rst#reasons>`__\n"
         if codes := ", ".join(f"``{code}``" for code in dict.fromkeys(entry.codes + entry.under)):
             yield f":SQLSTATE: {codes}\n"
         yield "\n"
