@@ -26,5 +26,6 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
+html_use_index = False  # there is nothing to list
 # Every file the pages need is part of the build: nothing is fetched when they are read.
 html_theme_options = {"navigation_with_keys": True}
