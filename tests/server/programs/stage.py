@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import os
 import select
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import Any, Final
+from itertools import count
+from typing import Any, Final, Self
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -31,8 +33,9 @@ CREATE TABLE effects (id bigint, program int, victim int, fate text, note text);
 CREATE INDEX ON effects (program);
 GRANT ALL ON effects TO app;
 -- Dies once: where a statement is run again, it is by another process.
+CREATE FUNCTION is_victim(victim int) RETURNS bool LANGUAGE sql AS 'SELECT $1 = pg_backend_pid()';
 CREATE FUNCTION die(victim int) RETURNS int STABLE LANGUAGE plpgsql AS $$ BEGIN
-    IF victim = pg_backend_pid() THEN PERFORM pg_terminate_backend(victim); END IF;
+    IF is_victim(victim) THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF;
     RETURN 1;
 END $$;
 CREATE FUNCTION die_early() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -42,10 +45,13 @@ END $$;
 -- The signal is acted on at the next statement of PL/pgSQL, if there is one: else the wait for
 -- the standby finds it, after the transaction has been committed, or the wait for the next query.
 CREATE FUNCTION die_late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    IF NEW.victim <> pg_backend_pid() THEN RETURN NULL; END IF;
-    IF NEW.fate = 'commit' THEN PERFORM die(NEW.victim); END IF;
+    IF NOT is_victim(NEW.victim) THEN RETURN NULL; END IF;
+    IF NEW.fate = 'commit' THEN
+        PERFORM pg_terminate_backend(pg_backend_pid());
+        PERFORM 1;
+    END IF;
     IF NEW.fate = 'answer' THEN PERFORM set_config('synchronous_commit', 'on', true); END IF;
-    RETURN CASE WHEN pg_terminate_backend(NEW.victim) THEN NEW ELSE NEW END;
+    RETURN CASE WHEN pg_terminate_backend(pg_backend_pid()) THEN NEW ELSE NEW END;
 END $$;
 -- Reads that write, see language.Way.
 CREATE FUNCTION put_row(effects) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
@@ -88,13 +94,17 @@ class Stage:
         (server.data / "pg_hba.conf").write_text(_TRUST)
         server.execute("SELECT pg_reload_conf()")
         server.execute(SCHEMA, database=database)
-        driver: Any = importlib.import_module(DRIVER)
-        self._link: Any = driver.connect(
-            host=server.socket_dir, port=server.port, dbname=database, user=server.superuser
-        )
-        self._link.autocommit = True
+        self._link = _linked(server, database)
         self._program = 0
+        self._numbers = count(1)
         self._notes: dict[int, str] = {}
+
+    def beside(self) -> Self:
+        """The same for a program that runs at the same time: its rows are its own."""
+        twin = copy.copy(self)
+        twin._notes = {}
+        twin.other = None if self.other is None else self.other.beside()
+        return twin
 
     def close(self) -> None:
         self._link.close()
@@ -108,7 +118,7 @@ class Stage:
 
     def next_program(self) -> None:
         """Rows are those of another program from now on."""
-        self._program += 1
+        self._program = next(self._numbers)
         self._notes.clear()
         if self.other is not None:
             self.other.next_program()
@@ -136,6 +146,10 @@ class Stage:
             self.other.declare(volatility)
 
     # -- ends --------------------------------------------------------------------------------------
+
+    def victim(self, connection: BaseDatabaseWrapper) -> int:
+        """Which session dies of a statement, as :func:`is_victim` of the schema knows it."""
+        return backend_pid(connection)
 
     def kill(self, pid: int) -> bool:
         """End a session and wait until its process is gone; False if it was not there."""
@@ -185,6 +199,16 @@ def backend_pid(connection: BaseDatabaseWrapper) -> int:
     if driver is None or driver.closed:
         return 0
     return int(driver.info.backend_pid)
+
+
+def _linked(server: Server, database: str) -> Any:
+    """A superuser's session, in autocommit."""
+    driver: Any = importlib.import_module(DRIVER)
+    link = driver.connect(
+        host=server.socket_dir, port=server.port, dbname=database, user=server.superuser
+    )
+    link.autocommit = True
+    return link
 
 
 @contextmanager
