@@ -82,6 +82,37 @@ _ROWS: Final = "coalesce(string_agg(id::text, ',' ORDER BY id), '')"
 _KEYS: Final = 1000
 
 
+class Clerk:
+    """A superuser's session that stays open, in autocommit."""
+
+    def __init__(self, server: Server, database: str) -> None:
+        self._database = database
+        self._links: list[Any] = []
+        self.connect(server)
+
+    def connect(self, server: Server) -> None:
+        """Have a session of this server; none is closed before all are, a parent's may be one."""
+        driver: Any = importlib.import_module(DRIVER)
+        link = driver.connect(
+            host=server.socket_dir,
+            port=server.port,
+            dbname=self._database,
+            user=server.superuser,
+            password=server.superuser_password,
+        )
+        link.autocommit = True
+        self._links.append(link)
+
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        with closing(self._links[-1].cursor()) as cursor:
+            cursor.execute(sql)
+            return list(cursor.fetchall())
+
+    def close(self) -> None:
+        while self._links:
+            self._links.pop().close()
+
+
 class Stage:
     """A database of a server of its own, and a superuser's session that stays open.
 
@@ -94,7 +125,7 @@ class Stage:
         (server.data / "pg_hba.conf").write_text(_TRUST)
         server.execute("SELECT pg_reload_conf()")
         server.execute(SCHEMA, database=database)
-        self._link = _linked(server, database)
+        self._clerk = Clerk(server, database)
         self._program = 0
         self._numbers = count(1)
         self._notes: dict[int, str] = {}
@@ -107,14 +138,18 @@ class Stage:
         return twin
 
     def close(self) -> None:
-        self._link.close()
+        self._clerk.close()
         if self.other is not None:
             self.other.close()
 
+    def move(self, server: Server) -> None:
+        """The rows are on this server from now on, or this is another process."""
+        self._clerk.connect(server)
+        if self.other is not None:
+            self.other.move(server)
+
     def _ask(self, sql: str) -> list[tuple[Any, ...]]:
-        with closing(self._link.cursor()) as cursor:
-            cursor.execute(sql)
-            return list(cursor.fetchall())
+        return self._clerk.ask(sql)
 
     def next_program(self) -> None:
         """Rows are those of another program from now on."""
@@ -153,11 +188,22 @@ class Stage:
 
     def kill(self, pid: int) -> bool:
         """End a session and wait until its process is gone; False if it was not there."""
+        return self._end(pid)
+
+    def _end(self, pid: int) -> bool:
         with watched(pid) as is_gone:
             [(done,)] = self._ask(f"SELECT pg_terminate_backend({pid})")
             if not is_gone(PATIENCE):
                 raise TimeoutError(f"session {pid} is still there after {PATIENCE:g} s")
         return bool(done)
+
+    def kill_all(self) -> bool:
+        """End all sessions of the application; False if there was none."""
+        found = self._ask(
+            "SELECT pid FROM pg_stat_activity"
+            f" WHERE datname = '{self.database}' AND usename = '{self.server.user}'"
+        )
+        return any([self._end(pid) for (pid,) in found])
 
     # -- texts -------------------------------------------------------------------------------------
 
@@ -199,16 +245,6 @@ def backend_pid(connection: BaseDatabaseWrapper) -> int:
     if driver is None or driver.closed:
         return 0
     return int(driver.info.backend_pid)
-
-
-def _linked(server: Server, database: str) -> Any:
-    """A superuser's session, in autocommit."""
-    driver: Any = importlib.import_module(DRIVER)
-    link = driver.connect(
-        host=server.socket_dir, port=server.port, dbname=database, user=server.superuser
-    )
-    link.autocommit = True
-    return link
 
 
 @contextmanager
