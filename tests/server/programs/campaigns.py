@@ -56,7 +56,9 @@ def _entry(
 ) -> dict[str, Any]:
     """Of DATABASES; ``options`` are those of the first alias."""
     own = {} if other else options
-    asking = {"resilience": {"commit_outcome": True}} if asks and engine == RESILIENT != STOCK else {}
+    asking = (
+        {"resilience": {"commit_outcome": True}} if asks and engine == RESILIENT != STOCK else {}
+    )
     return server.database(
         "other" if other else "app",
         engine=engine,
@@ -193,9 +195,7 @@ def smallest(
                 return True
         return False
 
-    how = settings(
-        max_examples=number, database=None, deadline=None, verbosity=Verbosity.quiet
-    )
+    how = settings(max_examples=number, database=None, deadline=None, verbosity=Verbosity.quiet)
     try:
         with_faults = plays(tuple(getattr(runs, "faults", ("a child is forked",))), at_once=at_once)
         find(with_faults, breaks, settings=how, random=random.Random(seed))

@@ -78,9 +78,7 @@ class Family:
 class _Generation:
     """One play: the parent, and its children. ``reach``: the connection of an alias."""
 
-    def __init__(
-        self, stage: Stage, play: Play, reach: Callable[..., BaseDatabaseWrapper]
-    ) -> None:
+    def __init__(self, stage: Stage, play: Play, reach: Callable[..., BaseDatabaseWrapper]) -> None:
         self._stage, self._play, self._reach = stage, play, reach
         self._children: list[Child] = []
         self._turns = 0

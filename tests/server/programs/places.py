@@ -48,7 +48,6 @@ class BehindPooler(Stage):
         return self.kill_all()
 
 
-
 def pooler(server: Server) -> PgBouncer:
     """PgBouncer in transaction mode, without TLS; nobody waits for a session that others hold."""
     return PgBouncer(

@@ -203,7 +203,8 @@ class Stage:
             "SELECT pid FROM pg_stat_activity"
             f" WHERE datname = '{self.database}' AND usename = '{self.server.user}'"
         )
-        return any([self._end(pid) for (pid,) in found])
+        ended = [self._end(pid) for (pid,) in found]
+        return any(ended)
 
     # -- texts -------------------------------------------------------------------------------------
 
