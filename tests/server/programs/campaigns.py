@@ -20,11 +20,15 @@ from tests.faults.pgbouncer import PgBouncer
 from .company import Company
 from .family import Family
 from .places import BehindPooler, FailOver, OnPair, Pair, pooler
+from .ledger import Violation
 from .plays import MOST, Play, Reported, plays
+from .simpler import smallest as shrink
 from .stage import SETTINGS, Stage
 
 #: How often a play is run in which programs run at once, to see whether it breaks a promise again.
 _AGAIN: Final = 5
+#: Plays that are tried at most to find a smaller one.
+_SHRINKS: Final = 200
 
 
 class Runs(Protocol):
@@ -51,14 +55,16 @@ def _stage() -> Iterator[Stage]:
         stage.close()
 
 
+def _is_own(engine: str) -> bool:
+    return engine == RESILIENT != STOCK
+
+
 def _entry(
     server: Server, engine: str, options: dict[str, object], asks: bool, other: bool
 ) -> dict[str, Any]:
     """Of DATABASES; ``options`` are those of the first alias."""
     own = {} if other else options
-    asking = (
-        {"resilience": {"commit_outcome": True}} if asks and engine == RESILIENT != STOCK else {}
-    )
+    asking = {"resilience": {"commit_outcome": True}} if asks and _is_own(engine) else {}
     return server.database(
         "other" if other else "app",
         engine=engine,
@@ -125,7 +131,7 @@ def failover(engine: str = RESILIENT) -> Iterator[Company]:
         over = FailOver(pair, stage)
 
         def entry(asks: bool, other: bool) -> dict[str, Any]:
-            asking = {"resilience": {"commit_outcome": True}} if asks else {}
+            asking = {"resilience": {"commit_outcome": True}} if asks and _is_own(engine) else {}
             made = pair.database("other" if other else "app", asking)
             return {**made, "ENGINE": engine}
 
@@ -155,6 +161,8 @@ def processes(engine: str = RESILIENT) -> Iterator[Family]:
         family.close()
 
 
+#: What a fault is where nothing happens to sessions.
+FORKED: Final = "a child is forked"
 #: By name: where plays are run.
 CAMPAIGNS: Final[dict[str, Callable[..., Any]]] = {
     "threads": threads,
@@ -184,21 +192,44 @@ def smallest(
         at_once: the programs of some of them run at the same time, not in turns.
         change: what is run in place of what was drawn.
     """
-    found: list[Reported] = []
+    tries = _Tries(runs)
+    how = settings(max_examples=number, database=None, deadline=None, verbosity=Verbosity.quiet)
+    drawn = plays(tuple(getattr(runs, "faults", (FORKED,))), at_once=at_once)
+    try:
+        find(drawn.map(change), tries.breaks, settings=how, random=random.Random(seed))
+    except (errors.NoSuchExample, errors.FlakyFailure):
+        pass  # what happened once need not happen again: then it is as small as it has become
+    if tries.found is None:
+        return None
+    tries.left = _SHRINKS
+    shrink(tries.found.play, lambda play: play.smaller, tries.breaks)
+    return tries.found
 
-    def breaks(drawn: Play) -> bool:
-        play = change(drawn)
-        for _ in range(_AGAIN if found and play.at_once else 1):
-            reported = runs.run(play)
-            if reported.violation is not None:
-                found.append(reported)
+
+class _Tries:
+    """Runs plays, and keeps the last one that has broken a promise: hypothesis' are ever smaller.
+
+    Attributes:
+        left: how many more are run, once there is one.
+    """
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+        self.found: Reported | None = None
+        self.left = _SHRINKS
+
+    def breaks(self, play: Play) -> bool:
+        """Whether it breaks a promise, the same one as those before."""
+        if self.found is not None and not self.left:
+            return False
+        self.left -= self.found is not None
+        for _ in range(_AGAIN if self.found is not None and play.at_once else 1):
+            reported = self._runs.run(play)
+            if reported.violation is not None and self._is_alike(reported.violation):
+                self.found = reported
                 return True
         return False
 
-    how = settings(max_examples=number, database=None, deadline=None, verbosity=Verbosity.quiet)
-    try:
-        with_faults = plays(tuple(getattr(runs, "faults", ("a child is forked",))), at_once=at_once)
-        find(with_faults, breaks, settings=how, random=random.Random(seed))
-    except (errors.NoSuchExample, errors.FlakyFailure):
-        pass  # what happens once need not happen again: then it is as small as it has become
-    return min(found, key=lambda one: len(str(one.play)), default=None)
+    def _is_alike(self, violation: Violation) -> bool:
+        known = self.found and self.found.violation
+        return known is None or known.kind == violation.kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, cycle
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from hypothesis import strategies
 
@@ -13,7 +13,7 @@ from .generator import Generator
 from .language import Block, Elsewhere, Program, Run, Step, lines
 from .ledger import Violation
 from .runner import Report
-from .simpler import undisturbed
+from .simpler import simpler, undisturbed
 from .texts import Set, Text
 
 T = TypeVar("T")
@@ -51,7 +51,8 @@ class Play:
     @property
     def turns(self) -> Iterator[int]:
         """Who is next, without end."""
-        return chain(self.order, cycle(range(len(self.programs))))
+        number = len(self.programs)
+        return chain((one % number for one in self.order), cycle(range(number)))
 
     @property
     def undisturbed(self) -> Play:
@@ -62,6 +63,24 @@ class Play:
     def with_local_settings(self) -> Play:
         """The same, in which nothing is set for longer than a transaction."""
         return replace(self, programs=tuple(map(_localized, self.programs)))
+
+    @property
+    def smaller(self) -> Iterator[Play]:
+        """Plays that are a little smaller: the largest cuts first."""
+        for at, program in enumerate(self.programs):
+            before, after = self.programs[:at], self.programs[at + 1 :]
+            if before or after:
+                yield replace(self, programs=before + after)
+            for instead in simpler(program):
+                yield replace(self, programs=(*before, instead, *after))
+        for at in range(len(self.faults)):
+            yield replace(self, faults=self.faults[:at] + self.faults[at + 1 :])
+        yield from (replace(self, **{name: plain}) for name, plain in self._more)
+
+    @property
+    def _more(self) -> Iterator[tuple[str, Any]]:
+        plain: dict[str, Any] = {"order": (), "at_once": False, "asks": False}
+        return ((name, value) for name, value in plain.items() if getattr(self, name) != value)
 
     def __str__(self) -> str:
         how = "at once" if self.at_once else f"in turns {list(self.order)}"
@@ -142,18 +161,22 @@ class Drawn:
 
 
 @strategies.composite
+def _programs(draw: strategies.DrawFn) -> Program:
+    return Generator(Drawn(draw)).program()
+
+
+@strategies.composite
 def plays(
     draw: strategies.DrawFn, faults: tuple[str, ...], *, at_once: bool = False, programs: int = MOST
 ) -> Play:
     """Any play with these faults."""
     drawn = Drawn(draw)
-    number = drawn.randint(1, programs)
     found: list[Fault] = []
     for _ in range(drawn.randint(0, 2) if faults else 0):
         found.append(Fault(drawn.randint(0, _TURNS), drawn.choice(faults)))
     return Play(
-        tuple(Generator(drawn).program() for _ in range(number)),
-        draw(strategies.lists(strategies.integers(0, number - 1), max_size=_TURNS).map(tuple)),
+        tuple(draw(strategies.lists(_programs(), min_size=1, max_size=programs))),
+        tuple(draw(strategies.lists(strategies.integers(0, programs - 1), max_size=_TURNS))),
         tuple(found),
         at_once=at_once and drawn.random() < 0.5,
         asks=drawn.random() < 0.5,
