@@ -6,7 +6,8 @@ Plays are drawn by hypothesis, which shrinks the first one that breaks a promise
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, Protocol
@@ -33,6 +34,11 @@ _SHRINKS: Final = 200
 
 class Runs(Protocol):
     """Where plays are run."""
+
+    met: Counter[str]
+
+    @property
+    def faults(self) -> Iterable[str]: ...
 
     def run(self, play: Play) -> Reported: ...
 
@@ -161,8 +167,6 @@ def processes(engine: str = RESILIENT) -> Iterator[Family]:
         family.close()
 
 
-#: What a fault is where nothing happens to sessions.
-FORKED: Final = "a child is forked"
 #: By name: where plays are run.
 CAMPAIGNS: Final[dict[str, Callable[..., Any]]] = {
     "threads": threads,
@@ -194,7 +198,7 @@ def smallest(
     """
     tries = _Tries(runs)
     how = settings(max_examples=number, database=None, deadline=None, verbosity=Verbosity.quiet)
-    drawn = plays(tuple(getattr(runs, "faults", (FORKED,))), at_once=at_once)
+    drawn = plays(tuple(runs.faults), at_once=at_once)
     try:
         find(drawn.map(change), tries.breaks, settings=how, random=random.Random(seed))
     except (errors.NoSuchExample, errors.FlakyFailure):

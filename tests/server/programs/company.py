@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -55,15 +56,21 @@ class Company:
         }
         self._threads = [ThreadPoolExecutor(1, f"program-{n}") for n in range(MOST)]
         #: Whether sessions may die at any moment.
-        self.stormy = stormy
+        self.stormy = False
+        self._always_stormy = stormy
         self._calm = calm
         self.runners: list[Runner] = []
+        #: What came of losses, see :attr:`.oracle.Oracle.met`, and which faults there were.
+        self.met: Counter[str] = Counter()
         self.turns: Turns
 
     # -- a play ------------------------------------------------------------------------------------
 
     def run(self, play: Play) -> Reported:
         """Run all of it; whatever is left of a violation is no other play's."""
+        if self._shares:
+            play = play.with_local_settings
+        self.stormy = self._always_stormy and not play.calm
         self.runners = self._in_threads(partial(self._ready, play), len(play.programs))
         faults = {fault.turn: partial(self._happen, fault) for fault in play.faults}
         number = len(play.programs)
@@ -72,6 +79,8 @@ class Company:
         self._calm()
         reports = self._in_threads(partial(self._report, play), number)
         found = Reported(play, reports)
+        for runner in self.runners:
+            self.met += runner.oracle.met
         if found.violation is not None or any(one.stuck for one in self.runners):
             self.disconnect()
         return found
@@ -113,6 +122,7 @@ class Company:
         return self.runners[number].report(play.programs[number])
 
     def _happen(self, fault: Fault) -> None:
+        self.met[fault.name] += 1
         self.faults[fault.name]()
         for runner in self.runners:
             runner.oracle.killed()

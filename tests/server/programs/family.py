@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -20,6 +21,8 @@ from .plays import Play, Reported
 from .runner import Report, Runner
 from .stage import Stage, watched
 
+#: What a fault is: nothing happens to sessions.
+FORKED: Final = "a child is forked"
 #: Seconds after which a child that has not ended is ended, which is a violation.
 PATIENCE: Final = 60.0
 
@@ -50,9 +53,12 @@ class Child:
 class Family:
     """Runs plays; a fault is the turn of the first program at which the next child is forked."""
 
+    faults = (FORKED,)
+
     def __init__(self, stage: Stage, entry: Callable[[bool, bool], dict[str, Any]]) -> None:
         self.stage = stage
         self._connections = Connections(stage.server)
+        self.met: Counter[str] = Counter()
         self._aliases = {
             (asks, other): self._register(entry(asks, other))
             for asks in (False, True)
@@ -64,11 +70,15 @@ class Family:
 
     def run(self, play: Play) -> Reported:
         """Run all of it."""
+        self.met[FORKED] += len(play.programs) - 1
 
         def reach(*, other: bool = True) -> BaseDatabaseWrapper:
             return connections[self._aliases[play.asks, other]]
 
-        return _Generation(self.stage, play, reach).run()
+        generation = _Generation(self.stage, play, reach)
+        found = generation.run()
+        self.met += generation.parent.oracle.met
+        return found
 
     def close(self) -> None:
         """Close all."""
@@ -84,7 +94,7 @@ class _Generation:
         self._turns = 0
         self._due = sorted(fault.turn for fault in play.faults)
         self._connection.ensure_connection()
-        self._parent = Runner(stage.beside(), self._connection, reach, between=self._between)
+        self.parent = Runner(stage.beside(), self._connection, reach, between=self._between)
 
     @property
     def _connection(self) -> BaseDatabaseWrapper:
@@ -96,10 +106,10 @@ class _Generation:
 
     def run(self) -> Reported:
         program, *_ = self._play.programs
-        self._parent.stage.next_program()
-        self._parent.perform(fresh(program))
-        report = self._parent.report(program)
-        if report.violation is not None or self._parent.stuck:
+        self.parent.stage.next_program()
+        self.parent.perform(fresh(program))
+        report = self.parent.report(program)
+        if report.violation is not None or self.parent.stuck:
             self._start_over()
         while self._unborn:
             self._bear()
@@ -113,7 +123,7 @@ class _Generation:
 
     def _between(self) -> None:
         self._turns += 1
-        if self._unborn and self._due and self._turns > self._due[0] and _is_calm(self._parent):
+        if self._unborn and self._due and self._turns > self._due[0] and _is_calm(self.parent):
             del self._due[0]
             self._bear()
 

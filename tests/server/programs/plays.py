@@ -40,6 +40,7 @@ class Play:
     Attributes:
         order: who is next; after that each in turn. Of programs that run ``at_once`` nobody is.
         asks: the engine asks what became of a lost COMMIT.
+        calm: no session dies.
     """
 
     programs: tuple[Program, ...]
@@ -47,6 +48,7 @@ class Play:
     faults: tuple[Fault, ...] = ()
     at_once: bool = False
     asks: bool = False
+    calm: bool = False
 
     @property
     def turns(self) -> Iterator[int]:
@@ -57,7 +59,7 @@ class Play:
     @property
     def undisturbed(self) -> Play:
         """The same, in which no session dies."""
-        return replace(self, programs=tuple(map(undisturbed, self.programs)), faults=())
+        return replace(self, programs=tuple(map(undisturbed, self.programs)), faults=(), calm=True)
 
     @property
     def with_local_settings(self) -> Play:

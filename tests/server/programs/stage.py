@@ -27,7 +27,7 @@ SETTINGS: Final = {
     "autovacuum": "off",
 }
 # Logging in is most of the time that a replaced connection takes.
-_TRUST: Final = "local all all trust\nhost all all all trust\n"
+_TRUST: Final = "local all all trust\nhost all,replication all all trust\n"
 SCHEMA: Final = """
 CREATE TABLE effects (id bigint, program int, victim int, fate text, note text);
 CREATE INDEX ON effects (program);
