@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -20,8 +20,8 @@ from tests.faults.pgbouncer import PgBouncer
 
 from .company import Company
 from .family import Family
-from .places import BehindPooler, FailOver, OnPair, Pair, pooler
 from .ledger import Violation
+from .places import BehindPooler, FailOver, OnPair, Pair, pooler
 from .plays import MOST, Play, Reported, plays
 from .simpler import smallest as shrink
 from .stage import SETTINGS, Stage
@@ -61,8 +61,10 @@ def _stage() -> Iterator[Stage]:
         stage.close()
 
 
-def _is_own(engine: str) -> bool:
-    return engine == RESILIENT != STOCK
+def _asking(engine: str, asks: bool) -> dict[str, object]:
+    """The options of an engine that asks what became of a lost COMMIT."""
+    own = engine == RESILIENT != STOCK
+    return {"resilience": {"commit_outcome": True}} if asks and own else {}
 
 
 def _entry(
@@ -70,11 +72,10 @@ def _entry(
 ) -> dict[str, Any]:
     """Of DATABASES; ``options`` are those of the first alias."""
     own = {} if other else options
-    asking = {"resilience": {"commit_outcome": True}} if asks and _is_own(engine) else {}
     return server.database(
         "other" if other else "app",
         engine=engine,
-        options={**own, **asking},
+        options={**own, **_asking(engine, asks)},
         CONN_MAX_AGE=0 if "pool" in own else None,
     )
 
@@ -137,8 +138,7 @@ def failover(engine: str = RESILIENT) -> Iterator[Company]:
         over = FailOver(pair, stage)
 
         def entry(asks: bool, other: bool) -> dict[str, Any]:
-            asking = {"resilience": {"commit_outcome": True}} if asks and _is_own(engine) else {}
-            made = pair.database("other" if other else "app", asking)
+            made = pair.database("other" if other else "app", _asking(engine, asks))
             return {**made, "ENGINE": engine}
 
         def begin(mode: Any) -> None:
@@ -199,10 +199,9 @@ def smallest(
     tries = _Tries(runs)
     how = settings(max_examples=number, database=None, deadline=None, verbosity=Verbosity.quiet)
     drawn = plays(tuple(runs.faults), at_once=at_once)
-    try:
+    # What happened once need not happen again: then it is as small as it has become.
+    with suppress(errors.NoSuchExample, errors.FlakyFailure):
         find(drawn.map(change), tries.breaks, settings=how, random=random.Random(seed))
-    except (errors.NoSuchExample, errors.FlakyFailure):
-        pass  # what happened once need not happen again: then it is as small as it has become
     if tries.found is None:
         return None
     tries.left = _SHRINKS
@@ -235,5 +234,5 @@ class _Tries:
         return False
 
     def _is_alike(self, violation: Violation) -> bool:
-        known = self.found and self.found.violation
+        known = None if self.found is None else self.found.violation
         return known is None or known.kind == violation.kind
