@@ -77,6 +77,8 @@ class Company:
         self.turns = AtOnce(number, faults) if play.at_once else InOrder(number, faults, play.turns)
         self._in_threads(partial(self._perform, play), number)
         self._calm()
+        if self.turns.failure is not None:
+            raise self.turns.failure
         reports = self._in_threads(partial(self._report, play), number)
         found = Reported(play, reports)
         for runner in self.runners:

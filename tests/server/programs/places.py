@@ -49,14 +49,13 @@ class BehindPooler(Stage):
 
 
 def pooler(server: Server) -> PgBouncer:
-    """PgBouncer in transaction mode, without TLS; nobody waits for a session that others hold."""
+    """PgBouncer in transaction mode, without TLS to its server; nobody waits for a session that others hold."""
     return PgBouncer(
         server,
         console=True,
         pool_mode="transaction",
         default_pool_size=MOST + 3,
         server_login_retry=0.1,
-        client_tls_sslmode="disable",
         server_tls_sslmode="disable",
         auth_type="trust",
     )

@@ -23,6 +23,8 @@ class Turns(ABC):
         self._here = set(range(programs))
         self._faults = dict(faults)
         self._turns = 0
+        #: Why a fault did not happen.
+        self.failure: Exception | None = None
 
     @abstractmethod
     def begin(self, program: int) -> None:
@@ -40,8 +42,13 @@ class Turns(ABC):
         """Another turn is about to begin, and none is under way where there is a fault."""
         fault = self._faults.pop(self._turns, None)
         self._turns += 1
-        if fault is not None:
+        if fault is None:
+            return
+        try:
             fault()
+        except Exception as error:  # a program takes it for one of its own
+            self.failure = error
+            raise
 
     def _wait(self, until: Callable[[], bool]) -> None:
         if not self._changed.wait_for(until, PATIENCE):
