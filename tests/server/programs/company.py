@@ -106,7 +106,9 @@ class Company:
 
     def _open(self, asks: bool) -> BaseDatabaseWrapper:
         made: BaseDatabaseWrapper = connections[self._aliases[asks, False]]
-        made.close()  # it may have been killed in a play in which it had no part
+        # They may have been killed in a play in which they had no part.
+        for one in (made, connections[self._aliases[asks, True]]):
+            one.close()
         made.ensure_connection()
         if "pool" in made.settings_dict["OPTIONS"]:  # the others of the pool stay as they are
             with closing(made.connection.cursor()) as cursor:
