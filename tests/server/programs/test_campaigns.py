@@ -26,9 +26,9 @@ from .test_programs import BLIND, FIXED, LOGGERS
 from .texts import Read, Set, Write
 
 #: Plays of each seed; a failover takes a second.
-NUMBER: Final = {"threads": 10, "pool": 10, "bouncer": 10, "failover": 3, "processes": 10}
+NUMBER: Final = {"threads": 6, "pool": 6, "bouncer": 6, "failover": 2, "processes": 6}
 #: Of those in which no session dies: the model is right of stock Django there.
-CALM: Final = 6
+CALM: Final = 4
 RANDOM: Final = secrets.token_hex(4)
 pytestmark = [
     pytest.mark.once_per_driver,
