@@ -49,7 +49,10 @@ class BehindPooler(Stage):
 
 
 def pooler(server: Server) -> PgBouncer:
-    """PgBouncer in transaction mode, without TLS to its server; nobody waits for a session that others hold."""
+    """PgBouncer in transaction mode, without TLS to its server.
+
+    Nobody waits for a session that others hold.
+    """
     return PgBouncer(
         server,
         console=True,

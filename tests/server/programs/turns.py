@@ -23,7 +23,7 @@ class Turns(ABC):
         self._here = set(range(programs))
         self._faults = dict(faults)
         self._turns = 0
-        #: Why a fault did not happen.
+        #: Why a fault did not happen, or a turn did not come.
         self.failure: Exception | None = None
 
     @abstractmethod
@@ -52,7 +52,8 @@ class Turns(ABC):
 
     def _wait(self, until: Callable[[], bool]) -> None:
         if not self._changed.wait_for(until, PATIENCE):
-            raise TimeoutError(f"a program has waited {PATIENCE:g} s for its turn")
+            self.failure = TimeoutError(f"a program has waited {PATIENCE:g} s for its turn")
+            raise self.failure
 
 
 class InOrder(Turns):
