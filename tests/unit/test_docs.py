@@ -695,6 +695,7 @@ LOGGED = {
     ("attempts", "info"): "A server is not accepting connections",
     ("settle", "info"): "CONN_MAX_AGE",
     ("pool", "info"): "A pooled connection failed its check",
+    ("pool", "warning"): "A pooled connection is held for longer than pool_leak_after",
 }
 
 
