@@ -47,6 +47,7 @@ class Link:
 
     Attributes:
         connection: the driver's connection object.
+        alias: of the database that a wrapper, or its pool, has connected to; "" before.
         fd: its socket.
         status: ``PQtransactionStatus`` as an int, read from memory.
         poll: see :func:`poll_for`.
@@ -74,6 +75,7 @@ class Link:
     __slots__ = (
         "__weakref__",
         "_word",
+        "alias",
         "announced",
         "asks_outcome",
         "connection",
@@ -107,6 +109,7 @@ class Link:
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
+        self.alias = ""
         self._word: LastWord | None = None
         self.made_at = self.heard_at = self.seen_at = time.monotonic()
         self.quiet = 0.0

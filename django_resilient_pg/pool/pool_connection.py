@@ -90,7 +90,7 @@ class Dialling:
                     dialling.failed(error)
                     raise
                 made.made_at, made.luck = monotonic(), random.random()
-                link_to(made)
+                link_to(made).alias = dialling._alias
                 dialling.made(made)
                 return made
 
