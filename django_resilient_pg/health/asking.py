@@ -1,7 +1,8 @@
 """Whether databases can be reached: all of them asked at the same time, within a deadline.
 
 Each alias is asked in a thread of its own. There is at most one such thread for an alias in a
-process, however many probes come: who asks meanwhile is given the same answer.
+process, however many probes come: who asks meanwhile is given the same answer if the database is
+reached, and otherwise that of an attempt which has begun since.
 """
 
 from __future__ import annotations
@@ -21,14 +22,12 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.postgresql.base import DatabaseWrapper
 
 from ..conf.records import Record
-from ..conf.secrets import scrubbed
 from ..deadlines import deadline
 from ..diagnosis.path.attempts import said
 from ..driver.probes import Probe, Refused, probe
 from ..driver.process import in_child
 from ..policy.error_table import WRONG_PASSWORD
 from ..policy.places import Place, is_address, only, places
-from ..policy.plain import plain
 from ..policy.verdicts import Failure, Phase, judge
 from ..state.aliases import is_ours
 from ..state.credentials import ask as ask_credentials
@@ -58,6 +57,13 @@ class Answer(Record):
     standby: bool | None = None
     seconds: float = 0.0
 
+    def _or(self, silent: Answer) -> Answer:
+        """Itself, or where nothing was said what is to be said then."""
+        return self if self.reachable or self.reason else silent
+
+
+_SILENT: Final = Answer(False)
+
 
 def aliases() -> list[str]:
     """Those of the project, without one that Django has only because there must be a "default"."""
@@ -67,13 +73,26 @@ def aliases() -> list[str]:
 def ask(wanted: Iterable[str], seconds: float) -> dict[str, Answer]:
     """Ask these aliases, all at the same time; it takes ``seconds`` and a moment at most."""
     ends = monotonic() + seconds
-    under_way = {alias: _begin(alias, seconds) for alias in wanted}
-    wait(under_way.values(), max(0.0, ends + _GRACE - monotonic()))
-    late = Answer(False, words.no_answer(seconds), None, seconds)
-    return {alias: one.result() if one.done() else late for alias, one in under_way.items()}
+    asked = {alias: _Question(seconds) for alias in wanted}
+    for alias, question in asked.items():
+        _put(alias, question)
+    wait([one.answer for one in asked.values()], max(0.0, ends + _GRACE - monotonic()))
+    silent = Answer(False, words.no_answer(seconds), None, seconds)
+    found = {alias: one.answer.result() for alias, one in asked.items() if one.answer.done()}
+    return {alias: found.get(alias, _SILENT)._or(silent) for alias in asked}
 
 
-_under_way: dict[str, Future[Answer]] = {}
+class _Question:
+    """What one caller wants to know of one alias."""
+
+    def __init__(self, seconds: float) -> None:
+        self.at = monotonic()
+        self.ends = self.at + seconds
+        self.answer: Future[Answer] = Future()
+
+
+#: What is to be answered by the thread of each alias that has one.
+_lines: dict[str, list[_Question]] = {}
 _lock = threading.Lock()
 
 
@@ -82,35 +101,45 @@ def _forget() -> None:
     """After a fork: the threads that would answer are the parent's."""
     global _lock
     _lock = threading.Lock()
-    _under_way.clear()
+    _lines.clear()
 
 
-def _begin(alias: str, seconds: float) -> Future[Answer]:
+def _put(alias: str, question: _Question) -> None:
     with _lock:
-        found = _under_way.get(alias)
-        if found is None:
-            found = _under_way[alias] = Future()
-            thread = threading.Thread(
-                target=_answer, args=(alias, seconds, found), name="health probe", daemon=True
-            )
-            try:
-                thread.start()
-            except RuntimeError:  # no thread is left, or the interpreter ends
-                del _under_way[alias]
-                found.set_result(Answer(False, words.NO_THREAD))
-    return found
+        if alias in _lines:
+            _lines[alias].append(question)
+            return
+        line = _lines[alias] = [question]
+        run = threading.Thread(target=_answer, args=(alias, line), name="health probe", daemon=True)
+        try:
+            run.start()
+        except RuntimeError:  # no thread is left, or the interpreter ends
+            del _lines[alias]
+            question.answer.set_result(Answer(False, words.NO_THREAD))
 
 
-def _answer(alias: str, seconds: float, told: Future[Answer]) -> None:
-    began = monotonic()
+def _answer(alias: str, line: list[_Question]) -> None:
+    """Ask until everybody has an answer."""
+    while line:
+        began = monotonic()
+        with _lock:
+            ends = max(one.ends for one in line)
+        answer = _asked(alias, ends)._replace(seconds=monotonic() - began)
+        with _lock:
+            # Who has come since an attempt began that failed gets another one.
+            told = [one for one in line if answer.reachable or one.at <= began]
+            line[:] = [one for one in line if one not in told]
+            if not line and _lines.get(alias) is line:
+                del _lines[alias]
+        for one in told:
+            one.answer.set_result(answer)
+
+
+def _asked(alias: str, ends: float) -> Answer:
     try:
-        answer = _reached(alias, began + seconds)
+        return _reached(alias, ends)
     except BaseException as error:  # of an engine or a callable of the project's
-        answer = Answer(False, words.raised(error))
-    with _lock:
-        if _under_way.get(alias) is told:
-            del _under_way[alias]
-    told.set_result(answer._replace(seconds=monotonic() - began))
+        return Answer(False, words.raised(error))
 
 
 def _reached(alias: str, ends: float) -> Answer:
@@ -118,19 +147,15 @@ def _reached(alias: str, ends: float) -> Answer:
     if not _connects_by_driver(wrapper):
         return _by_engine(alias, ends)
     params = _parameters(wrapper)
-    hidden = [str(params[name]) for name in _SECRETS if params.get(name)]
-
-    def shown(text: str) -> str:
-        for secret in hidden:
-            text = text.replace(secret, "***")
-        return plain(scrubbed(said(text), wrapper.settings_dict))
+    secrets = [params.get(name) for name in _SECRETS]
+    hide = words.hiding(wrapper.settings_dict, secrets, params.get("user"))
 
     driver: Any = wrapper.Database  # type: ignore[attr-defined]
     try:
         every = [_at(driver, params, place) for place in places(params, os.environ)]
-        return Answer(True, standby=_first(every or [_by_default(driver, params)], ends))
+        return _InTurn(every, ends).answer()
     except Refused as refused:
-        return Answer(False, shown(str(refused)))
+        return Answer(False, hide(said(str(refused))))
 
 
 def _connects_by_driver(wrapper: BaseDatabaseWrapper) -> bool:
@@ -161,10 +186,6 @@ def _parameters(wrapper: BaseDatabaseWrapper) -> dict[str, Any]:
     return {**params, **ask_credentials(wrapper.alias, path)} if path else params
 
 
-def _by_default(driver: Any, params: dict[str, Any]) -> Callable[[], Probe]:
-    return lambda: probe(driver, params)
-
-
 def _at(driver: Any, params: dict[str, Any], place: Place) -> Callable[[], Probe]:
     """A probe of one address, whose name is resolved already: libpq would wait for that."""
     if not place.address and place.host[:1] not in {"", "/", "@"} and not is_address(place.host):
@@ -174,11 +195,6 @@ def _at(driver: Any, params: dict[str, Any], place: Place) -> Callable[[], Probe
     return lambda: probe(driver, given)
 
 
-def _first(starts: Sequence[Callable[[], Probe]], ends: float) -> bool | None:
-    """The first answer of several addresses; one that is silent does not keep the next waiting."""
-    return _InTurn(starts, ends).answer()
-
-
 class _Answered(Exception):
     def __init__(self, standby: bool | None) -> None:
         super().__init__()
@@ -186,26 +202,28 @@ class _Answered(Exception):
 
 
 class _InTurn:
+    """Several addresses in turn: one that is silent does not keep the next one waiting."""
+
     def __init__(self, starts: Sequence[Callable[[], Probe]], ends: float) -> None:
-        self._left, self._began, self._ends = list(starts), monotonic(), ends
+        self._left, self._ends = list(starts), ends
         self._open: dict[Probe, tuple[int, bool]] = {}
         self._errors: list[Refused] = []
 
-    def answer(self) -> bool | None:
-        """Whether it is a standby.
+    def answer(self) -> Answer:
+        """The first one, or that nothing came.
 
         Raises:
-            Refused: all have refused, or the time is over.
+            Refused: all have refused.
         """
         try:
             self._run()
         except _Answered as found:
-            return found.standby
+            return Answer(True, standby=found.standby)
         finally:
             for one in self._open:
                 one.close()
         if self._open or self._left or not self._errors:
-            raise Refused(words.no_answer(self._ends - self._began))
+            return _SILENT
         raise self._errors[-1]
 
     def _run(self) -> None:

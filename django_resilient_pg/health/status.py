@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
@@ -15,18 +15,16 @@ import django
 from django.db import connections
 
 from .. import __version__
-from ..conf.secrets import scrubbed
 from ..diagnosis.findings import Finding
 from ..diagnosis.report.as_json import plain as as_json
 from ..driver.link import ACTIVE, FAILED, IDLE, IN_TRANSACTION, LINKS, Link
 from ..policy import messages
 from ..policy.limits import Kept, Limits, limits
-from ..policy.plain import plain
 from ..policy.token_bucket import BUCKET
 from ..signals import ConnectionLost
 from ..state.aliases import is_ours, load
 from ..state.wrapper import Wrapper
-from . import checking
+from . import checking, words
 from .asking import Answer
 
 _STATES: Final = {
@@ -223,18 +221,13 @@ def _listed(found: Iterable[Finding]) -> list[dict[str, Any]]:
 
 def _safe(value: Any, entry: Mapping[str, Any]) -> Any:
     """The same without secrets and control characters, wherever a driver or a peer has put any."""
-    password = str(entry.get("PASSWORD") or "")
-    names = {str(entry.get(key) or "") for key in ("USER", "NAME", "HOST")}
-
-    def text(given: str) -> str:
-        if password and password not in names:
-            given = given.replace(password, "***")
-        return plain(scrubbed(given, entry))
-
-    return _texts(value, text)
+    names = {entry.get(key) for key in ("USER", "NAME", "HOST")}
+    password = entry.get("PASSWORD")  # one that is also a name is given away by hiding the name
+    secrets = [] if password in names else [password]
+    return _texts(value, words.hiding(entry, secrets, entry.get("USER")))
 
 
-def _texts(value: Any, text: Any) -> Any:
+def _texts(value: Any, text: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return text(value)
     if isinstance(value, dict):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 
+from ..conf.secrets import scrubbed
 from ..policy.messages import seconds as duration
+from ..policy.plain import plain
 
 NO_THREAD: Final = "no thread could be started to ask it"
 NO_USE: Final = "it was connected to, but does not answer"
@@ -27,6 +30,26 @@ def no_answer(seconds: float) -> str:
 def raised(error: BaseException) -> str:
     """An error of somebody else's code, whose text may hold anything."""
     return f"{type(error).__name__} was raised"
+
+
+def hiding(
+    entry: Mapping[str, Any], secrets: Iterable[object], user: object
+) -> Callable[[str], str]:
+    """What makes a text fit to be shown: without secrets and control characters.
+
+    Args:
+        entry: of DATABASES, whose values may hold what was pasted into the wrong place.
+        secrets: what it connects with, if anything.
+        user: whose name may have a password behind it, ``user:password``.
+    """
+    hidden = [str(one) for one in (*secrets, str(user or "").partition(":")[2]) if one]
+
+    def hide(text: str) -> str:
+        for one in hidden:
+            text = text.replace(one, "***")
+        return plain(scrubbed(text, entry))
+
+    return hide
 
 
 def public(reason: str) -> str:

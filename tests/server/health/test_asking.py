@@ -201,7 +201,7 @@ def test_an_engine_that_connects_by_itself_is_asked_by_itself(
     until(lambda: set(server.backends()) <= before, "the session of the probe is still there")
 
 
-def test_a_server_that_ends_each_session_at_its_first_statement_is_not_reachable(
+def test_what_the_server_says_of_a_login_that_it_refuses_is_told(
     server: Server, make_connection: Connections
 ) -> None:
     alias = make_connection(options={"options": "-c default_transaction_isolation=nonsense"}).alias
