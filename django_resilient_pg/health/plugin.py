@@ -1,4 +1,4 @@
-"""A check for django-health-check (4.0 or later), which imports it; nothing else here needs that."""
+"""A check for django-health-check (4.0 or later). Nothing else here needs that package."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from django.conf import settings
@@ -17,16 +17,17 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from ..conf import request_settings
 from ..deadlines import deadline
+from ..policy import messages
 from ..state.aliases import load
 from . import checking, words
-from .asking import aliases, ask
+from .asking import Answer, aliases, ask
 from .status import status as gather
 
 logger = logging.getLogger("django_resilient_pg")
 
 View = Callable[[HttpRequest], HttpResponseBase]
 
-# Seconds to find out who asks for the status page.
+# Seconds to learn who asks for the status page.
 _WHO: Final = 2.0
 _POLICY: Final = (
     "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none';"
@@ -73,7 +74,28 @@ def ready(request: HttpRequest) -> HttpResponse:
         for alias, one in answers.items()
     }
     reached = all(one.reachable for one in answers.values())
+    _tell_changes(answers)
     return _json({"ready": reached, "databases": found}, 200 if reached else 503)
+
+
+#: Aliases that were not reachable when they were last asked for.
+_gone: set[str] = set()
+
+
+def _tell_changes(answers: Mapping[str, Answer]) -> None:
+    """Log once that a database is not ready, and once that it is ready again.
+
+    What a probe is answered with 503 is nowhere to be read: Kubernetes shows the status alone.
+    """
+    for alias, one in answers.items():
+        if one.reachable and alias in _gone:
+            _gone.discard(alias)
+            text = 'Database "%s" is ready again.'
+            logger.info(text, alias, extra=messages.fields(alias))
+        elif not one.reachable and alias not in _gone:
+            _gone.add(alias)
+            text = 'Database "%s" is not ready: %s.'
+            logger.warning(text, alias, one.reason, extra=messages.fields(alias))
 
 
 def _json(content: dict[str, Any], code: int) -> HttpResponse:

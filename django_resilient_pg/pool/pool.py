@@ -45,7 +45,7 @@ from ..state import announce
 from ..state.logins import own
 from ..state.shared import Terms
 from ..state.wrapper import Wrapper
-from .pool_connection import Dialling
+from .pool_connection import ConnectionMaker
 
 if TYPE_CHECKING:
     from .loans import Hold, Loans
@@ -117,7 +117,7 @@ class ResilientPool(ConnectionPool[Any]):
         self._db = db
         resilience = db.resilience
         shared = resilience.shared_now()
-        self._dialling = Dialling(
+        self._maker = ConnectionMaker(
             db.alias,
             resilience.options.credentials,
             shared.logins,
@@ -138,7 +138,7 @@ class ResilientPool(ConnectionPool[Any]):
             from . import loans
 
             self._watch = loans.Loans(db.alias, after, self._loans)
-            self._loan, self._dialling.made = loans.Loan, loans.watch
+            self._loan, self._maker.made = loans.Loan, loans.watch
         base = options.pop("connection_class", db.Database.Connection)
         options.setdefault("reconnect_timeout", _RECONNECT_TIMEOUT)
         #: Whether this is the parent's, in a forked child: its locks may be held by threads that
@@ -149,8 +149,8 @@ class ResilientPool(ConnectionPool[Any]):
         super().__init__(
             kwargs={**parameters, "autocommit": True},  # Django sets it later on
             open=False,
-            configure=self._dialling.noting(db._configure_connection),
-            connection_class=self._dialling.class_over(base),
+            configure=self._maker.noting(db._configure_connection),
+            connection_class=self._maker.class_over(base),
             **options,
         )
         self.follow(resilience.limits)
@@ -297,7 +297,7 @@ class ResilientPool(ConnectionPool[Any]):
             except PoolTimeout:
                 if self._watch is not None:
                     self._tell_held(db, self._watch.news())
-                failure = self._dialling.failure
+                failure = self._maker.failure
                 if failure is not None and failure.at >= began and not self._loans:
                     raise own(failure.error) from None
                 if left <= wait:
@@ -313,7 +313,7 @@ class ResilientPool(ConnectionPool[Any]):
     def _why(self, allowed: float, ends: float) -> str:
         """What a PoolTimeout says."""
         text = f"couldn't get a connection after {allowed:.2f} sec"
-        failure, refusal, alias = self._dialling.failure, self._refusal, self._db.alias
+        failure, refusal, alias = self._maker.failure, self._refusal, self._db.alias
         if failure is not None:
             line = first_line(failure.error, self._db.settings_dict)
             return f"{text}: no new one could be made ({line})"

@@ -142,6 +142,23 @@ def test_a_failed_probe_is_no_error_of_the_application(
     assert [r for r in caplog.records if r.name == "django.request"] == []
 
 
+def test_it_is_logged_once_that_a_database_is_not_ready_and_once_that_it_is_again(
+    make_connection: Connections, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    alias = make_connection(PORT=proxy.port).alias
+    with caplog.at_level(logging.INFO, "django_resilient_pg"):
+        with proxy.down():
+            for _ in range(3):
+                ready(alias)
+        for _ in range(3):
+            ready(alias)
+    gone, back = [r for r in caplog.records if alias in r.getMessage()]
+    assert gone.getMessage().startswith(f'Database "{alias}" is not ready: ')
+    assert gone.levelno == logging.WARNING
+    assert back.getMessage() == f'Database "{alias}" is ready again.'
+    assert vars(back)["alias"] == alias
+
+
 def test_a_probe_counts_as_nothing_of_the_applications(make_connection: Connections) -> None:
     connection: Any = make_connection(PORT=1)
     ready(connection.alias)
