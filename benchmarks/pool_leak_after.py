@@ -63,7 +63,7 @@ def measure() -> dict[str, float]:
     def timed(call: Callable[[], object], deep: int = 0) -> float:
         return float(names["best"](deep, call, ROUNDS, CALLS))
 
-    class Watched(loans._Watched, Cursor):  # type: ignore[misc]
+    class Watched(loans._Watched, Cursor):
         connection = Borrowed(loans.Loan())
 
     plain, watched = Cursor(), Watched()

@@ -102,7 +102,8 @@ def problems(settings: Any) -> dict[str, str]:
         declared.name: partial(_value, settings, declared)
         for declared in (*DECLARED, READY_DEADLINE)
     }
-    for name, check in {**checks, STATUS_TOKEN: partial(status_token, settings)}.items():
+    checks[STATUS_TOKEN] = partial(status_token, settings)
+    for name, check in checks.items():
         try:
             check()
         except ImproperlyConfigured as error:

@@ -83,7 +83,7 @@ def _asked(pq: Any, pgconn: Any) -> Probe:
             raise Refused(text.decode(errors="replace"))
         return None
     value = result.get_value(0, 0) if result.ntuples else None
-    return {b"t": True, b"f": False}.get(value)
+    return None if value is None else {b"t": True, b"f": False}.get(value)
 
 
 def _said(pgconn: Any) -> str:

@@ -82,7 +82,8 @@ def _database(alias: str, answer: Answer, asgi: bool) -> dict[str, Any]:
         found["findings"] = _findings(alias)
     if is_ours(wrapper):
         found |= _known(wrapper, asgi)
-    return _safe(as_json(found), entry)
+    shown: dict[str, Any] = _safe(as_json(found), entry)
+    return shown
 
 
 def _known(db: Wrapper, asgi: bool) -> dict[str, Any]:
@@ -185,7 +186,7 @@ def _pool(db: Wrapper) -> dict[str, Any] | None:
 
 def _loss(record: ConnectionLost) -> dict[str, Any]:
     explained = messages.lost(record.alias, record.reason, record.idle, record.sqlstate)
-    fields = {name: getattr(record, name) for name in record.__match_args__}
+    fields: dict[str, Any] = {name: getattr(record, name) for name in record.__match_args__}
     return {**fields, "reason": record.reason.name, "explained": explained}
 
 

@@ -243,7 +243,7 @@ def test_server_side_cursors_and_many_rows_are_noted(make_connection: Connection
         time.sleep(2 * AFTER)
         (hold,) = connection.pool.holds()  # type: ignore[attr-defined]
         assert hold.statement == "INSERT INTO held VALUES (%s)"
-        with connection.chunked_cursor() as chunks:  # type: ignore[attr-defined]
+        with connection.chunked_cursor() as chunks:
             chunks.execute("SELECT id FROM held WHERE id > %s", [0])
             (hold,) = connection.pool.holds()  # type: ignore[attr-defined]
             assert hold.statement == "SELECT id FROM held WHERE id > %s"
