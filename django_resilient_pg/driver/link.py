@@ -181,6 +181,10 @@ class Link:
         self.terms = None
         self.seen_at = time.monotonic()
 
+    def belongs_to(self, alias: str) -> None:
+        """The database that it was made for, for who asks what this process has open."""
+        self.alias = alias
+
     def leave_cursor(self, cursor: Any) -> None:
         """A thread that must not use the connection drops a cursor: the next check closes it."""
         self.left.append(cursor)

@@ -15,7 +15,6 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import OperationalError, ProgrammingError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from psycopg import sql
 
 from testproject.postgres import Server
 from testproject.shop.models import Product
@@ -211,13 +210,19 @@ def test_without_a_caller_of_ones_own_it_is_the_method_of_django(
     assert re.search(r"django/db/models/query\.py:\d+ in QuerySet.count$", place)
 
 
+def composed() -> Any:
+    from psycopg import sql
+
+    return sql.SQL("SELECT {}").format(sql.Literal(SECRET))
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
         (f"SELECT '{SECRET}'", "SELECT ''"),
         (f"SELECT $$ {SECRET} $$ /* {SECRET} */", "SELECT ''"),
         (rf"SELECT E'\'{SECRET}'", "SELECT E"),
-        (sql.SQL("SELECT {}").format(sql.Literal(SECRET)), "SELECT ''"),
+        (None, "SELECT ''"),
         ("SELECT 1 " + "+ 1" * 200, "SELECT 1 + 1"),
     ],
     ids=["string", "dollar, comment", "backslash", "composed", "long"],
@@ -226,7 +231,7 @@ def test_a_statement_is_shown_without_strings(
     text: Any, shown: str, make_connection: Connections
 ) -> None:
     connection = pooled(make_connection)
-    run(connection, text)
+    run(connection, text or composed())
     time.sleep(2 * AFTER)
     (hold,) = connection.pool.holds()  # type: ignore[attr-defined]
     assert hold.statement.startswith(shown)
