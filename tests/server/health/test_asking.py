@@ -6,11 +6,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from django.db import connections
 
-from django_resilient_pg.health.asking import Answer, ask
+from django_resilient_pg.health.asking import Answer, _lines, ask
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections, until
 from tests.faults.proxy import Mode, Proxy
@@ -117,6 +119,22 @@ def test_there_is_one_thread_for_each_alias_however_many_probes_come(
     until(lambda: not probes(), "threads of the probes are left")
 
 
+def test_who_comes_while_an_attempt_fails_gets_one_of_its_own(
+    proxy: Proxy, make_connection: Connections
+) -> None:
+    alias = make_connection(PORT=proxy.port).alias
+    proxy.set_mode("mute")
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(asked, alias)
+        until(lambda: proxy.open == 1, "nobody asks")
+        second = pool.submit(asked, alias)
+        until(lambda: len(_lines[alias]) == 2, "nobody else asks")
+        proxy.cut()
+        assert not first.result(LONG).reachable
+        proxy.set_mode("pass")
+        assert second.result(LONG).reachable
+
+
 def test_a_probe_leaves_no_connection_open_on_a_silent_path(
     proxy: Proxy, make_connection: Connections, server: Server
 ) -> None:
@@ -210,7 +228,9 @@ def test_what_the_server_says_of_a_login_that_it_refuses_is_told(
     assert "default_transaction_isolation" in answer.reason
 
 
-def test_it_is_asked_anew_in_a_forked_child(proxy: Proxy, make_connection: Connections) -> None:
+def test_it_is_asked_anew_in_a_forked_child(
+    proxy: Proxy, make_connection: Connections, server: Server
+) -> None:
     """Whose parent was waiting for an answer at that moment."""
     alias = make_connection(PORT=proxy.port).alias
     proxy.set_mode("mute")
@@ -220,8 +240,8 @@ def test_it_is_asked_anew_in_a_forked_child(proxy: Proxy, make_connection: Conne
     child = os.fork()
     if not child:
         try:
-            answer = ask([alias], 0.2)[alias]
-            os._exit(0 if answer.reason == "no answer within 0.2 s" else 1)
+            connections.settings[alias]["PORT"] = server.port
+            os._exit(0 if asked(alias).reachable else 1)
         finally:
             os._exit(2)
     _, status = os.waitpid(child, 0)
