@@ -31,7 +31,7 @@ from django.test.utils import isolate_apps
 
 import django_resilient_pg
 from benchmarks import healthy
-from django_resilient_pg import deadlines, errors, providers, signals
+from django_resilient_pg import deadlines, errors, providers, signals, urls
 from django_resilient_pg.checks import middleware
 from django_resilient_pg.conf import request_settings
 from django_resilient_pg.conf.declarations import Declaration
@@ -70,6 +70,7 @@ OBSERVE = "docs/observe.rst"
 UNITS = "docs/units.rst"
 TOPOLOGIES = "docs/topologies.rst"
 DEADLINES = "docs/deadlines.rst"
+HEALTH = "docs/health.rst"
 #: Where the pages of docs/ are published; PyPI knows no relative links.
 SITE = "https://django-resilient-pg.readthedocs.io/en/stable"
 PAGES = [
@@ -552,6 +553,19 @@ def test_every_setting_of_the_middleware_is_documented() -> None:
     assert rows == [[one.name, repr(one.default), one.allowed] for one in declared]
 
 
+def test_every_setting_of_the_health_probes_is_documented() -> None:
+    ready, token = table(section(HEALTH, "Settings"), "Setting")
+    declared = request_settings.READY_DEADLINE
+    assert ready == [declared.name, repr(declared.default), declared.allowed]
+    assert token[:2] == [request_settings.STATUS_TOKEN, "None"]
+    assert f"at least {request_settings.SHORTEST_TOKEN} characters" in token[2]
+
+
+def test_every_address_of_the_health_probes_is_documented() -> None:
+    documented = [title for title in titles(HEALTH) if title.endswith("/")]
+    assert documented == [str(one.pattern) for one in urls.urlpatterns[:3]]
+
+
 def test_every_system_check_of_the_middleware_is_documented() -> None:
     source = Path(str(middleware.__file__)).read_text(encoding="utf-8")
     ids = re.findall(r'id="(resilient_pg\.[EWI]\d+)"', source)
@@ -699,6 +713,9 @@ LOGGED = {
     ("attempts", "info"): "A server is not accepting connections",
     ("settle", "info"): "CONN_MAX_AGE",
     ("pool", "info"): "A pooled connection failed its check",
+    ("views", "warning"): "A database is not ready when",
+    ("views", "info"): "A database is ready again",
+    ("pool", "warning"): "A pooled connection is held for longer than pool_leak_after",
 }
 
 
