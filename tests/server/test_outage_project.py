@@ -69,7 +69,7 @@ def run(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         assert answer.returncode == status, answer.stdout
