@@ -325,7 +325,7 @@ def test_the_span_of_a_healed_statement_has_an_event(
     connection = make_connection()
     sql = "SELECT 'of a customer'"
     with (
-        Outage(connection.alias).during("SELECT"),
+        Outage(connection.alias).during(sql),
         exported.tracer.start_as_current_span("healed"),
         connection.cursor() as cursor,
     ):
