@@ -63,7 +63,7 @@ def instrument(provider: metrics.MeterProvider | None = None) -> Callable[[], No
         record_in[measure.event](record, attributes)
         span = trace.get_current_span()
         if measure.event in EVENTS and span.is_recording():
-            span.add_event(measure.event, attributes | _details(record))
+            span.add_event(measure.event, {**attributes, **_details(record)})
 
     return feed(take)
 

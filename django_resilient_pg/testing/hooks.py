@@ -12,11 +12,11 @@ from django.db.backends.signals import connection_created
 
 from .errors import OutageError
 from .faults import Fault, text_of
-from .relay import Plan, Relay
+from .pair import PATIENCE, Plan
+from .relay import Relay
 from .route import port_of
 from .terminate import Terminator
 
-_PATIENCE: Final = 10.0
 _IDLE: Final = 0  # PQTRANS_IDLE, of both drivers
 
 Execute = Callable[..., Any]
@@ -138,7 +138,7 @@ class Hooks:
             self._relay.lose(port_of(made))
         poll = select.poll()
         poll.register(made.fileno(), select.POLLIN)
-        if poll.poll(_PATIENCE * 1000):
+        if poll.poll(PATIENCE * 1000):
             fault.happened()
 
 

@@ -111,7 +111,7 @@ def registry() -> Iterator[CollectorRegistry]:
     unregister()
 
 
-def storm(server: Server, aliases: list[str], rounds: int = 12) -> None:
+def storm(server: Server, aliases: list[str], rounds: int = 8) -> None:
     """Threads work while all sessions are terminated again and again."""
     over = threading.Event()
 
@@ -195,7 +195,7 @@ def test_several_processes_are_one_scrape(server: Server, tmp_path: Path) -> Non
     command = [sys.executable, "-m", "tests.server.metered"]
     processes = [
         subprocess.Popen([*command, str(times)], env=environ, stdout=subprocess.PIPE, text=True)
-        for times in (2, 3)
+        for times in (1, 2)
     ]
     said: Counter[str] = Counter()
     for process in processes:
@@ -207,7 +207,7 @@ def test_several_processes_are_one_scrape(server: Server, tmp_path: Path) -> Non
     found = scraped(registry)
     healed = _total(found, "connections_lost_total", alias="default", outcome="healed")
     surfaced = _total(found, "connections_lost_total", alias="default", outcome="surfaced")
-    assert (healed, surfaced) == (said["healed"], said["surfaced"]) == (5, 5)
+    assert (healed, surfaced) == (said["healed"], said["surfaced"]) == (3, 3)
     assert _total(found, "connections_replaced_total") == said["replaced"]
 
 

@@ -76,8 +76,10 @@ WAYS: dict[str, Callable[[Server], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("point", "there"), AUTOCOMMIT)
+@pytest.mark.parametrize(
+    ("point", "there", "way"),
+    [*((*each, "tls") for each in AUTOCOMMIT), *(("after", ["a"], way) for way in list(WAYS)[1:])],
+)
 def test_stock_raises_and_the_effect_is_exact(
     server: Server, make_connection: Connections, rows: Rows, point: str, there: list[str], way: str
 ) -> None:
