@@ -25,8 +25,8 @@ class Plan:
         answered: whether the server gets the request, and its answer is lost; otherwise the request
             is lost on its way.
         lost: called in the thread of the relay when that has happened.
-        terminate: terminates the session at the server, whose farewell then reaches the client;
-            ``None``: the path is cut.
+        terminate: terminates the session at the server, whose farewell then reaches the client, and
+            returns whether it has; ``None``: the path is cut.
     """
 
     __slots__ = ("answered", "lost", "request", "terminate")
@@ -37,7 +37,7 @@ class Plan:
         *,
         answered: bool,
         lost: Callable[[], object],
-        terminate: Callable[[], object] | None = None,
+        terminate: Callable[[], bool] | None = None,
     ) -> None:
         self.request, self.answered, self.lost = request, answered, lost
         self.terminate = terminate
@@ -139,11 +139,10 @@ class Pair:
             self.to_server += data
             return
         self._plan = None
-        if plan.terminate is None:
+        self._swallows = True
+        # A session that could not be terminated must not leave its client waiting.
+        if plan.terminate is None or not plan.terminate():
             self.lose()
-        else:
-            self._swallows = True
-            plan.terminate()
         plan.lost()
 
     def _from_server(self, data: bytes) -> None:

@@ -39,8 +39,12 @@ class Terminator:
         self._settings = {**settings, "OPTIONS": options}
         self.error: Exception | None = None
 
-    def __call__(self, pid: int) -> None:
-        """Terminate the session, and wait until it is gone; what goes wrong is kept."""
+    def __call__(self, pid: int) -> bool:
+        """Terminate the session, and wait until it is gone; what goes wrong is kept.
+
+        Returns:
+            Whether it is gone.
+        """
         own = self._class(dict(self._settings), self._alias)
         try:
             with own.cursor() as cursor:
@@ -49,6 +53,7 @@ class Terminator:
             self.error = error
         finally:
             own.close()
+        return self.error is None
 
     def _terminate(self, cursor: Any, pid: int) -> None:
         cursor.execute("SELECT pg_terminate_backend(%s)", [pid])

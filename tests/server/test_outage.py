@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +196,23 @@ def test_the_server_terminates_the_session(
     assert rows() == []
 
 
+def test_a_session_that_cannot_be_terminated_hangs_nobody(
+    server: Server, make_connection: Connections, rows: Rows
+) -> None:
+    connection = make_connection(STOCK)
+    server.execute(f"ALTER ROLE {server.user} CONNECTION LIMIT 1")
+    try:
+        with (
+            pytest.raises((OperationalError, OutageError), match="too many connections"),
+            Outage(connection.alias).during("INSERT", by="server"),
+            suppress(*LOST),
+        ):
+            insert(connection, "a")
+    finally:
+        server.execute(f"ALTER ROLE {server.user} CONNECTION LIMIT -1")
+    assert rows() == []
+
+
 # -- what comes in several requests, or in many packets ------------------------------------------
 
 
@@ -373,6 +390,25 @@ def test_a_password_file(
     assert connection.settings_dict["PASSWORD"] == ""
 
 
+def test_a_service_file(
+    server: Server,
+    make_connection: Connections,
+    rows: Rows,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "services"
+    where = f"host={server.host}\nport={server.port}\npassword={server.password}"
+    file.write_text(f"[of_the_test]\n{where}\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(file))
+    entry = {"HOST": "", "PORT": "", "PASSWORD": ""}
+    connection = make_connection(STOCK, **entry, options={"service": "of_the_test"})
+    with fault(connection, "after", "INSERT"), pytest.raises(LOST):
+        insert(connection, "a")
+    assert rows() == ["a"]
+    assert connection.settings_dict.items() >= entry.items()
+
+
 # -- what is wrong -------------------------------------------------------------------------------
 
 
@@ -396,6 +432,10 @@ def test_blocks_within_one_another(make_connection: Connections, rows: Rows) -> 
         with pytest.raises(LOST), connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     assert rows() == ["a"]
+    left = [one for one in threading.enumerate() if one.name.startswith("outage")]
+    for thread in left:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in left)
 
 
 def test_not_inside_atomic(make_connection: Connections) -> None:
