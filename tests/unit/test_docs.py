@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from pkgutil import resolve_name
@@ -268,6 +269,10 @@ def test_there_are_snippets() -> None:
 ONLY_WITH = {
     '"pool"': pytest.mark.psycopg3,
     '"django_resilient_pg.postgis"': pytest.mark.needs("GDAL", "GEOS"),
+    # Not in every environment of every developer; in CI a skip is a failure.
+    "metrics.opentelemetry.": pytest.mark.skipif(
+        find_spec("opentelemetry") is None, reason="opentelemetry-sdk is not installed"
+    ),
 }
 
 

@@ -18,7 +18,8 @@ SITE = "https://django-resilient-pg.readthedocs.io/en/stable/"
 
 
 def test_only_what_users_need_is_an_extra() -> None:
-    assert set(PROJECT["optional-dependencies"]) == {"psycopg", "psycopg2", "pool"}
+    drivers, exporters = {"psycopg", "psycopg2", "pool"}, {"prometheus", "opentelemetry"}
+    assert set(PROJECT["optional-dependencies"]) == drivers | exporters
     assert set(WHOLE["dependency-groups"]) == {"demo", "docs", "test"}
     tox = WHOLE["tool"]["tox"]
     assert tox["env_run_base"]["dependency_groups"] == ["test"]
