@@ -95,7 +95,7 @@ class Replicated:
                     port=self._port,
                 )
             )
-            self.wait_followed(self.first)
+            wait_followed(self.first)
             if self._synchronous:
                 self.first.configure(**SYNCHRONOUS)
             self._stack = self._stack.pop_all()
@@ -130,11 +130,6 @@ class Replicated:
         tls = {"sslrootcert": self.ca_file}
         return self.first.database(options={**tls, **(options or {})}, **{**both, **overrides})
 
-    def wait_followed(self, server: Server) -> None:
-        """Wait until the other one streams from ``server``."""
-        sql = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
-        _wait(lambda: server.execute(sql) == [(1,)], "no standby streams")
-
     def wait_replayed(self) -> None:
         """Wait until the second can show what the first has committed."""
         [(lsn,)] = self.first.execute("SELECT pg_current_wal_lsn()::text")
@@ -165,7 +160,7 @@ class Replicated:
         """Start the first, cleanly stopped before, as a standby of the second."""
         follow(self.first, self.second)
         self.first.start()
-        self.wait_followed(self.second)
+        wait_followed(self.second)
 
 
 class _Placed(Server):
@@ -191,6 +186,12 @@ def follow(standby: Server, primary: Server) -> None:
     with (standby.data / "postgresql.auto.conf").open("a") as conf:
         conf.write(f"synchronous_standby_names = ''\nprimary_conninfo = '{where} {secret}'\n")
     (standby.data / "standby.signal").touch()
+
+
+def wait_followed(server: Server) -> None:
+    """Wait until a standby streams from ``server``."""
+    sql = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
+    _wait(lambda: server.execute(sql) == [(1,)], "no standby streams")
 
 
 def _status(data: Path) -> list[str]:
