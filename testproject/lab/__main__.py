@@ -33,14 +33,14 @@ def server(port: int | None) -> ThreadedWSGIServer:
     return made
 
 
-def lab(port: int | None) -> None:
+def lab(port: int | None, pace: float) -> None:
     """Start everything, print the address, and serve until somebody ends it."""
     from testproject.lab import views
     from testproject.lab.laboratory import Laboratory
 
     with server(port) as web:
         print("Starting PostgreSQL with a standby, and two applications ...", flush=True)
-        with Laboratory() as laboratory:
+        with Laboratory(pace) as laboratory:
             views.running.append(laboratory)
             print(f"Outage lab: http://{ADDRESS}:{web.server_port}/", flush=True)
             print("Ctrl-C ends it and removes everything.", flush=True)
@@ -51,12 +51,13 @@ def main() -> None:
     """Parse the command line and run; Ctrl-C and SIGTERM leave nothing behind."""
     parser = argparse.ArgumentParser(prog="python -m testproject.lab", description=__doc__)
     parser.add_argument("--port", type=int, help=f"of the page; {PORT}, or a free one")
-    port = parser.parse_args().port
+    parser.add_argument("--pace", type=float, default=1.0, help="0.5: faults last half as long")
+    given = parser.parse_args()
     os.environ["DJANGO_SETTINGS_MODULE"] = "testproject.lab.settings"
     django.setup()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        lab(port)
+        lab(given.port, given.pace)
     except KeyboardInterrupt:
         print("\nStopped.")
         sys.exit(130)

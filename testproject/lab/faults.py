@@ -114,8 +114,8 @@ FAULTS = {
             "End all sessions",
             "sessions",
             "pg_terminate_backend() for every connection",
-            "An administrator terminated every session. On Django’s engine the requests that were"
-            " using one fail. This engine reconnects and retries.",
+            "Every session was terminated: requests that were using one fail on Django's "
+            "engine, and are retried on this one.",
             sessions_ended,
         ),
         Fault(
@@ -123,11 +123,11 @@ FAULTS = {
             "Sessions",
             "Idle timeout of 3 s",
             "idle timeout",
-            "idle_session_timeout, for 15 s",
-            "The server terminates sessions that are idle for 3 s. A checkout waits 4 s for its"
-            " payment: on Django’s engine it then fails. This engine checks the connection first.",
+            "idle_session_timeout, for 10 s",
+            "Sessions that are idle for 3 s are terminated: checkouts that wait for a payment "
+            "fail on Django's engine; this one checks its connection first.",
             idle_timeout,
-            seconds=15.0,
+            seconds=10.0,
         ),
         Fault(
             "restart",
@@ -135,8 +135,8 @@ FAULTS = {
             "Restart",
             "restart",
             "A fast shutdown, back after 2 s",
-            "The server restarts. On Django’s engine every request fails until it is back. On this"
-            " engine requests wait, and are then answered.",
+            "The server restarts: on Django's engine requests fail until it is back, on this "
+            "one they wait and are then answered.",
             restarted,
             seconds=2.0,
         ),
@@ -146,8 +146,8 @@ FAULTS = {
             "Crash",
             "crash",
             "kill -9 of one server process",
-            "A server process was killed, so PostgreSQL terminated all sessions and recovers. On"
-            " Django’s engine requests fail meanwhile. On this engine they wait.",
+            "A server process was killed, and PostgreSQL recovers: on Django's engine requests "
+            "fail meanwhile, on this one they wait.",
             crashed,
         ),
         Fault(
@@ -156,8 +156,8 @@ FAULTS = {
             "Fail over to the standby",
             "failover",
             "The primary crashes, the standby is promoted",
-            "The primary crashed and the standby took over. On Django’s engine requests fail until"
-            " then. On this engine they wait for the new primary.",
+            "The primary crashed, and the standby takes over: on Django's engine requests fail "
+            "until then, on this one they wait.",
             failed_over,
             after=World.add_standby,
         ),
@@ -166,11 +166,11 @@ FAULTS = {
             "Path",
             "Drop the path silently",
             "silent drop",
-            "No packet passes, nobody is told, for 12 s",
-            "The path forgot its connections, as a NAT gateway does. Django’s engine waits for"
-            " answers that never come. This engine gives up on the dead sockets and reconnects.",
+            "No packet passes, nobody is told, for 10 s",
+            "The path loses every packet of the open connections: Django's engine waits for "
+            "answers that never come; this one notices, and reconnects.",
             path_dropped,
-            seconds=12.0,
+            seconds=10.0,
         ),
         Fault(
             "refuse",
@@ -178,8 +178,8 @@ FAULTS = {
             "Refuse connections",
             "refused",
             "Connections are cut, nobody listens for 4 s",
-            "Nobody listens at the database’s address. On Django’s engine every request fails at"
-            " once. On this engine requests wait until connections are accepted again.",
+            "Nobody listens at the database's address: on Django's engine requests fail at "
+            "once, on this one they wait.",
             refused,
             seconds=4.0,
         ),
@@ -189,8 +189,8 @@ FAULTS = {
             "Lose a COMMIT",
             "COMMIT lost",
             "It takes effect, the answer is lost",
-            "An order was saved, but the answer to its COMMIT was lost. On Django’s engine the"
-            " shopper sees an error, tries again and orders twice. This engine asks the server.",
+            "An order was saved, but the answer to its COMMIT was lost: on Django's engine the "
+            "shopper sees an error and orders twice; this one asks the server.",
             commit_lost,
         ),
     )

@@ -35,7 +35,7 @@ class Measured:
 
     def __init__(self) -> None:
         self.bins: dict[int, list[int]] = {}
-        self.counters = Counter({name: 0 for name in COUNTERS})
+        self.counters = Counter(dict.fromkeys(COUNTERS, 0))
         self.waiting = 0
 
     def note(self, at: float, kind: str) -> None:

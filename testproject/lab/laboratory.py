@@ -29,10 +29,14 @@ class Busy(Exception):
 
 
 class Laboratory:
-    """Everything behind the page, from entering to leaving the context."""
+    """Everything behind the page, from entering to leaving the context.
 
-    def __init__(self) -> None:
+    ``pace``: faults last so many times as long as they say.
+    """
+
+    def __init__(self, pace: float = 1.0) -> None:
         self.feed = Feed()
+        self._pace = pace
         self._world = World()
         self._accounts = {side.name: Account() for side in SIDES}
         self._stack = ExitStack()
@@ -70,10 +74,11 @@ class Laboratory:
         threading.Thread(target=self._break, args=[FAULTS[name]], daemon=True).start()
 
     def _break(self, fault: Fault) -> None:
+        seconds = fault.seconds * self._pace
         try:
-            self.feed.begin(fault.name, f"{fault.label}: {fault.about}.", fault.seconds)
+            self.feed.begin(fault.name, f"{fault.label}: {fault.about}.", seconds)
             with fault.act(self._world):
-                self._over.wait(fault.seconds)
+                self._over.wait(seconds)
             self.feed.end(f"{fault.label}: over.")
             if fault.after and not self._over.is_set():
                 fault.after(self._world)
@@ -123,9 +128,7 @@ class Laboratory:
         kept = {name: os.environ[name] for name in os.environ if not name.startswith(OURS)}
         return {**kept, **environment.variables(entry)}
 
-    def _read(
-        self, side: str, process: subprocess.Popen[str], running: threading.Event
-    ) -> None:
+    def _read(self, side: str, process: subprocess.Popen[str], running: threading.Event) -> None:
         with process:
             assert process.stdout is not None
             for line in process.stdout:

@@ -5,10 +5,12 @@ An order that fails is tried again, as people do: they cannot know whether it wa
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import threading
 import time
+import traceback
 import uuid
 from queue import SimpleQueue
 from typing import Any, ClassVar
@@ -64,6 +66,14 @@ class Shopper(threading.Thread):
         return since is not None and time.monotonic() - since > PATIENT + self.pause
 
     def run(self) -> None:
+        """Ask until the lab is over. A defect of the lab's own ends the application, and is told."""
+        try:
+            self._ask_on()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+
+    def _ask_on(self) -> None:
         """Ask at a steady pace; what an outage has held up is not made up for."""
         due = time.monotonic() + random.random()
         while True:

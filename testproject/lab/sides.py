@@ -27,10 +27,10 @@ class Side:
 
 
 SIDES = (
-    Side("stock", "Django’s engine", STOCK, {}),
+    Side("stock", "Django's engine", STOCK, {}),
     Side(
         "resilient",
-        "This engine",
+        "django-resilient-pg",
         RESILIENT,
         {"tcp_user_timeout": SILENCE, "resilience": {"retry_deadline": PATIENCE}},
     ),
