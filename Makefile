@@ -26,10 +26,11 @@ TOX_ALL := .venv/bin/tox run-parallel --parallel 6 $(if $(filter true,$(CI)),--p
 SKIPPED := $(CURDIR)/.tox/skipped
 
 .PHONY: help test quick lint unit django-suite django-suite-full suites benchmark benchmark-commit benchmark-first compare
-.PHONY: cuts soak mutants coverage demo system-packages clean python
+.PHONY: cuts soak mutants coverage demo lab lab-check system-packages clean python
 
 help:
 	@echo "make demo          see it work: a load on both engines while the database is being broken (45 s)"
+	@echo "make lab           break it yourself: a page with both engines under load, until Ctrl-C"
 	@echo "make test          lint, types and all tests on all versions (make test ENV=NAME for one)"
 	@echo "make quick         lint, types, unit tests, and the promise with one driver (a minute)"
 	@echo "make lint          style, types, import contract"
@@ -44,6 +45,7 @@ help:
 	@echo "make cuts          every cut of every conversation, and what came of it; one: ARGS='--only NAME'"
 	@echo "make soak          all faults at random for MINUTES=30: is all there, and does anything grow"
 	@echo "                   from benchmark to soak with DRIVER=psycopg2 for the older driver"
+	@echo "make lab-check     that page in a browser (needs Chromium and npm); ARGS=--keep: new pictures"
 	@echo "make mutants       which small changes of the layers that decide no unit test notices"
 	@echo "make coverage      which lines of the package no quick test runs"
 	@echo "make system-packages  what some tests need of Debian or Ubuntu: pgbouncer, PostGIS ... (as root)"
@@ -67,7 +69,7 @@ quick: .venv/made
 lint: .venv/made
 	$(TOX) -e lint
 
-unit django-suite django-suite-full suites benchmark benchmark-commit benchmark-first compare coverage cuts mutants: .venv/made
+unit django-suite django-suite-full suites benchmark benchmark-commit benchmark-first compare coverage cuts mutants lab-check: .venv/made
 	$(TOX) -e $@$(if $(filter benchmark% compare cuts suites,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
 
 soak: .venv/made
@@ -75,6 +77,10 @@ soak: .venv/made
 
 demo: .venv-demo/made
 	.venv-demo/bin/python -m testproject.demo $(ARGS)
+
+# What make starts gets Ctrl-C too; the lab says itself that it was stopped.
+lab: .venv-demo/made
+	@.venv-demo/bin/python -m testproject.lab $(ARGS) || test $$? = 130
 
 .venv/made: pyproject.toml | python
 	$(PYTHON) -m venv --clear .venv

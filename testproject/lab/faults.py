@@ -125,7 +125,7 @@ FAULTS = {
             "idle timeout",
             "idle_session_timeout, for 10 s",
             "Sessions that are idle for 3 s are terminated: checkouts that wait for a payment "
-            "fail on Django's engine; this one checks its connection first.",
+            "fail on Django’s engine; this one checks its connection first.",
             idle_timeout,
             seconds=10.0,
         ),
@@ -135,7 +135,7 @@ FAULTS = {
             "Restart",
             "restart",
             "A fast shutdown, back after 2 s",
-            "The server restarts: on Django's engine requests fail until it is back, on this "
+            "The server restarts: on Django’s engine requests fail until it is back, on this "
             "one they wait and are then answered.",
             restarted,
             seconds=2.0,
@@ -146,7 +146,7 @@ FAULTS = {
             "Crash",
             "crash",
             "kill -9 of one server process",
-            "A server process was killed, and PostgreSQL recovers: on Django's engine requests "
+            "A server process was killed, and PostgreSQL recovers: on Django’s engine requests "
             "fail meanwhile, on this one they wait.",
             crashed,
         ),
@@ -156,7 +156,7 @@ FAULTS = {
             "Fail over to the standby",
             "failover",
             "The primary crashes, the standby is promoted",
-            "The primary crashed, and the standby takes over: on Django's engine requests fail "
+            "The primary crashed, and the standby takes over: on Django’s engine requests fail "
             "until then, on this one they wait.",
             failed_over,
             after=World.add_standby,
@@ -167,7 +167,7 @@ FAULTS = {
             "Drop the path silently",
             "silent drop",
             "No packet passes, nobody is told, for 10 s",
-            "The path loses every packet of the open connections: Django's engine waits for "
+            "The path loses every packet of the open connections: Django’s engine waits for "
             "answers that never come; this one notices, and reconnects.",
             path_dropped,
             seconds=10.0,
@@ -178,7 +178,7 @@ FAULTS = {
             "Refuse connections",
             "refused",
             "Connections are cut, nobody listens for 4 s",
-            "Nobody listens at the database's address: on Django's engine requests fail at "
+            "Nobody listens at the database’s address: on Django’s engine requests fail at "
             "once, on this one they wait.",
             refused,
             seconds=4.0,
@@ -189,7 +189,7 @@ FAULTS = {
             "Lose a COMMIT",
             "COMMIT lost",
             "It takes effect, the answer is lost",
-            "An order was saved, but the answer to its COMMIT was lost: on Django's engine the "
+            "An order was saved, but the answer to its COMMIT was lost: on Django’s engine the "
             "shopper sees an error and orders twice; this one asks the server.",
             commit_lost,
         ),

@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 import uuid
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, ClassVar
 from wsgiref.util import setup_testing_defaults
@@ -24,7 +25,7 @@ from testproject.ledger import first_line
 
 PACE = 0.25  # seconds from one request of a shopper to the next
 ORDERS = 0.1  # part of a shopper's requests
-TRIES = 4  # of an order
+TRIES = 20  # of an order: nobody gives up within an outage of the lab
 PAUSE = 0.5  # seconds until somebody tries again
 PATIENT = 1.0  # seconds after which a request is shown as waiting
 
@@ -66,7 +67,7 @@ class Shopper(threading.Thread):
         return since is not None and time.monotonic() - since > PATIENT + self.pause
 
     def run(self) -> None:
-        """Ask until the lab is over. A defect of the lab's own ends the application, and is told."""
+        """Ask until the lab is over; a defect of the lab's own ends the application."""
         try:
             self._ask_on()
         except BaseException:
@@ -113,7 +114,12 @@ class Shopper(threading.Thread):
         environ["QUERY_STRING"] = query
         setup_testing_defaults(environ)
         told: list[str] = []
-        response = self._tally.handler(environ, lambda status, headers: told.append(status))
+
+        def start(status: str, headers: object, error: object = None, /) -> Callable[[bytes], None]:
+            told.append(status)
+            return lambda body: None
+
+        response = self._tally.handler(environ, start)
         for _ in response:
             pass
         response.close()

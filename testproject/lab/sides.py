@@ -27,7 +27,7 @@ class Side:
 
 
 SIDES = (
-    Side("stock", "Django's engine", STOCK, {}),
+    Side("stock", "Django’s engine", STOCK, {}),
     Side(
         "resilient",
         "django-resilient-pg",

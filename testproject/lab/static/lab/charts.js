@@ -121,6 +121,13 @@ const Charts = (() => {
 
   const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString("en-GB");
 
+  // A time that has no room at the edge is left out.
+  function times(plot, splits) {
+    const room = (30 * width()) / plot.bbox.width * devicePixelRatio;
+    const fits = (time) => time - (right - width()) > room && right - time > room;
+    return splits.map((time) => (fits(time) ? clock(time) : ""));
+  }
+
   function options(box) {
     const bars = uPlot.paths.bars({ size: [0.82, Infinity], align: 0 });
     const series = (fill) => ({ fill, width: 0, paths: bars, points: { show: false } });
@@ -141,7 +148,7 @@ const Charts = (() => {
         y: { range: () => [-depth, height] },
       },
       axes: [
-        { ...axis(), size: 24, gap: 4, space: 80, incrs: [10, 15], values: (_, all) => all.map(clock) },
+        { ...axis(), size: 24, gap: 4, space: 80, incrs: [10, 15], values: times },
         {
           ...axis(),
           size: 32,
@@ -210,5 +217,6 @@ const Charts = (() => {
   }
 
   dark.addEventListener("change", build);
-  return { add, build, show, pause: (on) => (paused = on), clock };
+  const plot = (name) => sides[name].plot;
+  return { add, build, show, pause: (on) => (paused = on), clock, plot };
 })();

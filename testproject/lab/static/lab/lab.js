@@ -5,7 +5,7 @@
   const shown = JSON.parse(document.getElementById("shown").textContent);
   const find = (selector, within = document) => within.querySelector(selector);
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
-  const NAMES = { lab: "Lab", stock: "Django's engine", resilient: "django-resilient-pg" };
+  const NAMES = { lab: "Lab", stock: "Django’s engine", resilient: "django-resilient-pg" };
   const SPEAK = 4000; // milliseconds between two announcements of the log
   const LINES = 200;
 
