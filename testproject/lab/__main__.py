@@ -55,6 +55,7 @@ def main() -> None:
     given = parser.parse_args()
     os.environ["DJANGO_SETTINGS_MODULE"] = "testproject.lab.settings"
     django.setup()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         lab(given.port, given.pace)
