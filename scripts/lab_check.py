@@ -48,7 +48,7 @@ CAUSES: Final = {
     "refuse": "is not accepting connections",
 }
 SCREENS: Final[dict[str, dict[str, Any]]] = {
-    "desktop": {"viewport": {"width": 1280, "height": 800}},
+    "desktop": {"viewport": {"width": 1280, "height": 780}},
     "phone": {"viewport": {"width": 375, "height": 812}, "device_scale_factor": 2},
 }
 # How many pixels of a chart have the colour of failures.
