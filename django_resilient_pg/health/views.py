@@ -90,12 +90,12 @@ def _tell_changes(answers: Mapping[str, Answer]) -> None:
     for alias, one in answers.items():
         if one.reachable and alias in _gone:
             _gone.discard(alias)
-            text = 'Database "%s" is ready again.'
-            logger.info(text, alias, extra=messages.fields(alias))
+            extra = messages.fields(alias)
+            logger.info('Database "%s" is ready again.', alias, extra=extra)
         elif not one.reachable and alias not in _gone:
             _gone.add(alias)
-            text = 'Database "%s" is not ready: %s.'
-            logger.warning(text, alias, one.reason, extra=messages.fields(alias))
+            extra = messages.fields(alias)
+            logger.warning('Database "%s" is not ready: %s.', alias, one.reason, extra=extra)
 
 
 def _json(content: dict[str, Any], code: int) -> HttpResponse:
