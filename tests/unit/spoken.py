@@ -15,11 +15,12 @@ HOME: Final = Path(str(django_resilient_pg.__file__)).parent
 MESSAGES: Final = "policy/messages.py"
 # Functions and methods that a sentence of the log is handed to.
 _SAYING: Final = frozenset(
-    "log outage heal surface surfaced conclude gave_up replaying retrying warning".split()
+    "log outage heal surface surfaced conclude gave_up replaying retrying warning info".split()
 )
 _LEVELS: Final = {
     "gave_up": "WARNING",
     "heal": "INFO",
+    "info": "INFO",
     "outage": "WARNING",
     "replaying": "INFO",
     "retrying": "INFO",
