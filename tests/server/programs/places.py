@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from testproject.postgres import Mode, Server
-from tests.faults.cluster import QUICK, SYNCHRONOUS, Standby
+from testproject.standby import QUICK, SYNCHRONOUS, Standby
 from tests.faults.pgbouncer import PgBouncer
 
 from .plays import MOST
