@@ -29,7 +29,10 @@ SECRET = "s3cr3t-of-a-customer"
 
 def pooled(make: Connections, size: int = 1, **given: Any) -> BaseDatabaseWrapper:
     pool = {"min_size": 1, "max_size": size}
-    return make(options={"pool": pool}, **{"pool_leak_after": AFTER, **given})
+    made = make(options={"pool": pool}, **{"pool_leak_after": AFTER, **given})
+    # Connecting may take longer on a busy machine than a test has statements wait for.
+    made.pool.open(wait=True, timeout=PATIENCE)  # type: ignore[attr-defined]
+    return made
 
 
 def run(connection: BaseDatabaseWrapper, text: Any, params: Any = None) -> None:
