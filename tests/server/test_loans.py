@@ -29,7 +29,10 @@ SECRET = "s3cr3t-of-a-customer"
 
 def pooled(make: Connections, size: int = 1, **given: Any) -> BaseDatabaseWrapper:
     pool = {"min_size": 1, "max_size": size}
-    return make(options={"pool": pool}, **{"pool_leak_after": AFTER, **given})
+    made = make(options={"pool": pool}, **{"pool_leak_after": AFTER, **given})
+    # Connecting may take longer on a busy machine than a test has statements wait for.
+    made.pool.open(wait=True, timeout=PATIENCE)  # type: ignore[attr-defined]
+    return made
 
 
 def run(connection: BaseDatabaseWrapper, text: Any, params: Any = None) -> None:
@@ -65,8 +68,13 @@ def held(alias: str, borrow: Callable[[BaseDatabaseWrapper], None]) -> Iterator[
         thread.join()
 
 
+def told(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """Of the holder: on a busy machine a test's own connection may be held for as long."""
+    return [r for r in caplog.records if 'by thread "holder"' in r.getMessage()]
+
+
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage() for r in caplog.records if "held for" in r.getMessage()]
+    return [record.getMessage() for record in told(caplog)]
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +98,7 @@ def test_a_hold_is_logged_once_with_holder_place_and_statement(
     assert " in run; last statement: SELECT %s, '' , 7" in line
     assert SECRET not in caplog.text
     assert "in the text" not in line
-    (record,) = [r for r in caplog.records if "held for" in r.getMessage()]
+    (record,) = told(caplog)
     assert record.levelno == logging.WARNING
     assert vars(record)["alias"] == connection.alias
     assert vars(record)["took"] > AFTER
