@@ -34,7 +34,7 @@ TOX_ALL := .venv/bin/tox run-parallel --parallel all $(if $(filter true,$(CI)),-
 SKIPPED := $(CURDIR)/.tox/skipped
 
 .PHONY: help test quick lint unit django-suite django-suite-full suites benchmark benchmark-commit benchmark-first compare
-.PHONY: cuts soak mutants coverage demo lab lab-check system-packages clean python
+.PHONY: cuts programs soak mutants coverage demo docs lab lab-check system-packages clean python
 
 help:
 	@echo "make demo          see it work: a load on both engines while the database is being broken (45 s)"
@@ -51,10 +51,12 @@ help:
 	@echo "make benchmark-first  what the first query of a process costs its processor"
 	@echo "make compare       two versions of the engine, in turns: ARGS='--old REVISION'"
 	@echo "make cuts          every cut of every conversation, and what came of it; one: ARGS='--only NAME'"
+	@echo "make programs      random programs at once, pooled, through PgBouncer, failing over, forked"
 	@echo "make soak          all faults at random for MINUTES=30: is all there, and does anything grow"
 	@echo "                   from benchmark to soak with DRIVER=psycopg2 for the older driver"
 	@echo "make lab-check     that page in a browser (needs Chromium and npm); ARGS=--keep: new pictures"
 	@echo "make mutants       which small changes of the layers that decide no unit test notices"
+	@echo "make docs          the documentation site, in docs/_build/html"
 	@echo "make coverage      which lines of the package no quick test runs"
 	@echo "make system-packages  what some tests need of Debian or Ubuntu: pgbouncer, PostGIS ... (as root)"
 	@echo "make clean         remove everything the above have made"
@@ -77,8 +79,8 @@ quick: .venv/made
 lint: .venv/made
 	$(TOX) -e lint
 
-unit django-suite django-suite-full suites benchmark benchmark-commit benchmark-first compare coverage cuts mutants lab-check: .venv/made
-	$(TOX) -e $@$(if $(filter benchmark% compare cuts suites,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
+unit django-suite django-suite-full suites benchmark benchmark-commit benchmark-first compare coverage cuts docs lab-check mutants programs: .venv/made
+	$(TOX) -e $@$(if $(filter benchmark% compare cuts programs suites,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
 
 soak: .venv/made
 	$(TOX) -e $@$(DRIVER:%=-%) -- --minutes $(or $(MINUTES),30) $(ARGS)
@@ -111,5 +113,5 @@ python:
 
 clean:
 	rm -rf .venv .venv-demo .tox .cache .mypy_cache .pytest_cache .ruff_cache \
-	    .import_linter_cache .hypothesis .coverage build dist htmlcov
+	    .import_linter_cache .hypothesis .coverage build dist htmlcov docs/_build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
