@@ -220,8 +220,10 @@ class Proxy:
         from_client = flow is pair.there
         if from_client and self._messages > 0 and self._text in flow.waiting:
             self._messages -= 1
-            self._hit = None if self._messages else pair
-        if pair is not self._hit or (self._point == "answer") == from_client:
+            self._hit = pair
+        if self._messages > 0 or (self._point == "answer") == from_client:
+            return
+        if self._text and pair is not self._hit:
             return
         if self._point == "after":
             flow.write()
