@@ -136,7 +136,13 @@ def test_what_comes_from_another_page_breaks_nothing(lab: Lab) -> None:
 
 @pytest.mark.parametrize("name", CAUSES)
 def test_a_button_breaks_the_stock_application_alone(lab: Lab, name: str) -> None:
-    before = lab.wait(lambda news: news["status"]["fault"] is None)
+    over = lab.wait(lambda news: news["status"]["fault"] is None)
+    # Until both have connections again, which can be lost.
+    before = lab.wait(
+        lambda news: all(
+            gained(news, over, side, "answered") > 12 for side in ("stock", "resilient")
+        )
+    )
     status, body, _ = lab.send("POST", f"/faults/{name}/", **lab.token())
     assert (status, json.loads(body)) == (202, {"fault": name})
 
