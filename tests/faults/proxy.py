@@ -10,6 +10,7 @@ import socket
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -40,6 +41,16 @@ class Flow:
         self.ended = self.broken = False
         self.used = time.monotonic()
 
+    @property
+    def full(self) -> bool:
+        """Whether nothing more is taken now."""
+        return bool(self.waiting) or self.ended
+
+    @property
+    def due(self) -> float | None:
+        """When (``time.monotonic``) something is to be passed on; None: there is nothing."""
+        return self.used if self.waiting else None
+
     def read(self) -> None:
         """Take what has come, or pass on that nothing more will."""
         try:
@@ -55,6 +66,44 @@ class Flow:
         """Pass on as much as goes."""
         try:
             self.waiting = self.waiting[self.sink.send(self.waiting) :]
+        except OSError:
+            self.broken = True
+
+
+class DelayedFlow(Flow):
+    """Passes on what comes, and its end, ``delay`` seconds after it came."""
+
+    def __init__(self, source: socket.socket, sink: socket.socket, delay: float) -> None:
+        super().__init__(source, sink)
+        self._delay, self._over = delay, False
+        self._stamped: deque[tuple[float, bytes]] = deque()
+
+    @property
+    def full(self) -> bool:
+        return self._over
+
+    @property
+    def due(self) -> float | None:
+        return self._stamped[0][0] if self._stamped else None
+
+    def read(self) -> None:
+        try:
+            piece = self.source.recv(CHUNK)
+        except OSError:
+            self.broken = True
+            return
+        self.used = time.monotonic()
+        self._over = not piece
+        self._stamped.append((self.used + self._delay, piece))
+
+    def write(self) -> None:
+        due, piece = self._stamped.popleft()
+        try:
+            if piece and (rest := piece[self.sink.send(piece) :]):
+                self._stamped.appendleft((due, rest))
+            elif not piece:
+                self.ended = True
+                self.sink.shutdown(socket.SHUT_WR)
         except OSError:
             self.broken = True
 
@@ -76,7 +125,9 @@ class Proxy:
     """Listens on a port of its own and forwards to ``host``:``port``.
 
     ``idle_timeout``: seconds without a byte in either direction after which a connection is ended
-    as ``idle_end`` says, as HAProxy ("close") and firewalls ("reset") do; None: never.
+    as ``idle_end`` says, as HAProxy ("close") and firewalls ("reset") do; None: never. ``delay``:
+    seconds that each piece is under way, in each direction; modes and cuts at messages are not for
+    such a proxy.
     """
 
     address = "127.0.0.1"
@@ -88,12 +139,13 @@ class Proxy:
         *,
         idle_timeout: float | None = None,
         idle_end: End = "close",
+        delay: float = 0.0,
     ) -> None:
         self.target = (host, port)
         self.port = free_port()
         self.accepted = 0
         self.mode: Mode = "pass"
-        self._idle_timeout, self._idle_end = idle_timeout, idle_end
+        self._idle_timeout, self._idle_end, self._delay = idle_timeout, idle_end, delay
         self._pairs: list[Pair] = []
         self._orders: list[Callable[[], None]] = []
         self._messages, self._point = 0, ""
@@ -214,11 +266,15 @@ class Proxy:
     def _run(self) -> None:
         while self._running:
             flows = self._flows()
-            reading = {flow.source: flow for flow in flows if not (flow.waiting or flow.ended)}
-            writing = {flow.sink: flow for flow in flows if flow.waiting}
+            reading = {flow.source: flow for flow in flows if not flow.full}
+            moments = {flow: flow.due for flow in flows}
+            now = time.monotonic()
+            writing = {flow.sink: flow for flow, due in moments.items() if due and due <= now}
+            later = [due - now for due in moments.values() if due and due > now]
             doors = [self._listener] if self._listener and self.mode != "deaf" else []
             wanted = [self._ear, *doors, *reading]
-            readable, writable, _ = select.select(wanted, list(writing), [], self._patience())
+            patience = min(later) if later else self._patience()
+            readable, writable, _ = select.select(wanted, list(writing), [], patience)
             for each in readable:
                 if each is self._ear:
                     self._ear.recv(CHUNK)
@@ -276,7 +332,11 @@ class Proxy:
         for each in (client, server):
             each.setblocking(False)
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._pairs.append(Pair(Flow(client, server), Flow(server, client), client_port))
+        there, back = self._flow(client, server), self._flow(server, client)
+        self._pairs.append(Pair(there, back, client_port))
+
+    def _flow(self, source: socket.socket, sink: socket.socket) -> Flow:
+        return DelayedFlow(source, sink, self._delay) if self._delay else Flow(source, sink)
 
     def _sweep(self) -> None:
         """End what is over, broken, or idle for too long."""
