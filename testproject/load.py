@@ -144,7 +144,8 @@ def run(
     answers from the same database over a connection that has nothing to do with the load; by
     default one of the stock engine. ``watch`` is called about twice a second, first when the load
     begins. ``retries``: transactions run under ``retry_atomic``. ``shop``: stocked up already.
-    ``between_requests``: what the application does there. Raises what the load itself does wrong; errors of the database are counted.
+    ``between_requests``: what the application does there. Raises what the load itself does wrong;
+    errors of the database are counted.
     """
     # Imported late: models can be imported only when Django is set up.
     from testproject.shop.operations import stock_up

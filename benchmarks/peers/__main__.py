@@ -1,8 +1,8 @@
 """This engine beside its peers: ``make bench`` or ``python -m benchmarks.peers``.
 
 Writes what it finds to ``benchmarks/results``, and from all that is there the page
-``docs/benchmarks.rst`` and its charts. Prints which of the bounds are met. With ``--check`` the exit
-status is 1 if one is missed.
+``docs/benchmarks.rst`` and its charts. Prints which of the bounds are met. With ``--check`` the
+exit status is 1 if one is missed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import rounds
+from benchmarks.peers import rounds, scenes
 from benchmarks.peers.environments import driver_here
 from benchmarks.peers.results import FOLDER, PARTS, load_average, machine, save
 
@@ -30,7 +30,7 @@ def _run(part: str, driver: str, given: argparse.Namespace) -> None:
     where = machine(driver)
     before = load_average()
     print(f"{part}, {driver}: {where['cpu']}, load {before[0]:.2f}", flush=True)
-    measure = {"healthy": _healthy}[part]
+    measure = {"healthy": _healthy, "faults": _faults}[part]
     found = {**where, "load_before": before, **measure(driver, given.quick)}
     found["load_after"] = load_average()
     path = save(part, driver, found, quick=given.quick, folder=given.folder)
@@ -39,6 +39,10 @@ def _run(part: str, driver: str, given: argparse.Namespace) -> None:
 
 def _healthy(driver: str, quick: bool) -> dict[str, Any]:
     return rounds.measure(driver, rounds.QUICK if quick else rounds.FULL, _tell)
+
+
+def _faults(driver: str, quick: bool) -> dict[str, Any]:
+    return scenes.measure(driver, scenes.QUICK if quick else scenes.FULL, _tell)
 
 
 def _tell(text: str) -> None:

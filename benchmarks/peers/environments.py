@@ -1,4 +1,4 @@
-"""Virtual environments of the peers, made once: the versions of this run, and their own packages."""
+"""Virtual environments of the peers, made once: this run's Django and driver, and their own."""
 
 from __future__ import annotations
 

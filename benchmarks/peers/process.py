@@ -36,10 +36,10 @@ class Process:
         self._warmed: set[tuple[str, str]] = set()
 
     def set_up(self, name: str, driver: str, entries: dict[str, Any], witness: Any) -> int:
-        """Set Django up with the contestant's databases and create the tables; how much it takes.
+        """Set Django up with the contestant's databases, and create the tables.
 
         Returns:
-            Kilobytes of memory after the first query.
+            Kilobytes of memory after the first request.
         """
         self.contestant = BY_NAME[name]
         if self.contestant.gevent:
@@ -54,8 +54,7 @@ class Process:
             self.side = DjangoSide(self.contestant)
         else:
             self.side = SqlAlchemySide(entries, driver, POOL_SIZE)
-        self.side.between_requests()
-        self._job("default", "query")()
+        self._job("default", "request")()
         return _resident()
 
     def jobs(self) -> list[str]:
@@ -79,10 +78,9 @@ class Process:
 
     def load(self, seconds: float, threads: int) -> dict[str, Any]:
         """Work with the shop; what came of it, and when operations succeeded."""
+        from benchmarks.peers.sides import WatchedShop
         from testproject import load
         from testproject.witness import independent
-
-        from benchmarks.peers.sides import WatchedShop
 
         shop = WatchedShop(self.side.shop(), retries=self.contestant.retries)
         with independent(WITNESS) as ask:
@@ -93,7 +91,8 @@ class Process:
                 ask=ask,
                 between_requests=self.side.between_requests,
             )
-        return {"result": result.as_json(), "succeeded": sorted(shop.succeeded)}
+        told = {"result": result.as_json(), "succeeded": sorted(shop.succeeded)}
+        return {**told, "failed_requests": self.side.failed_requests}
 
     def gather(self, threads: int) -> None:
         """Have so many threads, each with a connection, all at once."""
@@ -115,7 +114,8 @@ class Process:
     def judge(self) -> dict[str, Any]:
         """What came of the operations so far."""
         assert self.crew is not None
-        return self.crew.judge(WITNESS)
+        result = self.crew.judge(WITNESS)
+        return {"result": result, "failed_requests": self.side.failed_requests}
 
     def _job(self, alias: str, job: str) -> Job:
         if alias not in self._jobs:
@@ -145,9 +145,12 @@ def _patch(driver: str) -> None:
 
 
 def _configure(contestant: Contestant, entries: dict[str, Any], witness: Any) -> None:
+    import logging
+
     import django
     from django.conf import settings
 
+    logging.getLogger().addHandler(logging.NullHandler())  # what fails is counted, not printed
     settings.configure(
         DATABASES={**entries, WITNESS: witness},
         INSTALLED_APPS=["django.contrib.contenttypes", "testproject.shop", *contestant.apps],

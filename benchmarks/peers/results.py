@@ -1,4 +1,4 @@
-"""The results that the repository keeps: one file per part and driver, with where it was measured."""
+"""The results that the repository keeps: a file per part and driver, with where it was measured."""
 
 from __future__ import annotations
 

@@ -203,6 +203,13 @@ def _imports(taking_part: list[Contestant], driver: str, runs: int) -> dict[str,
     return {name: _of_blocks([values]) for name, values in took.items()}
 
 
+def _imported(contestant: Contestant, driver: str) -> list[str]:
+    if not contestant.django:
+        return ["sqlalchemy"]
+    engine = engine_for(contestant, driver)
+    return [*contestant.apps, *([] if engine == STOCK else [f"{engine}.base"])]
+
+
 def _import(python: str, names: list[str]) -> float:
     program = _IMPORT.format(before=f"{STOCK}.base", names=names)
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -38,14 +38,21 @@ class DjangoSide:
 
     def __init__(self, contestant: Contestant) -> None:
         self.contestant = contestant
+        self.failed_requests = 0
         name = contestant.each_request
         self._each_request: Callable[[], object] | None = resolve_name(name) if name else None
 
     def between_requests(self) -> None:
-        """What Django and the contestant's middleware do before and after each request."""
-        close_old_connections()
-        if self._each_request:
-            self._each_request()
+        """What Django and the contestant's middleware do before and after each request.
+
+        If that raises, the request has failed, whatever it did.
+        """
+        try:
+            close_old_connections()
+            if self._each_request:
+                self._each_request()
+        except Exception:  # whatever reaches Django is answered with 500
+            self.failed_requests += 1
 
     def shop(self) -> Shop:
         """The shop of the alias "default", with its goods."""
@@ -96,6 +103,7 @@ class SqlAlchemySide:
     """SQLAlchemy's pool with ``pool_pre_ping``, without Django: raw statements."""
 
     def __init__(self, entries: Mapping[str, Any], driver: str, size: int) -> None:
+        self.failed_requests = 0
         self._sqlalchemy = import_module("sqlalchemy")
         self._engines = {
             alias: self._engine(entry, driver, size) for alias, entry in entries.items()
@@ -130,10 +138,12 @@ class SqlAlchemySide:
     def jobs(self, alias: str) -> dict[str, Job]:
         """What of the jobs can be done without Django."""
         engine, select = self._engines[alias], self._sqlalchemy.text("SELECT 1")
-        kept = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        kept: list[Any] = []
 
         def query() -> None:
-            kept.execute(select).fetchall()
+            if not kept:
+                kept.append(engine.connect().execution_options(isolation_level="AUTOCOMMIT"))
+            kept[0].execute(select).fetchall()
 
         def request() -> None:
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as borrowed:
