@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import rounds, scenes
+from benchmarks.peers import page, rounds, scenes
 from benchmarks.peers.environments import driver_here
-from benchmarks.peers.results import FOLDER, PARTS, load_average, machine, save
+from benchmarks.peers.results import FOLDER, PARTS, QUICK_FOLDER, load_average, machine, save
 
 
 def main() -> int:
@@ -23,7 +23,24 @@ def main() -> int:
     driver = driver_here()
     for part in given.only:
         _run(part, driver, given)
-    return 0
+    missed = _told(driver, given.folder)
+    if given.folder == FOLDER and not given.quick:
+        page.write()
+    return int(given.check and missed)
+
+
+def _told(driver: str, folder: Path) -> bool:
+    """Print what came of the bounds; whether one is missed."""
+    try:
+        found = list(page.kept(folder, driver))
+    except FileNotFoundError as error:
+        print(f"bounds: not known without {error.filename}")
+        return True
+    for each in found:
+        print(f"{each.verdict:7}{each.what}: {each.found} (at most {each.limit})")
+    missed = sum(not each.met for each in found)
+    print(f"{len(found)} bounds, {missed} missed")
+    return bool(missed)
 
 
 def _run(part: str, driver: str, given: argparse.Namespace) -> None:
@@ -54,8 +71,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a few turns only, to see it work")
     parser.add_argument("--check", action="store_true", help="status 1 if a bound is missed")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where results are written")
-    return parser.parse_args()
+    parser.add_argument("--folder", type=Path, help="where results are written")
+    given = parser.parse_args()
+    given.folder = given.folder or (QUICK_FOLDER if given.quick else FOLDER)
+    return given
 
 
 if __name__ == "__main__":

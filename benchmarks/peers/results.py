@@ -14,6 +14,8 @@ from benchmarks.copies import ROOT
 from benchmarks.peers.contestants import CONTESTANTS, PSYCOPG3
 
 FOLDER: Final = ROOT / "benchmarks" / "results"
+#: Of a run with a few turns only: no figures.
+QUICK_FOLDER: Final = ROOT / ".cache" / "peers" / "results"
 DRIVERS: Final = ("psycopg", "psycopg2")
 PARTS: Final = ("healthy", "faults")
 _DIGITS: Final = 4  # of a figure, more are chance

@@ -18,15 +18,9 @@ from benchmarks.peers.contender import Contender, contenders, entry, witness
 from benchmarks.peers.contestants import CONTESTANTS, STOCK, Contestant, engine_for
 from benchmarks.peers.delayed import delayed
 from benchmarks.peers.environments import Unavailable, python_of
+from benchmarks.peers.paths import JOBS, PATHS
 from testproject.postgres import Server
 
-JOBS: Final = ("query", "orm query", "transaction", "request", "atomic request", "connect")
-#: alias -> name of the path, seconds that a round trip takes longer, seconds for one turn.
-PATHS: Final = {
-    "default": ("loopback", 0.0, 0.008),
-    "near": ("1 ms", 0.001, 0.020),
-    "far": ("10 ms", 0.010, 0.040),
-}
 #: With whom a contestant is compared: (of a pool, of connections that are kept).
 _BASELINES: Final = {
     "request": ("stock_pool", "stock_checks"),

@@ -13,6 +13,7 @@ from typing import Any, Final
 from benchmarks.peers.contender import Contender, contender, entry, witness
 from benchmarks.peers.contestants import BY_NAME, CONTESTANTS, POOL_SIZE, Contestant
 from benchmarks.peers.environments import Unavailable
+from benchmarks.peers.failures import failed
 from testproject.comparison import KILL_EVERY, THREADS
 from testproject.faults import Faults
 from testproject.postgres import Server
@@ -253,7 +254,6 @@ ON_ONE_SERVER: Final[dict[str, Callable[[Scene, Contestant], dict[str, Any]]]] =
     "restart": restarted,
     "database down": down,
 }
-FAILED: Final = ("failed_requests", "failed_reads", "failed_writes", "failed_transactions")
 FAULTS: Final = (*ON_ONE_SERVER, "failover", "silent drop")
 
 
@@ -301,8 +301,7 @@ def _tried(
 def _line(fault: str, contestant: Contestant, found: dict[str, Any]) -> str:
     if "left_out" in found:
         return f"{fault}, {contestant.title}: left out: {found['left_out']}"
-    failed = sum(found[name] for name in FAILED)
-    said = f"{failed} of {found['operations']} failed, {found['doubled']} doubled"
+    said = f"{failed(found)} of {found['operations']} failed, {found['doubled']} doubled"
     said += (
         f", {found['lost']} lost, {found['hung']} threads hung, slowest {found['slowest']:.2f} s"
     )

@@ -1,0 +1,12 @@
+"""What the results say of a fault, in one place for all who read them. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+FAILED: Final = ("failed_requests", "failed_reads", "failed_writes", "failed_transactions")
+
+
+def failed(came: dict[str, Any]) -> int:
+    """How many operations ended in an error, or did not end."""
+    return sum(came[name] for name in FAILED) + int(came["hung"])
