@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from benchmarks.peers.contestants import BY_NAME, CONTESTANTS
 from benchmarks.peers.failures import failed
 from benchmarks.peers.paths import NAMES
-from benchmarks.peers.results import FOLDER, file_of, load
+from benchmarks.peers.results import FOLDER, digest, load
 
 _OURS, _PEER = "#1b7837", "#9aa5b1"
 _NONE, _SOME, _MANY = "#e3f1e3", "#fdecc8", "#f6c9c0"
@@ -32,11 +31,6 @@ def draw(driver: str, charts: Path, folder: Path = FOLDER) -> None:
             charts / f"{part}-{driver}.svg",
             metadata={"Date": None, "Description": _MARK + digest(part, driver, folder)},
         )
-
-
-def digest(part: str, driver: str, folder: Path = FOLDER) -> str:
-    """What tells from which results a chart was drawn."""
-    return hashlib.sha256(file_of(part, driver, folder).read_bytes()).hexdigest()
 
 
 def _requests(results: dict[str, Any]) -> Figure:

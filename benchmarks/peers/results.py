@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -43,6 +44,11 @@ def load(part: str, driver: str, folder: Path = FOLDER) -> dict[str, Any]:
     """Read the results of a part."""
     found: dict[str, Any] = json.loads(file_of(part, driver, folder).read_text("utf-8"))
     return found
+
+
+def digest(part: str, driver: str, folder: Path = FOLDER) -> str:
+    """What tells from which results a chart was drawn."""
+    return hashlib.sha256(file_of(part, driver, folder).read_bytes()).hexdigest()
 
 
 def load_average() -> list[float]:
