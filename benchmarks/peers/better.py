@@ -69,7 +69,7 @@ def _beside(fault: str, title: str, peer: dict[str, Any], ours: dict[str, Any]) 
 
 
 def _share(came: dict[str, Any]) -> float:
-    return failed(came) / max(1, came["operations"])
+    return failed(came) / max(1, int(came["operations"]))
 
 
 def _seconds(first_success: float | str | None) -> float:

@@ -9,4 +9,4 @@ FAILED: Final = ("failed_requests", "failed_reads", "failed_writes", "failed_tra
 
 def failed(came: dict[str, Any]) -> int:
     """How many operations ended in an error, or did not end."""
-    return sum(came[name] for name in FAILED) + int(came["hung"])
+    return sum(int(came[name]) for name in (*FAILED, "hung"))

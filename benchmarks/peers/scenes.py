@@ -156,34 +156,36 @@ def dropped(driver: str, size: Size) -> dict[str, Any]:
         return {each.name: {"left_out": reason} for each in CONTESTANTS}
     needs.name_those_of_a_test(needs.NAMESPACE)
     found: dict[str, Any] = {}
-    with ExitStack() as stack:
-        space = stack.enter_context(Namespace())
-        server = stack.enter_context(space.server(**_ROOM))
-        scene = Scene(server, driver, size)
-        crews: list[Contender] = []
-        for each in CONTESTANTS:
-            try:
-                running = stack.enter_context(scene.contender(each, each.name))
-                running.order("gather", 4)
-                crews.append(running)
-            except Unavailable as error:
-                found[each.name] = {"left_out": str(error)}
+    with Namespace() as space, space.server(**_ROOM) as server, ExitStack() as stack:
+        crews = _gathered(Scene(server, driver, size), stack, found)
         with ThreadPoolExecutor(len(crews)) as threads:
             with _forgotten(space, server):
                 time.sleep(size.silent)
-                waits = {
-                    each: threads.submit(each.order, "operate", "read", request=True)
-                    for each in crews
-                }
+                waits = {crew: threads.submit(_answered, crew) for crew in crews}
                 time.sleep(size.hold)
-            for each, wait in waits.items():
-                name = each.contestant.name
-                try:
-                    waited = wait.result()
-                    found[name] = _judged(each.order("judge"), [waited])
-                except Unavailable as error:
-                    found[name] = {"left_out": str(error)}
+            found |= {crew.contestant.name: wait.result() for crew, wait in waits.items()}
     return found
+
+
+def _gathered(scene: Scene, stack: ExitStack, found: dict[str, Any]) -> list[Contender]:
+    """Run all contestants that work here, each with some connections; others go to ``found``."""
+    crews = []
+    for each in CONTESTANTS:
+        try:
+            running = stack.enter_context(scene.contender(each, each.name))
+            running.order("gather", 4)
+            crews.append(running)
+        except Unavailable as error:
+            found[each.name] = {"left_out": str(error)}
+    return crews
+
+
+def _answered(crew: Contender) -> dict[str, Any]:
+    try:
+        waited = crew.order("operate", "read", request=True)
+        return _judged(crew.order("judge"), [waited])
+    except Unavailable as error:
+        return {"left_out": str(error)}
 
 
 @contextmanager
