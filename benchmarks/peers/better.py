@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from benchmarks.peers.bounds import in_milliseconds
 from benchmarks.peers.contestants import BY_NAME
-from benchmarks.peers.failures import failed
+from benchmarks.peers.failures import FAULTS, failed
 from benchmarks.peers.paths import JOBS, NAMES
 
 _OURS: Final = "resilient"
@@ -48,7 +48,8 @@ def ours_for(name: str, figures: dict[str, Any]) -> str:
 
 def under_faults(results: dict[str, Any]) -> Iterator[Row]:
     """Each fault under which a peer failed less, answered again sooner, or took less at most."""
-    for fault, sides in results["faults"].items():
+    for fault in FAULTS:
+        sides = results["faults"].get(fault, {})
         there = {name: came for name, came in sides.items() if "left_out" not in came}
         for name, peer in there.items():
             ours = there.get(ours_for(name, there))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from benchmarks.peers.contestants import BY_NAME, PSYCOPG2
-from benchmarks.peers.failures import failed
+from benchmarks.peers.failures import FAULTS, failed
 
 LOOPBACK, NEAR = "loopback", "1 ms"
 #: (path, job) -> highest ratio to Django under the same settings.
@@ -72,7 +72,8 @@ def _ratio(results: dict[str, Any], path: str, job: str, name: str, limit: float
 
 def of_faults(results: dict[str, Any]) -> Iterator[Bound]:
     """The bounds under faults: for every contestant that is this engine."""
-    for fault, sides in results["faults"].items():
+    for fault in FAULTS:
+        sides = results["faults"].get(fault, {})
         for name, came in sides.items():
             if name.startswith("resilient") and "left_out" not in came:
                 yield from _of_fault(fault, name, came)

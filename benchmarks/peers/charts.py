@@ -10,7 +10,7 @@ import matplotlib.patches
 from matplotlib.figure import Figure
 
 from benchmarks.peers.contestants import BY_NAME, CONTESTANTS
-from benchmarks.peers.failures import failed
+from benchmarks.peers.failures import FAULTS, failed
 from benchmarks.peers.paths import NAMES
 from benchmarks.peers.results import FOLDER, digest, load
 
@@ -57,7 +57,7 @@ def _requests(results: dict[str, Any]) -> Figure:
 
 def _failures(results: dict[str, Any]) -> Figure:
     """How many operations failed, by contestant and fault."""
-    faults = list(results["faults"])
+    faults = [fault for fault in FAULTS if fault in results["faults"]]
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     axes = figure.subplots()
     axes.set_xlim(0, len(faults))

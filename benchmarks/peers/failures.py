@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+#: In the order of the page.
+FAULTS: Final = (
+    "killed while idle",
+    "all pooled sessions dead",
+    "killed every 100 ms",
+    "restart",
+    "failover",
+    "database down",
+    "silent drop",
+)
 FAILED: Final = ("failed_requests", "failed_reads", "failed_writes", "failed_transactions")
 
 

@@ -12,6 +12,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from benchmarks import healthy
 from benchmarks.copies import ROOT
 from benchmarks.peers import better, bounds
 from benchmarks.peers.contestants import BY_NAME, CONTESTANTS
+from benchmarks.peers.failures import FAULTS
 from benchmarks.peers.paths import JOBS, NAMES
 from benchmarks.peers.results import DRIVERS, FOLDER, load
 
@@ -67,7 +69,7 @@ def _where(folder: Path, which: str) -> str:
         f"{found['command']}, {found['date']}",
         f"{found['cpu']}, {found['machine']}, {found['cores']} cores, {found['system']}",
         f"load average (1, 5, 15 minutes): {before} before, {after} after",
-        *textwrap.wrap(told, 96),
+        *textwrap.wrap(told, 94, break_on_hyphens=False),
     ]
     return ".. code-block:: text\n\n" + textwrap.indent("\n".join(lines), "    ")
 
@@ -111,7 +113,7 @@ def _footprint(folder: Path, driver: str) -> str:
         if held:
             memory = f"{held['median']:.1f} ({held['least']:.1f} to {held['most']:.1f})"
             rows.append([each.title, _import(taken), memory])
-    return _table(["", "import, ms", "memory, MB"], rows)
+    return _table(["footprint", "import, ms", "memory, MB"], rows)
 
 
 def _import(taken: dict[str, float] | None) -> str:
@@ -140,12 +142,12 @@ def _faults(folder: Path, driver: str) -> str:
         _table(
             [fault, *heads],
             [
-                [each.title, *_came(sides[each.name])]
+                [each.title, *_came(found[fault][each.name])]
                 for each in CONTESTANTS
-                if "left_out" not in sides[each.name]
+                if "left_out" not in found[fault][each.name]
             ],
         )
-        for fault, sides in found.items()
+        for fault in FAULTS
     )
 
 
@@ -157,7 +159,8 @@ def _came(came: dict[str, Any]) -> list[str]:
 def _left_out(folder: Path, driver: str) -> str:
     """Who did not take part in what, and why."""
     reasons = dict(load("healthy", driver, folder)["left_out"])
-    for fault, sides in load("faults", driver, folder)["faults"].items():
+    for fault in FAULTS:
+        sides = load("faults", driver, folder)["faults"].get(fault, {})
         for name, came in sides.items():
             if "left_out" in came and came["left_out"] != reasons.get(name):
                 reasons[f"{name}: {fault}"] = came["left_out"]
@@ -171,7 +174,7 @@ def _left_out(folder: Path, driver: str) -> str:
 def _bounds(folder: Path, driver: str) -> str:
     """What was promised, and what came of it."""
     rows = [[each.what, each.limit, each.found, each.verdict] for each in kept(folder, driver)]
-    return _table(["bound", "at most", "found", ""], rows)
+    return _table(["bound", "at most", "found", "verdict"], rows)
 
 
 def kept(folder: Path, driver: str) -> Iterator[bounds.Bound]:
@@ -194,13 +197,21 @@ def _chart(_: Path, which: str) -> str:
 
 
 def _table(heads: Sequence[str], rows: Rows) -> str:
-    lines = [".. list-table::", "    :header-rows: 1", "    :stub-columns: 1", ""]
-    for row in [heads, *rows]:
-        for number, cell in enumerate(row):
-            first, *others = cell.split("\n")
-            begin = "      -" if number else "    * -"
-            lines += [f"{begin} {first}".rstrip(), *(f"        {other}" for other in others)]
-    return "\n".join(lines)
+    """A simple table of reStructuredText; a cell may have several lines."""
+    cells = [[cell.split("\n") for cell in row] for row in [heads, *rows]]
+    widths = [
+        max(len(line) for cell in column for line in cell) for column in zip(*cells, strict=True)
+    ]
+    rule = "  ".join("=" * width for width in widths)
+    head, *body = [_lines(row, widths) for row in cells]
+    lines = [rule, *head, rule, *(line for row in body for line in row), rule]
+    return ".. table::\n\n" + textwrap.indent("\n".join(lines), "    ")
+
+
+def _lines(row: Sequence[Sequence[str]], widths: Sequence[int]) -> Iterator[str]:
+    for texts in zip_longest(*row, fillvalue=""):
+        padded = (text.ljust(width) for text, width in zip(texts, widths, strict=True))
+        yield "  ".join(padded).rstrip()
 
 
 _FILLERS: Final[dict[str, Callable[[Path, str], str]]] = {

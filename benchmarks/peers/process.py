@@ -91,8 +91,7 @@ class Process:
                 ask=ask,
                 between_requests=self.side.between_requests,
             )
-        told = {"result": result.as_json(), "succeeded": sorted(shop.succeeded)}
-        return {**told, "failed_requests": self.side.failed_requests}
+        return {"succeeded": sorted(shop.succeeded), **self._told(result.as_json())}
 
     def gather(self, threads: int) -> None:
         """Have so many threads, each with a connection, all at once."""
@@ -114,8 +113,12 @@ class Process:
     def judge(self) -> dict[str, Any]:
         """What came of the operations so far."""
         assert self.crew is not None
-        result = self.crew.judge(WITNESS)
-        return {"result": result, "failed_requests": self.side.failed_requests}
+        return self._told(self.crew.judge(WITNESS))
+
+    def _told(self, result: dict[str, Any]) -> dict[str, Any]:
+        side = self.side
+        between = {"slowest_between": side.slowest_between, "failed_requests": side.failed_requests}
+        return {"result": result, **between}
 
     def _job(self, alias: str, job: str) -> Job:
         if alias not in self._jobs:

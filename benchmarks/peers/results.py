@@ -72,7 +72,7 @@ def machine(driver: str) -> dict[str, Any]:
             driver: version(distribution),
             **pool,
             "django-resilient-pg": _own_version(),
-            **_pinned(),
+            **_pinned(driver),
         },
     }
 
@@ -83,9 +83,9 @@ def _own_version() -> str:
     return django_resilient_pg.__version__
 
 
-def _pinned() -> dict[str, str]:
-    packages = {one for each in CONTESTANTS for one in each.packages}
-    return dict(sorted(one.split("==") for one in packages))
+def _pinned(driver: str) -> dict[str, str]:
+    packages = {one for each in CONTESTANTS if driver in each.drivers for one in each.packages}
+    return {name: number for name, _, number in sorted(one.partition("==") for one in packages)}
 
 
 def _cpu() -> str:

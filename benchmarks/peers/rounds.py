@@ -207,6 +207,7 @@ def _imported(contestant: Contestant, driver: str) -> list[str]:
 def _import(python: str, names: list[str]) -> float:
     program = _IMPORT.format(before=f"{STOCK}.base", names=names)
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as where a package is installed: compiled once
     command = [python, "-c", program]
     done = subprocess.run(
         command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False

@@ -39,6 +39,7 @@ class DjangoSide:
     def __init__(self, contestant: Contestant) -> None:
         self.contestant = contestant
         self.failed_requests = 0
+        self.slowest_between = 0.0
         name = contestant.each_request
         self._each_request: Callable[[], object] | None = resolve_name(name) if name else None
 
@@ -47,12 +48,14 @@ class DjangoSide:
 
         If that raises, the request has failed, whatever it did.
         """
+        began = monotonic()
         try:
             close_old_connections()
             if self._each_request:
                 self._each_request()
         except Exception:  # whatever reaches Django is answered with 500
             self.failed_requests += 1
+        self.slowest_between = max(self.slowest_between, monotonic() - began)
 
     def shop(self) -> Shop:
         """The shop of the alias "default", with its goods."""
@@ -104,6 +107,7 @@ class SqlAlchemySide:
 
     def __init__(self, entries: Mapping[str, Any], driver: str, size: int) -> None:
         self.failed_requests = 0
+        self.slowest_between = 0.0
         self._sqlalchemy = import_module("sqlalchemy")
         self._engines = {
             alias: self._engine(entry, driver, size) for alias, entry in entries.items()
