@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any, Final
 
 import matplotlib
 import matplotlib.patches
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from benchmarks.peers.contestants import BY_NAME, CONTESTANTS
 from benchmarks.peers.failures import FAULTS, failed
@@ -50,6 +52,7 @@ def _requests(results: dict[str, Any]) -> Figure:
         axes.barh(titles, middles, xerr=spread, color=colours, ecolor="#444444", height=0.7)
         axes.set_title(f"request, {path}", fontsize=10)
         axes.set_xlabel("µs, with quartiles", fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -76,7 +79,8 @@ def _failures(results: dict[str, Any]) -> Figure:
         [each.title for each in CONTESTANTS],
         fontsize=8,
     )
-    axes.set_xticks([column + 0.5 for column in range(len(faults))], faults, fontsize=8)
+    titles = [textwrap.fill(fault, 14) for fault in faults]
+    axes.set_xticks([column + 0.5 for column in range(len(faults))], titles, fontsize=8)
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("failed operations of all, in percent", fontsize=9)
