@@ -16,10 +16,18 @@ PYTHON ?= $(shell PATH='$(PATH)'; for name in python3.12 python3.13 python3.14 p
 # Tested where it is there; see env_list in pyproject.toml.
 export PYTHON314 := $(shell PATH='$(PATH)'; python3.14 -c '' 2>/dev/null && command -v python3.14)
 
+# uv makes the environments, in a quarter of pip's time. It is to use what pip would: the index, the
+# system's certificates, the interpreters that are there.
+export UV_NATIVE_TLS := true
+export UV_PYTHON_DOWNLOADS := never
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+
 # In CI an interpreter that is missing is a failure; elsewhere tox says so and goes on.
 TOXFLAGS ?= --skip-missing-interpreters=$(if $(filter true,$(CI)),false,true)
 TOX := .venv/bin/tox run $(TOXFLAGS)
-TOX_ALL := .venv/bin/tox run-parallel --parallel 6 $(if $(filter true,$(CI)),--parallel-live) \
+TOX_ALL := .venv/bin/tox run-parallel --parallel all $(if $(filter true,$(CI)),--parallel-live) \
     $(TOXFLAGS)
 
 # Where the environments of a run note which tests they skipped for want of something.
@@ -51,7 +59,7 @@ help:
 	@echo "make clean         remove everything the above have made"
 	@echo "PG_BIN=DIR         use that PostgreSQL; ARGS=... goes to pytest or the program"
 
-# Six at a time: servers are mostly waited for. With ENV=NAME one alone, and its output at once.
+# All at once: servers are mostly waited for. With ENV=NAME one alone, and its output at once.
 # What was skipped for want of a program is told once, in the last line.
 test: .venv/made
 	@rm -rf $(SKIPPED)
@@ -79,7 +87,7 @@ demo: .venv-demo/made
 
 .venv/made: pyproject.toml | python
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check "tox>=4.67,<5"
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check "tox>=4.67,<5" "tox-uv>=1.29,<2"
 	@touch $@
 
 .venv-demo/made: pyproject.toml | python

@@ -104,7 +104,7 @@ class RequestRetryMiddleware:
         with self._unit(request) as attempts:
             response: HttpResponseBase = self.get_response(request)
             # Whatever was answered: a middleware below may have made an error page of the stand-in.
-            while attempts is not None and attempts.unit.abandoned:
+            while attempts is not None and attempts.unit.superseded:
                 _release(response)
                 attempts.begin_next()
                 self._make_new(request, attempts)
@@ -115,7 +115,7 @@ class RequestRetryMiddleware:
     async def _answer_async(self, request: HttpRequest) -> HttpResponseBase:
         with self._unit(request) as attempts:
             response: HttpResponseBase = await self.get_response(request)
-            while attempts is not None and attempts.unit.abandoned:
+            while attempts is not None and attempts.unit.superseded:
                 await sync_to_async(_release)(response)
                 attempts.begin_next()  # here, where the view's context comes from
                 await sync_to_async(self._make_new)(request, attempts)
@@ -240,7 +240,7 @@ class RequestRetryMiddleware:
                 return "too many retries are under way in this process"
             return why
 
-        return unit.give_up(judge)
+        return unit.supersede(judge)
 
     def _make_new(self, request: HttpRequest, attempts: _Attempts) -> None:
         """Make the request as new as before its view, and announce its replay."""

@@ -531,7 +531,7 @@ class ResilientDatabaseMixin(Wrapper):
             raise
         except BaseException:
             # Not the database's: Django does not roll back then. COMMIT has not been sent.
-            self._abandon_interrupted(link)
+            self._discard_interrupted(link)
             raise
 
     def _has_committed(
@@ -621,10 +621,10 @@ class ResilientDatabaseMixin(Wrapper):
         """
         link = self._link
         if link is not None and link.status() == ACTIVE and not link.busy():
-            self._abandon_interrupted(link)
+            self._discard_interrupted(link)
 
-    def _abandon_interrupted(self, link: Link) -> None:
+    def _discard_interrupted(self, link: Link) -> None:
         link.close()  # first, whatever becomes of the rest
-        from .connecting.replace import abandon_interrupted
+        from .connecting.replace import discard_interrupted
 
-        abandon_interrupted(self)
+        discard_interrupted(self)

@@ -282,7 +282,7 @@ class _Attempts:
         # With what is needed for requests.
         from .replay.decide import why_lasting, why_locked, why_open
 
-        return unit.give_up(
+        return unit.supersede(
             lambda: (
                 why_lasting(unit)
                 or why_open(_with_transactions(self._db), self._hooks)

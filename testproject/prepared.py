@@ -13,7 +13,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -23,17 +23,18 @@ from testproject import binaries
 # Small segments: an empty log of the usual size would be as large as everything else.
 _OPTIONS: Final = ("--no-sync", "--locale=C", "--encoding=UTF8", "--auth=trust", "--wal-segsize=1")
 _POLYNOMIAL: Final = 0x82F63B78  # of CRC-32C, its bits in reverse order
-Run = Callable[[Sequence[str]], None]
+Run = Callable[..., None]
 
 
-def copy(programs: Path, superuser: str, data: Path, run: Run) -> None:
-    """Make the data folder of a new server, whose superuser has no password yet.
+def copy(programs: Path, superuser: str, user: str, data: Path, run: Run) -> None:
+    """Make the data folder of a new server, with a user and a database of the user's name.
 
-    ``run``: runs a command as the server's account, and raises if it fails.
+    Nobody has a password yet. ``run``: runs a command as the server's account, and raises if it
+    fails; it takes ``input``, what the command reads.
     """
-    original = _home(programs, superuser)
+    original = _home(programs, superuser, user)
     if not original.exists():
-        _make(original, programs, superuser, run)
+        _make(original, programs, superuser, user, run)
     run(["cp", "-a", str(original / "data"), str(data)])
     control = data / "global" / "pg_control"
     content = with_identifier(control.read_bytes(), secrets.randbits(63))
@@ -67,19 +68,19 @@ def _crc32c(data: bytes) -> bytes:
 
 
 @cache
-def _home(programs: Path, superuser: str) -> Path:
+def _home(programs: Path, superuser: str, user: str) -> Path:
     """Where the original is: another one for every build, account, and way to make it."""
     said = subprocess.run(
         [programs / "postgres", "--version"], capture_output=True, text=True, check=True
     )
     account = binaries.server_account()
     owner = os.geteuid() if account is None else account.pw_uid
-    made_by = repr((str(programs), said.stdout, superuser, owner, _OPTIONS))
+    made_by = repr((str(programs), said.stdout, superuser, user, owner, _OPTIONS))
     digest = hashlib.sha256(made_by.encode()).hexdigest()[:16]
     return binaries.cache_dir() / f"data-{digest}"
 
 
-def _make(original: Path, programs: Path, superuser: str, run: Run) -> None:
+def _make(original: Path, programs: Path, superuser: str, user: str, run: Run) -> None:
     account = binaries.server_account()
     binaries.make_open(original.parent)
     with tempfile.TemporaryDirectory(dir=original.parent, prefix="initdb-") as work:
@@ -90,6 +91,8 @@ def _make(original: Path, programs: Path, superuser: str, run: Run) -> None:
             os.chown(made, account.pw_uid, account.pw_gid)
         command = [str(programs / "initdb"), "-D", str(made / "data"), f"--username={superuser}"]
         run([*command, *_OPTIONS])
+        alone = [str(programs / "postgres"), "--single", "-F", "-D", str(made / "data"), "postgres"]
+        run(alone, input=f"CREATE ROLE {user} LOGIN\nCREATE DATABASE {user} OWNER {user}\n")
         try:
             made.rename(original)
         except OSError:

@@ -36,7 +36,7 @@ class Attempt:
         try:
             self._over.wait(seconds)
         except BaseException:  # of a signal handler
-            self.abandon()
+            self.give_way()
             raise
         return not self._leave()
 
@@ -50,7 +50,7 @@ class Attempt:
         except RuntimeError:
             self._run()
 
-    def abandon(self) -> None:
+    def give_way(self) -> None:
         """Leave it: nobody takes what it connects to, or has connected to."""
         if not self._leave():
             self._close()

@@ -58,7 +58,7 @@ class _InTurn:
             made = self._wait(self._until, None)
         finally:
             for one in self._under_way:
-                one.abandon()
+                one.give_way()
         if made is None:
             raise self._error()
         return made

@@ -131,11 +131,11 @@ def restore_opening(db: Wrapper, opening: list[Step]) -> None:
         raise
 
 
-def abandon_interrupted(db: Wrapper) -> None:
+def discard_interrupted(db: Wrapper) -> None:
     """Discard a connection on which a statement was interrupted."""
     if db._link is not None:
         db._link.close()
-    db._abandon(None)
+    db._discard_or_invalidate(None)
     announce.log(db, logging.WARNING, "%s", messages.interrupted(db.alias))
 
 

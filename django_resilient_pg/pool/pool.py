@@ -45,7 +45,7 @@ from ..state import announce
 from ..state.logins import own
 from ..state.shared import Terms
 from ..state.wrapper import Wrapper
-from .pool_connection import Dialling
+from .pool_connection import ConnectionMaker
 
 # psycopg_pool's own defaults, seconds; the shorter of them and of the engine's limit holds.
 _MAX_LIFETIME: Final = 3600.0
@@ -112,7 +112,7 @@ class ResilientPool(ConnectionPool[Any]):
         self._db = db
         resilience = db.resilience
         shared = resilience.shared_now()
-        self._dialling = Dialling(
+        self._maker = ConnectionMaker(
             db.alias,
             resilience.options.credentials,
             shared.logins,
@@ -137,8 +137,8 @@ class ResilientPool(ConnectionPool[Any]):
         super().__init__(
             kwargs={**parameters, "autocommit": True},  # Django sets it later on
             open=False,
-            configure=self._dialling.noting(db._configure_connection),
-            connection_class=self._dialling.class_over(base),
+            configure=self._maker.noting(db._configure_connection),
+            connection_class=self._maker.class_over(base),
             **options,
         )
         self.follow(resilience.limits)
@@ -279,7 +279,7 @@ class ResilientPool(ConnectionPool[Any]):
                 # With nothing left the pool would not even hand out one that is ready.
                 return super().getconn(timeout=max(0.001, min(wait, left)))
             except PoolTimeout:
-                failure = self._dialling.failure
+                failure = self._maker.failure
                 if failure is not None and failure.at >= began and not self._loans:
                     raise own(failure.error) from None
                 if left <= wait:
@@ -295,7 +295,7 @@ class ResilientPool(ConnectionPool[Any]):
     def _why(self, allowed: float, ends: float) -> str:
         """What a PoolTimeout says."""
         text = f"couldn't get a connection after {allowed:.2f} sec"
-        failure, refusal, alias = self._dialling.failure, self._refusal, self._db.alias
+        failure, refusal, alias = self._maker.failure, self._refusal, self._db.alias
         if failure is not None:
             line = first_line(failure.error, self._db.settings_dict)
             return f"{text}: no new one could be made ({line})"

@@ -19,7 +19,7 @@ class Failure(NamedTuple):
     error: Exception
 
 
-class Dialling:
+class ConnectionMaker:
     """Makes the pool's connections, in its worker threads; remembers the last failure."""
 
     def __init__(
@@ -61,7 +61,7 @@ class Dialling:
 
     def class_over(self, base: type[Any]) -> type[Any]:
         """A connection class that tells how its attempts went."""
-        dialling = self
+        maker = self
 
         class PooledConnection(base):  # type: ignore[misc]
             """A connection that knows when it was made."""
@@ -78,9 +78,9 @@ class Dialling:
             def connect(cls, *args: Any, **kwargs: Any) -> Any:
                 connect = super().connect
                 try:
-                    made = dialling.attempt(lambda login: connect(*args, **{**kwargs, **login}))
+                    made = maker.attempt(lambda login: connect(*args, **{**kwargs, **login}))
                 except Exception as error:
-                    dialling.failed(error)
+                    maker.failed(error)
                     raise
                 made.made_at, made.luck = monotonic(), random.random()
                 link_to(made)

@@ -165,7 +165,7 @@ def announce_refusal(db: Wrapper, error: BaseException, loss: Loss, why: str) ->
     The session and its transaction are invalidated.
     """
     split = db._transaction.was_split
-    db._abandon(loss)
+    db._discard_or_invalidate(loss)
     # The server has rolled it back: retry_atomic may retry it as a whole.
     error.transaction_lost = not (db.autocommit or split or loss.final)  # type: ignore[attr-defined]
     error.connection_lost = not loss.final  # type: ignore[attr-defined]

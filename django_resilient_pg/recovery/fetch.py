@@ -48,7 +48,7 @@ class Fetching(Recovery):
             self._lost_before(error, why)
         if why:
             loss = announce_loss(db, verdict, error, "fetch")
-            self._give_up(error, loss, why.rstrip("."))
+            self._refuse(error, loss, why.rstrip("."))
         self.after(error)
 
     def _judge(self, error: Error) -> Verdict:

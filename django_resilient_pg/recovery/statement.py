@@ -93,16 +93,16 @@ class Recovery:
                 self._check_final(error, verdict, loss)
                 decision = self._decide(verdict)
                 if decision.rule is None:
-                    self._give_up(error, loss, decision.why)
+                    self._refuse(error, loss, decision.why)
                 if why := self._exhausted(decision.rule, budget):
-                    self._give_up(error, loss, why)
+                    self._refuse(error, loss, why)
                 self._pause(budget)
                 try:
                     result = self._again(decision.rule, loss, budget)
                 except NotAgain as refusal:
                     final = isinstance(refusal, Cancelled)
                     loss = dataclasses.replace(loss, final=final)
-                    self._give_up(error, loss, str(refusal))
+                    self._refuse(error, loss, str(refusal))
                 except Error as next_error:
                     next_error.__context__ = error
                     error = next_error
@@ -114,7 +114,7 @@ class Recovery:
         """Give up where another attempt, of whatever unit, would end in the same way."""
         if self._has_met_crash(loss):
             final = Loss(Reason.CRASH, loss.idle, final=True, incident=loss.incident)
-            self._give_up(error, final, messages.crashed(self._db.alias))
+            self._refuse(error, final, messages.crashed(self._db.alias))
         why = "another attempt would end in the same way" if verdict.final else ""
         if not self._heard:
             ended_unheard(self._db, error)
@@ -123,7 +123,7 @@ class Recovery:
             if self._unheard > _MOST_UNHEARD:
                 why = messages.EACH_SESSION_ENDS
         if why:
-            self._give_up(error, dataclasses.replace(loss, final=True), why)
+            self._refuse(error, dataclasses.replace(loss, final=True), why)
 
     def _has_met_crash(self, loss: Loss) -> bool:
         """Whether the server crashed when it ran this before, and said nothing this time either."""
@@ -297,7 +297,7 @@ class Recovery:
         self._heard = True
         return read.run(self._run)
 
-    def _give_up(self, error: Error, loss: Loss, why: str) -> NoReturn:
+    def _refuse(self, error: Error, loss: Loss, why: str) -> NoReturn:
         db = self._db
         announce_refusal(db, error, loss, why)
         if db.autocommit and (unit := UNIT.get()) is not None:

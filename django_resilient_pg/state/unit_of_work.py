@@ -47,8 +47,8 @@ class Unit:
         transaction_of: the wrapper whose transaction this unit is (``retry_atomic``), if it is one.
         has_committed: that transaction has been committed, or may have been.
         sending: texts of what is being sent, by cursor; of a COMMIT ``None``, by connection.
-        abandoned: it is retried, by another unit: nothing more may be done for this one.
-        told: it has been logged that somebody goes on for it after that.
+        superseded: it is retried, by another unit: nothing more may be done for this one.
+        announced: it has been logged that somebody goes on for it after that.
         untold: what ``announce`` keeps until it is known whether the request is replayed.
         ended: it is over; what goes on in its context is no part of it.
     """
@@ -56,7 +56,7 @@ class Unit:
     __slots__ = (
         "__weakref__",
         "_deciding",
-        "abandoned",
+        "announced",
         "crashes",
         "ended",
         "foreign",
@@ -65,8 +65,8 @@ class Unit:
         "parent",
         "sending",
         "sessions",
+        "superseded",
         "texts",
-        "told",
         "transaction_of",
         "uncounted",
         "untold",
@@ -88,7 +88,7 @@ class Unit:
         self.uncounted: set[str] = set()
         self.foreign: set[str] = set()
         self.sending: dict[Any, object] = {}
-        self.abandoned = self.ended = self.told = False
+        self.superseded = self.ended = self.announced = False
         self.untold: list[Any] = []
         # What the garbage collector ends while this thread decides may ask as well.
         self._deciding = threading.RLock()
@@ -176,7 +176,7 @@ class Unit:
             AttemptAbandoned: it must not be.
         """
         self.sending[what] = text
-        if self.abandoned or self.parent is not None:
+        if self.superseded or self.parent is not None:
             for unit in self.line():
                 unit.sending[what] = text
             try:
@@ -198,10 +198,10 @@ class Unit:
             AttemptAbandoned: it must not be.
         """
         for unit in self.line():
-            if unit.abandoned:
+            if unit.superseded:
                 with unit._deciding:
                     pass  # it may be taken back yet
-                if unit.abandoned:
+                if unit.superseded:
                     raise unit._refusal(alias)
 
     def _refusal(self, alias: str) -> AttemptAbandoned:
@@ -214,8 +214,8 @@ class Unit:
             " own (contextvars.Context())."
         )
         # Once: a task that lives on may go on asking, and keep the errors to itself.
-        if not self.told:
-            self.told = True
+        if not self.announced:
+            self.announced = True
             from ..policy.messages import fields  # off the healthy path
 
             logger.warning("%s", message, extra=fields(alias))
@@ -229,7 +229,7 @@ class Unit:
         Tasks and threads of the request may lose connections too, at any time.
         """
         with self._deciding:
-            wanted = self.transaction_of is None and not (self.ended or self.abandoned)
+            wanted = self.transaction_of is None and not (self.ended or self.superseded)
             if wanted:
                 self.untold.extend(items)
             return wanted
@@ -241,7 +241,7 @@ class Unit:
             del self.untold[: len(items)]
             return items
 
-    # -- giving up --------------------------------------------------------------------------
+    # -- superseding -------------------------------------------------------------------------
 
     def count_sending(self) -> None:
         """Note the statements that are being sent: they may take effect."""
@@ -249,8 +249,8 @@ class Unit:
             if text is not None:
                 self.took_effect(_alias(what), text)
 
-    def give_up(self, judge: Callable[[], str]) -> str:
-        """Abandon it, unless ``judge`` names something that it did, or it is still at work.
+    def supersede(self, judge: Callable[[], str]) -> str:
+        """Leave its work to another unit, unless ``judge`` names what it did or it is at work.
 
         Returns:
             Why not, or "".
@@ -258,11 +258,11 @@ class Unit:
         self.count_sending()
         counted = self.counted()
         why = judge()
-        if not why and not self.abandon(counted):
+        if not why and not self.seal(counted):
             return "tasks or threads that it has started are still at work"
         return why
 
-    def abandon(self, counted: int) -> bool:
+    def seal(self, counted: int) -> bool:
         """Let nothing more be done for this unit, if nothing was but what has been judged.
 
         Args:
@@ -272,13 +272,13 @@ class Unit:
             Whether that is so; if not, all goes on as before.
         """
         with self._deciding:
-            self.abandoned = True
+            self.superseded = True
             # In this order: what ends is noted before it is taken out.
             known = all(self._is_known(*one) for one in self.sending.copy().items())
             if known and self.counted() == counted:
                 _keep_asking(self)
                 return True
-            self.abandoned = False
+            self.superseded = False
             return False
 
     def _is_known(self, what: Any, text: object) -> bool:
@@ -289,8 +289,8 @@ def _alias(what: Any) -> str:
     return str(getattr(what, "db", what).alias)
 
 
-#: One entry for every unit under way in this process, or abandoned and still in somebody's context:
-#: while there is none, statements need not look for theirs.
+#: One entry for every unit under way in this process, or superseded and still in somebody's
+#: context: while there is none, statements need not look for theirs.
 UNDER_WAY: list[object] = []
 #: The unit under way in this context, if any.
 UNIT: ContextVar[Unit | None] = ContextVar("django_resilient_pg_unit", default=None)
@@ -299,7 +299,7 @@ UNIT: ContextVar[Unit | None] = ContextVar("django_resilient_pg_unit", default=N
 def around() -> Unit | None:
     """What a new unit is part of: the unit of this context, unless that is over."""
     unit = UNIT.get()
-    while unit is not None and unit.ended and not unit.abandoned:
+    while unit is not None and unit.ended and not unit.superseded:
         unit = unit.parent
     return unit
 

@@ -334,7 +334,7 @@ class Wrapper(Base):
             self._link.doubt()  # the next statement looks, and is told
             self._link.close()
 
-    def _abandon(self, loss: Loss | None) -> None:
+    def _discard_or_invalidate(self, loss: Loss | None) -> None:
         """Discard a connection, or invalidate it where something depended on it."""
         from .loss import Invalidation
 

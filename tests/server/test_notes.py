@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import DatabaseError
 
-from django_resilient_pg.connecting.replace import abandon_interrupted
+from django_resilient_pg.connecting.replace import discard_interrupted
 from django_resilient_pg.errors import CommitOutcomeUnknown, SessionLost, TransactionLost
 from tests.faults.proxy import Proxy
 from tests.server.scenarios import TABLE, Stage
@@ -89,7 +89,7 @@ def test_a_statement_that_was_interrupted(stage_of: Stages) -> None:
     with pytest.raises(TransactionLost) as caught, stage.atomic():
         stage.insert("x")
         connection: Any = stage.connection
-        abandon_interrupted(connection)
+        discard_interrupted(connection)
         stage.run("SELECT 1")
     assert told(caught.value).endswith(": a statement on it was interrupted.")
 

@@ -45,16 +45,16 @@ def test_all_counts_for_the_parents_too() -> None:
 def test_what_is_under_way_must_have_been_judged() -> None:
     given_up, cursor = unit(), Cursor()
     given_up.begin(cursor, "SELECT 1")
-    assert not given_up.abandon(given_up.counted()), "nobody has looked at it"
+    assert not given_up.seal(given_up.counted()), "nobody has looked at it"
     given_up.count_sending()
     counted = given_up.counted()
     given_up.took_effect("a", "INSERT")
-    assert not given_up.abandon(counted), "something has ended in between"
+    assert not given_up.seal(counted), "something has ended in between"
     given_up.begin(Cursor.CONNECTION)
-    assert not given_up.abandon(given_up.counted()), "a COMMIT is under way"
+    assert not given_up.seal(given_up.counted()), "a COMMIT is under way"
     given_up.end(Cursor.CONNECTION)
     given_up.check("a")
-    assert given_up.abandon(given_up.counted())
+    assert given_up.seal(given_up.counted())
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
@@ -63,7 +63,7 @@ def test_nothing_is_sent_for_what_was_given_up(depth: int) -> None:
     for _ in range(depth):
         below = unit(below)
     before = list(UNDER_WAY)
-    assert outer.abandon(0)
+    assert outer.seal(0)
     assert len(UNDER_WAY) == len(before) + 1, "statements look for their unit"
     cursor = Cursor()
     with pytest.raises(AttemptAbandoned, match='nothing more is done on "a"'):
@@ -86,11 +86,11 @@ def test_who_comes_while_it_is_decided_waits() -> None:
         done.set()
 
     with one._deciding:
-        one.abandoned = True
+        one.superseded = True
         thread = threading.Thread(target=send)
         thread.start()
         assert not done.wait(0.05)
-        one.abandoned = False
+        one.superseded = False
     thread.join()
     assert done.is_set()
 
@@ -105,7 +105,7 @@ def test_a_unit_is_part_of_the_nearest_that_is_not_over() -> None:
         assert around() is outer
         outer.ended = True
         assert around() is None
-        outer.abandoned = True
+        outer.superseded = True
         assert around() is outer, "what it starts is not done either"
     finally:
         UNIT.reset(token)
@@ -131,7 +131,7 @@ def test_what_asks_while_the_same_thread_decides_is_refused() -> None:
     noted: Any = {Ends()}
     given_up.begin(Cursor(), Ends())
     given_up.texts["a"] = noted
-    thread = threading.Thread(target=given_up.abandon, args=[given_up.counted()], daemon=True)
+    thread = threading.Thread(target=given_up.seal, args=[given_up.counted()], daemon=True)
     thread.start()
     thread.join(10)
     assert not thread.is_alive()

@@ -119,7 +119,7 @@ class Series:
             for each in list(self._left):
                 if each in self._left:
                     step(each)
-        self._give_up()
+        self._drop_older()
         told = [f"alive after {each:.1f} s idle" for each in self._good if each > good]
         for death in self._deaths[deaths:]:
             told.append(f"dead after {death.died:.1f} s idle ({death.ending.how.value})")
@@ -194,7 +194,7 @@ class Series:
         ending = each.session.use(self._patience)
         if ending is not None:
             self._bury(each, _Death(0.0, idle, ending))
-            self._give_up()
+            self._drop_older()
             return
         self._good.append(idle)
         each.since, each.looked = self._clock(), 0.0
@@ -206,7 +206,7 @@ class Series:
             self._first_death = self._clock()
         self._deaths.append(death)
 
-    def _give_up(self) -> None:
+    def _drop_older(self) -> None:
         """Once one has died, those that were idle for longer have nothing to tell."""
         died = self.found().died
         if died is None or self._clock() < self._last_look():

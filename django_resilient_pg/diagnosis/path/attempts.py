@@ -26,7 +26,7 @@ from ...policy.verdicts import Failure, Phase, judge
 from ...state.credentials import ask
 from ..settings.libpq_numbers import whole
 from ..settings.lookup import Lookup, system_user
-from .floods import Dialling, TooMuch
+from .floods import Dials, TooMuch
 from .muted import muted
 from .network import limited
 
@@ -179,13 +179,13 @@ def attempt(
     """
     began = time.monotonic()
     limit = {"connect_timeout": max(2, math.floor(seconds / max(addresses, 1)))}
-    dialling = Dialling()
+    dials = Dials()
     try:
         link = limited(
             lambda: _readable(link_to(connect({**limit, **changes}))),
             seconds + GRACE,
             late=Link.close,
-            flooded=lambda: dialling.flooded(connect.ports),
+            flooded=lambda: dials.flooded(connect.ports),
         )
         return link, time.monotonic() - began
     except Exception as error:

@@ -35,7 +35,7 @@ def beyond(fd: int) -> Callable[[], bool]:
     return lambda: (bytes_read(fd) or 0) - before > MOST
 
 
-class Dialling:
+class Dials:
     """The connections that a driver opens to some ports from now on.
 
     A driver tells the descriptor of a connection only once the login is complete.

@@ -68,7 +68,7 @@ def limited(
         too_long = isinstance(error, TimeoutError) and not isinstance(error, TooMuch)
         if too_long and box.done():
             return box.result()  # what came in the last moment, or its own TimeoutError
-        _give_up(box, late, stop)
+        _leave(box, late, stop)
         if too_long:
             raise TimeoutError(f"no answer within {seconds:.3g} s") from None
         raise
@@ -87,7 +87,7 @@ def _result(box: Future[T], seconds: float, flooded: Callable[[], bool] | None) 
     return box.result(0)
 
 
-def _give_up(
+def _leave(
     box: Future[T], late: Callable[[T], object] | None, stop: Callable[[], object] | None
 ) -> None:
     def pass_on(done: Future[T]) -> None:
