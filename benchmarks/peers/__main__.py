@@ -60,6 +60,7 @@ def _run(part: str, driver: str, given: argparse.Namespace) -> None:
     found = {**where, "load_before": before, **measure(driver, given.quick)}
     found["load_after"] = load_average()
     path = save(part, driver, found, quick=given.quick, folder=given.folder)
+    print(page.told(part, driver, given.folder))
     print(f"{path} written")
 
 

@@ -228,6 +228,12 @@ _FILLERS: Final[dict[str, Callable[[Path, str], str]]] = {
 }
 
 
+def told(part: str, driver: str, folder: Path) -> str:
+    """What the page says of one part, for whoever waits for it."""
+    shown = {"healthy": (_times, _footprint), "faults": (_faults,)}[part]
+    return "\n\n".join([_where(folder, f"{part} {driver}"), *(of(folder, driver) for of in shown)])
+
+
 def write() -> None:
     """Write the page and, where matplotlib is there, the charts."""
     PAGE.write_text(render(TEMPLATE.read_text("utf-8")), "utf-8")
