@@ -47,7 +47,7 @@ class Size:
     imports: int
 
 
-FULL: Final = Size(4, {"default": 25, "near": 25, "far": 8}, 15)
+FULL: Final = Size(4, {"default": 20, "near": 16, "far": 5}, 8)
 QUICK: Final = Size(1, {"default": 2, "near": 2, "far": 1}, 2)
 
 
