@@ -19,6 +19,7 @@ from typing import TypeVar
 import django
 import hypothesis
 import pytest
+from django.conf import settings
 from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -29,7 +30,15 @@ if str(ROOT) not in sys.path:
 
 from testproject.postgres import Server
 from tests import needs
-from tests.engines import DRIVER, RESILIENT, STOCK, Connections, backend_pid, killed_midway
+from tests.engines import (
+    DRIVER,
+    LONGEST,
+    RESILIENT,
+    STOCK,
+    Connections,
+    backend_pid,
+    killed_midway,
+)
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 CI = os.environ.get("CI", "").lower() == "true"
@@ -45,6 +54,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["DJANGO_SETTINGS_MODULE"] = "testproject.settings"
     os.environ.update(DATABASE_ENGINE=RESILIENT, DATABASE_HOST="127.0.0.1", DATABASE_PORT="1")
     django.setup()
+    # The default may be used up on a busy machine. Whoever tests a deadline sets it.
+    settings.RESILIENT_PG_REQUEST_DEADLINE = LONGEST
     _check_environment()
 
 

@@ -778,7 +778,7 @@ def test_at_most_twelve_round_trips_and_a_second(
     own_server.configure(log_statement="all", log_line_prefix="[%c] ")
     connection = own_connections()
     before = len(own_server.log_text())
-    began = time.process_time()  # what it takes beside waiting for answers, of which it asks for few
+    began = time.process_time()  # what it takes beside waiting for answers
     _, _, status = run(connection.alias)
     spent = time.process_time() - began
     assert status == 0
