@@ -54,11 +54,11 @@ def _common(driver: str) -> list[str]:
 
 
 def _make(folder: Path, packages: list[str]) -> None:
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-    command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-    done = subprocess.run([*command, *packages], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise Unavailable(_reason(done.stderr))
+    install = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *packages]
+    for command in ([sys.executable, "-m", "venv", "--clear", str(folder)], install):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Unavailable(_reason(done.stderr or done.stdout))
     (folder / "made").touch()
 
 
@@ -67,4 +67,4 @@ def _reason(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     wants = [line for line in lines if " depends on " in line]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return "pip: " + " ".join([*errors[:1], *wants] or lines[-1:] or ["no message"])
+    return " ".join([*errors[:1], *wants] or lines[-1:] or ["no message"])
