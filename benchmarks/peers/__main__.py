@@ -25,17 +25,9 @@ def main() -> int:
         _run(part, driver, given)
     missed = _told(driver, given.folder)
     if given.folder == FOLDER and not given.quick:
-        _write_page()
-    return int(given.check and missed)
-
-
-def _write_page() -> None:
-    try:
         page.write()
-    except FileNotFoundError as error:
-        print(f"{page.PAGE} not written: there is no {error.filename} yet")
-    else:
         print(f"{page.PAGE} written")
+    return int(given.check and missed)
 
 
 def _told(driver: str, folder: Path) -> bool:

@@ -21,18 +21,17 @@ _NONE, _SOME, _MANY = "#e3f1e3", "#fdecc8", "#f6c9c0"
 _MARK: Final = "results: "
 
 
-def draw(driver: str, charts: Path, folder: Path = FOLDER) -> None:
-    """Write a driver's charts."""
+def draw(part: str, driver: str, charts: Path, folder: Path = FOLDER) -> None:
+    """Write the chart of a part."""
     matplotlib.rcParams.update(
         {"svg.fonttype": "none", "svg.hashsalt": "peers", "font.family": "sans-serif"}
     )
     charts.mkdir(exist_ok=True)
-    for part, of in (("healthy", _requests), ("faults", _failures)):
-        figure = of(load(part, driver, folder))
-        figure.savefig(
-            charts / f"{part}-{driver}.svg",
-            metadata={"Date": None, "Description": _MARK + digest(part, driver, folder)},
-        )
+    figure = {"healthy": _requests, "faults": _failures}[part](load(part, driver, folder))
+    figure.savefig(
+        charts / f"{part}-{driver}.svg",
+        metadata={"Date": None, "Description": _MARK + digest(part, driver, folder)},
+    )
 
 
 def _requests(results: dict[str, Any]) -> Figure:

@@ -22,34 +22,34 @@ from benchmarks.peers import better, bounds
 from benchmarks.peers.contestants import BY_NAME, CONTESTANTS
 from benchmarks.peers.failures import FAULTS
 from benchmarks.peers.paths import JOBS, NAMES
-from benchmarks.peers.results import DRIVERS, FOLDER, load
+from benchmarks.peers.results import DRIVERS, FOLDER, PARTS, file_of, load
 
 TEMPLATE: Final = Path(__file__).with_name("benchmarks.rst.in")
 PAGE: Final = ROOT / "docs" / "benchmarks.rst"
 CHARTS: Final = ROOT / "docs" / "charts"
-_MARK: Final = re.compile(r"\{\{ (\w+)(?: ([\w ]+?))? \}\}")
+_MARK: Final = re.compile(r"\{\{ (\w+)(?: ([\w -]+?))? \}\}")
 _TITLES: Final = {"psycopg": "psycopg 3", "psycopg2": "psycopg2"}
 _ENDS: Final = ("before", "after")
+_NOT_MEASURED: Final = "Not measured yet."
 _NO_FIGURE: Final = "n/a"
 Rows = Iterable[Sequence[str]]
 
 
 def render(template: str, folder: Path = FOLDER) -> str:
-    """The page's text.
-
-    Raises:
-        FileNotFoundError: a results file is missing.
-    """
+    """The page's text; where a results file is missing it says so."""
 
     def filled(mark: re.Match[str]) -> str:
-        return _FILLERS[mark[1]](folder, mark[2] or "")
+        try:
+            return _FILLERS[mark[1]](folder, mark[2] or "")
+        except FileNotFoundError:
+            return _NOT_MEASURED
 
     return _MARK.sub(filled, template)
 
 
 def _printed(folder: Path, name: str) -> str:
     text = (folder / "printed" / f"{name}.txt").read_text("utf-8")
-    return textwrap.indent(text.rstrip("\n"), "    ").lstrip(" ")
+    return textwrap.indent(text.rstrip("\n"), "    ")[4:]  # the template has its own indent
 
 
 def _bound(_: Path, name: str) -> str:
@@ -190,8 +190,9 @@ def _better(folder: Path, driver: str) -> str:
     return _table(["where", "peer", "peer's figure", "this engine's"], [*costs, *faults])
 
 
-def _chart(_: Path, which: str) -> str:
+def _chart(folder: Path, which: str) -> str:
     part, driver = which.split()
+    load(part, driver, folder)
     what = {"healthy": "Time of a request", "faults": "Failed operations under each fault"}[part]
     return f".. image:: charts/{part}-{driver}.svg\n    :alt: {what}, with {_TITLES[driver]}"
 
@@ -240,8 +241,14 @@ def write() -> None:
     if find_spec("matplotlib"):
         from benchmarks.peers import charts
 
-        for driver in DRIVERS:
-            charts.draw(driver, CHARTS)
+        for part, driver in measured():
+            charts.draw(part, driver, CHARTS)
+
+
+def measured() -> list[tuple[str, str]]:
+    """The parts and drivers that there are results of."""
+    every = [(part, driver) for driver in DRIVERS for part in PARTS]
+    return [each for each in every if file_of(*each).exists()]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -12,8 +11,8 @@ import pytest
 
 from benchmarks.peers import better, bounds, page
 from benchmarks.peers.contestants import CONTESTANTS
-from benchmarks.peers.failures import FAILED, failed
-from benchmarks.peers.results import DRIVERS, FOLDER, PARTS, digest, file_of, load
+from benchmarks.peers.failures import FAILED, FAULTS, failed
+from benchmarks.peers.results import FOLDER, digest, load
 
 pytestmark = pytest.mark.once
 
@@ -45,19 +44,22 @@ def came(**changed: object) -> dict[str, Any]:
 
 
 def test_the_page_is_what_the_results_say() -> None:
+    assert "{{" not in page.render(TEMPLATE)
     assert page.PAGE.read_text("utf-8") == page.render(TEMPLATE), (
         "run python -m benchmarks.peers.page"
     )
 
 
 def test_a_figure_that_no_results_file_holds_is_refused(tmp_path: Path) -> None:
-    """One digit of one file is another one, and the page is another one."""
-    shutil.copytree(FOLDER, tmp_path / "results")
-    path = file_of("healthy", "psycopg", tmp_path / "results")
-    found = json.loads(path.read_text("utf-8"))
-    found["jobs"]["loopback"]["query"]["resilient"]["us"]["median"] += 1
-    path.write_text(json.dumps(found), "utf-8")
-    assert page.render(TEMPLATE, tmp_path / "results") != page.PAGE.read_text("utf-8")
+    """Where the figures of one file are others, the page is another one."""
+    for number, file in enumerate(sorted(FOLDER.rglob("*.*"))):
+        folder = tmp_path / str(number)
+        shutil.copytree(FOLDER, folder)
+        copy = folder / file.relative_to(FOLDER)
+        text = copy.read_text("utf-8")
+        figure = r'(?<=": )\d' if file.suffix == ".json" else r"\d"
+        copy.write_text(re.sub(figure, lambda found: str(9 - int(found[0])), text), "utf-8")
+        assert page.render(TEMPLATE, folder) != page.PAGE.read_text("utf-8"), file
 
 
 def test_the_template_has_no_figures_of_its_own() -> None:
@@ -65,16 +67,14 @@ def test_the_template_has_no_figures_of_its_own() -> None:
     assert re.findall(r"^.*\d.*$", prose, re.M) == []
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(("part", "driver"), page.measured())
 def test_the_charts_are_drawn_from_these_results(part: str, driver: str) -> None:
     chart = (page.CHARTS / f"{part}-{driver}.svg").read_text("utf-8")
     assert digest(part, driver) in chart
     assert len(chart) < 200_000
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(("part", "driver"), page.measured())
 def test_results_say_where_they_come_from(part: str, driver: str) -> None:
     found = load(part, driver)
     assert found["quick"] is False
@@ -83,14 +83,22 @@ def test_results_say_where_they_come_from(part: str, driver: str) -> None:
     assert len(found["load_before"]) == len(found["load_after"]) == 3
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
-def test_every_contestant_is_on_the_page_or_the_reason_why_not(driver: str) -> None:
-    healthy, faults = (load(part, driver) for part in PARTS)
+@pytest.mark.parametrize(
+    "driver", [driver for part, driver in page.measured() if part == "healthy"]
+)
+def test_everyone_is_measured_or_the_reason_why_not_is_given(driver: str) -> None:
+    found = load("healthy", driver)
     for each in CONTESTANTS:
-        if not each.only_faults:
-            measured = each.name in healthy["jobs"]["loopback"]["query"]
-            assert measured != bool(healthy["left_out"].get(each.name))
-        for fault, sides in faults["faults"].items():
+        measured = each.name in found["jobs"]["loopback"]["query"]
+        assert each.only_faults or measured != bool(found["left_out"].get(each.name))
+
+
+@pytest.mark.parametrize("driver", [driver for part, driver in page.measured() if part == "faults"])
+def test_everyone_meets_every_fault_or_the_reason_why_not_is_given(driver: str) -> None:
+    found = load("faults", driver)["faults"]
+    assert found.keys() == set(FAULTS)
+    for fault, sides in found.items():
+        for each in CONTESTANTS:
             told = sides[each.name]
             assert told.get("left_out") or told["operations"] > 0, (fault, each.name)
 
