@@ -39,7 +39,7 @@ class Size:
     hold: float
 
 
-FULL: Final = Size(idle_rounds=12, pool_rounds=3, load=5.0, down=4.0, silent=35.0, hold=60.0)
+FULL: Final = Size(idle_rounds=12, pool_rounds=3, load=5.0, down=4.0, silent=35.0, hold=50.0)
 QUICK: Final = Size(idle_rounds=3, pool_rounds=1, load=3.0, down=1.0, silent=0.0, hold=3.0)
 #: Seconds that a restart takes, beside a database that is down for longer.
 RESTART: Final = 0.5
