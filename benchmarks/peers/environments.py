@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import subprocess
@@ -43,8 +44,11 @@ def python_of(contestant: Contestant, driver: str) -> str:
     packages = [*_common(driver), *contestant.packages]
     told = json.dumps([sys.version, packages]).encode()
     folder = CACHE / f"{contestant.name}-{hashlib.sha256(told).hexdigest()[:12]}"
-    if not (folder / "made").exists():
-        _make(folder, packages)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two runs at once would spoil each other's environments
+        if not (folder / "made").exists():
+            _make(folder, packages)
     return str(folder / "bin" / "python")
 
 
