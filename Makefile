@@ -33,7 +33,7 @@ TOX_ALL := .venv/bin/tox run-parallel --parallel all $(if $(filter true,$(CI)),-
 # Where the environments of a run note which tests they skipped for want of something.
 SKIPPED := $(CURDIR)/.tox/skipped
 
-.PHONY: help test quick lint unit django-suite django-suite-full suites benchmark benchmark-commit benchmark-first compare
+.PHONY: help test quick lint unit django-suite django-suite-full suites bench benchmark benchmark-commit benchmark-first compare
 .PHONY: cuts programs soak mutants coverage demo docs lab lab-check system-packages clean python
 
 help:
@@ -46,6 +46,7 @@ help:
 	@echo "make django-suite  Django's own database tests on both engines, compared"
 	@echo "make django-suite-full  all of Django's own tests on both engines, with PostgreSQL 15"
 	@echo "make suites        the own tests of other packages on both engines, compared"
+	@echo "make bench         this engine beside its peers: costs and faults (half an hour)"
 	@echo "make benchmark     what the engine costs where nothing is wrong"
 	@echo "make benchmark-commit  what the option commit_outcome costs a transaction"
 	@echo "make benchmark-first  what the first query of a process costs its processor"
@@ -53,7 +54,7 @@ help:
 	@echo "make cuts          every cut of every conversation, and what came of it; one: ARGS='--only NAME'"
 	@echo "make programs      random programs at once, pooled, through PgBouncer, failing over, forked"
 	@echo "make soak          all faults at random for MINUTES=30: is all there, and does anything grow"
-	@echo "                   from benchmark to soak with DRIVER=psycopg2 for the older driver"
+	@echo "                   from bench to soak with DRIVER=psycopg2 for the older driver"
 	@echo "make lab-check     that page in a browser (needs Chromium and npm); ARGS=--keep: new pictures"
 	@echo "make mutants       which small changes of the layers that decide no unit test notices"
 	@echo "make docs          the documentation site, in docs/_build/html"
@@ -79,8 +80,8 @@ quick: .venv/made
 lint: .venv/made
 	$(TOX) -e lint
 
-unit django-suite django-suite-full suites benchmark benchmark-commit benchmark-first compare coverage cuts docs lab-check mutants programs: .venv/made
-	$(TOX) -e $@$(if $(filter benchmark% compare cuts programs suites,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
+unit django-suite django-suite-full suites bench benchmark benchmark-commit benchmark-first compare coverage cuts docs lab-check mutants programs: .venv/made
+	$(TOX) -e $@$(if $(filter bench% compare cuts programs suites,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
 
 soak: .venv/made
 	$(TOX) -e $@$(DRIVER:%=-%) -- --minutes $(or $(MINUTES),30) $(ARGS)

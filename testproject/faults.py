@@ -91,6 +91,7 @@ class Faults:
         self.done = done
         self.kills = 0
         self.restarts = 0
+        self.returned: list[float] = []  # when (time.monotonic) a restarted server was back
         self._down = down
         self._late = (kill_every or 0.0) * LATE
         self._schedule = schedule(kill_every, restarts)
@@ -135,6 +136,7 @@ class Faults:
         self.server.stop(mode)
         self._stop.wait(self._down)  # shorter when all is over: the server must be up again then
         self.server.start()
+        self.returned.append(time.monotonic())
         self.restarts += 1
 
     def _kill(self) -> None:

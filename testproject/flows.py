@@ -6,6 +6,7 @@ import ctypes
 import socket
 import struct
 import time
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -27,6 +28,16 @@ class Flow:
         self.ended = self.broken = False
         self.used = time.monotonic()
 
+    @property
+    def full(self) -> bool:
+        """Whether nothing more is taken now."""
+        return bool(self.waiting) or self.ended
+
+    @property
+    def due(self) -> float | None:
+        """When (``time.monotonic``) something is to be passed on; None: there is nothing."""
+        return self.used if self.waiting else None
+
     def read(self) -> None:
         """Take what has come, or pass on that nothing more will."""
         try:
@@ -42,6 +53,44 @@ class Flow:
         """Pass on as much as goes."""
         try:
             self.waiting = self.waiting[self.sink.send(self.waiting) :]
+        except OSError:
+            self.broken = True
+
+
+class DelayedFlow(Flow):
+    """Passes on what comes, and its end, ``delay`` seconds after it came."""
+
+    def __init__(self, source: socket.socket, sink: socket.socket, delay: float) -> None:
+        super().__init__(source, sink)
+        self._delay, self._over = delay, False
+        self._stamped: deque[tuple[float, bytes]] = deque()
+
+    @property
+    def full(self) -> bool:
+        return self._over
+
+    @property
+    def due(self) -> float | None:
+        return self._stamped[0][0] if self._stamped else None
+
+    def read(self) -> None:
+        try:
+            piece = self.source.recv(CHUNK)
+        except OSError:
+            self.broken = True
+            return
+        self.used = time.monotonic()
+        self._over = not piece
+        self._stamped.append((self.used + self._delay, piece))
+
+    def write(self) -> None:
+        due, piece = self._stamped.popleft()
+        try:
+            if piece and (rest := piece[self.sink.send(piece) :]):
+                self._stamped.appendleft((due, rest))
+            elif not piece:
+                self.ended = True
+                self.sink.shutdown(socket.SHUT_WR)
         except OSError:
             self.broken = True
 

@@ -22,7 +22,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import django
 from django.core.management import call_command
@@ -33,7 +33,6 @@ from testproject.witness import Ask, count, independent
 
 if TYPE_CHECKING:
     from testproject.faults import Faults
-    from testproject.shop.operations import Shop
 
 MIX = {Kind.READ: 12, Kind.WRITE: 4, Kind.TRANSACTION: 4}
 REQUEST = range(3, 8)  # operations per request
@@ -53,12 +52,37 @@ class Progress:
     failed_writes: int  # alone or in transactions
 
 
+class Operations(Protocol):
+    """What a load does; the shop of :mod:`testproject.shop.operations` is one."""
+
+    @property
+    def using(self) -> str:
+        """The alias."""
+
+    def read(self, rng: random.Random) -> None:
+        """One read, in autocommit."""
+
+    def write(self, rng: random.Random, token: str) -> None:
+        """One row, in autocommit."""
+
+    def buy(self, rng: random.Random, token: str) -> None:
+        """One transaction."""
+
+
 class Worker(threading.Thread):
     """One thread of the application, with a connection of its own."""
 
-    def __init__(self, shop: Shop, name: str, seed: str, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        shop: Operations,
+        name: str,
+        seed: str,
+        stop: threading.Event,
+        between_requests: Callable[[], None],
+    ) -> None:
         super().__init__(name=f"load {name}", daemon=True)
         self.shop = shop
+        self._between_requests = between_requests
         self.ledger = Ledger()
         self.defect: BaseException | None = None  # of the load itself
         self._prefix = name
@@ -77,9 +101,9 @@ class Worker(threading.Thread):
             self.defect = error
 
     def _request(self) -> None:
-        close_old_connections()
+        self._between_requests()
         succeeded = all(self._operation() for _ in range(self._random.choice(REQUEST)))
-        close_old_connections()
+        self._between_requests()
         if not succeeded:
             self._stopping.wait(PAUSE_AFTER_ERROR)
 
@@ -110,7 +134,8 @@ def run(
     ask: Ask | None = None,
     watch: Callable[[Progress], None] | None = None,
     retries: bool = False,
-    shop: Shop | None = None,
+    shop: Operations | None = None,
+    between_requests: Callable[[], None] = close_old_connections,
 ) -> Result:
     """Load the alias ``using`` for ``seconds`` and account for every operation.
 
@@ -119,7 +144,8 @@ def run(
     answers from the same database over a connection that has nothing to do with the load; by
     default one of the stock engine. ``watch`` is called about twice a second, first when the load
     begins. ``retries``: transactions run under ``retry_atomic``. ``shop``: stocked up already.
-    Raises what the load itself does wrong; errors of the database are counted.
+    ``between_requests``: what the application does there. Raises what the load itself does wrong;
+    errors of the database are counted.
     """
     # Imported late: models can be imported only when Django is set up.
     from testproject.shop.operations import stock_up
@@ -127,7 +153,9 @@ def run(
     prefix = uuid.uuid4().hex[:8]
     stop = threading.Event()
     shop = shop or stock_up(using, retries=retries)
-    workers = [Worker(shop, f"{prefix}-{n}", f"{seed}-{n}", stop) for n in range(threads)]
+    workers = [
+        Worker(shop, f"{prefix}-{n}", f"{seed}-{n}", stop, between_requests) for n in range(threads)
+    ]
     if faults and operations is not None:
         faults.done = partial(_done, workers)
     with faults or contextlib.nullcontext():

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Literal, Self
 
 from testproject.cluster import free_port
-from testproject.flows import CHUNK, End, Flow, Pair, lose_packets
+from testproject.flows import CHUNK, DelayedFlow, End, Flow, Pair, lose_packets
 from testproject.flows import end as _end
 from testproject.sockets import wait_ended
 
@@ -32,7 +32,9 @@ class Proxy:
     """Listens on a port of its own and forwards to ``host``:``port``.
 
     ``idle_timeout``: seconds without a byte in either direction after which a connection is ended
-    as ``idle_end`` says, as HAProxy ("close") and firewalls ("reset") do; None: never.
+    as ``idle_end`` says, as HAProxy ("close") and firewalls ("reset") do; None: never. ``delay``:
+    seconds that each piece is under way, in each direction; modes and cuts at messages are not for
+    such a proxy.
     """
 
     address = "127.0.0.1"
@@ -44,12 +46,13 @@ class Proxy:
         *,
         idle_timeout: float | None = None,
         idle_end: End = "close",
+        delay: float = 0.0,
     ) -> None:
         self.target = (host, port)
         self.port = free_port()
         self.accepted = 0
         self.mode: Mode = "pass"
-        self._idle_timeout, self._idle_end = idle_timeout, idle_end
+        self._idle_timeout, self._idle_end, self._delay = idle_timeout, idle_end, delay
         self._pairs: list[Pair] = []
         self._orders: list[Callable[[], None]] = []
         self._messages, self._point = 0, ""
@@ -194,11 +197,15 @@ class Proxy:
     def _run(self) -> None:
         while self._running:
             flows = self._flows()
-            reading = {flow.source: flow for flow in flows if not (flow.waiting or flow.ended)}
-            writing = {flow.sink: flow for flow in flows if flow.waiting}
+            reading = {flow.source: flow for flow in flows if not flow.full}
+            moments = {flow: flow.due for flow in flows}
+            now = time.monotonic()
+            writing = {flow.sink: flow for flow, due in moments.items() if due and due <= now}
+            later = [due - now for due in moments.values() if due and due > now]
             doors = [self._listener] if self._listener and self.mode != "deaf" else []
             wanted = [self._ear, *doors, *reading]
-            readable, writable, _ = select.select(wanted, list(writing), [], self._patience())
+            patience = min(later) if later else self._patience()
+            readable, writable, _ = select.select(wanted, list(writing), [], patience)
             for each in readable:
                 if each is self._ear:
                     self._ear.recv(CHUNK)
@@ -260,7 +267,11 @@ class Proxy:
         for each in (client, server):
             each.setblocking(False)
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._pairs.append(Pair(Flow(client, server), Flow(server, client), client_port))
+        there, back = self._flow(client, server), self._flow(server, client)
+        self._pairs.append(Pair(there, back, client_port))
+
+    def _flow(self, source: socket.socket, sink: socket.socket) -> Flow:
+        return DelayedFlow(source, sink, self._delay) if self._delay else Flow(source, sink)
 
     def _sweep(self) -> None:
         """End what is over, broken, or idle for too long."""

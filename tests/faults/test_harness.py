@@ -44,6 +44,23 @@ def test_proxy_hands_on_the_end_of_a_connection(
     until(lambda: not server.backends("app"), "the server has not seen the end")
 
 
+def test_proxy_takes_the_time_of_a_longer_path(
+    make_proxy: Callable[..., Proxy], make_connection: Connections
+) -> None:
+    """Also where a large answer comes in many pieces: the delays of pieces do not add up."""
+    proxy = make_proxy(delay=0.05)
+    connection = make_connection(STOCK, PORT=proxy.port)
+    ask(connection)
+    began = time.monotonic()
+    assert ask(connection, "SELECT length(repeat('x', 9000000))") == 9000000
+    assert time.monotonic() - began >= 0.1
+    began = time.monotonic()
+    assert len(str(ask(connection, "SELECT repeat('x', 9000000)"))) == 9000000
+    assert time.monotonic() - began < 5.0  # the pieces are 64 kB at most: 138 of them
+    connection.close()
+    until(lambda: not proxy.open, "the proxy holds it")
+
+
 @pytest.mark.parametrize("how", ["reset", "close"])
 def test_proxy_cuts_both_sides(
     through: BaseDatabaseWrapper, proxy: Proxy, server: Server, how: End

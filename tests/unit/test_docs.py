@@ -402,6 +402,7 @@ COMMANDS = {
     (README, "demo"): "make demo",
     (README, "healthy"): "make benchmark",
     (BENCHMARKS, "healthy"): "make benchmark",
+    (BENCHMARKS, "bench"): "make bench",
     (BENCHMARKS, "cuts"): "make cuts",
     (BENCHMARKS, "soak"): "make soak",
     (BENCHMARKS, "load"): "make test ENV=py311-django52-psycopg3 ARGS=",
