@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from benchmarks.peers.bounds import in_milliseconds
+from benchmarks.peers.bounds import in_milliseconds, in_seconds
 from benchmarks.peers.contestants import BY_NAME
 from benchmarks.peers.failures import FAULTS, failed
 from benchmarks.peers.paths import JOBS, NAMES
@@ -65,7 +65,7 @@ def _beside(fault: str, title: str, peer: dict[str, Any], ours: dict[str, Any]) 
     if _seconds(sooner) < _seconds(soon) - _SAME:
         yield [f"{fault}: first success", title, in_milliseconds(sooner), in_milliseconds(soon)]
     if peer["slowest"] < ours["slowest"] - _SAME:
-        slowest = [f"{came['slowest']:.2f} s" for came in (peer, ours)]
+        slowest = [in_seconds(came["slowest"]) for came in (peer, ours)]
         yield [f"{fault}: slowest (peer failed {shares[0]})", title, *slowest]
 
 

@@ -102,3 +102,8 @@ def in_milliseconds(seconds: float | str | None) -> str:
     if isinstance(seconds, str):
         return seconds
     return "n/a" if seconds is None else f"{1000 * seconds:.0f} ms"
+
+
+def in_seconds(seconds: float) -> str:
+    """How long an operation took."""
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"

@@ -153,7 +153,11 @@ def _faults(folder: Path, driver: str) -> str:
 
 def _came(came: dict[str, Any]) -> list[str]:
     counts = [str(came[name]) for name in _COLUMNS]
-    return [*counts, bounds.in_milliseconds(came["first_success"]), f"{came['slowest']:.2f} s"]
+    return [
+        *counts,
+        bounds.in_milliseconds(came["first_success"]),
+        bounds.in_seconds(came["slowest"]),
+    ]
 
 
 def _left_out(folder: Path, driver: str) -> str:

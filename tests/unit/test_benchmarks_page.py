@@ -58,7 +58,9 @@ def test_a_figure_that_no_results_file_holds_is_refused(tmp_path: Path) -> None:
         copy = folder / file.relative_to(FOLDER)
         text = copy.read_text("utf-8")
         figure = r'(?<=": )\d' if file.suffix == ".json" else r"\d"
-        copy.write_text(re.sub(figure, lambda found: str(int(found[0]) % 9 + 1), text), "utf-8")
+        copy.write_text(
+            re.sub(figure, lambda found: "2" if found[0] == "1" else "1", text), "utf-8"
+        )
         assert page.render(TEMPLATE, folder) != page.PAGE.read_text("utf-8"), file
 
 
@@ -174,7 +176,7 @@ def test_where_a_peer_is_better_is_told() -> None:
         "sqlalchemy": came(slowest=2.0),
     }
     assert list(better.under_faults({"faults": {"restart": sides}})) == [
-        ["restart: slowest (peer failed 4 of 10)", "Django", "0.20 s", "2.00 s"],
+        ["restart: slowest (peer failed 4 of 10)", "Django", "200 ms", "2.00 s"],
         ["restart: failed", "SQLAlchemy, pool_pre_ping", "0 of 10", "1 of 10"],
     ]
 
