@@ -34,10 +34,11 @@ TOX_ALL := .venv/bin/tox run-parallel --parallel all $(if $(filter true,$(CI)),-
 SKIPPED := $(CURDIR)/.tox/skipped
 
 .PHONY: help test quick lint unit django-suite django-suite-full suites bench benchmark benchmark-commit benchmark-first compare
-.PHONY: cuts soak mutants coverage demo system-packages clean python
+.PHONY: cuts programs soak mutants coverage demo docs lab lab-check system-packages clean python
 
 help:
 	@echo "make demo          see it work: a load on both engines while the database is being broken (45 s)"
+	@echo "make lab           break it yourself: a page with both engines under load, until Ctrl-C"
 	@echo "make test          lint, types and all tests on all versions (make test ENV=NAME for one)"
 	@echo "make quick         lint, types, unit tests, and the promise with one driver (a minute)"
 	@echo "make lint          style, types, import contract"
@@ -51,9 +52,12 @@ help:
 	@echo "make benchmark-first  what the first query of a process costs its processor"
 	@echo "make compare       two versions of the engine, in turns: ARGS='--old REVISION'"
 	@echo "make cuts          every cut of every conversation, and what came of it; one: ARGS='--only NAME'"
+	@echo "make programs      random programs at once, pooled, through PgBouncer, failing over, forked"
 	@echo "make soak          all faults at random for MINUTES=30: is all there, and does anything grow"
 	@echo "                   from bench to soak with DRIVER=psycopg2 for the older driver"
+	@echo "make lab-check     that page in a browser (needs Chromium and npm); ARGS=--keep: new pictures"
 	@echo "make mutants       which small changes of the layers that decide no unit test notices"
+	@echo "make docs          the documentation site, in docs/_build/html"
 	@echo "make coverage      which lines of the package no quick test runs"
 	@echo "make system-packages  what some tests need of Debian or Ubuntu: pgbouncer, PostGIS ... (as root)"
 	@echo "make clean         remove everything the above have made"
@@ -76,14 +80,18 @@ quick: .venv/made
 lint: .venv/made
 	$(TOX) -e lint
 
-unit django-suite django-suite-full suites bench benchmark benchmark-commit benchmark-first compare coverage cuts mutants: .venv/made
-	$(TOX) -e $@$(if $(filter bench% compare cuts suites,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
+unit django-suite django-suite-full suites bench benchmark benchmark-commit benchmark-first compare coverage cuts docs lab-check mutants programs: .venv/made
+	$(TOX) -e $@$(if $(filter bench% compare cuts programs suites,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
 
 soak: .venv/made
 	$(TOX) -e $@$(DRIVER:%=-%) -- --minutes $(or $(MINUTES),30) $(ARGS)
 
 demo: .venv-demo/made
 	.venv-demo/bin/python -m testproject.demo $(ARGS)
+
+# What make starts gets Ctrl-C too; the lab says itself that it was stopped.
+lab: .venv-demo/made
+	@.venv-demo/bin/python -m testproject.lab $(ARGS) || test $$? = 130
 
 .venv/made: pyproject.toml | python
 	$(PYTHON) -m venv --clear .venv
@@ -106,5 +114,5 @@ python:
 
 clean:
 	rm -rf .venv .venv-demo .tox .cache .mypy_cache .pytest_cache .ruff_cache \
-	    .import_linter_cache .hypothesis .coverage build dist htmlcov
+	    .import_linter_cache .hypothesis .coverage build dist htmlcov docs/_build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

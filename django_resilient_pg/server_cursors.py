@@ -44,6 +44,9 @@ class ServerSideMixin:
             self._link.cursors.add(self)
         # Kept in case the loss comes before the first row: then it may be opened again.
         self._last = (sql, params)
+        # Django makes these of a class of its own, past the one that a pool has set.
+        if (note := getattr(self._link.connection, "note_statement", None)) is not None:
+            note(sql)
         return result
 
     def _fetch(self, method: str, *args: Any) -> Any:

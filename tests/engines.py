@@ -166,7 +166,8 @@ def each_asleep(
             # The server may be recovering from the last time.
             with suppress(Exception), server.session() as ask:
                 while not over.wait(0.02) and len(ended) < most:
-                    for (pid,) in ask(asleep, [after]):
+                    # A process that dies slowly is seen more than once.
+                    for pid in {pid for (pid,) in ask(asleep, [after])} - set(ended):
                         end(pid)
                         ended.append(pid)
             over.wait(0.02)

@@ -17,6 +17,7 @@ from ..conf import request_settings
 from ..state.aliases import ours
 
 MIDDLEWARE: Final = "django_resilient_pg.middleware.RequestRetryMiddleware"
+_MIDDLEWARES: Final = frozenset(one.name for one in request_settings.DECLARED)
 
 
 def register() -> None:
@@ -45,7 +46,8 @@ def _is_ours(path: str) -> bool:
 
 def _wrong_settings() -> Iterator[CheckMessage]:
     for name, problem in request_settings.problems(settings).items():
-        yield Error(problem, hint="Docs: docs/units.rst.", obj=name, id="resilient_pg.E301")
+        page = "units" if name in _MIDDLEWARES else "health"
+        yield Error(problem, hint=f"Docs: docs/{page}.rst.", obj=name, id="resilient_pg.E301")
 
 
 def _unknown_settings() -> Iterator[CheckMessage]:

@@ -99,6 +99,13 @@ class Options(Record):
         optional=True,
     )
     replay_session: bool = _key("boolean", True, "Replay SETs that were made on the lost session.")
+    pool_leak_after: float | None = _seconds(
+        None,
+        0.001,
+        86_400.0,
+        "Seconds after which a connection that is still borrowed from the pool is reported, with"
+        " who holds it and where it was borrowed; None: never.",
+    )
     credentials: str | None = _key(
         "path",
         None,

@@ -47,6 +47,7 @@ class Link:
 
     Attributes:
         connection: the driver's connection object.
+        alias: of the database that a wrapper, or its pool, has connected to; "" before.
         fd: its socket.
         status: ``PQtransactionStatus`` as an int, read from memory.
         poll: see :func:`poll_for`.
@@ -74,6 +75,7 @@ class Link:
     __slots__ = (
         "__weakref__",
         "_word",
+        "alias",
         "announced",
         "asks_outcome",
         "connection",
@@ -107,6 +109,7 @@ class Link:
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
+        self.alias = ""
         self._word: LastWord | None = None
         self.made_at = self.heard_at = self.seen_at = time.monotonic()
         self.quiet = 0.0
@@ -177,6 +180,10 @@ class Link:
         self.asks_outcome = asks_outcome
         self.terms = None
         self.seen_at = time.monotonic()
+
+    def belongs_to(self, alias: str) -> None:
+        """The database that it was made for, for who asks what this process has open."""
+        self.alias = alias
 
     def leave_cursor(self, cursor: Any) -> None:
         """A thread that must not use the connection drops a cursor: the next check closes it."""

@@ -100,7 +100,7 @@ class Learned:
         self._lock = threading.Lock()
         self._clock = clock
         self.shortest: float | None = None
-        self._since = 0.0
+        self._since: float  # when shortest was found
         self.suspicion: Suspected | None = None
 
     def renew_lock(self) -> None:

@@ -182,10 +182,10 @@ def _reports(text: str) -> list[tuple[str, str]]:
         return [("", text)]
     ends = [*(match.start() for match in found[1:]), len(text)]
     # What the driver puts before the first of libpq's reports says nothing.
-    said = [text[match.start() : end].rstrip() for match, end in zip(found, ends, strict=True)]
+    said = [text[match.start() : ends[n]].rstrip() for n, match in enumerate(found)]
     return [
-        (_host(match), _SILENT if one.endswith("failed:") else one)
-        for match, one in zip(found, said, strict=True)
+        (_host(match), _SILENT if said[n].endswith("failed:") else said[n])
+        for n, match in enumerate(found)
     ]
 
 

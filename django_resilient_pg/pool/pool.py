@@ -13,11 +13,11 @@ import logging
 import math
 import random
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial
 from time import monotonic, sleep
-from typing import Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -46,6 +46,11 @@ from ..state.logins import own
 from ..state.shared import Terms
 from ..state.wrapper import Wrapper
 from .pool_connection import ConnectionMaker
+
+if TYPE_CHECKING:
+    from .loans import Hold, Loans
+
+Error = TypeVar("Error", bound=Exception)
 
 # psycopg_pool's own defaults, seconds; the shorter of them and of the engine's limit holds.
 _MAX_LIFETIME: Final = 3600.0
@@ -127,6 +132,13 @@ class ResilientPool(ConnectionPool[Any]):
         # One for each connection that is in use; to add one and to take one out is atomic.
         self._loans: set[object] = set()
         self._silent_at = self._not_before = -math.inf
+        self._loan: Callable[[], object] = object
+        self._watch: Loans | None = None
+        if (after := resilience.options.pool_leak_after) is not None:
+            from . import loans
+
+            self._watch = loans.Loans(db.alias, after, self._loans)
+            self._loan, self._maker.made = loans.Loan, loans.watch
         base = options.pop("connection_class", db.Database.Connection)
         options.setdefault("reconnect_timeout", _RECONNECT_TIMEOUT)
         #: Whether this is the parent's, in a forked child: its locks may be held by threads that
@@ -194,8 +206,10 @@ class ResilientPool(ConnectionPool[Any]):
         began = monotonic()
         ends = began + allowed
         quiet, refused = False, 0
+        if self._watch is not None:
+            self._tell_held(db, self._watch.news())
         while True:
-            connection = self._wait(began, ends, allowed)
+            connection = self._wait(db, began, ends, allowed)
             link = connection._django_resilient_pg_link
             try:
                 # It was lent on these terms before, and a peek finds it as it was then.
@@ -221,7 +235,7 @@ class ResilientPool(ConnectionPool[Any]):
                 raise
             if fit:
                 connection.lent = True
-                connection.loan = loan = object()
+                connection.loan = loan = self._loan()
                 self._loans.add(loan)
                 return connection
             quiet = True  # they were lost for one reason: one line is enough
@@ -249,6 +263,8 @@ class ResilientPool(ConnectionPool[Any]):
         if conn.pgconn.transaction_status == UNKNOWN:  # it is closed
             conn.put_away = True  # why, was said where it was found
         loan = getattr(conn, "loan", None)  # now: another thread may be given it at once
+        if self._watch is not None:
+            self._tell_held(self._db, self._watch.last_news(loan))
         super().putconn(conn)
         self._loans.discard(loan)
 
@@ -269,7 +285,7 @@ class ResilientPool(ConnectionPool[Any]):
         left = deadlines.left(hard=True)
         return min(seconds, max(soft, deadlines.left()), max(hard, left))
 
-    def _wait(self, began: float, ends: float, allowed: float) -> Any:
+    def _wait(self, db: Wrapper, began: float, ends: float, allowed: float) -> Any:
         """The next connection, whatever its state."""
         # What gives up its place in the queue still counts as waiting.
         first = _BRIEF_WAIT if self._down() else _FIRST_WAIT
@@ -279,13 +295,15 @@ class ResilientPool(ConnectionPool[Any]):
                 # With nothing left the pool would not even hand out one that is ready.
                 return super().getconn(timeout=max(0.001, min(wait, left)))
             except PoolTimeout:
+                if self._watch is not None:
+                    self._tell_held(db, self._watch.news())
                 failure = self._maker.failure
                 if failure is not None and failure.at >= began and not self._loans:
                     raise own(failure.error) from None
                 if left <= wait:
-                    raise _WaitedLongEnough(self._why(allowed, ends)) from None
+                    raise self._noted(_WaitedLongEnough(self._why(allowed, ends))) from None
             except TooManyRequests as error:
-                raise _EnoughAreWaiting(*error.args) from None
+                raise self._noted(_EnoughAreWaiting(*error.args)) from None
             wait, left = min(2 * wait, _LONGEST_WAIT), ends - monotonic()
 
     def _down(self) -> bool:
@@ -311,6 +329,28 @@ class ResilientPool(ConnectionPool[Any]):
                 f' (manage.py checkdbconn), or allow "{alias}" a longer retry_deadline'
             )
         return f'{text}; raise OPTIONS["pool"]["max_size"] of "{alias}" or hold them for less time'
+
+    def holds(self) -> Sequence[Hold]:
+        """Who holds connections for longer than ``pool_leak_after``, the longest first."""
+        return () if self._watch is None else self._watch.holds()
+
+    def _tell_held(self, db: Wrapper, held: Sequence[Hold]) -> None:
+        for one in held:
+            announce.log(
+                db,
+                logging.WARNING,
+                'Pooled connection "%s" held for %s.',
+                one.alias,
+                one,
+                at_once=True,
+                took=one.seconds,
+            )
+
+    def _noted(self, error: Error) -> Error:
+        """An error of an exhausted pool, with who holds its connections for too long."""
+        if self._watch is not None and (note := self._watch.note()):
+            error.add_note(note)
+        return error
 
     def distrust(self) -> None:
         """What was made up to now leads to a server that is not wanted: none of it is used."""

@@ -32,6 +32,8 @@ class ConnectionMaker:
         self.failure: Failure | None = None
         self._alias, self._credentials, self._logins = alias, credentials, logins
         self._begun = begun
+        #: Called with each new connection.
+        self.made: Callable[[Any], object] = lambda connection: None
 
     def attempt(self, connect: Callable[[dict[str, str]], Any]) -> Any:
         """Make one attempt, with what the ``credentials`` option gives for it."""
@@ -71,8 +73,13 @@ class ConnectionMaker:
             put_away = False
             lent = False  # before; others may have left something on it
             refused = False  # by the user's own check
-            loan: object = None  # of the last time it was lent
+            loan: Any = None  # of the last time it was lent
             ends_at = -math.inf  # when it is too old, once that was judged
+
+            def note_statement(self, text: object) -> None:
+                """What is about to be run on it, where the pool asks who holds its connections."""
+                if hasattr(self.loan, "text"):
+                    self.loan.text = text
 
             @classmethod
             def connect(cls, *args: Any, **kwargs: Any) -> Any:
@@ -83,7 +90,8 @@ class ConnectionMaker:
                     maker.failed(error)
                     raise
                 made.made_at, made.luck = monotonic(), random.random()
-                link_to(made)
+                link_to(made).belongs_to(maker._alias)
+                maker.made(made)
                 return made
 
         PooledConnection.__qualname__ = PooledConnection.__name__

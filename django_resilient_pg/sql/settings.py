@@ -27,7 +27,10 @@ _SPECIAL: Final = (
     ),
     (re.compile(r"SET(?:\s+SESSION)?\s+ROLE\s+(?!TO\b|=|\.)", ASCII), ROLE),
     (re.compile(r"SET(?:\s+SESSION)?\s+SCHEMA\s+(?!TO\b|=|\.)", ASCII), "search_path"),
-    (re.compile(r"SET(?:\s+SESSION)?\s+NAMES\b(?!\s*(?:TO\b|=|\.))", ASCII), "client_encoding"),
+    (
+        re.compile(r"SET(?:\s+SESSION)?\s+NAMES(?=\s|\Z)(?!\s*(?:TO\b|=|\.))", ASCII),
+        "client_encoding",
+    ),
     (re.compile(r"SET(?:\s+SESSION)?\s+XML\s+OPTION\b", ASCII), "xmloption"),
     (re.compile(r"RESET\s+ALL\Z", ASCII), RESET_ALL),
     (re.compile(r"DISCARD\s+ALL\Z", ASCII), DISCARD_ALL),

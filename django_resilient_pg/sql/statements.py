@@ -67,7 +67,7 @@ _WRITING_WORDS = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 # The server takes the quoted word for the option too: EXPLAIN ("analyze") ...
-_ANALYZE = re.compile(r"\bANALY[ZS]E\b", re.IGNORECASE | re.ASCII)
+_ANALYZE = re.compile(r"\bANALY[ZS]E\b", re.IGNORECASE)
 _DATA = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
 # What may end a transaction, first of all or after another statement; not ROLLBACK TO.
 _ENDS = re.compile(
@@ -94,7 +94,7 @@ _CTE_COLUMNS = re.compile(
 )
 # The call, not the word: a table may be called "pg_advisory_lock_log".
 _ADVISORY = re.compile(
-    r"\b(pg_(?:try_)?advisory_(?:lock|unlock))(?:_shared|_all)?\"?\s*\(", re.IGNORECASE | re.ASCII
+    r"\b(pg_(?:try_)?advisory_(?:lock|unlock))(?:_shared|_all)?\"?\s*\(", re.IGNORECASE
 )
 _SET_CONFIG = re.compile(r"\bset_config\"?\s*\(", re.IGNORECASE)
 # ASCII: what else Python takes for a blank is a part of a name for the server.
@@ -117,10 +117,10 @@ _INTO_TEMPORARY = re.compile(
 _DROPPED = re.compile(
     rf"{NOT_INSIDE}ON\s+COMMIT\s+DROP(?![A-Za-z0-9_$\x80-\U0010ffff])", re.IGNORECASE | re.ASCII
 )
-# These end with the transaction. The third word position is enough.
-# A setting of the application's own may be called "local.tenant".
+# These end with the transaction.
+# A setting of the application's own may be called "local.tenant", "local$1.tenant" or "localé.a".
 _LOCAL = re.compile(
-    r"SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b(?!\s*(?:\.|=|TO\b))|DECLARE\b(?!.*\bHOLD\b)",
+    r'SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)(?=[\s"])(?!\s*(?:\.|=|TO\b))|DECLARE\b(?!.*\bHOLD\b)',
     re.IGNORECASE | re.DOTALL | re.ASCII,
 )
 
@@ -134,7 +134,7 @@ def analyse(sql: str, *, standard_strings: bool = True) -> Statement:
         standard_strings: the server's ``standard_conforming_strings``; where it is off, a
             backslash makes the end of a string uncertain and the text is not trusted.
     """
-    text = bare(sql).strip().rstrip("; \t\r\n\f\v")
+    text = bare(sql).rstrip("; \t\r\n\f\v")
     keyword = _keyword(text)
     # A semicolon in a quoted identifier counts as well: rare, and only ever too careful.
     uncertain = ";" in text or ("\\" in sql and not standard_strings) or "\x00" in sql
@@ -248,10 +248,9 @@ def left_by_failure(text: str, *, many: bool) -> str:
 
 def _pins(keyword: str, text: str) -> str:
     """The words that leave something behind in the session, or ""."""
-    words = text.split(None, 3)[:3]
     if keyword in _SESSION_WORDS and not _LOCAL.match(text):
         # Never the value: it may be a secret.
-        return " ".join(words[:2]).partition("=")[0].rstrip()
+        return " ".join(text.split()[:2]).partition("=")[0]
     if keyword == "UPDATE" and "pg_settings" in text.lower():
         return "UPDATE pg_settings"
     if ESCAPED_NAME.search(text) is not None:

@@ -191,8 +191,7 @@ class TransactionState:
         if autocommit:
             self._observe_autocommit(status)
             return
-        if self.phase < CLEAN:
-            self.phase = CLEAN
+        self.phase = max(self.phase, CLEAN)
         if status == IDLE:
             if self.phase is DIRTY or self.phase is OPENED:
                 self.split()

@@ -164,6 +164,7 @@ class Wrapper(Base):
         resilience = self.resilience
         options = resilience.options
         link.lend(peeks=options.peek, asks_outcome=options.commit_outcome)
+        link.belongs_to(self.alias)
         link.quiet = min(resilience.limits.idle.seconds, options.ping_after)
         if not self._session.due:
             earlier = self._session

@@ -50,6 +50,7 @@ class Shop:
     products: tuple[int, ...]  # primary keys
     customers: tuple[int, ...]
     retries: bool = False  # transactions run under retry_atomic
+    deadline: float = DEADLINE
 
     def read(self, rng: random.Random) -> None:
         """One of the reads, in autocommit."""
@@ -71,7 +72,10 @@ class Shop:
         from django_resilient_pg.transaction import retry_atomic
 
         retry_atomic.run(
-            partial(self._buy, rng, token), using=self.using, retries=RETRIES, deadline=DEADLINE
+            partial(self._buy, rng, token),
+            using=self.using,
+            retries=RETRIES,
+            deadline=self.deadline,
         )
 
     def _buy(self, rng: random.Random, token: str) -> None:
@@ -96,7 +100,7 @@ class Shop:
         )
 
 
-def stock_up(using: str, *, retries: bool = False) -> Shop:
+def stock_up(using: str, *, retries: bool = False, deadline: float = DEADLINE) -> Shop:
     """Create the products and customers the operations work with, where they are missing."""
     products = Product.objects.using(using)
     products.bulk_create(
@@ -113,6 +117,7 @@ def stock_up(using: str, *, retries: bool = False) -> Shop:
         products=tuple(products.values_list("pk", flat=True)),
         customers=tuple(customers.values_list("pk", flat=True)),
         retries=retries,
+        deadline=deadline,
     )
 
 

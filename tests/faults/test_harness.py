@@ -142,6 +142,36 @@ def test_proxy_ends_idle_connections(
         ask(through)
 
 
+def test_proxy_loses_packets_in_silence(
+    proxy: Proxy, make_connection: Connections, server: Server
+) -> None:
+    """Not even the kernel acknowledges anything, which is what tells it from a deaf proxy."""
+    through = make_connection(STOCK, PORT=proxy.port, options={"tcp_user_timeout": 1000})
+    ask(through)
+    assert proxy.drop() == 1
+    with pytest.raises(OperationalError, match="timed out"):
+        ask(through)
+    through.close()
+    assert ask(through) == 1, "a new connection is forwarded"
+    assert len(server.backends("app")) == 2, "the server has not heard of the first one's end"
+    proxy.let_go()
+    until(lambda: len(server.backends("app")) == 1, "the server has not seen the end")
+
+
+def test_proxy_cuts_at_the_message_that_contains_a_text(
+    proxy: Proxy, make_connection: Connections
+) -> None:
+    plain = {"sslmode": "disable", "sslrootcert": ""}
+    through, other = (make_connection(STOCK, PORT=proxy.port, options=plain) for _ in range(2))
+    ask(other)
+    proxy.cut_at(1, "answer", containing=b"the one")
+    assert ask(through, "SELECT 'another'") == "another"
+    assert proxy.messages_left == 1
+    with pytest.raises(OperationalError):
+        ask(through, "SELECT 'the one'")
+    assert ask(other) == 1, "only the connection that sent it is cut"
+
+
 def test_namespace_holds_a_server_over_tls(
     far_server: Server, make_far_connection: Connections, namespace: Namespace
 ) -> None:

@@ -36,7 +36,8 @@ def behind() -> Iterator[Server]:
     with Server() as made:
         made.execute("CREATE TABLE entry (id bigserial PRIMARY KEY, value text)", database="app")
         made.execute("CREATE SEQUENCE executions", database="app")
-        made.execute("GRANT ALL ON entry, entry_id_seq, executions TO app", database="app")
+        made.execute("CREATE TABLE nap (seconds float); INSERT INTO nap VALUES (0)", database="app")
+        made.execute("GRANT ALL ON entry, entry_id_seq, executions, nap TO app", database="app")
         yield made
 
 
@@ -181,9 +182,13 @@ def test_a_pooler_that_is_down_for_a_while_is_waited_for(
     read(connection)
 
 
-SLOW_READ = "SELECT count(*) FROM pg_sleep(1.5)"
+# They sleep when they run first, see ``in_the_middle``, and not when they run again.
+NAP = "(SELECT seconds FROM nap)"
+SLOW_READ = f"SELECT count(*) FROM pg_sleep({NAP})"
 # Counted before it sleeps: no rollback takes a sequence's number back.
-SLOW_WRITE = "INSERT INTO entry (value) SELECT 'x' FROM pg_sleep(1.5 + 0 * nextval('executions'))"
+SLOW_WRITE = (
+    f"INSERT INTO entry (value) SELECT 'x' FROM pg_sleep({NAP} + 0 * nextval('executions'))"
+)
 
 
 def executions(server: Server) -> int:
@@ -197,9 +202,12 @@ def in_the_middle(server: Server, happen: Callable[[], Any]) -> threading.Thread
         " WHERE usename = 'app' AND wait_event = 'PgSleep'"
     )
     before = set(server.execute(sleeping))  # of clients that are gone; their server has not noticed
+    server.execute("UPDATE nap SET seconds = 1.5", database="app")
 
     def watch() -> None:
-        until(lambda: bool(set(server.execute(sleeping)) - before), "nobody sleeps")
+        with server.session("app") as ask:  # a login for each look could take longer than the nap
+            until(lambda: bool(set(ask(sleeping)) - before), "nobody sleeps")
+            ask("UPDATE nap SET seconds = 0")
         happen()
 
     thread = threading.Thread(target=watch)

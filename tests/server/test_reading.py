@@ -155,6 +155,9 @@ def test_a_setting_by_an_escaped_name_is_kept_or_raised(sql: str, stage: Stage) 
     [
         ("local.tenant", "SET local.tenant = '7'"),
         ("local.tenant", "SET LOCAL . tenant TO '7'"),
+        ("local$1.tenant", "SET local$1.tenant = '7'"),
+        ("local\u00e9.tenant", "SET local\u00e9.tenant = '7'"),
+        ("names$1.tenant", "SET names$1.tenant = '7'"),
         ("transaction.tenant", "SET transaction.tenant = '7'"),
         ("names.tenant", "SET names.tenant = '7'"),
         ("role.tenant", "SET role .tenant = '7'"),
@@ -166,6 +169,7 @@ def test_a_setting_whose_name_begins_like_another_one(name: str, sql: str, stage
     told = f"SELECT current_setting('{name}', true), current_setting('app.key', true), current_user"
     stage.run("SET ROLE app")
     stage.run(sql)
+    stage.run("SET client_encoding = 'UTF8'")
     stage.run("SET app.key = '8'")
     assert stage.run(told) == [("7", "8", "app")]
     stage.kill()

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from pkgutil import resolve_name
@@ -31,7 +32,7 @@ from django.test.utils import isolate_apps
 
 import django_resilient_pg
 from benchmarks import healthy
-from django_resilient_pg import deadlines, errors, providers, signals
+from django_resilient_pg import deadlines, errors, providers, signals, urls
 from django_resilient_pg.checks import middleware
 from django_resilient_pg.conf import request_settings
 from django_resilient_pg.conf.declarations import Declaration
@@ -70,6 +71,7 @@ OBSERVE = "docs/observe.rst"
 UNITS = "docs/units.rst"
 TOPOLOGIES = "docs/topologies.rst"
 DEADLINES = "docs/deadlines.rst"
+HEALTH = "docs/health.rst"
 #: Where the pages of docs/ are published; PyPI knows no relative links.
 SITE = "https://django-resilient-pg.readthedocs.io/en/stable"
 PAGES = [
@@ -190,7 +192,11 @@ def test_links_lead_somewhere(name: str) -> None:
     for reference in page(name).findall(NODES.reference):
         target = reference.get("refuri")
         if target is not None and not target.startswith("https://"):
-            assert (ROOT / name).parent.joinpath(target).is_file(), f"{name}: {target}"
+            file, _, anchor = target.partition("#")
+            path = (ROOT / name).parent.joinpath(file).resolve()
+            assert path.is_file(), f"{name}: {target}"
+            if anchor:
+                assert anchor in page(path.relative_to(ROOT).as_posix()).ids, f"{name}: {target}"
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -263,6 +269,10 @@ def test_there_are_snippets() -> None:
 ONLY_WITH = {
     '"pool"': pytest.mark.psycopg3,
     '"django_resilient_pg.postgis"': pytest.mark.needs("GDAL", "GEOS"),
+    # Not in every environment of every developer; in CI a skip is a failure.
+    "metrics.opentelemetry.": pytest.mark.skipif(
+        find_spec("opentelemetry") is None, reason="opentelemetry-sdk is not installed"
+    ),
 }
 
 
@@ -549,6 +559,19 @@ def test_every_setting_of_the_middleware_is_documented() -> None:
     assert rows == [[one.name, repr(one.default), one.allowed] for one in declared]
 
 
+def test_every_setting_of_the_health_probes_is_documented() -> None:
+    ready, token = table(section(HEALTH, "Settings"), "Setting")
+    declared = request_settings.READY_DEADLINE
+    assert ready == [declared.name, repr(declared.default), declared.allowed]
+    assert token[:2] == [request_settings.STATUS_TOKEN, "None"]
+    assert f"at least {request_settings.SHORTEST_TOKEN} characters" in token[2]
+
+
+def test_every_address_of_the_health_probes_is_documented() -> None:
+    documented = [title for title in titles(HEALTH) if title.endswith("/")]
+    assert documented == [str(one.pattern) for one in urls.urlpatterns[:3]]
+
+
 def test_every_system_check_of_the_middleware_is_documented() -> None:
     source = Path(str(middleware.__file__)).read_text(encoding="utf-8")
     ids = re.findall(r'id="(resilient_pg\.[EWI]\d+)"', source)
@@ -696,6 +719,9 @@ LOGGED = {
     ("attempts", "info"): "A server is not accepting connections",
     ("settle", "info"): "CONN_MAX_AGE",
     ("pool", "info"): "A pooled connection failed its check",
+    ("views", "warning"): "A database is not ready when",
+    ("views", "info"): "A database is ready again",
+    ("pool", "warning"): "A pooled connection is held for longer than pool_leak_after",
 }
 
 

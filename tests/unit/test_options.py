@@ -30,6 +30,7 @@ DEFAULTS: dict[str, Any] = {
     "commit_outcome": False,
     "primary": None,
     "replay_session": True,
+    "pool_leak_after": None,
     "credentials": None,
 }
 NUMBERS = [d for d in declarations() if d.kind in {"number", "integer"}]

@@ -18,8 +18,9 @@ SITE = "https://django-resilient-pg.readthedocs.io/en/stable/"
 
 
 def test_only_what_users_need_is_an_extra() -> None:
-    assert set(PROJECT["optional-dependencies"]) == {"psycopg", "psycopg2", "pool"}
-    assert set(WHOLE["dependency-groups"]) == {"test", "demo"}
+    drivers, exporters = {"psycopg", "psycopg2", "pool"}, {"prometheus", "opentelemetry"}
+    assert set(PROJECT["optional-dependencies"]) == drivers | exporters
+    assert set(WHOLE["dependency-groups"]) == {"demo", "docs", "test"}
     tox = WHOLE["tool"]["tox"]
     assert tox["env_run_base"]["dependency_groups"] == ["test"]
     extras = {extra for env in tox["env"].values() for extra in env.get("extras", ())}

@@ -14,7 +14,6 @@ from django_resilient_pg.state.transaction import (
     CLEAN,
     DIRTY,
     MANUAL,
-    MOST_SETTINGS,
     OPENED,
     SPLIT,
     Phase,
@@ -281,10 +280,10 @@ def test_where_nobody_knows_what_is_read_a_setting_is_a_statement() -> None:
 
 def test_no_more_settings_are_kept_than_some() -> None:
     made = state(CLEAN)
-    for _ in range(MOST_SETTINGS):
+    for _ in range(50):
         began_with(made, SETTING, lambda: 1)
     began_with(made, SETTING, lambda: 1)
-    assert (made.phase, len(made.opening)) == (DIRTY, MOST_SETTINGS)
+    assert (made.phase, len(made.opening)) == (DIRTY, 50)
 
 
 def test_a_savepoint_that_fails_counts_as_a_statement() -> None:

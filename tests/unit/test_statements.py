@@ -36,6 +36,7 @@ READS = [
     "EXPLAIN (VERBOSE, COSTS off) DELETE FROM x",
     "SELECT update, analyze FROM x",
     "SELECT ';' , 'INSERT INTO x', $$ DELETE FROM y; $$, $a$ ; $$ ; $a$",
+    "SELECT $$ several\nlines; DELETE FROM y $$",
     'SELECT "update" FROM "for update"',
     "SELECT E'it\\'s; fine'",
     "SELECT 'a\\'",
@@ -137,7 +138,9 @@ def test_a_backslash_is_not_trusted_without_standard_strings() -> None:
         ("WITH t(a) AS NOT MATERIALIZED (SELECT f(1)) SELECT 1", {"f", "materialized"}),
         ("WITH t(a) AS (VALUES (1)) SELECT 1", {"as", "values"}),
         ("WITH t(a) AS ((SELECT f(1))) SELECT 1", {"as", "f"}),
+        ("with t(a, b) as (select 1, 2) select * from t", {"as"}),
         ("SELECT * FROM f('x') AS (a int)", {"as", "f"}),
+        ("SELECT * FROM f('x')\u2003AS (SELECT 1)", {"\u2003as", "f"}),
         ("SELECT * FROM f('x') AS (values int, selected int)", {"as", "f"}),
         ("SELECT 'f(1)' -- g(2)\n /* h(3) */", set()),
         ("SELECT NEXTVAL('s')", {"nextval"}),
@@ -163,6 +166,13 @@ def test_every_function_called_is_named(sql: str, functions: set[str]) -> None:
         ("SET transaction.id = '5'", "SET transaction.id"),
         ("SET constraints.name = '5'", "SET constraints.name"),
         ("SET LOCAL local.tenant = '5'", ""),
+        # Names of settings, for the server: what is not ASCII is a letter, and so is a dollar.
+        ("SET local\u00e9.tenant = '5'", "SET local\u00e9.tenant"),
+        ("SET local\u20ac.tenant = '5'", "SET local\u20ac.tenant"),
+        ("SET local$1.tenant = '5'", "SET local$1.tenant"),
+        ("SET transaction\u00a0b.c = '5'", "SET transaction"),
+        ('SET LOCAL"app.tenant" = 5', ""),
+        ("SET CONSTRAINTS ALL\tDEFERRED", ""),
         ("LISTEN news", "LISTEN news"),
         ("CREATE TEMP TABLE x ()", "CREATE TEMP TABLE"),
         ("CREATE TABLE temp_x ()", ""),
@@ -212,6 +222,8 @@ def test_every_function_called_is_named(sql: str, functions: set[str]) -> None:
         ("DO $$ BEGIN SET x = 1; END $$; SELECT 1", "DO with SET"),
         ("SELECT 1; SET x = 1", "SET x"),
         ("SELECT 1; SELECT 'SET x'", ""),
+        ("SELECT 1; SET LOCAL x = 1", ""),
+        ("SELECT 1; CREATE TEMP TABLE x ()", "CREATE TEMP TABLE"),
         ("DECLARE c CURSOR FOR SELECT 1", ""),
     ],
 )
@@ -408,8 +420,9 @@ def test_data_need_not_be_read_to_see_that_nothing_ends(word: str) -> None:
 
 
 def test_what_is_too_long_to_read_may_end_a_transaction() -> None:
-    assert ends_transaction("VACUUM " + "x" * LONGEST_READ)
-    assert not ends_transaction("VACUUM x")
+    longest = "VACUUM ".ljust(LONGEST_READ, "x")
+    assert not ends_transaction(longest)
+    assert ends_transaction(longest + "x")
 
 
 # -- work ---------------------------------------------------------------------------------------

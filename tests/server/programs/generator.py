@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
-from typing import Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from .language import Block, By, Call, Elsewhere, Fork, Hook, Kill, Program, Run, RunMany, Step
 from .texts import HOSTILE, Control, Fail, Fate, Read, Set, Text, Way, Write
@@ -74,11 +74,23 @@ _FATAL: Final = 0.09
 _OFTEN_FATAL: Final = 0.3
 
 
-class Generator:
-    """Makes one program after another from a seed."""
+class Choices(Protocol):
+    """Random numbers, or what takes their place: see ``random.Random``."""
 
-    def __init__(self, seed: object) -> None:
-        self._random = random.Random(str(seed))
+    def random(self) -> float: ...
+
+    def randint(self, least: int, most: int, /) -> int: ...
+
+    def choice(self, options: Any, /) -> Any: ...
+
+    def choices(self, options: Any, weights: Any, /) -> list[Any]: ...
+
+
+class Generator:
+    """Makes one program after another, from a seed or from somebody's choices."""
+
+    def __init__(self, seed: Choices | str) -> None:
+        self._random: Choices = random.Random(seed) if isinstance(seed, str) else seed
         self._keys = count(1)
         self._fatal = _FATAL  # the part of writes that end their session
         self._like_reads = 0.0  # the part of writes that look like reads
@@ -232,4 +244,4 @@ class Generator:
         return self._random.random() < part
 
     def _pick(self, weights: dict[T, float] | dict[T, int]) -> T:
-        return self._random.choices(list(weights), list(weights.values()))[0]
+        return cast("T", self._random.choices(list(weights), list(weights.values()))[0])

@@ -82,14 +82,19 @@ class Oracle:
     #: Whether two courses of things were right at some time, of which the model follows one
     #: (:attr:`.world.World.vague`): from then on only rows that are there twice are a violation.
     ambiguous: bool = False
+    #: Whether sessions may die at any moment now, whatever this program does.
+    is_stormy: Callable[[], bool] = lambda: False
 
     def observe(self, event: Event, act: Callable[[], Any]) -> Any:
         """Run a step and judge what comes of it; what it returns or raises is passed on."""
+        stormy = self.is_stormy()
+        self.world.at_risk |= stormy
         self.ambiguous |= self.world.vague
         outcome = _outcome_of(act)
         self.trace.append(f"{self.where}{event}: {_described(outcome)}")
         self.met[str(event)] += str(event) == "again"
         self._until_violated(lambda: self._judge(event, outcome))
+        self.world.at_risk |= stormy
         return outcome.unwrap()
 
     @property

@@ -16,7 +16,7 @@ from .blocks import Enter, Exit, Rerun
 from .calls import OnCommit
 from .language import Block, By, Call, Elsewhere, Fork, Hook, Kill, Program, Run, RunMany, Step
 from .ledger import Violation
-from .steps import Steps
+from .steps import Steps, go_on
 from .texts import Read
 
 
@@ -52,7 +52,16 @@ class Runner(Steps):
 
     def run(self, program: Program) -> Report:
         self.stage.next_program()
+        self.perform(program)
+        return self.report(program)
+
+    def perform(self, program: Program) -> None:
+        """Do its steps."""
         self._run_all(program, swallows=True)
+
+    def report(self, program: Program) -> Report:
+        """What came of it, once nothing more happens."""
+        self.between = go_on
         rows = self._finish()
         violation = self.oracle.violation
         if self.other is not None:
@@ -114,14 +123,23 @@ class Runner(Steps):
                 self._atomic(step)
             case Elsewhere(inner):
                 self.oracle.met["elsewhere"] += 1
-                self._elsewhere()._run_all((inner,), swallows=False)
+                self.elsewhere()._run_all((inner,), swallows=False)
 
-    def _elsewhere(self) -> Runner:
+    def elsewhere(self) -> Runner:
+        """The one of the other alias."""
         if self.other is None:
             assert self.stage.other is not None
-            self.other = Runner(self.stage.other, self.reach(), self.reach, other=self)
+            self.other = Runner(
+                self.stage.other,
+                self.reach(),
+                self.reach,
+                other=self,
+                between=lambda: self.between(),
+                shares=self.shares,
+            )
             oracle = self.other.oracle
             oracle.trace, oracle.where = self.oracle.trace, "on the other alias: "
+            oracle.is_stormy = self.oracle.is_stormy
         return self.other
 
     # -- blocks ------------------------------------------------------------------------------------

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import TypeVar
 
 from .language import Block, By, Elsewhere, Fork, Kill, Program, Run, RunMany, Step
 from .texts import Read, Text, Way, Write
 
+T = TypeVar("T")
+
 
 def shrink(program: Program, breaks: Callable[[Program], bool]) -> Program:
     """Try one simplification after another until none is left that keeps the violation."""
-    shorter = True
-    while shorter:
-        shorter = False
-        for candidate in _simpler(program):
-            if breaks(candidate):
-                program, shorter = candidate, True
-                break
-    return program
+    return smallest(program, simpler, breaks)
 
 
-def _simpler(program: Program) -> Iterator[Program]:
+def smallest(whole: T, smaller: Callable[[T], Iterator[T]], breaks: Callable[[T], bool]) -> T:
+    """The same for whatever can be made smaller."""
+    while (found := next(filter(breaks, smaller(whole)), None)) is not None:
+        whole = found
+    return whole
+
+
+def simpler(program: Program) -> Iterator[Program]:
     """Programs that are a little simpler: the largest cuts first."""
     for at, step in enumerate(program):
         before, after = program[:at], program[at + 1 :]
@@ -57,7 +60,7 @@ def _instead_of_many(step: RunMany) -> Iterator[Program]:
 
 def _instead_of_block(block: Block) -> Iterator[Program]:
     yield block.body
-    for shorter in _simpler(block.body):
+    for shorter in simpler(block.body):
         yield (replace(block, body=shorter),)
     if block.leaves:
         yield (replace(block, leaves=False),)
@@ -70,9 +73,9 @@ def _simpler_texts(texts: tuple[Text, ...]) -> Iterator[tuple[Text, ...]]:
         before, after = texts[:at], texts[at + 1 :]
         if before or after:
             yield before + after
-        for simpler in (_harmless(text), _plain(text)):
-            if simpler != text:
-                yield (*before, simpler, *after)
+        for instead in (_harmless(text), _plain(text)):
+            if instead != text:
+                yield (*before, instead, *after)
 
 
 def undisturbed(program: Program) -> Program:

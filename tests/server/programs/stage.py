@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import os
 import select
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import Any, Final
+from itertools import count
+from typing import Any, Final, Self
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -25,14 +27,15 @@ SETTINGS: Final = {
     "autovacuum": "off",
 }
 # Logging in is most of the time that a replaced connection takes.
-_TRUST: Final = "local all all trust\nhost all all all trust\n"
+_TRUST: Final = "local all all trust\nhost all,replication all all trust\n"
 SCHEMA: Final = """
 CREATE TABLE effects (id bigint, program int, victim int, fate text, note text);
 CREATE INDEX ON effects (program);
 GRANT ALL ON effects TO app;
 -- Dies once: where a statement is run again, it is by another process.
+CREATE FUNCTION is_victim(victim int) RETURNS bool LANGUAGE sql AS 'SELECT $1 = pg_backend_pid()';
 CREATE FUNCTION die(victim int) RETURNS int STABLE LANGUAGE plpgsql AS $$ BEGIN
-    IF victim = pg_backend_pid() THEN PERFORM pg_terminate_backend(victim); END IF;
+    IF is_victim(victim) THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF;
     RETURN 1;
 END $$;
 CREATE FUNCTION die_early() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -42,10 +45,13 @@ END $$;
 -- The signal is acted on at the next statement of PL/pgSQL, if there is one: else the wait for
 -- the standby finds it, after the transaction has been committed, or the wait for the next query.
 CREATE FUNCTION die_late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    IF NEW.victim <> pg_backend_pid() THEN RETURN NULL; END IF;
-    IF NEW.fate = 'commit' THEN PERFORM die(NEW.victim); END IF;
+    IF NOT is_victim(NEW.victim) THEN RETURN NULL; END IF;
+    IF NEW.fate = 'commit' THEN
+        PERFORM pg_terminate_backend(pg_backend_pid());
+        PERFORM 1;
+    END IF;
     IF NEW.fate = 'answer' THEN PERFORM set_config('synchronous_commit', 'on', true); END IF;
-    RETURN CASE WHEN pg_terminate_backend(NEW.victim) THEN NEW ELSE NEW END;
+    RETURN CASE WHEN pg_terminate_backend(pg_backend_pid()) THEN NEW ELSE NEW END;
 END $$;
 -- Reads that write, see language.Way.
 CREATE FUNCTION put_row(effects) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
@@ -76,6 +82,37 @@ _ROWS: Final = "coalesce(string_agg(id::text, ',' ORDER BY id), '')"
 _KEYS: Final = 1000
 
 
+class Clerk:
+    """A superuser's session that stays open, in autocommit."""
+
+    def __init__(self, server: Server, database: str) -> None:
+        self._database = database
+        self._links: list[Any] = []
+        self.connect(server)
+
+    def connect(self, server: Server) -> None:
+        """Have a session of this server; none is closed before all are, a parent's may be one."""
+        driver: Any = importlib.import_module(DRIVER)
+        link = driver.connect(
+            host=server.socket_dir,
+            port=server.port,
+            dbname=self._database,
+            user=server.superuser,
+            password=server.superuser_password,
+        )
+        link.autocommit = True
+        self._links.append(link)
+
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        with closing(self._links[-1].cursor()) as cursor:
+            cursor.execute(sql)
+            return list(cursor.fetchall())
+
+    def close(self) -> None:
+        while self._links:
+            self._links.pop().close()
+
+
 class Stage:
     """A database of a server of its own, and a superuser's session that stays open.
 
@@ -88,27 +125,35 @@ class Stage:
         (server.data / "pg_hba.conf").write_text(_TRUST)
         server.execute("SELECT pg_reload_conf()")
         server.execute(SCHEMA, database=database)
-        driver: Any = importlib.import_module(DRIVER)
-        self._link: Any = driver.connect(
-            host=server.socket_dir, port=server.port, dbname=database, user=server.superuser
-        )
-        self._link.autocommit = True
+        self._clerk = Clerk(server, database)
         self._program = 0
+        self._numbers = count(1)
         self._notes: dict[int, str] = {}
 
+    def beside(self) -> Self:
+        """The same for a program that runs at the same time: its rows are its own."""
+        twin = copy.copy(self)
+        twin._notes = {}
+        twin.other = None if self.other is None else self.other.beside()
+        return twin
+
     def close(self) -> None:
-        self._link.close()
+        self._clerk.close()
         if self.other is not None:
             self.other.close()
 
+    def move(self, server: Server) -> None:
+        """The rows are on this server from now on, or this is another process."""
+        self._clerk.connect(server)
+        if self.other is not None:
+            self.other.move(server)
+
     def _ask(self, sql: str) -> list[tuple[Any, ...]]:
-        with closing(self._link.cursor()) as cursor:
-            cursor.execute(sql)
-            return list(cursor.fetchall())
+        return self._clerk.ask(sql)
 
     def next_program(self) -> None:
         """Rows are those of another program from now on."""
-        self._program += 1
+        self._program = next(self._numbers)
         self._notes.clear()
         if self.other is not None:
             self.other.next_program()
@@ -137,13 +182,29 @@ class Stage:
 
     # -- ends --------------------------------------------------------------------------------------
 
+    def victim(self, connection: BaseDatabaseWrapper) -> int:
+        """Which session dies of a statement, as :func:`is_victim` of the schema knows it."""
+        return backend_pid(connection)
+
     def kill(self, pid: int) -> bool:
         """End a session and wait until its process is gone; False if it was not there."""
+        return self._end(pid)
+
+    def _end(self, pid: int) -> bool:
         with watched(pid) as is_gone:
             [(done,)] = self._ask(f"SELECT pg_terminate_backend({pid})")
             if not is_gone(PATIENCE):
                 raise TimeoutError(f"session {pid} is still there after {PATIENCE:g} s")
         return bool(done)
+
+    def kill_all(self) -> bool:
+        """End all sessions of the application; False if there was none."""
+        found = self._ask(
+            "SELECT pid FROM pg_stat_activity"
+            f" WHERE datname = '{self.database}' AND usename = '{self.server.user}'"
+        )
+        ended = [self._end(pid) for (pid,) in found]
+        return any(ended)
 
     # -- texts -------------------------------------------------------------------------------------
 

@@ -20,17 +20,28 @@ from .language import By, Kill, Run, RunMany, Step
 from .ledger import Ledger
 from .oracle import Event, Oracle
 from .postgres import Session
-from .stage import Stage, backend_pid
+from .stage import Stage
 from .transaction import Setting
 from .world import World
 
 
+def go_on() -> None:
+    """There is no other program."""
+
+
 @dataclass(slots=True)
 class Steps:
-    """Runs single steps."""
+    """Runs single steps.
+
+    Attributes:
+        between: called before each step; other programs may go on there.
+        shares: its session may have been another program's: it may have any setting.
+    """
 
     stage: Stage
     connection: BaseDatabaseWrapper
+    between: Callable[[], None] = field(default=go_on, kw_only=True)
+    shares: bool = field(default=False, kw_only=True)
     oracle: Oracle = field(init=False)
     _application: Application = field(init=False)
     # Sessions that are to die, each once, by the step that ends them.
@@ -38,7 +49,9 @@ class Steps:
 
     def __post_init__(self) -> None:
         pooled = "pool" in self.connection.settings_dict["OPTIONS"]
-        session = Session(Ledger(), fresh=Setting(None if pooled else frozenset({""})))
+        fresh = Setting(None) if pooled or self.shares else Setting()
+        setting = Setting(None) if self.shares else Setting()
+        session = Session(Ledger(), fresh=fresh, setting=setting)
         driver = Driver(session, remembers=DRIVER == "psycopg2")
         own_engine = hasattr(self.connection, "resilience")
         connected = self.connection.connection is not None
@@ -50,13 +63,15 @@ class Steps:
         return self.oracle.world.django
 
     def _observe(self, event: Event, act: Callable[[], Any]) -> Any:
+        self.between()
         return self.oracle.observe(event, act)
 
     def _victim(self, step: Step) -> int:
         """The process that dies of a step: the one that is there when it runs first."""
-        return self._victims.setdefault(id(step), backend_pid(self.connection))
+        return self._victims.setdefault(id(step), self.stage.victim(self.connection))
 
     def _kill(self, step: Kill) -> None:
+        self.between()
         if id(step) in self._victims:
             return
         if (pid := self._victim(step)) and self.stage.kill(pid):

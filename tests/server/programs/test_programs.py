@@ -213,7 +213,7 @@ def test_a_program_is_made_short() -> None:
         return "cursor.execute" in str(list(lines(program)))
 
     for number in range(20):
-        program = Generator(number).program()
+        program = Generator(str(number)).program()
         if breaks(program):
             shortest = shrink(program, breaks)
             assert len(shortest) == 1, list(lines(shortest))

@@ -1,0 +1,1 @@
+"""The project of the Compose example: settings, two views and a probe."""
