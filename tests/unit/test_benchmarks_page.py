@@ -58,9 +58,7 @@ def test_a_figure_that_no_results_file_holds_is_refused(tmp_path: Path) -> None:
         copy = folder / file.relative_to(FOLDER)
         text = copy.read_text("utf-8")
         figure = r'(?<=": )\d' if file.suffix == ".json" else r"\d"
-        copy.write_text(
-            re.sub(figure, lambda found: "2" if found[0] == "1" else "1", text), "utf-8"
-        )
+        copy.write_text(re.sub(figure, lambda found: str(int(found[0]) % 9 + 1), text), "utf-8")
         assert page.render(TEMPLATE, folder) != page.PAGE.read_text("utf-8"), file
 
 
