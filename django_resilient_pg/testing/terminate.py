@@ -16,7 +16,7 @@ _PATIENCE: Final = 10.0
 def check_direct(connection: BaseDatabaseWrapper) -> None:
     """Raise OutageError where a pooler gives a connection sessions of its own."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_backend_pid()")
+        cursor.execute("SELECT pg_catalog.pg_backend_pid()")
         pid = int(cursor.fetchone()[0])
     if pid != connection.connection.info.backend_pid:
         raise OutageError(
@@ -56,7 +56,7 @@ class Terminator:
         return self.error is None
 
     def _terminate(self, cursor: Any, pid: int) -> None:
-        cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
+        cursor.execute("SELECT pg_catalog.pg_terminate_backend(%s)", [pid])
         deadline = time.monotonic() + _PATIENCE
         while _exists(cursor, pid):
             if time.monotonic() > deadline:
@@ -65,5 +65,9 @@ class Terminator:
 
 
 def _exists(cursor: Any, pid: int) -> bool:
-    cursor.execute("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s)", [pid])
+    cursor.execute(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS s"
+        " WHERE s.pid OPERATOR(pg_catalog.=) %s)",
+        [pid],
+    )
     return bool(cursor.fetchone()[0])
