@@ -6,7 +6,7 @@ import importlib
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
@@ -74,6 +74,16 @@ class Server(Cluster):
     def drop_database(self, name: str) -> None:
         """Drop a database and end all sessions in it."""
         self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def wait_recovered(self) -> None:
+        """Return once it accepts connections, after a crash; raises TimeoutError."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline:
+            with suppress(Exception):  # it is recovering
+                self.execute("SELECT 1")
+                return
+            time.sleep(0.02)
+        raise TimeoutError(f"the server has not recovered within {START_TIMEOUT:g} s")
 
     def configure(self, **settings: str | None) -> None:
         """Change settings (None: as at the start) of the running server, for later sessions."""

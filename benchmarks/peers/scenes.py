@@ -193,19 +193,9 @@ def _answered(crew: Contender) -> dict[str, Any]:
 def _forgotten(space: Namespace, server: Server) -> Iterator[None]:
     """Packets of the present connections vanish, both ways."""
     sql = "SELECT client_port FROM pg_stat_activity WHERE usename = %s AND client_port > 0"
-    ports = [str(port) for (port,) in server.execute(sql, [server.user])]
-    rules = [
-        [chain, "--protocol", "tcp", f"--{end}", port, "--jump", "DROP"]
-        for port in ports
-        for chain, end in (("INPUT", "sport"), ("OUTPUT", "dport"))
-    ]
-    for rule in rules:
-        space.run("iptables", "--wait", "--insert", *rule)
-    try:
+    ports = [port for (port,) in server.execute(sql, [server.user])]
+    with space.forgetting(ports):
         yield
-    finally:
-        for rule in rules:
-            space.run("iptables", "--wait", "--delete", *rule)
 
 
 def _loaded(running: Contender, seconds: float, faults: Faults) -> dict[str, Any]:

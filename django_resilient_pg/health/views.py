@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -19,11 +18,10 @@ from ..conf import request_settings
 from ..deadlines import deadline
 from ..policy import messages
 from ..state.aliases import load
+from ..state.shared import logger
 from . import checking, words
 from .asking import Answer, aliases, ask
 from .status import status as gather
-
-logger = logging.getLogger("django_resilient_pg")
 
 View = Callable[[HttpRequest], HttpResponseBase]
 

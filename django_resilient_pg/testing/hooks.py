@@ -115,7 +115,9 @@ class Hooks:
             self._lose_before(made, fault)
             return run()
         if many and fault.point == "after":
-            self.error = OutageError("after() cannot be used for executemany(): use during() instead")
+            self.error = OutageError(
+                "after() cannot be used for executemany(): use during() instead"
+            )
             return run()
         port = port_of(made)
         self._relay.plan(port, self._plan(made, fault, request))

@@ -44,7 +44,7 @@ def crashed(world: World) -> Iterator[None]:
     guard.send(victim, signal.SIGKILL)
     guard.wait_gone([victim], PATIENCE)
     yield
-    world.await_primary()
+    world.primary.wait_recovered()
 
 
 @contextmanager

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Self
 
-from testproject.cluster import START_TIMEOUT
 from testproject.lab.sides import SIDES
 from testproject.postgres import Server
 from testproject.proxy import Proxy
@@ -64,13 +62,3 @@ class World:
     def backends(self) -> list[int]:
         """The sessions of both applications."""
         return [pid for side in SIDES for pid in self.primary.backends(side.name)]
-
-    def await_primary(self) -> None:
-        """Wait until the primary has recovered."""
-        deadline = time.monotonic() + START_TIMEOUT
-        while time.monotonic() < deadline:
-            with suppress(Exception):  # it is recovering
-                self.primary.execute("SELECT 1")
-                return
-            time.sleep(0.02)
-        raise TimeoutError(f"the server has not recovered within {START_TIMEOUT:g} s")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from typing import Literal, Self
@@ -68,6 +68,22 @@ class Namespace:
     def launcher(self) -> tuple[str, ...]:
         """What to put before a command to run it in the namespace."""
         return (needs.program("ip"), "netns", "exec", self.name)
+
+    @contextmanager
+    def forgetting(self, ports: Iterable[int]) -> Iterator[None]:
+        """Packets of these clients vanish in the block, both ways; other connections pass."""
+        rules = [
+            [chain, "--protocol", "tcp", f"--{end}", str(port), "--jump", "DROP"]
+            for port in ports
+            for chain, end in (("INPUT", "sport"), ("OUTPUT", "dport"))
+        ]
+        for rule in rules:
+            self.run("iptables", "--wait", "--insert", *rule)
+        try:
+            yield
+        finally:
+            for rule in rules:
+                self.run("iptables", "--wait", "--delete", *rule)
 
     @contextmanager
     def server(self, **options: str) -> Iterator[Server]:

@@ -28,18 +28,9 @@ def forgotten(namespace: Namespace, connection: BaseDatabaseWrapper) -> Iterator
     connection.ensure_connection()
     own = socket.fromfd(connection.connection.fileno(), socket.AF_INET, socket.SOCK_STREAM)
     with own:
-        port = str(own.getsockname()[1])
-    rules = [
-        ["INPUT", "--protocol", "tcp", "--sport", port, "--jump", "DROP"],
-        ["OUTPUT", "--protocol", "tcp", "--dport", port, "--jump", "DROP"],
-    ]
-    for rule in rules:
-        namespace.run("iptables", "--wait", "--insert", *rule)
-    try:
+        port = own.getsockname()[1]
+    with namespace.forgetting([port]):
         yield
-    finally:
-        for rule in rules:
-            namespace.run("iptables", "--wait", "--delete", *rule)
 
 
 def test_an_idle_flow_that_was_dropped_is_found_by_the_ping(

@@ -28,7 +28,7 @@ from django_resilient_pg.errors import AttemptAbandoned
 from django_resilient_pg.state.unit_of_work import UNDER_WAY
 from testproject.postgres import Server
 from testproject.shop.models import Customer
-from tests.engines import DRIVER, PATIENCE, STOCK, Connections, backend_pid
+from tests.engines import DRIVER, LONGEST, STOCK, Connections, backend_pid
 from tests.server.request_views import SECOND, faults, lost_reads, runs
 from tests.server.test_middleware import OURS, TEMPLATES, forget_connection, send
 
@@ -154,7 +154,7 @@ def told(work: Callable[[], None]) -> None:
 
 
 async def until_async(done: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(LONGEST):
         while not done():
             await asyncio.sleep(0.01)
 

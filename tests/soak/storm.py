@@ -5,10 +5,8 @@ from __future__ import annotations
 import random
 import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from typing import Final, Self
 
 from testproject import guard
@@ -97,7 +95,7 @@ class Storm:
         for pid in self._one():
             guard.send(pid, signal.SIGKILL)
             guard.wait_gone([pid], PATIENCE)
-        self._await_server()
+        self._server.wait_recovered()
 
     def time_out(self) -> None:
         """The server ends sessions of the application that are idle for some milliseconds."""
@@ -118,15 +116,6 @@ class Storm:
         self._server.stop(how)
         self._outage()
         self._server.start()
-
-    def _await_server(self) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            with suppress(Exception):  # it is recovering
-                self._server.execute("SELECT 1")
-                return
-            time.sleep(0.02)
-        raise TimeoutError(f"the server has not recovered within {PATIENCE:g} s")
 
     # -- of the path ------------------------------------------------------------------------
 
