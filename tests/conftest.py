@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))  # at the end: an installed package comes before the source tree
 
+from django_resilient_pg.policy.token_bucket import BUCKET
 from testproject.postgres import Server
 from tests import needs
 from tests.engines import (
@@ -129,6 +130,12 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """In CI, make a failure of a skipped module."""
     return _refuse_skip((yield))
+
+
+@pytest.fixture(autouse=True)
+def full_bucket() -> None:
+    """Each test has all the retries of a process: earlier ones may have spent them."""
+    BUCKET.tokens, BUCKET.short = BUCKET.CAPACITY, False
 
 
 @pytest.fixture(scope="session")

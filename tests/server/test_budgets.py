@@ -6,7 +6,7 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -46,15 +46,7 @@ def seconds_of_waiting(alias: str, bound: str) -> float:
 
 
 @pytest.fixture
-def tokens() -> Iterator[None]:
-    """All the tokens there can be, and what is spent here is given back."""
-    before, BUCKET.tokens = BUCKET.tokens, BUCKET.CAPACITY
-    yield
-    BUCKET.tokens = before
-
-
-@pytest.fixture
-def down(make_connection: Connections, tokens: None) -> Callable[..., BaseDatabaseWrapper]:
+def down(make_connection: Connections) -> Callable[..., BaseDatabaseWrapper]:
     """Makes connections to a port that nobody listens on."""
     return partial(make_connection, PORT=free_port())
 
@@ -117,7 +109,6 @@ def test_a_retry_atomics_deadline_holds_for_other_aliases_and_threads(
 def test_one_thread_asks_and_the_others_wait_for_its_verdict(
     own_server: Server,
     own_connections: Connections,
-    tokens: None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Eight statements wait out a restart with the attempts of one."""
@@ -171,7 +162,7 @@ def test_an_empty_bucket_fails_at_once_and_says_why_and_when(
 
 @pytest.mark.slow
 def test_a_silent_host_holds_one_thread_and_no_other(
-    server: Server, make_connection: Connections, tokens: None
+    server: Server, make_connection: Connections
 ) -> None:
     """With an empty bucket: who asks waits for connect_timeout, everybody else fails at once."""
 

@@ -18,7 +18,6 @@ from django.db import IntegrityError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 import django_resilient_pg
-from django_resilient_pg.policy.token_bucket import BUCKET
 from testproject.postgres import Server
 from tests.engines import STOCK, Connections
 from tests.server.test_shortages import alone
@@ -50,12 +49,6 @@ def counted() -> Iterator[Counter[str]]:
 def execute(connection: BaseDatabaseWrapper, sql: str, params: Any = None) -> None:
     with connection.cursor() as cursor:
         cursor.execute(sql, params)
-
-
-@pytest.fixture(autouse=True)
-def full_bucket() -> None:
-    """Each success gives a token back where earlier tests have taken some."""
-    BUCKET.tokens, BUCKET.short = BUCKET.CAPACITY, False
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from django.urls import path
 
 from django_resilient_pg.deadlines import deadline
 from django_resilient_pg.driver.link import FRESH
-from django_resilient_pg.policy.token_bucket import BUCKET
 from django_resilient_pg.transaction import retry_atomic
 from testproject.cluster import free_port
 from testproject.postgres import Server
@@ -83,7 +82,6 @@ urlpatterns = [
 
 @pytest.fixture(autouse=True)
 def project() -> Iterator[None]:
-    before, BUCKET.tokens = BUCKET.tokens, BUCKET.CAPACITY
     with override_settings(
         ROOT_URLCONF=__name__,
         MIDDLEWARE=MIDDLEWARE,
@@ -91,7 +89,6 @@ def project() -> Iterator[None]:
         RESILIENT_PG_REQUEST_DEADLINE=PATIENT,
     ):
         yield
-    BUCKET.tokens = before
 
 
 def send(url: str) -> Any:

@@ -107,14 +107,6 @@ def roomy_server() -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture
-def full_bucket() -> Iterator[None]:
-    """Other tests have spent tokens, and these spend them all."""
-    before, BUCKET.tokens = BUCKET.tokens, BUCKET.CAPACITY
-    yield
-    BUCKET.tokens = before
-
-
 def each_second(ways: Sequence[Proxy]) -> list[list[int]]:
     """How often each was connected to, in each second until DOWN."""
     began, seen = time.monotonic(), [[way.accepted for way in ways]]
@@ -125,7 +117,6 @@ def each_second(ways: Sequence[Proxy]) -> list[list[int]]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("full_bucket")
 def test_twenty_seconds_without_a_server_under_fifty_requests_a_second(
     roomy_server: Server, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
