@@ -53,7 +53,8 @@ OBJECTS = (
         {
             # The healthy path of a statement and of COMMIT: a call more for each would be measured.
             "cursors": CLOCK,
-            "mixins": CLOCK,
+            "hooks.cursors": {"seen_at"},
+            "hooks.transactions": CLOCK,
             # What its pool knows of it, on the way out and back.
             "pool.pool": {*CLOCK, "terms"},
             # Cursors come and go by themselves.
@@ -69,7 +70,11 @@ OBJECTS = (
         {"transaction", "_transaction"},
         {"state.transaction"},
         # The healthy path, and the announcements that wait for its outcome.
-        {"cursors": {"texts"}, "mixins": {"texts"}, "state.announce": {"announcements"}},
+        {
+            "cursors": {"texts"},
+            "hooks.transactions": {"texts"},
+            "state.announce": {"announcements"},
+        },
     ),
     Owned(
         Session,
@@ -90,8 +95,18 @@ OBJECTS = (
         # They begin and end it.
         {"middleware": {"ended"}, "transaction": {"ended"}},
     ),
-    Owned(Invalidation, {"invalid", "_invalid"}, {"state.loss"}, {"mixins": {"rolled_back"}}),
-    Owned(Wrapper, {"db", "_db", "wrapper", "connection"}, {"state.wrapper", "mixins"}, {}),
+    Owned(
+        Invalidation,
+        {"invalid", "_invalid"},
+        {"state.loss"},
+        {"hooks.transactions": {"rolled_back"}},
+    ),
+    Owned(
+        Wrapper,
+        {"db", "_db", "wrapper", "connection"},
+        {"state.wrapper", "hooks.connections", "hooks.cursors", "hooks.transactions"},
+        {},
+    ),
     Owned(
         CircuitBreaker,
         {"breaker"},
