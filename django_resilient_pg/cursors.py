@@ -22,6 +22,14 @@ from .driver.literals import has_text, known_values
 from .policy.token_bucket import BUCKET
 from .sql.memory import HARMLESS, LONGEST, is_harmless
 from .state.call import Call
+from .state.effects import (
+    note_effect,
+    note_failed,
+    note_left,
+    note_session,
+    note_unsent,
+    note_wrong,
+)
 from .state.originals import EXECUTE, GETATTR
 from .state.transaction import DIRTY
 from .state.unit_of_work import LONGEST_TEXT, MOST_TEXTS, NO_TEXT, UNDER_WAY, UNIT
@@ -118,7 +126,7 @@ class ResilientCursorMixin:
         ):
             BUCKET.refund()
             # A named cursor calls its functions when its rows are fetched, if they ever are.
-            db._note_session(sql, params, first=first, many=self.name is not None)
+            note_session(db, sql, params, first=first, many=self.name is not None)
         if unit is not None:
             unit.end(self)
         return result
@@ -179,8 +187,8 @@ class ResilientCursorMixin:
             db._transaction.sent_nothing(first, link.status())
         else:
             link.heard(monotonic())
-            db._note_effect(sql)
-            db._note_session(sql, params, first=first, many=unclear)
+            note_effect(db, sql)
+            note_session(db, sql, params, first=first, many=unclear)
         if unit is not None:
             unit.end(self)
         return result
@@ -224,17 +232,17 @@ class ResilientCursorMixin:
         except Error as translated:
             wrong = call.is_wrong(error, self._link.status())
             if wrong and call.is_harmless:
-                db._note_wrong(call)
+                note_wrong(db, call)
                 raise
-            db._note_failed(call)
+            note_failed(db, call)
             if wrong:
-                db._note_left(call)
+                note_left(db, call)
                 raise
             # Imported at the first failure: what heals costs nothing where nothing is wrong.
             try:
                 from .recovery.statement import Recovery
             except OSError as unread:  # no file descriptor is left
-                db._note_left(call)
+                note_left(db, call)
                 raise translated from (translated.__cause__ or unread)
             from .state.collecting import collecting
 
@@ -242,12 +250,12 @@ class ResilientCursorMixin:
                 try:
                     return Recovery(db, call).after(translated)
                 except Error:
-                    db._note_left(call)
+                    note_left(db, call)
                     raise
 
     def _note_interrupted(self, call: Call) -> None:
-        self.db._note_effect(call.sql)  # it may have one: it is not known how far it came
-        self.db._note_unsent(call)
+        note_effect(self.db, call.sql)  # it may have one: it is not known how far it came
+        note_unsent(self.db, call)
         self.db._interrupted()
 
     def _renew(self) -> None:
@@ -333,7 +341,7 @@ class ResilientCursorMixin:
             self._look()
         db._transaction.observe(self._link.status(), db.autocommit)
         db._transaction.dirtied()
-        db._note_effect("COPY")
+        note_effect(db, "COPY")
         if (unit := UNIT.get()) is not None:
             unit.check(self.db.alias)
 

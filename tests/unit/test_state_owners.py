@@ -44,6 +44,7 @@ class Owned(NamedTuple):
     others: dict[str, set[str]]
 
 
+HOOKS = ("connections", "cursors", "transactions")
 CLOCK = {"heard_at", "seen_at"}
 OBJECTS = (
     Owned(
@@ -86,7 +87,7 @@ OBJECTS = (
         Connector,
         {"connector", "_connector"},
         {"state.connector"},
-        {"state.wrapper": {"budget"}},  # a connection beside it spends of the same
+        {"state.aside": {"budget"}},  # a connection beside it spends of the same
     ),
     Owned(
         Unit,
@@ -104,7 +105,7 @@ OBJECTS = (
     Owned(
         Wrapper,
         {"db", "_db", "wrapper", "connection"},
-        {"state.wrapper", "hooks.connections", "hooks.cursors", "hooks.transactions"},
+        {"state.wrapper", "state.aside", *(f"hooks.{name}" for name in HOOKS)},
         {},
     ),
     Owned(
