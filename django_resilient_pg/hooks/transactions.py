@@ -220,7 +220,7 @@ class TransactionHooks(CursorHooks):
 
     def _savepoint(self, sid: str) -> None:
         self._control(super()._savepoint, sid)
-        self._transaction.saved(sid)
+        self._transaction.opening.saved(sid)
         if self._session.pending:
             self._session.savepoint(sid)
 
@@ -235,13 +235,13 @@ class TransactionHooks(CursorHooks):
             self._invalid.rolled_back = sid
             return
         self._session.rolled_back_to(sid)
-        self._transaction.rolled_back_to(sid)
+        self._transaction.opening.rolled_back_to(sid)
 
     def _savepoint_commit(self, sid: str) -> None:
         if self._invalid is not None and self._invalid.rolled_back == sid:
             return
         self._control(super()._savepoint_commit, sid)
-        self._transaction.released(sid)
+        self._transaction.opening.released(sid)
 
     def _control(self, run: Callable[[str], None], sid: str) -> None:
         """Run a savepoint statement: by itself it leaves a transaction as it was."""

@@ -107,7 +107,7 @@ def _note_opening(db: Wrapper, sql: object, params: Any) -> None:
 def _begin_with(db: Wrapper, setting: Local, link: Link) -> None:
     transaction = db._transaction
     # In a savepoint the mode of the transaction ends with the savepoint, released or not.
-    if not (setting.of_transaction and transaction.has_savepoints):
+    if not (setting.of_transaction and transaction.opening.has_savepoints):
         transaction.began_with(setting, link.bytes_read)
 
 
