@@ -102,11 +102,10 @@ class Wrapper(Base):
 
     def _bind(self) -> Link:
         """Attach to the driver connection that is now in place."""
-        self._link = link = link_to(self.connection)
+        self._link = link = link_to(self.connection, self.alias)
         resilience = self.resilience
         options = resilience.options
         link.lend(peeks=options.peek, asks_outcome=options.commit_outcome)
-        link.belongs_to(self.alias)
         link.quiet = min(resilience.limits.idle.seconds, options.ping_after)
         if not self._session.due:
             earlier = self._session
