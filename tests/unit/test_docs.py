@@ -39,6 +39,7 @@ from django_resilient_pg.conf.declarations import Declaration
 from django_resilient_pg.conf.options import declarations
 from django_resilient_pg.driver import link
 from django_resilient_pg.policy import messages, parameters, verdicts
+from django_resilient_pg.policy.lookup import Lookup
 from django_resilient_pg.policy.rules import Circumstances, RetryRule, decide
 from django_resilient_pg.policy.verdicts import Failure, Phase, Reason
 from django_resilient_pg.recovery import announce_loss
@@ -546,7 +547,7 @@ def test_no_option_is_documented_that_does_not_exist() -> None:
 
 def test_the_libpq_parameters_are_those_that_are_added() -> None:
     rows = {row[0]: row[1] for row in table(section(OPTIONS, "libpq parameters"), "Parameter")}
-    added = parameters.additions({"host": "db.example.org"}, {})
+    added = parameters.additions(Lookup({"host": "db.example.org"}, {}))
     assert rows == {name: str(value) for name, value in added.items()}
 
 
