@@ -18,6 +18,8 @@ from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections, backend_pid
 
+pytestmark = pytest.mark.usefixtures("table")
+
 Kill = Callable[[BaseDatabaseWrapper], int]
 TABLE = "once"
 ALIASES = ("first", "second")
@@ -25,7 +27,7 @@ OURS = "django_resilient_pg.middleware.RequestRetryMiddleware"
 CONFLICT = "DO $$ BEGIN RAISE EXCEPTION 'conflict' USING ERRCODE = '40001'; END $$"
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def table(server: Server) -> Iterator[None]:
     server.execute(f"CREATE TABLE {TABLE} (value text)", database="app")
     server.execute(f"GRANT ALL ON {TABLE} TO app", database="app")
