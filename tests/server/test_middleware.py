@@ -509,6 +509,24 @@ def test_without_tokens_nothing_is_run_again(caplog: pytest.LogCaptureFixture) -
     assert "too many retries are under way" in caplog.text
 
 
+@pytest.mark.parametrize("how", [send, send_async])
+def test_replays_that_succeed_cost_nothing(how: Any) -> None:
+    """With the tokens of one, and hardly a statement beside them that gives any back."""
+    BUCKET.tokens, BUCKET.short = BUCKET.COST, True
+    for _ in range(3):
+        runs.clear()
+        assert how("/classy/").status_code == 200
+        assert runs == ["classy"] * 2
+
+
+def test_a_replay_in_vain_has_cost_its_tokens() -> None:
+    BUCKET.tokens, BUCKET.short = BUCKET.COST, True
+    with _losing_always(faults["kill"]):
+        assert send("/classy/").status_code == 500
+    assert runs == ["classy"] * 2
+    assert BUCKET.tokens < BUCKET.COST
+
+
 # -- streams ----------------------------------------------------------------------------------
 
 

@@ -51,14 +51,14 @@ def _prepare(*, retries: bool) -> Any:
     # Imported late: models can be imported only when Django is set up.
     from testproject.shop import operations
 
-    operations.RETRIES, operations.DEADLINE = RETRIES, DEADLINE
+    operations.RETRIES = RETRIES
     connections.settings["direct"] = {
         **connections.settings["default"],
         "PORT": os.environ[DIRECT_PORT],
     }
     with closing(connections["default"]):
         call_command("migrate", verbosity=0)
-        return operations.stock_up("default", retries=retries)
+        return operations.stock_up("default", retries=retries, deadline=DEADLINE)
 
 
 def _round(shop: Any, seconds: float, threads: int, number: int) -> dict[str, Any]:
