@@ -132,6 +132,10 @@ def _has_surfaced(item: Item) -> bool:
     return what.surfaced if isinstance(what, Incident) else isinstance(what, _Outage)
 
 
+def _surfaced(items: list[Item]) -> list[Incident]:
+    return [what for _, what in items if isinstance(what, Incident) and what.surfaced]
+
+
 def retrying(db: Wrapper, record: signals.TransactionRetried, sentence: str, error: str) -> None:
     """The transaction of ``retry_atomic`` is retried, which heals what has surfaced in it."""
     db.resilience.shared.count("retried", "transaction")
@@ -147,6 +151,13 @@ def retrying(db: Wrapper, record: signals.TransactionRetried, sentence: str, err
         retried_as="transaction",
     )
     send(db, signals.transaction_retried, record)
+
+
+def not_retried(db: Wrapper, sentence: str) -> None:
+    """The transaction of ``retry_atomic`` has failed for good: the line of its loss says why."""
+    box = here()
+    if surfaced := _surfaced([] if box is None else [one for one in box.items if one[0] is db]):
+        surfaced[-1].conclude(sentence)
 
 
 def replaying(unit: Unit, sentence: str) -> None:
@@ -175,8 +186,7 @@ def gave_up(
         hidden: the error that the client's answer hides.
     """
     items: list[Item] = unit.take_untold()
-    surfaced = [what for _, what in items if isinstance(what, Incident) and what.surfaced]
-    if surfaced:
+    if surfaced := _surfaced(items):
         surfaced[-1].conclude(sentence, hidden)
     _send([item for item in items if not isinstance(item[1], _Outage)])
     if not surfaced:
