@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from django.db import Error, connections, transaction
@@ -140,7 +141,7 @@ def test_a_hook_that_uses_retry_atomic_itself_changes_nothing(
     ],
 )
 def test_the_error_and_the_log_say_why_there_is_no_further_retry(
-    given: dict[str, int],
+    given: dict[str, Any],
     why: str,
     fails: str,
     db: BaseDatabaseWrapper,

@@ -6,6 +6,7 @@ import random
 import secrets
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 import pytest
@@ -115,7 +116,7 @@ def of(kind: Kind, errors: list[Exception]) -> Result:
         raise error
 
     for error in errors:
-        ledger.attempt(kind, lambda error=error: fail(error))
+        ledger.attempt(kind, partial(fail, error))
     return judge([ledger], Found({}, {}, {}), engine="engine", seconds=1.0)
 
 

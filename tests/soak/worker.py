@@ -25,7 +25,7 @@ from tests.soak.timed import Timed
 
 #: The port of the server itself, without the proxy: what the database has is counted there.
 DIRECT_PORT = "SOAK_DIRECT_PORT"
-#: Of a read or a transaction: none is to fail because faults come faster than a busy machine retries.
+#: Of a read or a transaction: none is to fail because faults come faster than they are retried.
 RETRIES, DEADLINE = 50, 60.0
 
 
