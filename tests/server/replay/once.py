@@ -15,6 +15,7 @@ from testproject.postgres import Server
 
 Kill = Callable[[BaseDatabaseWrapper], int]
 TABLE = "once"
+CONFLICT = "DO $$ BEGIN RAISE EXCEPTION 'conflict' USING ERRCODE = '40001'; END $$"
 ALIASES = ("first", "second")
 OURS = "django_resilient_pg.middleware.RequestRetryMiddleware"
 
