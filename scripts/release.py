@@ -1,7 +1,7 @@
 """Builds a release and checks it: ``python -m scripts.release``. It never uploads anything.
 
-The wheel is built from the sdist, both twice: the same commit gives the same bytes. The metadata
-passes ``twine check --strict``, the sdist has every file of the repository, the wheel every file of
+The wheel is built from the sdist, both twice, of this folder and of the last commit: they have to be
+the same bytes. The metadata passes ``twine check --strict``, the sdist has every file of the repository, the wheel every file of
 the package and no other. Then tests run from the unpacked sdist, out of which the package has been
 removed: all that they import is the installed wheel. dist/ holds the result, with an SBOM
 (CycloneDX) of the wheel and of what an installation with all extras brings.
@@ -52,19 +52,31 @@ def main(arguments: list[str]) -> None:
     os.environ.setdefault("SOURCE_DATE_EPOCH", git("log", "-1", "--format=%ct").strip())
     shutil.rmtree(DIST, ignore_errors=True)
     with TemporaryDirectory(prefix="resilient-release-") as folder:
-        sdist, wheel = build(DIST)
-        again = build(Path(folder, "again"))
-        same = [digest(one) for one in (sdist, wheel)] == [digest(one) for one in again]
-        hold("two builds of one commit differ", [] if same else [sdist.name, wheel.name])
+        sdist, wheel = build(ROOT, DIST)
+        again = build(committed(Path(folder, "tree")), Path(folder, "again"))
+        differ = [
+            a.name for a, b in zip((sdist, wheel), again, strict=True) if digest(a) != digest(b)
+        ]
+        hold("what the last commit builds is something else; is everything committed?", differ)
         check(sdist, wheel)
         bill(wheel, Path(folder, "bill"))
         try_installed(sdist, wheel, Path(folder, "tests"))
     contents(sdist, wheel)
 
 
-def build(folder: Path) -> tuple[Path, Path]:
+def committed(folder: Path) -> Path:
+    """Lay out the last commit's files, as a clone has them."""
+    folder.mkdir()
+    packed = folder.with_suffix(".tar")
+    git("archive", f"--output={packed}", "HEAD")
+    with tarfile.open(packed) as files:
+        files.extractall(folder, filter="data")
+    return folder
+
+
+def build(tree: Path, folder: Path) -> tuple[Path, Path]:
     """Build the sdist from the tree and the wheel from the sdist, by the PEP 517 backend."""
-    run(sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT))
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(tree))
     (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
     return sdist, wheel
 
@@ -72,7 +84,7 @@ def build(folder: Path) -> tuple[Path, Path]:
 def check(sdist: Path, wheel: Path) -> None:
     """Hold both to what they have to be."""
     run(tool("twine"), "check", "--strict", str(sdist), str(wheel))
-    run(tool("check-manifest"), str(ROOT))
+    run(tool("check-manifest"), "--no-build-isolation", str(ROOT))
     run(tool("check-wheel-contents"), str(wheel))
     with zipfile.ZipFile(wheel) as packed:
         names = packed.namelist()
