@@ -38,9 +38,9 @@ DATA: Final = ("py.typed", "health/templates/status.css", "health/templates/stat
 PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))[
     "project"
 ]
-#: Tests without the source: all that need no server, the guarantees, and the quick start.
+#: Tests without the source: those that need no server, the guarantees, and the quick start.
 TESTS: Final = (
-    ("tests/unit", "tests/server/test_promise.py", "-m", "not slow"),
+    ("tests/unit", "tests/server/test_promise.py", "-m", "not (slow or once)"),
     ("tests/server/test_quickstart.py",),
 )
 
