@@ -1,10 +1,11 @@
 """Builds a release and checks it: ``python -m scripts.release``. It never uploads anything.
 
-The wheel is built from the sdist, both twice, of this folder and of the last commit: they have to be
-the same bytes. The metadata passes ``twine check --strict``, the sdist has every file of the repository, the wheel every file of
-the package and no other. Then tests run from the unpacked sdist, out of which the package has been
-removed: all that they import is the installed wheel. dist/ holds the result, with an SBOM
-(CycloneDX) of the wheel and of what an installation with all extras brings.
+The wheel is built from the sdist, both twice, of this folder and of the last commit: they have to
+be the same bytes. The metadata passes ``twine check --strict``, the sdist has every file of the
+repository, the wheel every file of the package and no other. Then tests run from the unpacked
+sdist, out of which the package has been removed: all that they import is the installed wheel. dist/
+holds the result, with an SBOM (CycloneDX) of the wheel and of what an installation with all extras
+brings.
 """
 
 from __future__ import annotations
