@@ -129,7 +129,8 @@ def break_it(page: Page, name: str, check: Check) -> None:
 def opened(browser: Browser, address: str, check: Check, name: str, **given: Any) -> Page:
     """A page of the lab, as soon as it shows requests."""
     page = check.opened(browser.new_context(**given), address, name)
-    page.wait_for_function("document.querySelector('.word').textContent === 'Answering'")
+    # Not wait_for_function() with an expression: the page's policy forbids evaluating it again.
+    page.locator(".word", has_text="Answering").first.wait_for(timeout=PATIENCE)
     return page
 
 
