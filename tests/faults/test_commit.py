@@ -102,7 +102,7 @@ def cut_after_commit(server: Server, proxy: Proxy, pid: int) -> None:
     proxy.cut("reset")
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("point", ["before", "after", "answer"])
 def test_two_hundred_commits_cut_leave_one_row_and_one_hook_each(
     point: Point, make_connection: Connections, server: Server, table: None, proxy: Proxy
