@@ -14,8 +14,8 @@ from django_resilient_pg.checks import middleware, packages, serving
 from django_resilient_pg.conf.options import parse
 from django_resilient_pg.diagnosis.findings import PREFIX, RULES, Finding, Rule, findings
 from django_resilient_pg.diagnosis.report.fixes import snippet
+from tests.unit.finding_cases import CASES
 from tests.unit.pages import NODES, PAGES, blocks, page, project_table, section, titles
-from tests.unit.test_findings import CASES
 
 pytestmark = pytest.mark.once
 
