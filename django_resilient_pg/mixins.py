@@ -12,6 +12,7 @@ import contextlib
 from asyncio import _get_running_loop
 from collections.abc import Callable
 from functools import cache, partial
+from operator import attrgetter
 from time import monotonic
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
@@ -37,7 +38,6 @@ from .state.originals import (
     CURSOR_INIT,
     ENSURE_CONNECTION,
     MAKE_CURSOR,
-    SET_AUTOCOMMIT,
     original,
 )
 from .state.transaction import DIRTY, MANUAL, OPENED
@@ -49,9 +49,16 @@ if TYPE_CHECKING:
 
 
 _IS_USABLE: Final = original(DatabaseWrapper, "is_usable")
-_NEW_CONNECTION: Final = original(DatabaseWrapper, "get_new_connection")
-_SET_DRIVERS: Final = original(DatabaseWrapper, "_set_autocommit")
-_PARAMETERS: Final = original(DatabaseWrapper, "get_connection_params")
+# What a pooled connection comes through in Django. All are compared at once: a check of each where
+# it is stood in for would cost a pooled request more than what Django does there.
+_BORROWING: Final = (
+    "get_connection_params",
+    "get_new_connection",
+    "set_autocommit",
+    "_set_autocommit",
+)
+_LENDING: Final = attrgetter(*_BORROWING)
+_DJANGOS: Final = tuple(original(DatabaseWrapper, name) for name in _BORROWING)
 _CHECK_HEALTH: Final = original(DatabaseWrapper, "close_if_health_check_failed")
 
 
@@ -69,10 +76,15 @@ def _connecting() -> Any:
 
     return SimpleNamespace(
         complete=plan.complete,
-        connect=connect.connect,
+        connect=partial(collected, connect.connect),
         note_thread=settle.note_thread,
         settle=settle.settle,
     )
+
+
+def _attempt(db: Wrapper, attempt: Callable[[], None]) -> None:
+    """Connect once, whatever comes of it."""
+    attempt()
 
 
 class ResilientDatabaseMixin(Wrapper):
@@ -87,14 +99,7 @@ class ResilientDatabaseMixin(Wrapper):
 
     def get_connection_params(self) -> dict[str, Any]:
         """Django's parameters with the libpq ones the user did not set."""
-        if (
-            self._connector.connecting
-            and self._below.get_new_connection is _NEW_CONNECTION
-            and self._below.get_connection_params is _PARAMETERS
-            and self._connector.wanted is not None
-            and self.alias in self._connection_pools
-            and self.settings_dict["OPTIONS"].get("pool")
-        ):
+        if self._connector.lender is not None:
             return {}  # which Django does not look at: it is the pool that connects
         completed: dict[str, Any] = _connecting().complete(self, super().get_connection_params())
         return completed
@@ -127,6 +132,10 @@ class ResilientDatabaseMixin(Wrapper):
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """As Django's, with fresh credentials; the budget bounds the wait for a pooled one."""
+        lender = self._connector.lender
+        if lender is not None and "isolation_level" not in self.settings_dict["OPTIONS"]:
+            self.isolation_level = IsolationLevel.READ_COMMITTED
+            return lender.take(self)
         pool = self.pool
         if pool is None:
             from . import deadlines
@@ -137,12 +146,6 @@ class ResilientDatabaseMixin(Wrapper):
             from .connecting import physical_attempt
 
             return physical_attempt.make(self, super().get_new_connection, conn_params)
-        if (
-            self._below.get_new_connection is _NEW_CONNECTION
-            and "isolation_level" not in self.settings_dict["OPTIONS"]
-        ):
-            self.isolation_level = IsolationLevel.READ_COMMITTED
-            return pool.take(self)
         from .pool.pool import borrow
 
         return borrow(self, partial(super().get_new_connection, conn_params))
@@ -158,10 +161,9 @@ class ResilientDatabaseMixin(Wrapper):
             refuse_if_pinned(self)
         try:
             # What comes of Django, of other engines and of connection_created receivers.
-            connect: Callable[[], None] = super().connect
-            if self._below.connect is CONNECT and _get_running_loop() is None:
-                connect = partial(CONNECT_ASKED, self)
-            self._connector.connect(connect, self._not_connected)
+            asked = self._below.connect is CONNECT and _get_running_loop() is None
+            connect = partial(CONNECT_ASKED, self) if asked else super().connect
+            self._connector.connect(connect, self._not_connected, self._lender())
             self._make_ready()
         except BaseException:
             # A signal handler's as well: nobody may use it before it is all that it is to be. The
@@ -169,6 +171,16 @@ class ResilientDatabaseMixin(Wrapper):
             if self.connection is not None:
                 self._discard_unfinished()
             raise
+
+    def _lender(self) -> Any:
+        """The pool that is there for the next connection, if Django's methods are all in place.
+
+        What they do about a pooled connection is then written out, by each in its turn.
+        """
+        if self._connector.wanted is None or _LENDING(self._below) != _DJANGOS:
+            return None
+        pool = self._connection_pools.get(self.alias)
+        return pool if self.settings_dict["OPTIONS"].get("pool") else None
 
     def _not_connected(self, error: BaseException) -> None:
         # Told from an error of the same words that came out of a statement.
@@ -200,7 +212,7 @@ class ResilientDatabaseMixin(Wrapper):
             guarded = self._below.ensure_connection is not ENSURE_CONNECTION
             if (guarded or _get_running_loop() is not None) and not self._connector.retrying:
                 # Which may refuse the use of the database, or call this one.
-                self._connector.retry(super().ensure_connection)
+                self._connector.retry(_attempt, self, super().ensure_connection)
             return
         if self._connector.retrying:
             # What stands in for Django's own method has called this one (a test's mock).
@@ -209,14 +221,14 @@ class ResilientDatabaseMixin(Wrapper):
             return
         if not SAME[0]:
             notice_fork()
-        attempt: Callable[[], None] = super().ensure_connection
+        attempt: Callable[[], None] = self._connect_translated  # what Django's comes to mostly
         if (
-            self._below.ensure_connection is ENSURE_CONNECTION
-            and not self.in_atomic_block
-            and _get_running_loop() is None
+            self._below.ensure_connection is not ENSURE_CONNECTION
+            or self.in_atomic_block
+            or _get_running_loop() is not None
         ):
-            attempt = self._connect_translated  # what Django's comes to then
-        self._connector.retry(collected, _connecting().connect, self, attempt)
+            attempt = super().ensure_connection
+        self._connector.retry(_connecting().connect, self, attempt)
 
     def _connect_translated(self) -> None:
         with self.wrap_database_errors:
@@ -394,8 +406,19 @@ class ResilientDatabaseMixin(Wrapper):
         self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False
     ) -> None:
         """Entering a transaction looks first; leaving one needs nothing of a dead connection."""
-        link, status = self._link, IDLE
-        if link is not None and not self._connector.connecting and self.connection is not None:
+        link, connector, status = self._link, self._connector, IDLE
+        if (
+            connector.lender is not None
+            and link is None
+            and autocommit
+            and self.connection.autocommit
+            and self.resilience.terms is not None
+            and not (self.in_atomic_block or self.run_commit_hooks_on_set_autocommit_on)
+        ):
+            # A pool has lent it as it was given back; its driver takes a lock to set what is set.
+            self.autocommit = autocommit
+            return
+        if link is not None and not connector.connecting and self.connection is not None:
             if not autocommit:
                 if monotonic() - link.seen_at > FRESH and not self._glance(link, link.status()):
                     self._look()
@@ -411,19 +434,6 @@ class ResilientDatabaseMixin(Wrapper):
                 finally:
                     self._tell_kept()
                 return
-        if (
-            self._link is None
-            and self._connector.connecting
-            and self.resilience.terms is not None
-            and self._below.set_autocommit is SET_AUTOCOMMIT
-            and self._below._set_autocommit is _SET_DRIVERS
-            and not (self.in_atomic_block or self.run_commit_hooks_on_set_autocommit_on)
-            and autocommit
-            and self.connection.autocommit
-        ):
-            # A pool has lent it as it was given back; its driver takes a lock to set what is set.
-            self.autocommit = autocommit
-            return
         try:
             super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
             if status != IDLE and link is not None and link is self._link:
