@@ -34,7 +34,7 @@ TOX_ALL := .venv/bin/tox run-parallel --parallel all $(if $(filter true,$(CI)),-
 SKIPPED := $(CURDIR)/.tox/skipped
 
 .PHONY: help test quick lint unit django-suite django-suite-full suites bench benchmark benchmark-commit benchmark-first compare
-.PHONY: cuts programs soak mutants coverage demo docs lab lab-check system-packages clean python
+.PHONY: cuts programs soak mutants coverage demo docs lab lab-check release system-packages browser-packages clean python
 
 help:
 	@echo "make demo          see it work: a load on both engines while the database is being broken (45 s)"
@@ -55,11 +55,14 @@ help:
 	@echo "make programs      random programs at once, pooled, through PgBouncer, failing over, forked"
 	@echo "make soak          all faults at random for MINUTES=30: is all there, and does anything grow"
 	@echo "                   from bench to soak with DRIVER=psycopg2 for the older driver"
-	@echo "make lab-check     that page in a browser (needs Chromium and npm); ARGS=--keep: new pictures"
+	@echo "make lab-check     that page and status/ in a browser (needs Chromium and npm);"
+	@echo "                   ARGS=--keep: new pictures"
 	@echo "make mutants       which small changes of the layers that decide no unit test notices"
 	@echo "make docs          the documentation site, in docs/_build/html"
+	@echo "make release       wheel, sdist and SBOM in dist/, checked and tried; uploads nothing"
 	@echo "make coverage      which lines of the package no quick test runs"
 	@echo "make system-packages  what some tests need of Debian or Ubuntu: pgbouncer, PostGIS ... (as root)"
+	@echo "make browser-packages  Chromium, and npm where there is none: for make lab-check (as root)"
 	@echo "make clean         remove everything the above have made"
 	@echo "PG_BIN=DIR         use that PostgreSQL; ARGS=... goes to pytest or the program"
 
@@ -80,7 +83,7 @@ quick: .venv/made
 lint: .venv/made
 	$(TOX) -e lint
 
-unit django-suite django-suite-full suites bench benchmark benchmark-commit benchmark-first compare coverage cuts docs lab-check mutants programs: .venv/made
+unit django-suite django-suite-full suites bench benchmark benchmark-commit benchmark-first compare coverage cuts docs lab-check mutants programs release: .venv/made
 	$(TOX) -e $@$(if $(filter bench% compare cuts programs suites,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
 
 soak: .venv/made
@@ -107,6 +110,9 @@ lab: .venv-demo/made
 
 system-packages:
 	@sh scripts/system_packages.sh
+
+browser-packages:
+	@sh scripts/system_packages.sh browser
 
 python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or later with venv was found" \

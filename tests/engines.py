@@ -21,6 +21,7 @@ from testproject.postgres import Server
 STOCK = "django.db.backends.postgresql"
 # Set DATABASE_ENGINE to the stock engine to see every promise fail.
 RESILIENT = os.environ.get("DATABASE_ENGINE") or "django_resilient_pg"
+OURS = "django_resilient_pg.middleware.RequestRetryMiddleware"
 DRIVER = "psycopg" if find_spec("psycopg") else "psycopg2"
 PATIENCE = 10.0  # seconds
 #: Seconds until a state is not waited for any more: far more than it takes on a busy machine.

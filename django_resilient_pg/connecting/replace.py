@@ -20,7 +20,8 @@ from ..policy.verdicts import Reason
 from ..state import announce
 from ..state.incidents import Incident
 from ..state.loss import PIPELINE, Invalidation, Loss
-from ..state.transaction import SPLIT, Step
+from ..state.opening import Step
+from ..state.transaction import SPLIT
 from ..state.wrapper import Wrapper
 
 

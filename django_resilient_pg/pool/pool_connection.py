@@ -90,7 +90,7 @@ class ConnectionMaker:
                     maker.failed(error)
                     raise
                 made.made_at, made.luck = monotonic(), random.random()
-                link_to(made).belongs_to(maker._alias)
+                link_to(made, maker._alias)
                 maker.made(made)
                 return made
 

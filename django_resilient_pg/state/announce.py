@@ -10,7 +10,7 @@ Inside a request that :class:`.middleware.RequestRetryMiddleware` may replay, a 
 surfaced waits for the outcome of the request, and so do the events after it.
 
 Handlers and receivers have the alias to themselves: what the application has open on it is laid
-aside (:meth:`.state.wrapper.Wrapper._laid_aside`). They belong to no unit of work. All together
+aside (:func:`.aside.laid_aside`). They belong to no unit of work. All together
 they may spend little time on a server that does not answer.
 """
 
@@ -33,6 +33,7 @@ from .. import deadlines, signals
 from ..driver.exceptions import first_line
 from ..policy import messages
 from ..policy.rules import Budget
+from .aside import laid_aside
 from .collecting import BOX, Box, announcers, collecting, here
 from .incidents import Incident, heal_all, line
 from .shared import logger
@@ -264,7 +265,7 @@ def _send(items: list[Item]) -> None:
         budget = Budget(_PATIENCE, strict=True)
         for db in {id(db): db for db, _ in items if db is not None}.values():
             if not db._thread_sharing_count and db._thread_ident == get_ident():
-                stack.enter_context(db._laid_aside(budget))
+                stack.enter_context(laid_aside(db, budget))
         for _ in range(_ROUNDS):
             for about, what in items:
                 _call(_sending(about, what) if isinstance(what, Incident) else what)

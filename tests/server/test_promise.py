@@ -286,7 +286,7 @@ def test_a_text_that_the_server_reads_otherwise_is_not_run_again(
 def test_a_connection_with_session_state_is_never_replaced_under_the_application(
     sql: str, named: str, midway: bool, stage_of: Callable[..., Stage]
 ) -> None:
-    stage = stage_of(replay_session=False)  # with it: test_session_state.py
+    stage = stage_of(replay_session=False)  # with it: state/test_session_settings.py
     stage.run(sql)
     if midway:
         with pytest.raises(Error) as caught, stage.killed_midway():

@@ -11,14 +11,16 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.db import connections
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
 from django_resilient_pg.conf import request_settings
 from django_resilient_pg.middleware import RequestRetryMiddleware
+from tests.engines import OURS
 
-OURS = "django_resilient_pg.middleware.RequestRetryMiddleware"
 COMMON = "django.middleware.common.CommonMiddleware"
 GZIP = "django.middleware.gzip.GZipMiddleware"
 
@@ -133,3 +135,29 @@ def problem(name: str, value: object) -> str | None:
     except ImproperlyConfigured as error:
         return str(error)
     return None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("REQUEST_RETRIES", 11, "The nearest valid value is 10."),
+        ("REQUEST_RETRIES", 1.5, "must be a whole number from 0 to 10 times"),
+        ("REQUEST_DEADLINE", 0, "The nearest valid value is 0.1."),
+        ("REQUEST_DEADLINE", float("nan"), "must be a number"),
+        ("REPLAY_METHODS", "GET", "a list of some of GET, HEAD"),
+        ("REPLAY_METHODS", ["get"], "'get' is unknown: did you mean \"GET\"?"),
+        ("UNAVAILABLE_RESPONSE", "maybe", "must be True or False"),
+        ("UNAVAILABLE_RESPONSE", None, "must be True or False"),
+    ],
+)
+def test_wrong_settings_are_said_at_the_start(name: str, value: object, sentence: str) -> None:
+    def never(request: HttpRequest) -> HttpResponseBase:
+        raise AssertionError
+
+    with (
+        override_settings(**{f"RESILIENT_PG_{name}": value}),
+        pytest.raises(ImproperlyConfigured) as caught,
+    ):
+        RequestRetryMiddleware(never)
+    assert f"RESILIENT_PG_{name} is {value!r}" in str(caught.value)
+    assert sentence in str(caught.value)

@@ -1,4 +1,4 @@
-"""What a unit of work counts, and when it may be given up. With a server: test_effects."""
+"""What a unit of work counts, and when it may be given up. With a server: tests/server/replay."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ from django_resilient_pg.state.unit_of_work import UNDER_WAY
 from testproject.postgres import Server
 from testproject.shop.models import Customer
 from tests.engines import DRIVER, LONGEST, STOCK, Connections, backend_pid
+from tests.server.replay.sending import add, forget_connection, names, send, views
 from tests.server.request_views import SECOND, faults, lost_reads, runs
-from tests.server.test_middleware import OURS, TEMPLATES, forget_connection, send
 
 pytestmark = pytest.mark.once_per_driver
 
@@ -39,11 +39,6 @@ INSERT = "INSERT INTO shop_customer (name, email) VALUES (%s, %s)"
 ended: list[object] = []
 #: Threads that outlive their request.
 threads: list[threading.Thread] = []
-
-
-def add(name: str) -> None:
-    """Nothing but the engine is in the way of a second row of that name."""
-    Customer.objects.create(name=name, email=f"{uuid.uuid4()}@example.com")
 
 
 def unique_rows(name: str) -> list[list[str]]:
@@ -324,23 +319,12 @@ class Unmarked(Marked):
 
 
 urlpatterns = [
-    path("some_rows/", some_rows),
-    path("read_rows/", read_rows),
-    path("hidden/", hidden),
-    path("hidden_by_a_setting/", hidden_by_a_setting),
-    path("hidden_and_failed/", hidden_and_failed),
-    path("inner/", inner),
-    path("inner_hook/", inner_hook),
-    path("inner_reads/", inner_reads),
-    path("inner_elsewhere/", inner_elsewhere),
-    path("inner_sets/", inner_sets),
-    path("sets/", sets),
+    *views(some_rows, read_rows, hidden, hidden_by_a_setting, hidden_and_failed, inner, inner_hook),
+    *views(inner_reads, inner_elsewhere, inner_sets, sets),
+    *views(outlived, calls_what_writes, reads_what_writes),
     path("batch/<str:url>/", batch),
     path("gathered/<str:kind>/", gathered),
     path("under_way/<str:kind>/", under_way),
-    path("outlived/", outlived),
-    path("calls_what_writes/", calls_what_writes),
-    path("reads_what_writes/", reads_what_writes),
     path("marked/", Marked.as_view()),
     path("below/", Below.as_view()),
     path("overriding/", Overriding.as_view()),
@@ -351,21 +335,12 @@ urlpatterns = [
 
 
 @pytest.fixture(autouse=True)
-def shop(project: str, server: Server) -> Iterator[None]:
-    runs.clear()
+def over(shop: None) -> Iterator[None]:
+    """Threads that outlive their request end with the test."""
     ended.clear()
-    faults["kill"] = lambda: server.terminate(backend_pid(connections[project]))
-    faults["terminate"] = server.terminate
-    with override_settings(
-        ROOT_URLCONF=__name__, MIDDLEWARE=[OURS], ALLOWED_HOSTS=["testserver"], TEMPLATES=TEMPLATES
-    ):
-        yield
+    yield
     while threads:
         threads.pop().join()
-
-
-def names() -> list[str]:
-    return sorted(Customer.objects.values_list("name", flat=True))
 
 
 def send_async(url: str) -> Any:

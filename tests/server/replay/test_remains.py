@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from asgiref.sync import sync_to_async
 from django.conf.urls.i18n import i18n_patterns
-from django.db import connections, transaction
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import Client, override_settings
 from django.urls import path
@@ -18,18 +18,15 @@ from django.utils import timezone, translation
 from django.utils.functional import SimpleLazyObject
 
 from django_resilient_pg.decorators import replayable
-from testproject.postgres import Server
 from testproject.shop.models import Customer, Order
-from tests.engines import backend_pid
-from tests.server.request_views import faults, lose, lost_reads, runs
-from tests.server.test_middleware import OURS, TEMPLATES, send, send_async
-from tests.server.test_traces import add, names
+from tests.engines import OURS
+from tests.server.replay.sending import add, names, seen, send, send_async, views
+from tests.server.request_views import lose, lost_reads, runs
 
 pytestmark = pytest.mark.once_per_driver
 
 LOCALE = "django.middleware.locale.LocaleMiddleware"
 SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
-seen: list[object] = []
 
 
 # -- streams --------------------------------------------------------------------------------------
@@ -183,7 +180,7 @@ VIEWS: list[Any] = [
     *(streams_rows, contains, fills, checks_out),
 ]
 urlpatterns = [
-    *(path(f"{view.__name__}/", view) for view in VIEWS),
+    *views(*VIEWS),
     path("prefetched/", changes(lambda request: vars(request)["customer"].orders.all(), "token")),
     path("queryset/", changes(lambda request: vars(request)["customers"], "name")),
     *i18n_patterns(path("activates/", activates), path("activates_async/", activates_async)),
@@ -191,19 +188,10 @@ urlpatterns = [
 
 
 @pytest.fixture(autouse=True)
-def shop(project: str, server: Server) -> Iterator[None]:
-    runs.clear()
-    seen.clear()
-    faults["kill"] = lambda: server.terminate(backend_pid(connections[project]))
+def language(shop: None) -> Iterator[None]:
+    """Language and time zone are Django's own at the start of each test."""
     with (
-        override_settings(
-            ROOT_URLCONF=__name__,
-            MIDDLEWARE=[OURS],
-            ALLOWED_HOSTS=["testserver"],
-            TEMPLATES=TEMPLATES,
-            USE_TZ=True,
-            TIME_ZONE="UTC",
-        ),
+        override_settings(USE_TZ=True, TIME_ZONE="UTC"),
         translation.override("en-us"),
         timezone.override(None),
     ):
