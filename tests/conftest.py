@@ -104,7 +104,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Let the collector of garbage pass over what lives as long as the tests do: they themselves."""
+    """Let the collector of garbage pass over the tests themselves: they live to the end."""
     gc.collect()
     gc.freeze()
 
