@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import threading
@@ -110,6 +111,25 @@ def run(
 def ask(connection: BaseDatabaseWrapper, sql: str = "SELECT 1") -> Any:
     """The first value that a statement answers."""
     return run(connection, sql)[0][0]
+
+
+def copy_in(cursor: Any, sql: str, rows: str) -> None:
+    """COPY ... FROM STDIN, as each driver has it."""
+    if DRIVER == "psycopg":
+        with cursor.copy(sql) as copy:
+            copy.write(rows)
+    else:
+        cursor.copy_expert(sql, io.StringIO(rows))
+
+
+def copy_out(cursor: Any, sql: str) -> str:
+    """COPY ... TO STDOUT, as each driver has it."""
+    if DRIVER == "psycopg":
+        with cursor.copy(sql) as copy:
+            return b"".join(bytes(part) for part in copy).decode()
+    into = io.StringIO()
+    cursor.copy_expert(sql, into)
+    return into.getvalue()
 
 
 @contextmanager

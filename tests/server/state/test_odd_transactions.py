@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import io
 import threading
 import time
 from collections.abc import Callable
@@ -17,9 +16,9 @@ from django.db import Error, transaction
 from django_resilient_pg import signals
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
-from tests.engines import DRIVER, RESILIENT, Connections, backend_pid
+from tests.engines import DRIVER, RESILIENT, Connections, backend_pid, copy_in
 from tests.server.scenarios import TABLE, Stage
-from tests.server.state.losing import PG3, Stages
+from tests.server.state.losing import Stages
 
 pytestmark = pytest.mark.once_per_driver
 ANY_ERROR = Exception
@@ -157,11 +156,7 @@ def test_after_a_copy_lost_in_a_transaction_by_hand_nothing_runs_outside_of_it(
         cursor.execute(f"INSERT INTO {TABLE} (value) VALUES ('a')")
         stage.kill()
         with pytest.raises(ANY_ERROR):
-            if PG3:
-                with cursor.copy(f"COPY {TABLE} (value) FROM STDIN") as copy:
-                    copy.write("c\n")
-            else:
-                cursor.copy_expert(f"COPY {TABLE} (value) FROM STDIN", io.StringIO("c\n"))
+            copy_in(cursor, f"COPY {TABLE} (value) FROM STDIN", "c\n")
         with contextlib.suppress(Error):
             cursor.execute(f"INSERT INTO {TABLE} (value) VALUES ('b')")
     assert stage.rows() == []
