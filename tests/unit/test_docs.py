@@ -770,6 +770,21 @@ def test_every_signal_is_documented() -> None:
         assert f"``{name}``" in (ROOT / OBSERVE).read_text(encoding="utf-8")
 
 
+def test_every_argument_of_a_signal_is_documented() -> None:
+    home = Path(str(django_resilient_pg.__file__)).parent
+    given = {
+        keyword.arg or ""
+        for path in home.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and any("send_robust" in ast.unparse(one) for one in (node.func, *node.args[:1]))
+        for keyword in node.keywords
+    }
+    assert given == {"sender", "connection", "record", "request"}
+    literals = {node.astext() for node in section(OBSERVE, "Signals").findall(NODES.literal)}
+    assert given <= literals
+
+
 def test_every_count_is_documented() -> None:
     counts = section(OBSERVE, "What the engine knows").findall(NODES.definition_list_item)
     assert [one[0].astext() for one in counts] == [field.name for field in fields(Stats)]
