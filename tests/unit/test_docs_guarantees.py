@@ -141,10 +141,10 @@ LOGGED = {
     ("unit_of_work", "warning"): "AttemptAbandoned",
     ("attempts", "info"): "A server is not accepting connections",
     ("settle", "info"): "CONN_MAX_AGE",
-    ("pool", "info"): "A pooled connection failed its check",
+    ("fitness", "info"): "A pooled connection failed its check",
     ("views", "warning"): "A database is not ready when",
     ("views", "info"): "A database is ready again",
-    ("pool", "warning"): "A pooled connection is held for longer than pool_leak_after",
+    ("loans", "warning"): "A pooled connection is held for longer than pool_leak_after",
 }
 _SAYS = r"(?<=logger\.)(?:error|warning|info)(?=\()|(?<=logging\.)(?:ERROR|WARNING|INFO)\b"
 
