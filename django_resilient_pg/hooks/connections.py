@@ -16,7 +16,7 @@ from django.db.backends.postgresql.psycopg_any import IsolationLevel
 from django.db.utils import Error
 
 from ..driver.process import SAME, notice_fork
-from ..state.collecting import collected
+from ..state.collecting import collecting
 from ..state.originals import (
     CLOSE,
     CLOSE_ASKED,
@@ -49,7 +49,7 @@ def _connecting() -> Any:
 
     return SimpleNamespace(
         complete=plan.complete,
-        connect=partial(collected, connect.connect),
+        connect=connect.connect,
         note_thread=settle.note_thread,
         settle=settle.settle,
     )
@@ -178,7 +178,8 @@ class ConnectionHooks(TransactionHooks):
             guarded = self._below.ensure_connection is not ENSURE_CONNECTION
             if (guarded or _get_running_loop() is not None) and not self._connector.retrying:
                 # Which may refuse the use of the database, or call this one.
-                self._connector.retry(_attempt, self, super().ensure_connection)
+                with collecting():
+                    self._connector.retry(_attempt, self, super().ensure_connection)
             return
         if self._connector.retrying:
             # What stands in for Django's own method has called this one (a test's mock).
@@ -193,7 +194,7 @@ class ConnectionHooks(TransactionHooks):
         )
         # What Django's comes to then.
         attempt = self._connect_translated if plain else super().ensure_connection
-        self._connector.retry(_connecting().connect, self, attempt)
+        _connecting().connect(self, attempt)
 
     def _connect_translated(self) -> None:
         with self.wrap_database_errors:

@@ -42,6 +42,7 @@ from ..policy.limits import Limits, jittered
 from ..policy.rules import backoff
 from ..recovery.announce_loss import announce_idle_loss
 from ..state import announce
+from ..state.collecting import begin
 from ..state.logins import own
 from ..state.shared import Terms
 from ..state.wrapper import Wrapper
@@ -199,6 +200,7 @@ class ResilientPool(ConnectionPool[Any]):
             or connector.wake
             or self.inherited
         ):
+            begin(db)
             resilience.terms = None
             resilience.shared_now()
             return borrow(db, self.getconn)
@@ -228,6 +230,8 @@ class ResilientPool(ConnectionPool[Any]):
                     and not db._session.continues
                 )
                 if not fit:
+                    if terms is not None:
+                        begin(db)  # of events, of which there were none
                     fit = self._fit(db, connection, quiet)
                 elif not fresh:
                     link.seen_at = now
