@@ -36,25 +36,16 @@ def connect(db: Wrapper, attempt: Callable[[], None]) -> None:
         or connector.budget is not None
         or db._transaction.announcements
     ):
-        connector.retry(_collected, db, attempt)
-    else:
-        _take(db, attempt)
-
-
-def _take(db: Wrapper, attempt: Callable[[], None]) -> None:
-    """Make the first attempt, to take what a pool lends."""
-    began, outer, retry = monotonic(), BOX.get(), db._connector.retry
+        connector.retry(partial(collected, _connect, db, attempt))
+        return
+    began, outer = monotonic(), BOX.get()
     try:
-        retry(_once, db, attempt)
+        connector.retry(attempt)
     except Error as error:
-        retry(partial(collected, partial(_failed, began, error)), db, attempt)
+        connector.retry(partial(collected, partial(_failed, began, error), db, attempt))
     finally:
         if BOX.get() is not outer:
             end(outer)
-
-
-def _once(db: Wrapper, attempt: Callable[[], None]) -> None:
-    attempt()
 
 
 def _failed(began: float, error: Error, db: Wrapper, attempt: Callable[[], None]) -> None:
@@ -98,6 +89,3 @@ def _connect(db: Wrapper, attempt: Callable[[], None]) -> None:
     else:
         if breaker.down and (later := _attempts()) is not None:  # by now
             later.answered(db, attempt)
-
-
-_collected = partial(collected, _connect)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from asyncio import _get_running_loop
-from collections.abc import Callable
 from functools import cache, partial
 from operator import attrgetter
 from types import SimpleNamespace
@@ -27,7 +26,6 @@ from ..state.originals import (
 )
 from ..state.transaction import MANUAL
 from ..state.unit_of_work import UNDER_WAY
-from ..state.wrapper import Wrapper
 from .transactions import TransactionHooks
 
 # What a pooled connection comes through in Django. All are compared at once: a check of each where
@@ -53,11 +51,6 @@ def _connecting() -> Any:
         note_thread=settle.note_thread,
         settle=settle.settle,
     )
-
-
-def _attempt(db: Wrapper, attempt: Callable[[], None]) -> None:
-    """Connect once, whatever comes of it."""
-    attempt()
 
 
 class ConnectionHooks(TransactionHooks):
@@ -179,7 +172,7 @@ class ConnectionHooks(TransactionHooks):
             if (guarded or _get_running_loop() is not None) and not self._connector.retrying:
                 # Which may refuse the use of the database, or call this one.
                 with collecting():
-                    self._connector.retry(_attempt, self, super().ensure_connection)
+                    self._connector.retry(super().ensure_connection)
             return
         if self._connector.retrying:
             # What stands in for Django's own method has called this one (a test's mock).
