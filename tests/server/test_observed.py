@@ -302,6 +302,23 @@ def test_a_loss_that_a_health_check_meets_and_nobody_else_is_announced_once(
     assert outcomes(stage) == (1, 1, 0)
 
 
+def test_a_loss_that_was_healed_for_a_statement_surfaces_with_a_cursor(
+    stage_of: Stages, lines: Callable[..., list[Any]]
+) -> None:
+    """The only loss that is announced twice: both outcomes are known, one after the other."""
+    stage = stage_of()
+    with heard(signals.connection_lost) as lost, stage.connection.chunked_cursor() as cursor:
+        cursor.execute("SELECT generate_series(1, 10000)")
+        cursor.fetchmany(100)
+        stage.kill()
+        stage.run("SELECT 1")
+        with pytest.raises(Error):
+            cursor.fetchmany(100)
+    assert [one.healed for one in lost] == [True, False]
+    assert [one.levelno for one in lines()] == [logging.INFO, logging.WARNING]
+    assert outcomes(stage) == (1, 0, 1)
+
+
 # -- counts ------------------------------------------------------------------------------------
 
 
