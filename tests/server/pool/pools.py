@@ -12,13 +12,7 @@ from django.db import (
 )
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from tests.engines import PATIENCE
-
-
-def run(connection: BaseDatabaseWrapper, sql: str) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+from tests.engines import PATIENCE, run
 
 
 def pool_of(connection: Any) -> Any:
