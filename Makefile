@@ -33,13 +33,14 @@ TOX_ALL := .venv/bin/tox run-parallel --parallel all $(if $(filter true,$(CI)),-
 # Where the environments of a run note which tests they skipped for want of something.
 SKIPPED := $(CURDIR)/.tox/skipped
 
-.PHONY: help test quick lint unit django-suite django-suite-full suites bench benchmark benchmark-commit benchmark-first compare
+.PHONY: help test campaigns quick lint unit django-suite django-suite-full suites bench benchmark benchmark-commit benchmark-first compare
 .PHONY: cuts programs soak mutants coverage demo docs lab lab-check release system-packages browser-packages clean python
 
 help:
 	@echo "make demo          see it work: a load on both engines while the database is being broken (45 s)"
 	@echo "make lab           break it yourself: a page with both engines under load, until Ctrl-C"
-	@echo "make test          lint, types and all tests on all versions (make test ENV=NAME for one)"
+	@echo "make test          lint, types and the tests on all versions (make test ENV=NAME for one)"
+	@echo "make campaigns     what takes longer: loads on broken servers, cuts and programs at random (5 min)"
 	@echo "make quick         lint, types, unit tests, and the promise with one driver (a minute)"
 	@echo "make lint          style, types, import contract"
 	@echo "make unit          the tests that need no server"
@@ -71,6 +72,13 @@ help:
 test: .venv/made
 	@rm -rf $(SKIPPED)
 	@NEEDS_FOLDER=$(SKIPPED) $(if $(ENV),$(TOX) -e $(ENV),$(TOX_ALL)) $(if $(ARGS),-- $(ARGS)); \
+	status=$$?; $(PYTHON) -m tests.needs told $(SKIPPED) && exit $$status
+
+# In environments of make test, one for each driver.
+campaigns: .venv/made
+	@rm -rf $(SKIPPED)
+	@NEEDS_FOLDER=$(SKIPPED) $(TOX_ALL) -e py312-django61-psycopg3,py311-django52-psycopg2 -- \
+	    --numprocesses=2 --dist=loadfile -m campaign $(or $(ARGS),tests); \
 	status=$$?; $(PYTHON) -m tests.needs told $(SKIPPED) && exit $$status
 
 # What to run after every change: on the source tree, so that nothing is installed anew.

@@ -79,8 +79,8 @@ class ResilientCursorMixin(DriverMethods):
         if unit is not None:
             unit.begin(self, sql)
         try:
-            execute = self.cursor.execute
-            result = execute(sql) if params is None else execute(sql, params)
+            cursor = self.cursor
+            result = cursor.execute(sql) if params is None else cursor.execute(sql, params)
         except BaseException as error:
             result = self._failed(error, Call(self, self._send, sql, params, first, status))
             link = self._link

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import sys
 import time
 import weakref
@@ -16,7 +15,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.transaction import atomic
 
 from . import deadlines, signals
-from .conf.declarations import Declaration, InvalidValue, suggestion
+from .conf.declarations import Declaration, checked_argument, suggestion
 from .connecting.budgets import spending
 from .connecting.replace import lost_error
 from .driver.exceptions import first_line, sqlstate_of, tells_of
@@ -142,20 +141,12 @@ class _RetryAtomic:
 def _refuse_wrong_values(*, using: object = None, **given: object) -> None:
     """What would otherwise mean "never again" without a word, or fail when it is too late."""
     for name, value in given.items():
-        try:
-            _DECLARED[name].checked(value)
-        except InvalidValue as error:
-            kind = TypeError if error.wrong_kind else ValueError
-            raise kind(f"retry_atomic: {name} {error}") from None
+        checked_argument("retry_atomic", _DECLARED[name], value)
 
 
 def _refuse_what_runs_later(function: Callable[..., Any]) -> None:
     """Of a coroutine or generator function nothing would run before the transaction is over."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    kinds = (iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
-    if any(kind(function) for kind in kinds):
-        name = getattr(function, "__qualname__", type(function).__name__)
+    if name := deadlines.runs_later(function, iscoroutinefunction):
         raise TypeError(
             f"retry_atomic cannot run {name}(), whose body runs after the call; give it a plain"
             " function, under asyncio by sync_to_async(retry_atomic(function))."

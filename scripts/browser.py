@@ -120,7 +120,10 @@ def axe() -> str:
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / f"{AXE.replace('@', '-')}.tgz"
     if not kept.exists():
-        subprocess.run(["npm", "pack", "--silent", AXE], cwd=folder, check=True)
+        npm = shutil.which("npm")
+        if npm is None:
+            raise SystemExit("This needs npm (on Debian: make browser-packages, as root).")
+        subprocess.run([npm, "pack", "--silent", AXE], cwd=folder, check=True)
     with tarfile.open(kept) as packed:
         member = packed.extractfile("package/axe.min.js")
         assert member is not None

@@ -27,6 +27,7 @@ SAID: Final = (
     "terminated by administrator",
     "1 healed, 1 surfaced",
     "Not reachable: ",
+    "in use",  # TLS
     "This process has not checked the connection yet.",
 )
 CHECKED: Final = "Last check of the connection by this process, at "

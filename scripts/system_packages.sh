@@ -6,7 +6,7 @@ set -eu
 # The last brings PostGIS, the libraries of GeoDjango, and a PostgreSQL with all its extensions.
 packages="iproute2 iptables procps locales pgbouncer pgpool2 haproxy uwsgi-plugin-python3 postgresql-postgis"
 if [ "${1:-}" = browser ]; then
-    packages=chromium
+    packages="chromium fonts-dejavu-core"
     # Debian's npm brings some hundred packages, and does not go with a Node.js from elsewhere.
     command -v npm > /dev/null || packages="$packages npm"
 fi

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from asyncio import _get_running_loop
+from collections.abc import Callable
 from functools import cache, partial
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -25,10 +27,19 @@ from ..state.originals import (
 )
 from ..state.transaction import MANUAL
 from ..state.unit_of_work import UNDER_WAY
+from ..state.wrapper import Wrapper
 from .transactions import TransactionHooks
 
-_NEW_CONNECTION: Final = original(DatabaseWrapper, "get_new_connection")
-_PARAMETERS: Final = original(DatabaseWrapper, "get_connection_params")
+# What a pooled connection comes through in Django. All are compared at once: a check of each where
+# it is stood in for would cost a pooled request more than what Django does there.
+_BORROWING: Final = (
+    "get_connection_params",
+    "get_new_connection",
+    "set_autocommit",
+    "_set_autocommit",
+)
+_LENDING: Final = attrgetter(*_BORROWING)
+_DJANGOS: Final = tuple(original(DatabaseWrapper, name) for name in _BORROWING)
 
 
 @cache
@@ -38,10 +49,15 @@ def _connecting() -> Any:
 
     return SimpleNamespace(
         complete=plan.complete,
-        connect=connect.connect,
+        connect=partial(collected, connect.connect),
         note_thread=settle.note_thread,
         settle=settle.settle,
     )
+
+
+def _attempt(db: Wrapper, attempt: Callable[[], None]) -> None:
+    """Connect once, whatever comes of it."""
+    attempt()
 
 
 class ConnectionHooks(TransactionHooks):
@@ -49,14 +65,7 @@ class ConnectionHooks(TransactionHooks):
 
     def get_connection_params(self) -> dict[str, Any]:
         """Django's parameters with the libpq ones the user did not set."""
-        if (
-            self._connector.connecting
-            and self._below.get_new_connection is _NEW_CONNECTION
-            and self._below.get_connection_params is _PARAMETERS
-            and self._connector.wanted is not None
-            and self.alias in self._connection_pools
-            and self.settings_dict["OPTIONS"].get("pool")
-        ):
+        if self._connector.lender is not None:
             return {}  # which Django does not look at: it is the pool that connects
         completed: dict[str, Any] = _connecting().complete(self, super().get_connection_params())
         return completed
@@ -89,6 +98,10 @@ class ConnectionHooks(TransactionHooks):
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """As Django's, with fresh credentials; the budget bounds the wait for a pooled one."""
+        lender = self._connector.lender
+        if lender is not None and "isolation_level" not in self.settings_dict["OPTIONS"]:
+            self.isolation_level = IsolationLevel.READ_COMMITTED
+            return lender.take(self)
         pool = self.pool
         if pool is None:
             from .. import deadlines
@@ -99,12 +112,6 @@ class ConnectionHooks(TransactionHooks):
             from ..connecting import physical_attempt
 
             return physical_attempt.make(self, super().get_new_connection, conn_params)
-        if (
-            self._below.get_new_connection is _NEW_CONNECTION
-            and "isolation_level" not in self.settings_dict["OPTIONS"]
-        ):
-            self.isolation_level = IsolationLevel.READ_COMMITTED
-            return pool.take(self)
         from ..pool.pool import borrow
 
         return borrow(self, partial(super().get_new_connection, conn_params))
@@ -122,7 +129,7 @@ class ConnectionHooks(TransactionHooks):
             # What comes of Django, of other engines and of connection_created receivers.
             asked = self._below.connect is CONNECT and _get_running_loop() is None
             connect = partial(CONNECT_ASKED, self) if asked else super().connect
-            self._connector.connect(connect, self._not_connected)
+            self._connector.connect(connect, self._not_connected, self._lender())
             self._make_ready()
         except BaseException:
             # A signal handler's as well: nobody may use it before it is all that it is to be. The
@@ -130,6 +137,16 @@ class ConnectionHooks(TransactionHooks):
             if self.connection is not None:
                 self._discard_unfinished()
             raise
+
+    def _lender(self) -> Any:
+        """The pool that is there for the next connection, if Django's methods are all in place.
+
+        What they do about a pooled connection is then written out, by each in its turn.
+        """
+        if self._connector.wanted is None or _LENDING(self._below) != _DJANGOS:
+            return None
+        pool = self._connection_pools.get(self.alias)
+        return pool if self.settings_dict["OPTIONS"].get("pool") else None
 
     def _not_connected(self, error: BaseException) -> None:
         # Told from an error of the same words that came out of a statement.
@@ -161,7 +178,7 @@ class ConnectionHooks(TransactionHooks):
             guarded = self._below.ensure_connection is not ENSURE_CONNECTION
             if (guarded or _get_running_loop() is not None) and not self._connector.retrying:
                 # Which may refuse the use of the database, or call this one.
-                self._connector.retry(super().ensure_connection)
+                self._connector.retry(_attempt, self, super().ensure_connection)
             return
         if self._connector.retrying:
             # What stands in for Django's own method has called this one (a test's mock).
@@ -176,7 +193,7 @@ class ConnectionHooks(TransactionHooks):
         )
         # What Django's comes to then.
         attempt = self._connect_translated if plain else super().ensure_connection
-        self._connector.retry(collected, _connecting().connect, self, attempt)
+        self._connector.retry(_connecting().connect, self, attempt)
 
     def _connect_translated(self) -> None:
         with self.wrap_database_errors:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.utils import Error
 
 from ..driver.link import FRESH, IDLE, IN_TRANSACTION, UNKNOWN, Link
 from ..driver.process import SAME, notice_fork
-from ..state.originals import SET_AUTOCOMMIT, original
 from ..state.transaction import DIRTY, MANUAL, OPENED
 from ..state.unit_of_work import NO_TEXT, UNDER_WAY, UNIT
 from .cursors import CursorHooks
 
 if TYPE_CHECKING:
     from ..recovery.outcome import TransactionId
-
-_SET_DRIVERS: Final = original(DatabaseWrapper, "_set_autocommit")
 
 
 class TransactionHooks(CursorHooks):
@@ -29,8 +25,19 @@ class TransactionHooks(CursorHooks):
         self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False
     ) -> None:
         """Entering a transaction looks first; leaving one needs nothing of a dead connection."""
-        link, status = self._link, IDLE
-        if link is not None and not self._connector.connecting and self.connection is not None:
+        link, connector, status = self._link, self._connector, IDLE
+        if (
+            connector.lender is not None
+            and link is None
+            and autocommit
+            and self.connection.autocommit
+            and self.resilience.terms is not None
+            and not (self.in_atomic_block or self.run_commit_hooks_on_set_autocommit_on)
+        ):
+            # A pool has lent it as it was given back; its driver takes a lock to set what is set.
+            self.autocommit = autocommit
+            return
+        if link is not None and not connector.connecting and self.connection is not None:
             if not autocommit:
                 if monotonic() - link.seen_at > FRESH and not self._glance(link, link.status()):
                     self._look()
@@ -46,19 +53,6 @@ class TransactionHooks(CursorHooks):
                 finally:
                     self._tell_kept()
                 return
-        if (
-            self._link is None
-            and self._connector.connecting
-            and self.resilience.terms is not None
-            and self._below.set_autocommit is SET_AUTOCOMMIT
-            and self._below._set_autocommit is _SET_DRIVERS
-            and not (self.in_atomic_block or self.run_commit_hooks_on_set_autocommit_on)
-            and autocommit
-            and self.connection.autocommit
-        ):
-            # A pool has lent it as it was given back; its driver takes a lock to set what is set.
-            self.autocommit = autocommit
-            return
         try:
             super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
             if status != IDLE and link is not None and link is self._link:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from django.db.utils import Error
 
@@ -16,13 +16,29 @@ from .wrapper import Wrapper
 if TYPE_CHECKING:
     from ..policy.rules import Budget
 
-#: What a wrapper has of one connection and its transaction: its own, and Django's.
-_KEPT = tuple(
-    "_link _transaction _session _connector _invalid connection autocommit in_atomic_block"
-    " savepoint_ids atomic_blocks needs_rollback commit_on_exit run_on_commit savepoint_state"
-    " rollback_exc run_commit_hooks_on_set_autocommit_on close_at closed_in_transaction"
-    " errors_occurred health_check_enabled health_check_done".split()
+#: Django's transaction state, which ``connect()`` would reset.
+OF_TRANSACTION: Final = tuple(
+    "in_atomic_block savepoint_ids atomic_blocks needs_rollback commit_on_exit run_on_commit"
+    " savepoint_state rollback_exc run_commit_hooks_on_set_autocommit_on".split()
 )
+# What a wrapper has of one connection and its transaction: its own, and Django's.
+_KEPT: Final = (
+    *OF_TRANSACTION,
+    *"_link _transaction _session _connector _invalid connection autocommit".split(),
+    *"close_at closed_in_transaction errors_occurred health_check_enabled".split(),
+    "health_check_done",
+)
+
+
+def values_of(db: Wrapper, names: Iterable[str]) -> dict[str, Any]:
+    """Attributes of a wrapper, as far as this version of Django has them."""
+    return {name: getattr(db, name) for name in names if hasattr(db, name)}
+
+
+def put_back(db: Wrapper, values: Mapping[str, Any]) -> None:
+    """The attributes are as they were."""
+    for name, value in values.items():
+        setattr(db, name, value)
 
 
 @contextlib.contextmanager
@@ -33,7 +49,7 @@ def laid_aside(db: Wrapper, budget: Budget) -> Iterator[None]:
     connection of its own, which is closed in the end. It is given the settings of the session,
     and taken from no pool, where the threads that recover might all wait for each other's.
     """
-    kept = {name: getattr(db, name) for name in _KEPT if hasattr(db, name)}
+    kept = values_of(db, _KEPT)
     settings, options = db.settings_dict, db.settings_dict["OPTIONS"]
     own = {name: value for name, value in options.items() if name != "pool"}
     db.settings_dict = {**settings, "OPTIONS": own}
@@ -57,5 +73,4 @@ def laid_aside(db: Wrapper, budget: Budget) -> Iterator[None]:
                 db.close()
         finally:
             db.settings_dict = settings
-            for name, value in kept.items():
-                setattr(db, name, value)
+            put_back(db, kept)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ..driver.link import ACTIVE, IDLE, IN_TRANSACTION, UNKNOWN, Link
+from ..driver.link import ACTIVE, IDLE, IN_TRANSACTION, UNKNOWN
 from ..sql.memory import OPENINGS, make_room
 from ..sql.texts import text_of
 from .session import Where, local_setting
@@ -70,7 +70,7 @@ def note_session(
             and not (db.autocommit or many or transaction.controlling)
             and not getattr(db.connection, "_num_transactions", 0)
         ):
-            _begin_with(db, setting, link)
+            transaction.began_with(setting, link.bytes_read)
             return
     if db.autocommit:
         transaction.observe(status, True)
@@ -101,14 +101,7 @@ def _note_opening(db: Wrapper, sql: object, params: Any) -> None:
     if params is None and sql.__class__ is str and not db._session.holds:
         make_room(OPENINGS)
         OPENINGS[sql] = setting
-    _begin_with(db, setting, link)
-
-
-def _begin_with(db: Wrapper, setting: Local, link: Link) -> None:
-    transaction = db._transaction
-    # In a savepoint the mode of the transaction ends with the savepoint, released or not.
-    if not (setting.of_transaction and transaction.opening.has_savepoints):
-        transaction.began_with(setting, link.bytes_read)
+    db._transaction.began_with(setting, link.bytes_read)
 
 
 def _where(db: Wrapper, status: int, many: bool) -> Where:

@@ -14,37 +14,19 @@ Step: TypeAlias = "str | Local"
 MOST_SETTINGS: Final = 50
 
 
-class Reading:
-    """How many bytes were read from the server when the last step was done, and who tells."""
-
-    __slots__ = ("_before", "_bytes_read")
-
-    def __init__(self, before: int, bytes_read: Callable[[], int | None]) -> None:
-        self._before, self._bytes_read = before, bytes_read
-
-    def renew(self) -> None:
-        """A savepoint statement was answered."""
-        self._before = self._bytes_read() or 0
-
-    def has_unseen(self) -> bool:
-        """Whether more was answered since then: what was run past Django's cursors."""
-        now = self._bytes_read()
-        # The end of the stream counts as one; no answer is as short.
-        return now is None or not 0 <= now - self._before <= 1
-
-
 class Opening(list[Step]):
     """The open savepoints, and the settings that the transaction began with, in order.
 
     Attributes:
-        read: what was read when its last step was done; ``None``: it has no settings.
+        read: how many bytes were read from the server when its last step was done, and who tells;
+            ``None``: it has no settings.
     """
 
     __slots__ = ("read",)
 
     def __init__(self) -> None:
         super().__init__()
-        self.read: Reading | None = None
+        self.read: tuple[int, Callable[[], int | None]] | None = None
 
     @property
     def has_savepoints(self) -> bool:
@@ -66,6 +48,9 @@ class Opening(list[Step]):
             bytes_read: how many bytes were read from its server; ``None``: nobody knows, so what is
                 run past Django's cursors would not be noticed.
         """
+        # In a savepoint the mode of the transaction ends with the savepoint, released or not.
+        if setting.of_transaction and self.has_savepoints:
+            return False
         if len(self) >= MOST_SETTINGS:
             settings = sum(not isinstance(step, str) for step in self)
             if settings >= MOST_SETTINGS:
@@ -74,17 +59,32 @@ class Opening(list[Step]):
         if known is None:
             return False
         self.append(setting)
-        self.read = Reading(known, bytes_read)
+        self.read = known, bytes_read
         return True
 
     def replayed(self, bytes_read: Callable[[], int | None]) -> bool:
-        """All of it was done again; whether it will be noticed when more is run. See there."""
+        """All of it was done again; whether it would be noticed that more is run unseen."""
         if all(isinstance(step, str) for step in self):
             return True
         known = bytes_read()
         if known is not None:
-            self.read = Reading(known, bytes_read)
+            self.read = known, bytes_read
         return known is not None
+
+    def read_on(self) -> None:
+        """A savepoint statement was answered."""
+        if self.read is not None:
+            _, bytes_read = self.read
+            self.read = bytes_read() or 0, bytes_read
+
+    def has_unseen(self) -> bool:
+        """Whether more was answered after its settings: what was run past Django's cursors."""
+        if self.read is None:
+            return False
+        before, bytes_read = self.read
+        now = bytes_read()
+        # The end of the stream counts as one; no answer is as short.
+        return now is None or not 0 <= now - before <= 1
 
     # -- savepoints -------------------------------------------------------------------------
 

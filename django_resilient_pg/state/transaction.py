@@ -183,8 +183,8 @@ class TransactionState:
         if (
             self.phase is OPENED
             and status != UNKNOWN
-            and (read := self.opening.read) is not None
-            and read.has_unseen()
+            and self.opening.read is not None
+            and self.opening.has_unseen()
         ):
             self.phase = DIRTY
             self.texts.add(NO_TEXT)
@@ -291,8 +291,8 @@ class TransactionState:
             self.controlling, self.texts = False, texts
         if before is CLEAN or before is OPENED:
             self.phase = OPENED
-            if (read := self.opening.read) is not None:
-                read.renew()
+            if self.opening.read is not None:
+                self.opening.read_on()
 
     # -- texts ------------------------------------------------------------------------------
 

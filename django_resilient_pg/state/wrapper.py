@@ -144,7 +144,6 @@ class Wrapper(Base):
             pool is None
             or self._below._close is not type(self)._gives_back
             or pool is not self._connection_pools.get(self.alias)
-            or not self.settings_dict["OPTIONS"].get("pool")
         ):
             super()._close()
             return

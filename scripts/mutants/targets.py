@@ -11,7 +11,7 @@ PACKAGE: Final = "django_resilient_pg"
 #: Module -> unit tests, those that notice most first.
 TARGETS: Final[dict[str, tuple[str, ...]]] = {
     "policy.rules": ("retry", "deadlines", "notes"),
-    "policy.verdicts": ("retry", "verdicts", "notes"),
+    "policy.verdicts": ("retry", "verdicts", "verdicts_attempts", "verdicts_texts", "notes"),
     "policy.limits": ("ageing", "wanted"),
     "sql.lexer": ("statements", "session", "texts", "names"),
     "sql.statements": ("statements", "session", "texts", "names"),

@@ -11,6 +11,7 @@ import pytest
 from testproject.postgres import Server
 from tests.engines import Connections
 from tests.faults.cluster import Replicated
+from tests.faults.commits import TABLE
 from tests.faults.namespace import Namespace
 from tests.faults.proxy import Proxy
 
@@ -63,3 +64,11 @@ def pair() -> Iterator[Replicated]:
         made.first.execute("GRANT ALL ON entry, entry_id_seq TO app", database="app")
         made.wait_replayed()
         yield made
+
+
+@pytest.fixture
+def table(server: Server) -> Iterator[None]:
+    server.execute(f"CREATE TABLE {TABLE} (value text)", database="app")
+    server.execute(f"GRANT ALL ON {TABLE} TO app", database="app")
+    yield
+    server.execute(f"DROP TABLE {TABLE}", database="app")

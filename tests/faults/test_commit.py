@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,36 +14,18 @@ from django.db import Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from django_resilient_pg.errors import CommitOutcomeUnknown, ServerDown, TransactionLost
+from django_resilient_pg.errors import CommitOutcomeUnknown, TransactionLost
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
 from tests.engines import DRIVER, RESILIENT, STOCK, Connections, backend_pid, until
+from tests.faults.commits import TABLE, cut_after_commit, insert, kill_in_commit, rows, slow_commit
 from tests.faults.proxy import Point, Proxy
-
-TABLE = "commits"
-
-
-@pytest.fixture
-def table(server: Server) -> Iterator[None]:
-    server.execute(f"CREATE TABLE {TABLE} (value text)", database="app")
-    server.execute(f"GRANT ALL ON {TABLE} TO app", database="app")
-    yield
-    server.execute(f"DROP TABLE {TABLE}", database="app")
-
-
-def rows(server: Server) -> list[str]:
-    return [v for (v,) in server.execute(f"SELECT value FROM {TABLE} ORDER BY 1", database="app")]
 
 
 def assert_rows(server: Server, count: int) -> None:
     """A COMMIT that has been sent may still be under way."""
     until(lambda: len(rows(server)) >= count, f"less than {count} rows")
     assert len(rows(server)) == count
-
-
-def insert(connection: BaseDatabaseWrapper, value: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(f"INSERT INTO {TABLE} (value) VALUES (%s)", [value])
 
 
 @pytest.mark.parametrize("via", ["retry_atomic", "option"])
@@ -76,33 +57,7 @@ def test_the_server_is_asked_what_became_of_a_commit(
     assert hooks == ["once"]
 
 
-def slow_commit(server: Server) -> None:
-    """Make COMMIT take long enough to be cut in the middle."""
-    server.execute(
-        """
-        CREATE OR REPLACE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql
-            AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END $$
-        """,
-        database="app",
-    )
-    server.execute(
-        f"CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON {TABLE}"
-        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()",
-        database="app",
-    )
-
-
-def cut_after_commit(server: Server, proxy: Proxy, pid: int) -> None:
-    """Cut the connection while its COMMIT runs in the server."""
-    deadline = time.monotonic() + 10
-    asleep = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
-    while not server.execute(asleep, [pid]):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    proxy.cut("reset")
-
-
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("point", ["before", "after", "answer"])
 def test_two_hundred_commits_cut_leave_one_row_and_one_hook_each(
     point: Point, make_connection: Connections, server: Server, table: None, proxy: Proxy
@@ -177,15 +132,6 @@ def test_a_lost_commit_that_was_rolled_back_runs_again(
     assert hooks == [1]
 
 
-def kill_in_commit(server: Server, pid: int) -> None:
-    deadline = time.monotonic() + 10
-    asleep = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
-    while not server.execute(asleep, [pid]):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    server.terminate(pid)
-
-
 def test_plain_atomic_says_that_the_outcome_is_unknown(
     make_connection: Connections, server: Server, table: None, proxy: Proxy
 ) -> None:
@@ -200,203 +146,6 @@ def test_plain_atomic_says_that_the_outcome_is_unknown(
         insert(connection, "x")
     cutter.join()
     assert len(rows(server)) <= 1
-
-
-@pytest.mark.parametrize("using", ["function", "decorator", "arguments"])
-def test_a_transaction_lost_in_the_middle_runs_again(
-    using: str,
-    make_connection: Connections,
-    server: Server,
-    table: None,
-    kill: Callable[[BaseDatabaseWrapper], int],
-) -> None:
-    connection = make_connection(RESILIENT)
-    runs: list[int] = []
-
-    def work() -> str:
-        runs.append(1)
-        insert(connection, "a")
-        if len(runs) == 1:
-            kill(connection)
-        insert(connection, "b")
-        return "done"
-
-    if using == "function":
-        assert retry_atomic.run(work, using=connection.alias) == "done"
-    else:
-        decorated = retry_atomic(using=connection.alias)(work)
-        assert decorated() == "done"
-    assert len(runs) == 2
-    assert rows(server) == ["a", "b"]
-
-
-def test_conflicts_run_again(make_connection: Connections, server: Server, table: None) -> None:
-    """SQLSTATE 40001: the server says itself that the transaction may be run again."""
-    connection = make_connection(RESILIENT)
-    runs: list[int] = []
-
-    def work() -> None:
-        runs.append(1)
-        insert(connection, "a")
-        if len(runs) < 3:
-            with connection.cursor() as cursor:
-                cursor.execute("DO $$ BEGIN RAISE EXCEPTION 'c' USING ERRCODE = '40001'; END $$")
-
-    retry_atomic.run(work, using=connection.alias)
-    assert (len(runs), rows(server)) == (3, ["a"])
-    runs.clear()
-    with pytest.raises(Error):
-        retry_atomic.run(work, using=connection.alias, conflicts=False)
-    assert (len(runs), rows(server)) == (1, ["a"])
-
-
-def test_it_gives_up_after_its_retries_with_the_last_error(
-    make_connection: Connections,
-    server: Server,
-    table: None,
-    kill: Callable[[BaseDatabaseWrapper], int],
-) -> None:
-    connection = make_connection(RESILIENT)
-    runs: list[int] = []
-
-    def work() -> None:
-        runs.append(1)
-        insert(connection, "a")
-        kill(connection)
-        insert(connection, "b")
-
-    with pytest.raises(Error):
-        retry_atomic.run(work, using=connection.alias, retries=2)
-    assert len(runs) == 3
-    assert rows(server) == []
-
-
-def test_it_refuses_to_nest(make_connection: Connections) -> None:
-    connection = make_connection(RESILIENT)
-    with transaction.atomic(using=connection.alias), pytest.raises(RuntimeError, match="outermost"):
-        retry_atomic.run(lambda: None, using=connection.alias)
-
-
-LOCAL = [
-    "SET LOCAL app.tenant = '7'",
-    "SELECT set_config('app.tenant', '7', true)",
-    "SELECT pg_catalog.set_config('app.tenant', '7', true)",
-    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
-]
-
-
-@contextmanager
-def reading(connection: BaseDatabaseWrapper, first: str) -> Iterator[None]:
-    """In a transaction that only reads, and whose hook runs."""
-    hooks: list[int] = []
-    with transaction.atomic(using=connection.alias):
-        transaction.on_commit(lambda: hooks.append(1), using=connection.alias)
-        with connection.cursor() as cursor:
-            cursor.execute(first)
-            cursor.execute("SELECT 1")
-        yield
-    assert hooks == [1]
-
-
-@pytest.mark.parametrize("first", ["SELECT count(*) FROM pg_class", *LOCAL])
-@pytest.mark.parametrize("given", [{}, {"commit_outcome": True}])
-def test_a_transaction_that_only_read_is_not_reported_as_unknown(
-    first: str, given: dict[str, Any], make_connection: Connections, proxy: Proxy
-) -> None:
-    connection = make_connection(RESILIENT, PORT=proxy.port, **given)
-    with reading(connection, first):
-        proxy.cut_at(2 if given else 1, "before")  # the id is asked for before
-    assert sum(connection.resilience.stats.lost.values()) == 1  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("first", ["SELECT count(*) FROM pg_class", *LOCAL])
-def test_a_transaction_that_only_read_has_nothing_to_lose(
-    first: str, make_connection: Connections, kill: Callable[[BaseDatabaseWrapper], int]
-) -> None:
-    connection = make_connection(RESILIENT)
-    with reading(connection, first):
-        kill(connection)
-
-
-@pytest.mark.parametrize("by_hand", [False, True])
-def test_what_only_read_by_its_text_is_lost_where_nobody_can_be_asked(
-    by_hand: bool, own_server: Server, own_connections: Connections
-) -> None:
-    """Only the catalogues know whether what it named writes by itself."""
-    connection = own_connections(RESILIENT, retry_deadline=0.5)
-    hooks: list[int] = []
-
-    def work() -> None:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-        if not by_hand:
-            transaction.on_commit(lambda: hooks.append(1), using=connection.alias)
-        own_server.stop()
-
-    with pytest.raises(TransactionLost):
-        if by_hand:
-            connection.set_autocommit(False)
-            work()
-            connection.commit()
-        else:
-            with transaction.atomic(using=connection.alias):
-                work()
-    connection.close()
-    own_server.start()
-    until(lambda: answers(connection), "no answer")  # whoever comes before the next attempt is due
-    assert hooks == []
-
-
-def answers(connection: BaseDatabaseWrapper) -> bool:
-    """Whether the server is known to be back."""
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-    except ServerDown:
-        return False
-    return True
-
-
-@pytest.mark.parametrize(
-    "text", ["NOTIFY news, 'x'", "SELECT pg_notify('news', 'x')", "SELECT wake()"]
-)
-def test_a_notification_alone_is_not_taken_for_sent(
-    make_connection: Connections, server: Server, proxy: Proxy, text: str
-) -> None:
-    """It has no transaction id until COMMIT has begun, and so nobody can tell."""
-    wake = "LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_notify('news', 'x'); END $$"
-    server.execute(f"CREATE OR REPLACE FUNCTION wake() RETURNS void {wake}", database="app")
-    connection = make_connection(RESILIENT, PORT=proxy.port)
-
-    def work() -> None:
-        with connection.cursor() as cursor:
-            cursor.execute(text)
-        proxy.cut_at(2, "before")  # 1 asks for the transaction's id, 2 is COMMIT
-
-    with pytest.raises(CommitOutcomeUnknown):
-        retry_atomic.run(work, using=connection.alias)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        f"SELECT lower(value) FROM {TABLE}",
-        "SET LOCAL work_mem = '8MB'",
-    ],
-)
-def test_what_had_no_effect_succeeds_whatever_became_of_its_commit(
-    make_connection: Connections, table: None, proxy: Proxy, text: str
-) -> None:
-    connection = make_connection(RESILIENT, PORT=proxy.port)
-
-    def work() -> None:
-        with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-            cursor.execute(text)
-        # What has run something asks for the transaction's id before COMMIT.
-        proxy.cut_at(2 if text.startswith("SELECT") else 1, "before")
-
-    retry_atomic.run(work, using=connection.alias)
-    assert sum(connection.resilience.stats.lost.values()) == 1  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -439,43 +188,6 @@ def test_that_no_id_was_given_out_does_not_prove_that_nothing_was_written(
     assert server.execute(f"SELECT count(*) FROM {TABLE}", database=without_ids) == [(0,)]
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
-
-
-def test_a_swallowed_loss_runs_again_as_well(
-    make_connection: Connections,
-    server: Server,
-    table: None,
-    kill: Callable[[BaseDatabaseWrapper], int],
-) -> None:
-    connection = make_connection(RESILIENT)
-    runs: list[int] = []
-
-    def work() -> None:
-        runs.append(1)
-        insert(connection, "a")
-        if len(runs) == 1:
-            kill(connection)
-            try:
-                insert(connection, "b")
-            except Error:
-                return
-        insert(connection, "b")
-
-    retry_atomic.run(work, using=connection.alias)
-    assert (len(runs), rows(server)) == (2, ["a", "b"])
-
-
-def test_without_retry_the_loss_of_a_writing_transaction_is_certain(
-    make_connection: Connections,
-    server: Server,
-    table: None,
-    kill: Callable[[BaseDatabaseWrapper], int],
-) -> None:
-    connection = make_connection(RESILIENT)
-    with pytest.raises(TransactionLost), transaction.atomic(using=connection.alias):
-        insert(connection, "a")
-        kill(connection)
-    assert rows(server) == []
 
 
 @pytest.mark.parametrize("kind", ["read", "write"])

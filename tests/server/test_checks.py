@@ -29,7 +29,7 @@ from django_resilient_pg.diagnosis.survey.gather import survey
 from testproject.postgres import Server
 from tests.engines import RESILIENT, STOCK, Connections
 from tests.faults.proxy import Mode, Proxy
-from tests.server.test_findings import SOUND
+from tests.server.diagnosis.set_ups import SOUND
 
 pytestmark = pytest.mark.once_per_driver
 

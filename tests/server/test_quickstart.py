@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from testproject.postgres import Server
-from tests.unit.test_docs import ROOT, blocks
+from tests.unit.pages import ROOT, blocks
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
 

@@ -178,7 +178,9 @@ _CODE: Final = re.compile(
 def _written_in(path: str) -> Iterator[Said]:
     seen = _no_texts(tree(path))
     for node in ast.walk(tree(path)):
-        text = _template(node) if isinstance(node, ast.expr) and id(node) not in seen else None
+        if not isinstance(node, ast.expr) or id(node) in seen:
+            continue
+        text = _template(node)
         if text is None:
             continue
         seen.update(id(below) for below in ast.walk(node))

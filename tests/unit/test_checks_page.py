@@ -14,8 +14,8 @@ from django_resilient_pg.checks import middleware, packages, serving
 from django_resilient_pg.conf.options import parse
 from django_resilient_pg.diagnosis.findings import PREFIX, RULES, Finding, Rule, findings
 from django_resilient_pg.diagnosis.report.fixes import snippet
-from tests.unit.test_docs import NODES, PAGES, _project, blocks, page, section, titles
-from tests.unit.test_findings import CASES
+from tests.unit.finding_cases import CASES
+from tests.unit.pages import NODES, PAGES, blocks, page, project_table, section, titles
 
 pytestmark = pytest.mark.once
 
@@ -77,7 +77,7 @@ def test_it_has_its_title_and_shape(rule: Rule) -> None:
 @EVERY
 def test_its_address_leads_to_it(rule: Rule) -> None:
     address, _, anchor = Finding(rule.id, rule.level, "", "", "", {}).page.partition("#")
-    assert address == _project()["urls"]["Findings"]
+    assert address == project_table()["urls"]["Findings"]
     assert anchor in entry(rule)["ids"]
 
 

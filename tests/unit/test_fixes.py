@@ -10,7 +10,7 @@ import pytest
 from django_resilient_pg.diagnosis.findings import Finding, Level, findings
 from django_resilient_pg.diagnosis.report.as_text import WIDTH
 from django_resilient_pg.diagnosis.report.fixes import merged, pasteable, snippet
-from tests.unit.test_findings import STOCK, known
+from tests.unit.surveys import STOCK, known
 
 pytestmark = pytest.mark.once_per_driver
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.unit import spoken
-from tests.unit.test_docs import PAGES, page, words
+from tests.unit.pages import PAGES, page, words
 from tests.unit.test_operations_page import bare, shown
 
 pytestmark = pytest.mark.once

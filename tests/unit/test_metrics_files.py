@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from django_resilient_pg.metrics.measures import MEASURES, Measure, series
-from tests.unit.test_docs import page, section, table
+from tests.unit.pages import page, section, table
 
 pytestmark = pytest.mark.once
 

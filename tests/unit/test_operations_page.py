@@ -10,7 +10,7 @@ import pytest
 from django_resilient_pg.policy import messages
 from django_resilient_pg.policy.verdicts import Reason
 from tests.unit import spoken
-from tests.unit.test_docs import NODES, page, section, table, words
+from tests.unit.pages import NODES, page, section, table, words
 
 pytestmark = pytest.mark.once
 

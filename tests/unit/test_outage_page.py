@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from django_resilient_pg.testing import Outage
-from tests.unit.test_docs import page, table
+from tests.unit.pages import page, table
 
 pytestmark = pytest.mark.once
 

@@ -15,7 +15,7 @@ import pytest
 import django_resilient_pg
 from django_resilient_pg import signals, verdicts
 from scripts import release
-from tests.unit.test_docs import page, section, table, titles
+from tests.unit.pages import page, section, table, titles
 
 pytestmark = pytest.mark.once
 
@@ -93,7 +93,7 @@ def test_a_former_name_works_and_says_what_to_use_instead() -> None:
     with pytest.warns(DeprecationWarning, match="Import Reason from django_resilient_pg.signals"):
         assert verdicts.Reason is signals.Reason
     with pytest.raises(AttributeError, match="no attribute 'Raisin'"):
-        verdicts.Raisin  # type: ignore[attr-defined] # noqa: B018
+        verdicts.Raisin  # noqa: B018
     rows = dict(table(section("docs/upgrade.rst", "From 0.1"), "If you use"))
     former = "django_resilient_pg.verdicts.Reason", "resilience.stats.refused"
     assert all(f"works until {MAJOR + 1}.0" in rows[name] for name in former)

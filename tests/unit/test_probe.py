@@ -28,7 +28,7 @@ from django_resilient_pg.diagnosis.idle_probe.series import times
 from django_resilient_pg.diagnosis.idle_probe.sessions import Ending, How
 from django_resilient_pg.diagnosis.path.attempts import Refusal, Refused
 from django_resilient_pg.policy.verdicts import Reason
-from tests.unit.test_findings import STOCK, known
+from tests.unit.surveys import STOCK, known
 
 pytestmark = pytest.mark.once_per_driver
 

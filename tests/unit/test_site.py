@@ -20,15 +20,15 @@ from django_resilient_pg.policy.error_table import TABLE, Entry
 from django_resilient_pg.providers import PROVIDERS, Provider
 from docs.extension import drawings, errors, links, made, offline, providers
 from docs.extension.words import escaped
-from tests.unit.test_docs import (
+from tests.unit.pages import (
     CORE,
     NODES,
     PAGES,
     QUIET,
     ROOT,
-    _project,
     blocks,
     page,
+    project_table,
     table,
     words,
 )
@@ -221,13 +221,13 @@ def test_what_comes_from_elsewhere_is_seen() -> None:
 
 def test_what_is_supported_is_what_is_tested() -> None:
     told = {row[0]: row[1] for row in table(page("docs/support.rst"), "What")}
-    named = [one.rpartition(" :: ") for one in _project()["classifiers"]]
+    named = [one.rpartition(" :: ") for one in project_table()["classifiers"]]
     django = [version for kind, _, version in named if kind == "Framework :: Django"]
     python = [v for kind, _, v in named if kind.endswith(":: Python") and v.startswith("3.")]
     assert told["Django"] == ", ".join(django)
     assert told["Python"] == f"{python[0]} to {python[-1]}"
     for extra in ("psycopg", "psycopg2"):
-        (needed,) = _project()["optional-dependencies"][extra]
+        (needed,) = project_table()["optional-dependencies"][extra]
         row = "psycopg 3" if extra == "psycopg" else extra
         assert told[row] == f"{needed.partition('>=')[2]} or later"
 

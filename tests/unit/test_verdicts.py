@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import json
-import os
 import pickle
 import subprocess
 import sys
@@ -23,6 +21,7 @@ from django_resilient_pg.driver.link import IDLE, UNKNOWN
 from django_resilient_pg.policy.error_table import NOTHING, TABLE, Entry
 from django_resilient_pg.policy.verdicts import Failure, Phase, Reason, Verdict, code_in, judge
 from django_resilient_pg.state.call import Call
+from tests.unit.failures import failed, verdict_fields
 
 ROWS: list[dict[str, Any]] = json.loads(
     (Path(__file__).parents[1] / "data" / "errors.json").read_text(encoding="utf-8")
@@ -30,7 +29,6 @@ ROWS: list[dict[str, Any]] = json.loads(
 PHASES = {"query": Phase.STATEMENT} | {phase.value: phase for phase in Phase}
 FIELDS = ("connection_lost", "transient", "read_retry_safe", "write_retry_safe")
 PREFIXES = ("connection failed: ", "connection is bad: ")
-
 # Where the data is not followed: (text, phase, field) and why. Each must differ from the data.
 REASONED_EXCEPTIONS = {
     ("connection socket closed", "query", "write_retry_safe"): (
@@ -68,15 +66,6 @@ def failures(row: dict[str, Any]) -> list[Failure]:
     ]
 
 
-def verdict_fields(verdict: Verdict) -> dict[str, bool]:
-    return {
-        "connection_lost": verdict.lost,
-        "transient": verdict.transient,
-        "read_retry_safe": verdict.read_retry_safe,
-        "write_retry_safe": verdict.write_retry_safe,
-    }
-
-
 CASES = [
     pytest.param(row, failure, id=f"{number}-{row['text'][:40]!r}-{failure.connection_lost}")
     for number, row in enumerate(ROWS)
@@ -112,263 +101,8 @@ def test_every_exception_is_still_needed(key: tuple[str, str, str]) -> None:
             assert verdict_fields(judge(failure))[field] != row[field]
 
 
-def failed(
-    text: str = "",
-    phase: Phase = Phase.STATEMENT,
-    *,
-    lost: bool | None = None,
-    sqlstate: str | None = None,
-    severity: str | None = None,
-    exception: str = "OperationalError",
-) -> Verdict:
-    return judge(Failure(phase, lost, exception, sqlstate, severity, text))
+# -- reasons ---------------------------------------------------------------------------------------
 
-
-ODYSSEY = "Odyssey has dropped the connection\nDETAIL:  Connection was dropped by Odyssey due to"
-
-# Texts that the collection lacks or words otherwise, with the rule that must catch each.
-OTHERS = [
-    ("idle transaction timeout", "58000", "idle in transaction"),  # pgcat
-    ("terminating connection due to idle-in-transaction timeout", None, "idle in transaction"),
-    ("disconnecting idle client", "57P05", "idle at PgDog"),
-    ("child connection forced to terminate due to client_idle_limit", "57000", "idle at a pooler"),
-    (f"{ODYSSEY} idle timeout", "08006", "idle at a pooler"),
-    (f"{ODYSSEY} idle in transaction timeout", "08006", "idle in transaction"),
-    ("Odyssey is gracefully shutting down", "08006", "pooler stopping"),
-    ("failed to connect to remote server", "08006", "proxy cannot reach the server"),
-    ("failed to connect to upstream", None, "proxy cannot reach the server"),
-    ("could not get connection from the pool", "58000", "proxy cannot reach the server"),  # pgcat
-    ("transaction timeout", "08P01", "transaction_timeout"),  # PgBouncer 1.25
-    ("query_timeout", "08P01", "query_timeout"),  # PgBouncer, of a waiting client
-    ("server shutting down", "08P01", "pooler stopping"),
-    ("suspend_timeout", "08P01", "pooler stopping"),
-    ("admin forced disconnect", "08P01", "pooler's administrator"),
-    ("database removed", "08P01", "pooler's administrator"),
-    ("database configuration changed", "08P01", "pooler's administrator"),
-    ("server lifetime over", "08P01", "pooler's administrator"),
-    ("pause failed", "08P01", "pooler's administrator"),
-    ("server conn crashed?", "08P01", "pooler lost the server"),
-    ("server connection closed", "08P01", "pooler lost the server"),
-    ("something new", "08P01", "connection exception"),
-    ("something new", "08000", "connection exception"),
-    ("something new", "08001", "connection exception"),
-    ("something new", "08003", "connection exception"),
-    ("something new", "08006", "connection exception"),
-    ("something new", "08007", "connection exception"),
-    ("Timed-out waiting to acquire database connection.", "08000", "RDS Proxy borrow timeout"),
-    ("server login has been failing, try again later (server_login_retry)", "08P01",
-     "pooler cannot reach the server"),
-    ("terminating connection due to unexpected postmaster exit", "57P01", "postmaster exit"),
-    ("terminating connection due to immediate shutdown command", "57P01", "immediate shutdown"),
-    ("canceling the wait for synchronous replication and terminating connection due to"
-     " administrator command", "57P01", "ended while waiting for a standby"),
-    ("... conflict with recovery\nDETAIL:  User was connected to a database that must be dropped.",
-     None, "database dropped"),
-    ("terminating connection due to conflict with recovery", "40P01", "session ended by recovery"),
-    ("canceling statement due to conflict with recovery", "40P01", "cancelled by recovery"),
-    ("consuming input failed: connection pointer is NULL", None, "closed meanwhile"),
-    ("flushing failed: the connection is closed", None, "closed meanwhile"),
-    ("cursor already closed", None, "misuse"),
-    ("the cursor is closed", None, "misuse"),
-    ("DatabaseWrapper objects created in a thread can only be used in that same thread.", None,
-     "misuse"),
-    ("You can't execute queries until the end of the 'atomic' block.", None, "misuse"),
-    ("canceling statement due to user request", "57014", "cancelled or aborted"),
-    ("current transaction is aborted", "25P02", "cancelled or aborted"),
-    ('prepared statement "x" already exists', "42P05", "cancelled or aborted"),
-    ("cannot execute UPDATE in a read-only transaction", None, "read only"),
-    ("SSL SYSCALL error: Operation timed out", None, "unreachable"),
-    ("could not send data to server: Host is down", None, "unreachable"),
-    ("consuming input failed: SSL SYSCALL error: Connection reset by peer", None, "cut"),
-    ("could not send data to server: Broken pipe", None, "cut"),
-    ("Software caused connection abort (0x00002745/10053)", None, "cut"),
-    ("terminating connection for a reason of tomorrow", None, "closed by the server"),
-    ('lost synchronization with server: got message type "x"', None, "broken stream"),
-    ("could not receive data from server: (0x00002746/10054)", None, "broken stream"),
-    ("could not send data to server: Cannot allocate memory", None, "broken stream"),
-    ("SSL SYSCALL error: Success", None, "broken stream"),
-    ("unrecognized SSL error code: 6", None, "broken stream"),
-    ("GSSAPI wrap error: ...", None, "broken stream"),
-    ("GSSAPI unwrap error: ...", None, "broken stream"),
-    ("no connection to the server", None, "broken stream"),
-    ("connection not open", None, "broken stream"),
-]  # fmt: skip
-
-# The same for connection attempts: never with a SQLSTATE.
-CONNECTING = [
-    ("SSL error: certificate verify failed", "TLS refused"),
-    ('server certificate for "a" does not match host name "b"', "TLS refused"),
-    ("connection requires a valid client certificate", "TLS refused"),
-    ("server does not support SSL, but SSL was required", "TLS refused"),
-    ("This RDS Proxy requires TLS connections.", "TLS refused"),
-    ("connection is insecure (try using `sslmode=require`)", "TLS refused"),
-    ('root certificate file "/x" does not exist', "TLS refused"),
-    ('could not load private key file "/x": No such file or directory', "TLS refused"),
-    ('SCRAM authentication failed for user "app"', "wrong password"),
-    ("fe_sendauth: no password supplied", "wrong password"),
-    ("server login failed: wrong password type", "wrong password"),  # PgBouncer
-    ('role "r" is not permitted to log in', "login refused"),
-    ("This RDS proxy has no credentials for the role app.", "login refused"),
-    ('no pg_hba.conf entry for host "1.2.3.4"', "login refused"),
-    ('pg_hba.conf rejects connection for host "1.2.3.4"', "login refused"),
-    ('permission denied for database "app"', "login refused"),
-    ('database "nope" does not exist', "no such database or role"),
-    ('database "x" is not currently accepting connections', "no such database or role"),
-    ("no such database: x", "no such database or role"),
-    ("bouncer config error", "no such database or role"),
-    ("(ENOTFOUND) tenant/user postgres.abc not found", "no such database or role"),
-    ("Tenant or user not found", "no such database or role"),
-    ('invalid connection option "foo"', "wrong option"),
-    ("invalid dsn: missing =", "wrong option"),
-    ('unrecognized configuration parameter "x"', "wrong option"),
-    ("unsupported startup parameter: options", "wrong option"),
-    ("RDS Proxy currently doesn't support command-line options.", "wrong option"),
-    ("ERROR:  The endpoint ID is not specified.", "wrong option"),
-    ("invalid command-line argument for server process: search_path=foo", "wrong option"),
-    ('invalid value for parameter "statement_timeout": "abc"', "wrong option"),
-    ('-5 ms is outside the valid range for parameter "statement_timeout"', "wrong option"),
-    ('parameter "enable_seqscan" requires a Boolean value', "wrong option"),
-    ('parameter "shared_buffers" cannot be changed without restarting the server', "wrong option"),
-    ('parameter "block_size" cannot be changed', "wrong option"),
-    ('permission denied to set parameter "log_min_messages"', "wrong option"),
-    ('invalid integer value "abc" for connection option "keepalives_idle"', "wrong option"),
-    ("-c search_path requires a value", "wrong option"),
-    ("keepalives parameter must be an integer", "wrong option"),
-    ("the database system is not accepting connections", "starting or stopping"),
-    ("the database system is not yet accepting connections", "starting or stopping"),
-    ("session is not read-only", "wrong role"),
-    ("server is not in hot standby mode", "wrong role"),
-    ("no primary available for branch", "wrong role"),
-    ("could not connect to server: Connexion refusée", "nothing listens"),
-    ("Failed to acquire permit to connect to the database.", "too many connections"),  # Neon
-    ("MaxClientsInSessionMode: max clients reached", "too many connections"),  # Supavisor
-    ("too many tcp connections", "too many connections"),  # Odyssey
-    ("could not fork new process for connection: ...", "short of resources"),
-    ("server sent an error response during SSL exchange", "short of resources"),
-    ("out of memory", "short of resources"),
-    ("canceling authentication due to timeout", "login timed out"),
-    ("server is not accepting clients", "starting or stopping"),  # CockroachDB
-    ("Control plane request failed", "proxy cannot reach the server"),  # Neon
-    ("failed to create a backend 0 connection", "proxy cannot reach the server"),  # pgpool
-    ("all backend nodes are down, pgpool requires at least one valid node",
-     "proxy cannot reach the server"),
-    ("failed: Cannot assign requested address", "unreachable"),
-]  # fmt: skip
-
-# What each rule means: where it applies; what it says (L: lost, T: transient, R: a read may run
-# again, W: a write may); why. Connection attempts: see the property test below.
-MEANING = {
-    "TLS refused": ("connect", "L", Reason.UNKNOWN),
-    "wrong password": ("connect", "L", Reason.UNKNOWN),
-    "login refused": ("connect", "L", Reason.UNKNOWN),
-    "pooler's login refused": ("live", "L", Reason.LOGIN_REFUSED),
-    "no such database or role": ("connect", "L", Reason.UNKNOWN),
-    "wrong option": ("connect", "L", Reason.UNKNOWN),
-    "standby without hot_standby": ("connect", "L", Reason.FAILOVER),
-    "in recovery mode": ("any", "LTR", Reason.CRASH),
-    "starting or stopping": ("any", "LTR", Reason.RESTART),
-    "wrong role": ("connect", "LTRW", Reason.FAILOVER),
-    "too many connections": ("connect", "LTRW", Reason.UNKNOWN),
-    "pool gave none": ("connect", "TRW", Reason.UNKNOWN),
-    "pooler cannot reach the server": ("any", "LTRW", Reason.RESTART),
-    "proxy cannot reach the server": ("any", "LTR", Reason.RESTART),
-    "short of resources": ("connect", "LTRW", Reason.UNKNOWN),
-    "login timed out": ("connect", "LTRW", Reason.UNKNOWN),
-    "database disabled": ("connect", "LTRW", Reason.ADMINISTRATOR),
-    "query_wait_timeout": ("any", "LTRW", Reason.QUEUE_TIMEOUT),
-    "Supavisor checkout timeout": ("any", "LTRW", Reason.QUEUE_TIMEOUT),
-    "RDS Proxy borrow timeout": ("any", "LTRW", Reason.QUEUE_TIMEOUT),
-    "statement pooling": ("any", "L", Reason.STATEMENT_POOLING),
-    "ended while waiting for a standby": ("any", "LT", Reason.ADMINISTRATOR),
-    "postmaster exit": ("any", "LTR", Reason.CRASH),
-    "immediate shutdown": ("any", "LTR", Reason.RESTART),
-    "administrator command": ("any", "LTR", Reason.ADMINISTRATOR),
-    "crash of another process": ("any", "LTR", Reason.CRASH),
-    "idle at PgDog": ("any", "LTR", Reason.PATH_IDLE_TIMEOUT),
-    "idle_session_timeout": ("any", "LTR", Reason.SERVER_IDLE_TIMEOUT),
-    "idle in transaction": ("any", "LT", Reason.TRANSACTION_TIMEOUT),
-    "transaction_timeout": ("any", "L", Reason.TRANSACTION_TIMEOUT),
-    "database dropped": ("any", "L", Reason.ADMINISTRATOR),
-    "session ended by recovery": ("any", "LTR", Reason.FAILOVER),
-    "idle at a pooler": ("any", "LTR", Reason.PATH_IDLE_TIMEOUT),
-    "query_timeout": ("any", "L", Reason.UNKNOWN),
-    "pooler stopping": ("any", "LTR", Reason.RESTART),
-    "pooler's administrator": ("any", "LTR", Reason.ADMINISTRATOR),
-    "pooler lost the server": ("any", "LTR", Reason.UNKNOWN),
-    "closed meanwhile": ("any", "LTR", Reason.UNKNOWN),
-    "closed before": ("any", "LTRW", Reason.UNKNOWN),
-    "busy": ("live", "TRW", Reason.UNKNOWN),
-    "lost inside atomic()": ("live", "LT", Reason.UNKNOWN),
-    "misuse": ("live", "", Reason.UNKNOWN),
-    "bad record mac": ("any", "LT", Reason.FORK),
-    "descriptor closed": ("any", "LTR", Reason.UNKNOWN),
-    "nothing listens": ("connect", "LTRW", Reason.RESTART),
-    "no address": ("connect", "LTRW", Reason.NETWORK),
-    "unreachable": ("any", "LTR", Reason.NETWORK),
-    "cut": ("any", "LTR", Reason.NETWORK),
-    "closed by the server": ("any", "LTR", Reason.UNKNOWN),
-    "broken stream": ("any", "LTR", Reason.UNKNOWN),
-    "connection exception": ("live", "LTR", Reason.UNKNOWN),
-    "connecting failed": ("connect", "LTRW", Reason.UNKNOWN),
-    "cancelled by recovery": ("any", "TR", Reason.FAILOVER),
-    "transaction conflict": ("any", "TRW", Reason.UNKNOWN),
-    "read only": ("any", "TW", Reason.FAILOVER),
-    "cursor gone": ("any", "TR", Reason.UNKNOWN),
-    "prepared statement gone": ("any", "R", Reason.UNKNOWN),
-    "cancelled or aborted": ("any", "", Reason.UNKNOWN),
-}
-
-
-@pytest.mark.parametrize(("text", "sqlstate", "rule"), OTHERS)
-def test_texts_of_servers_and_poolers_beyond_the_collection(
-    text: str, sqlstate: str | None, rule: str
-) -> None:
-    assert failed(text, sqlstate=sqlstate).rule == rule
-
-
-@pytest.mark.parametrize(("text", "rule"), CONNECTING)
-def test_connection_errors_beyond_the_collection(text: str, rule: str) -> None:
-    assert failed(text, Phase.CONNECT).rule == rule
-
-
-def ways_into(entry: Entry) -> list[tuple[str, str | None, str]]:
-    """Every (text, SQLSTATE, exception) that must lead to this entry and to no other."""
-    return [
-        *((text, None, "") for text in entry.texts),
-        *(("...", code, "") for code in entry.codes),
-        *((text, code, "") for text in entry.texts for code in entry.codes + entry.under),
-        *(("...", None, exception) for exception in entry.exceptions),
-    ]
-
-
-@pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.name)
-def test_every_way_into_an_entry_leads_there_and_means_what_it_should(entry: Entry) -> None:
-    where, flags, reason = MEANING[entry.name]
-    phase = Phase.CONNECT if where == "connect" else Phase.STATEMENT
-    for text, sqlstate, exception in ways_into(entry):
-        verdict = failed(text, phase, sqlstate=sqlstate, exception=exception)
-        assert verdict.rule == entry.name
-        said = zip("LTRW", verdict_fields(verdict).values(), strict=True)
-        assert "".join(letter for letter, holds in said if holds) == flags
-        assert verdict.reason is reason
-        for other in Phase:
-            applies = where == "any" or (where == "connect") == (other is Phase.CONNECT)
-            verdict = failed(text, other, sqlstate=sqlstate, exception=exception)
-            assert (verdict.rule == entry.name) is applies
-
-
-def test_no_entry_is_missing() -> None:
-    assert sorted(MEANING) == sorted(entry.name for entry in TABLE)
-
-
-def test_the_table_is_well_formed() -> None:
-    for entry in TABLE:
-        assert all(text == text.lower().strip() for text in entry.texts), entry.name
-        assert all(len(code) == 5 for code in entry.codes + entry.under), entry.name
-        assert entry.texts or not entry.under, entry.name
-
-
-# -- reasons -------------------------------------------------------------------------------------
 
 REASONS = [
     ("terminating connection due to idle-session timeout", "57P05", Reason.SERVER_IDLE_TIMEOUT),
@@ -417,7 +151,7 @@ def test_reasons_are_parts_of_a_sentence_and_survive_pickling() -> None:
         assert pickle.loads(pickle.dumps(reason)) is reason
 
 
-# -- precedence: state, then SQLSTATE and severity, then text ------------------------------------
+# -- precedence: state, then SQLSTATE and severity, then text --------------------------------------
 
 
 def test_a_connection_that_calls_itself_lost_is_lost_whatever_the_error_says() -> None:
@@ -506,191 +240,7 @@ def test_read_only_is_flagged(sqlstate: str | None, flag: bool) -> None:
     assert failed("x", lost=False, sqlstate=sqlstate, severity="ERROR").read_only is flag
 
 
-# -- other languages -----------------------------------------------------------------------------
-
-LOCALISED_REFUSALS = [
-    "Passwort-Authentifizierung für Benutzer »app« fehlgeschlagen",
-    "authentification par mot de passe échouée pour l'utilisateur « app »",
-    "la autentificación password falló para el usuario «app»",
-    'ユーザー"app"のパスワード認証に失敗しました',
-    "пользователь 'app' не прошёл проверку подлинности (по паролю)",
-    "das Datenbanksystem startet",
-]
-
-
-@pytest.mark.parametrize("text", LOCALISED_REFUSALS)
-def test_a_connect_error_in_another_language_is_not_tried_again(text: str) -> None:
-    address = f'connection to server at "127.0.0.1", port 5432 failed: FATAL:  {text}'
-    for full in (address, f"connection failed: {address}"):
-        verdict = failed(full, Phase.CONNECT)
-        assert verdict.lost
-        assert not verdict.transient
-        assert not verdict.read_retry_safe
-
-
-@pytest.mark.parametrize("text", ["ZEITÜBERSCHREITUNG", "délai dépassé"])
-def test_a_connect_timeout_in_another_language_is_tried_again(text: str) -> None:
-    verdict = failed(text, Phase.CONNECT, exception="ConnectionTimeout")
-    assert verdict.transient
-    assert verdict.reason is Reason.NETWORK
-
-
-@pytest.mark.parametrize(
-    ("sqlstate", "reason", "again"),
-    [
-        ("57P01", Reason.ADMINISTRATOR, True),
-        ("57P02", Reason.CRASH, True),
-        ("57P05", Reason.SERVER_IDLE_TIMEOUT, True),
-        ("25P03", Reason.TRANSACTION_TIMEOUT, False),
-        ("57P04", Reason.ADMINISTRATOR, False),
-    ],
-)
-@pytest.mark.parametrize("text", ["breche Verbindung ab", "接続を終了しています", ""])
-def test_last_words_in_another_language_are_told_by_their_code(
-    text: str, sqlstate: str, reason: Reason, again: bool
-) -> None:
-    verdict = failed(text, sqlstate=sqlstate, severity="FATAL")
-    assert (verdict.lost, verdict.reason, verdict.read_retry_safe) == (True, reason, again)
-
-
-# What an own probe of the protocol learns and the drivers keep to themselves.
-PROBED = {
-    "starting or stopping": ["57P03"],
-    "too many connections": ["53300", "53200", "53400"],
-    "connecting failed": ["08001", "08006", "58000", "58030"],
-    "wrong password": ["28P01"],
-    "login refused": ["28000", "42501"],
-    "short of resources": ["53000", "53100"],
-    "no such database or role": ["3D000", "55000"],
-    "wrong option": ["42704", "22023", "0A000", "55P02"],
-    "unknown connection error": ["99999", "08P01", "XX000"],
-}
-
-
-@pytest.mark.parametrize(
-    ("rule", "sqlstate"), [(rule, code) for rule, codes in PROBED.items() for code in codes]
-)
-def test_a_code_from_a_probe_decides_a_localised_connect_error(rule: str, sqlstate: str) -> None:
-    verdict = failed("システム", Phase.CONNECT, sqlstate=sqlstate, severity="FATAL")
-    assert verdict.rule == rule
-    passes = rule in {
-        "starting or stopping", "too many connections", "connecting failed", "short of resources",
-    }  # fmt: skip
-    assert verdict.transient is verdict.write_retry_safe is passes
-
-
-# -- several attempts in one message -------------------------------------------------------------
-
-REFUSED = "Connection refused\n\tIs the server running on that host?"
-STARTING = "FATAL:  the database system is starting up"
-WRONG = 'FATAL:  password authentication failed for user "app"'
-MISSING = 'FATAL:  database "app" does not exist'
-NEW = f"FATAL:  {LOCALISED_REFUSALS[0]}"
-
-
-def both_wordings(*attempts: tuple[str, str, str]) -> list[str]:
-    """Attempts (host, address, what was said) as libpq joins them, and as psycopg 3 lists them."""
-    joined = "\n".join(
-        f'connection to server at "{host}" ({address}), port 5432 failed: {said}'
-        for host, address, said in attempts
-    )
-    own = [
-        f'connection failed: connection to server at "{address}", port 5432 failed: {said}'
-        for _, address, said in attempts
-    ]
-    listed = "\n".join(
-        f"- host: '{host}', port: '5432', hostaddr: '{address}': {said}"
-        for (host, address, _), said in zip(attempts, own, strict=True)
-    )
-    head = "Multiple connection attempts failed. All failures were:"
-    return [joined, f"{own[-1]}\n{head}\n{listed}"]
-
-
-def classes(*attempts: tuple[str, str, str]) -> set[str]:
-    """The class of a refusal in either wording."""
-    found: set[str] = set()
-    for text in both_wordings(*attempts):
-        verdict = failed(text, Phase.CONNECT)
-        assert not (verdict.transient and verdict.final)
-        found.add("transient" if verdict.transient else "final" if verdict.final else "unknown")
-    return found
-
-
-def test_one_attempt_is_of_the_class_of_what_it_says() -> None:
-    says = (REFUSED, "transient"), ("", "transient"), (MISSING, "final"), (NEW, "unknown")
-    for said, expected in says:
-        assert classes(("a", "::1", said)) == {expected}
-
-
-@pytest.mark.parametrize("other", [REFUSED, STARTING, MISSING, NEW])
-def test_a_wrong_password_is_final_whatever_else_is_said(other: str) -> None:
-    for attempts in (
-        [("a", "::1", other), ("a", "x", WRONG)],
-        [("a", "x", WRONG), ("b", "y", other)],
-    ):
-        assert classes(*attempts) == {"final"}
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "expected"),
-    [
-        (REFUSED, STARTING, "transient"),
-        (REFUSED, MISSING, "unknown"),
-        (REFUSED, NEW, "unknown"),
-        (MISSING, MISSING, "final"),
-        (MISSING, NEW, "unknown"),
-        (NEW, NEW, "unknown"),
-    ],
-)
-def test_what_an_address_says_outweighs_that_another_one_of_its_host_is_not_reached(
-    first: str, second: str, expected: str
-) -> None:
-    assert classes(("localhost", "::1", first), ("localhost", "x", second)) == {expected}
-    assert classes(("localhost", "::1", second), ("localhost", "x", first)) == {expected}
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "expected"),
-    [
-        (REFUSED, STARTING, "transient"),
-        (STARTING, MISSING, "transient"),
-        (REFUSED, NEW, "transient"),
-        (MISSING, MISSING, "final"),
-        (MISSING, NEW, "unknown"),
-    ],
-)
-def test_what_a_host_says_is_final_for_that_host_alone(
-    first: str, second: str, expected: str
-) -> None:
-    assert classes(("a", "x", first), ("b", "y", second)) == {expected}
-    assert classes(("a", "x", second), ("b", "y", first)) == {expected}
-
-
-def test_a_timeout_of_one_host_does_not_stand_for_the_other_one() -> None:
-    text = (
-        "connection timeout expired\nMultiple connection attempts failed. All failures were:\n"
-        "- host: 'a', port: '5432', hostaddr: 'x': connection failed: connection to server at"
-        f' "x", port 5432 failed: {WRONG}\n'
-        "- host: 'b', port: '5432', hostaddr: 'y': connection timeout expired"
-    )
-    assert failed(text, Phase.CONNECT, exception="ConnectionTimeout").final
-    listed = text.replace(WRONG, "Connection refused")
-    assert failed(listed, Phase.CONNECT, exception="ConnectionTimeout").transient
-
-
-def test_the_systems_errors_are_known_in_the_language_of_the_process(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    words = {errno.ECONNREFUSED: "Verbindungsaufbau abgelehnt", errno.ENOENT: "Nicht gefunden"}
-    monkeypatch.setattr(os, "strerror", lambda number: words.get(number, f"Fehler {number}"))
-    for said in words.values():
-        verdict = failed(f'connection to server at "x", port 1 failed: {said}', Phase.CONNECT)
-        assert (verdict.rule, verdict.transient) == ("nothing listens", True)
-    file = f'could not open file "x": {words[errno.ENOENT]}'
-    assert not failed(file, Phase.CONNECT).transient
-
-
-# -- final: no unit of work is retried -----------------------------------------------------------
+# -- final: no unit of work is retried -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -713,11 +263,11 @@ def test_what_a_pooler_refuses_after_the_login_is_final(text: str, sqlstate: str
     assert (foreign.lost, foreign.final) == (False, False)
 
 
-# -- what holds for every failure there is -------------------------------------------------------
+# -- what holds for every failure there is ---------------------------------------------------------
+
 
 PARTS = [text for entry in TABLE for text in entry.texts]
 CODES = sorted({code for entry in TABLE for code in entry.codes + entry.under})
-
 any_text = st.lists(st.sampled_from([*PARTS, "connection to server ", "\n- host: "]) | st.text(),
                     max_size=4).map(" ".join)  # fmt: skip
 any_failure = st.builds(

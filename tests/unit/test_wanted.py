@@ -19,7 +19,7 @@ from django_resilient_pg.diagnosis.settings.project import KEEPALIVES, keepalive
 from django_resilient_pg.diagnosis.survey.survey import Measured, Survey
 from django_resilient_pg.policy.limits import Limit
 from django_resilient_pg.policy.parameters import TCP_DEFAULTS
-from tests.unit.test_findings import KERNEL, OVER_NAT, STOCK, known, numbers, settled
+from tests.unit.surveys import KERNEL, OVER_NAT, STOCK, known, numbers, settled
 
 pytestmark = pytest.mark.once_per_driver
 

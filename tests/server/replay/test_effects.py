@@ -28,7 +28,7 @@ from django_resilient_pg.errors import AttemptAbandoned
 from django_resilient_pg.state.unit_of_work import UNDER_WAY
 from testproject.postgres import Server
 from testproject.shop.models import Customer
-from tests.engines import DRIVER, LONGEST, STOCK, Connections, backend_pid
+from tests.engines import DRIVER, LONGEST, PATIENCE, STOCK, Connections, backend_pid
 from tests.server.replay.sending import add, forget_connection, names, send, views
 from tests.server.request_views import SECOND, faults, lost_reads, runs
 
@@ -37,6 +37,8 @@ pytestmark = pytest.mark.once_per_driver
 INSERT = "INSERT INTO shop_customer (name, email) VALUES (%s, %s)"
 #: What side tasks and threads ended with.
 ended: list[object] = []
+#: The second attempt of a request has begun.
+replayed = threading.Event()
 #: Threads that outlive their request.
 threads: list[threading.Thread] = []
 
@@ -231,7 +233,7 @@ def under_way(request: HttpRequest, kind: str) -> HttpResponse:
         with transaction.atomic():
             add("once")
             began.set()
-            time.sleep(1)
+            replayed.wait(PATIENCE)
 
     def work() -> None:
         try:
@@ -240,6 +242,7 @@ def under_way(request: HttpRequest, kind: str) -> HttpResponse:
             connections["default"].close()
 
     if "under_way" not in runs:
+        replayed.clear()
         thread = threading.Thread(
             target=contextvars.copy_context().run, args=(suppressed, work), name="beside"
         )
@@ -248,6 +251,7 @@ def under_way(request: HttpRequest, kind: str) -> HttpResponse:
         began.wait(5)
         time.sleep(0.2)
     else:
+        replayed.set()
         add("second")
     return HttpResponse(lost_reads("under_way"))
 
