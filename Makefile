@@ -33,13 +33,14 @@ TOX_ALL := .venv/bin/tox run-parallel --parallel all $(if $(filter true,$(CI)),-
 # Where the environments of a run note which tests they skipped for want of something.
 SKIPPED := $(CURDIR)/.tox/skipped
 
-.PHONY: help test quick lint unit django-suite django-suite-full suites bench benchmark benchmark-commit benchmark-first compare
-.PHONY: cuts programs soak mutants coverage demo docs lab lab-check system-packages clean python
+.PHONY: help test campaigns quick lint unit django-suite django-suite-full suites bench benchmark benchmark-commit benchmark-first compare
+.PHONY: cuts programs soak mutants coverage demo docs lab lab-check release system-packages browser-packages clean python
 
 help:
 	@echo "make demo          see it work: a load on both engines while the database is being broken (45 s)"
 	@echo "make lab           break it yourself: a page with both engines under load, until Ctrl-C"
-	@echo "make test          lint, types and all tests on all versions (make test ENV=NAME for one)"
+	@echo "make test          lint, types and the tests on all versions (make test ENV=NAME for one)"
+	@echo "make campaigns     what takes longer: loads on broken servers, cuts and programs at random (5 min)"
 	@echo "make quick         lint, types, unit tests, and the promise with one driver (a minute)"
 	@echo "make lint          style, types, import contract"
 	@echo "make unit          the tests that need no server"
@@ -55,11 +56,14 @@ help:
 	@echo "make programs      random programs at once, pooled, through PgBouncer, failing over, forked"
 	@echo "make soak          all faults at random for MINUTES=30: is all there, and does anything grow"
 	@echo "                   from bench to soak with DRIVER=psycopg2 for the older driver"
-	@echo "make lab-check     that page in a browser (needs Chromium and npm); ARGS=--keep: new pictures"
+	@echo "make lab-check     that page and status/ in a browser (needs Chromium and npm);"
+	@echo "                   ARGS=--keep: new pictures"
 	@echo "make mutants       which small changes of the layers that decide no unit test notices"
 	@echo "make docs          the documentation site, in docs/_build/html"
+	@echo "make release       wheel, sdist and SBOM in dist/, checked and tried; uploads nothing"
 	@echo "make coverage      which lines of the package no quick test runs"
 	@echo "make system-packages  what some tests need of Debian or Ubuntu: pgbouncer, PostGIS ... (as root)"
+	@echo "make browser-packages  Chromium, and npm where there is none: for make lab-check (as root)"
 	@echo "make clean         remove everything the above have made"
 	@echo "PG_BIN=DIR         use that PostgreSQL; ARGS=... goes to pytest or the program"
 
@@ -68,6 +72,13 @@ help:
 test: .venv/made
 	@rm -rf $(SKIPPED)
 	@NEEDS_FOLDER=$(SKIPPED) $(if $(ENV),$(TOX) -e $(ENV),$(TOX_ALL)) $(if $(ARGS),-- $(ARGS)); \
+	status=$$?; $(PYTHON) -m tests.needs told $(SKIPPED) && exit $$status
+
+# In environments of make test, one for each driver.
+campaigns: .venv/made
+	@rm -rf $(SKIPPED)
+	@NEEDS_FOLDER=$(SKIPPED) $(TOX_ALL) -e py312-django61-psycopg3,py311-django52-psycopg2 -- \
+	    --numprocesses=2 --dist=loadfile -m campaign $(or $(ARGS),tests); \
 	status=$$?; $(PYTHON) -m tests.needs told $(SKIPPED) && exit $$status
 
 # What to run after every change: on the source tree, so that nothing is installed anew.
@@ -80,7 +91,7 @@ quick: .venv/made
 lint: .venv/made
 	$(TOX) -e lint
 
-unit django-suite django-suite-full suites bench benchmark benchmark-commit benchmark-first compare coverage cuts docs lab-check mutants programs: .venv/made
+unit django-suite django-suite-full suites bench benchmark benchmark-commit benchmark-first compare coverage cuts docs lab-check mutants programs release: .venv/made
 	$(TOX) -e $@$(if $(filter bench% compare cuts programs suites,$@),$(DRIVER:%=-%)) $(if $(ARGS),-- $(ARGS))
 
 soak: .venv/made
@@ -107,6 +118,9 @@ lab: .venv-demo/made
 
 system-packages:
 	@sh scripts/system_packages.sh
+
+browser-packages:
+	@sh scripts/system_packages.sh browser
 
 python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or later with venv was found" \

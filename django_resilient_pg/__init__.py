@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "resilience_of"]
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 
 def resilience_of(connection: BaseDatabaseWrapper | ConnectionProxy[Any] | str) -> Resilience:

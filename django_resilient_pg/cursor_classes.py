@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from django.db.backends.postgresql.base import CursorDebugWrapper
 from django.db.backends.utils import CursorWrapper
 
-from .cursors import COPIES, Base, ResilientCursor, ResilientCursorMixin
+from .cursors import Base, ResilientCursor, ResilientCursorMixin
+from .driver_methods import COPIES
 from .server_cursors import ServerSideMixin
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sized
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,12 +16,21 @@ from django.db.backends.postgresql.psycopg_any import is_psycopg3
 from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error, OperationalError
 
-from .driver.link import FRESH, IDLE, IN_TRANSACTION
+from .driver.link import FRESH, IN_TRANSACTION
 from .driver.literals import has_text, known_values
+from .driver_methods import DriverMethods
 from .policy.token_bucket import BUCKET
 from .sql.memory import HARMLESS, LONGEST, is_harmless
 from .state.call import Call
-from .state.originals import EXECUTE, GETATTR
+from .state.effects import (
+    note_effect,
+    note_failed,
+    note_left,
+    note_session,
+    note_unsent,
+    note_wrong,
+)
+from .state.originals import EXECUTE
 from .state.transaction import DIRTY
 from .state.unit_of_work import LONGEST_TEXT, MOST_TEXTS, NO_TEXT, UNDER_WAY, UNIT
 
@@ -30,22 +38,11 @@ if TYPE_CHECKING:
     from .state.wrapper import Wrapper
 
 _RENEWALS: Final = 3  # cursors asked of an engine that passes over the loss of its session
-COPIES: Final = frozenset({"copy", "copy_expert", "copy_from", "copy_to", "stream"})
 _GIVEN: Final = ("arraysize", "row_factory")  # to a driver's cursor, by who wants its rows so
-_WRAPPED: Final = CursorWrapper.WRAP_ERROR_ATTRS
 _Plain: Any = CursorWrapper  # whose types leave out what is private
 
 
-def _asking(name: str) -> Callable[..., Any]:
-    """A method that comes by ``__getattr__``, as all of its kind do with Django's wrapper."""
-
-    def ask(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return self.__getattr__(name)(*args, **kwargs)
-
-    return ask
-
-
-class ResilientCursorMixin:
+class ResilientCursorMixin(DriverMethods):
     """Over Django's cursor wrappers.
 
     The healthy path is written out rather than called through ``super()``: it does what Django's
@@ -53,23 +50,8 @@ class ResilientCursorMixin:
     ``wrap_database_errors`` only when there is an error to wrap.
     """
 
-    db: Any
-    cursor: Any
     #: The server-side cursor's name; such a cursor is recreated under the same name.
     name: str | None = None
-    #: The link of the connection that the driver cursor belongs to.
-    _link: Any
-    #: Another class has a ``__getattr__`` of its own, which Django's wrapper would ask each time.
-    _asked = False
-
-    def __init_subclass__(cls, **given: Any) -> None:
-        super().__init_subclass__(**given)
-        known = (ResilientCursorMixin, CursorWrapper)
-        if any("__getattr__" in vars(c) for c in cls.__mro__ if c not in known):
-            cls._asked = True
-            for name in ("fetchone", "fetchmany", "fetchall", "close"):
-                if getattr(cls, name) is vars(ResilientCursorMixin)[name]:
-                    setattr(cls, name, _asking(name))
 
     def __init__(self, cursor: Any, db: Wrapper) -> None:
         self.cursor = cursor
@@ -97,8 +79,8 @@ class ResilientCursorMixin:
         if unit is not None:
             unit.begin(self, sql)
         try:
-            execute = self.cursor.execute
-            result = execute(sql) if params is None else execute(sql, params)
+            cursor = self.cursor
+            result = cursor.execute(sql) if params is None else cursor.execute(sql, params)
         except BaseException as error:
             result = self._failed(error, Call(self, self._send, sql, params, first, status))
             link = self._link
@@ -118,7 +100,7 @@ class ResilientCursorMixin:
         ):
             BUCKET.refund()
             # A named cursor calls its functions when its rows are fetched, if they ever are.
-            db._note_session(sql, params, first=first, many=self.name is not None)
+            note_session(db, sql, params, first=first, many=self.name is not None)
         if unit is not None:
             unit.end(self)
         return result
@@ -179,8 +161,8 @@ class ResilientCursorMixin:
             db._transaction.sent_nothing(first, link.status())
         else:
             link.heard(monotonic())
-            db._note_effect(sql)
-            db._note_session(sql, params, first=first, many=unclear)
+            note_effect(db, sql)
+            note_session(db, sql, params, first=first, many=unclear)
         if unit is not None:
             unit.end(self)
         return result
@@ -224,17 +206,17 @@ class ResilientCursorMixin:
         except Error as translated:
             wrong = call.is_wrong(error, self._link.status())
             if wrong and call.is_harmless:
-                db._note_wrong(call)
+                note_wrong(db, call)
                 raise
-            db._note_failed(call)
+            note_failed(db, call)
             if wrong:
-                db._note_left(call)
+                note_left(db, call)
                 raise
             # Imported at the first failure: what heals costs nothing where nothing is wrong.
             try:
                 from .recovery.statement import Recovery
             except OSError as unread:  # no file descriptor is left
-                db._note_left(call)
+                note_left(db, call)
                 raise translated from (translated.__cause__ or unread)
             from .state.collecting import collecting
 
@@ -242,12 +224,12 @@ class ResilientCursorMixin:
                 try:
                     return Recovery(db, call).after(translated)
                 except Error:
-                    db._note_left(call)
+                    note_left(db, call)
                     raise
 
     def _note_interrupted(self, call: Call) -> None:
-        self.db._note_effect(call.sql)  # it may have one: it is not known how far it came
-        self.db._note_unsent(call)
+        note_effect(self.db, call.sql)  # it may have one: it is not known how far it came
+        note_unsent(self.db, call)
         self.db._interrupted()
 
     def _renew(self) -> None:
@@ -270,72 +252,6 @@ class ResilientCursorMixin:
         raise OperationalError(
             f'The connection "{db.alias}" was lost {_RENEWALS} times while its session was set up.'
         )
-
-    def fetchone(self) -> Any:
-        """As the driver's, its errors translated. Django looks it up and wraps it each time."""
-        if _Plain.__getattr__ is not GETATTR:
-            return self.__getattr__("fetchone")()
-        try:
-            return self.cursor.fetchone()
-        except BaseException:
-            with self.db.wrap_database_errors:
-                raise
-
-    def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
-        """As :meth:`fetchone`."""
-        if _Plain.__getattr__ is not GETATTR:
-            return self.__getattr__("fetchmany")(*args, **kwargs)
-        try:
-            return self.cursor.fetchmany(*args, **kwargs)
-        except BaseException:
-            with self.db.wrap_database_errors:
-                raise
-
-    def fetchall(self) -> Any:
-        """As :meth:`fetchone`."""
-        if _Plain.__getattr__ is not GETATTR:
-            return self.__getattr__("fetchall")()
-        try:
-            return self.cursor.fetchall()
-        except BaseException:
-            with self.db.wrap_database_errors:
-                raise
-
-    def close(self) -> None:
-        """As the driver's."""
-        if _Plain.__getattr__ is not GETATTR:
-            self.__getattr__("close")()
-        else:
-            self.cursor.close()
-
-    def __getattr__(self, attr: str) -> Any:
-        # As Django's, without calling it: every fetch comes through here.
-        if self._asked or CursorWrapper.__getattr__ is not GETATTR:
-            found = super().__getattr__(attr)  # type: ignore[misc]
-            return partial(self._copy, attr, None) if attr in COPIES else found
-        found = getattr(self.cursor, attr)
-        if attr in COPIES:
-            return partial(self._copy, attr, None)  # whether there is one may be all that is asked
-        return self.db.wrap_database_errors(found) if attr in _WRAPPED else found
-
-    def _copy(self, name: str, debug: Callable[..., Any] | None, *args: Any, **kwargs: Any) -> Any:
-        """Copy by the debug cursor's way, or else the driver's."""
-        self._before_copy()
-        from .recovery.copy import heard_after
-
-        # Of the present connection: the liveness check may have replaced it.
-        return heard_after(self.db, name, debug or getattr(self.cursor, name))(*args, **kwargs)
-
-    def _before_copy(self) -> None:
-        """What goes past ``execute()`` is looked at before, and counts as a write."""
-        db = self.db
-        if self._link is db._link and self._link.status() == IDLE:
-            self._look()
-        db._transaction.observe(self._link.status(), db.autocommit)
-        db._transaction.dirtied()
-        db._note_effect("COPY")
-        if (unit := UNIT.get()) is not None:
-            unit.check(self.db.alias)
 
 
 _execute: Final = ResilientCursorMixin._execute  # in every statement: looked up once

@@ -167,16 +167,12 @@ class deadline:
     __slots__ = ("_seconds",)
 
     def __init__(self, seconds: float) -> None:
-        from .conf.declarations import Declaration, InvalidValue
+        from .conf.declarations import Declaration, checked_argument
 
         declared = Declaration(
             "seconds", "number", None, unit="seconds", lowest=0, highest=86_400, strict=True
         )
-        try:
-            self._seconds: float = declared.checked(seconds)
-        except InvalidValue as error:
-            kind = TypeError if error.wrong_kind else ValueError
-            raise kind(f"deadline: seconds {error}") from None
+        self._seconds: float = checked_argument("deadline", declared, seconds)
 
     def __enter__(self) -> None:
         _BOUND.set(_Entered(self, self._seconds))
@@ -243,17 +239,28 @@ async def _awaited(coroutine: Coroutine[Any, Any, Any], bound: Bound | None) -> 
             raise
 
 
+def runs_later(function: object, *kinds: Callable[[object], bool]) -> str:
+    """The name of a function whose body runs after the call, or "".
+
+    Args:
+        function: of which that is asked.
+        kinds: tell of those that do so besides generator functions.
+    """
+    while isinstance(function, functools.partial):
+        function = function.func
+    kinds = (inspect.isgeneratorfunction, inspect.isasyncgenfunction, *kinds)
+    if not any(kind(function) for kind in kinds):
+        return ""
+    return str(getattr(function, "__qualname__", type(function).__name__))
+
+
 def _refuse_what_runs_later(function: object) -> None:
     if inspect.isclass(function):
         raise TypeError(
             f"deadline cannot decorate the class {function.__qualname__}. Decorate a method:"
             ' @method_decorator(deadline(0.2), name="dispatch").'
         )
-    inner = function
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
-        name = getattr(inner, "__qualname__", type(inner).__name__)
+    if name := runs_later(function):
         raise TypeError(
             f"deadline cannot decorate {name}(), whose body runs after the call. Use"
             ' "with deadline(...)" inside of it, around what does not yield.'

@@ -77,6 +77,13 @@ def _release(response: Any) -> None:
             close()
 
 
+def _settled(attempts: _Attempts | None, response: HttpResponseBase) -> HttpResponseBase:
+    """The final response. A replay that has succeeded gives its tokens back."""
+    if attempts is not None and attempts.made and response.status_code < 500:
+        BUCKET.refund(BUCKET.COST)
+    return response
+
+
 class RequestRetryMiddleware:
     """Replays a request, at most so many times, while it has had no lasting effect.
 
@@ -110,7 +117,7 @@ class RequestRetryMiddleware:
                 self._make_new(request, attempts)
                 with deadlines.resumed(attempts.deadline):
                     response = self.get_response(request)
-            return response
+            return _settled(attempts, response)
 
     async def _answer_async(self, request: HttpRequest) -> HttpResponseBase:
         with self._unit(request) as attempts:
@@ -121,7 +128,7 @@ class RequestRetryMiddleware:
                 await sync_to_async(self._make_new)(request, attempts)
                 with deadlines.resumed(attempts.deadline):
                     response = await self.get_response(request)
-            return response
+            return _settled(attempts, response)
 
     @contextmanager
     def _unit(self, request: HttpRequest) -> Iterator[_Attempts | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import sys
 import time
 import weakref
@@ -16,7 +15,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.transaction import atomic
 
 from . import deadlines, signals
-from .conf.declarations import Declaration, InvalidValue, suggestion
+from .conf.declarations import Declaration, checked_argument, suggestion
 from .connecting.budgets import spending
 from .connecting.replace import lost_error
 from .driver.exceptions import first_line, sqlstate_of, tells_of
@@ -77,7 +76,7 @@ class _RetryAtomic:
         RuntimeError: inside another atomic block, which would own the transaction (not under
             Django's ``TestCase``), or while autocommit is off.
         CommitOutcomeUnknown: COMMIT was lost and nobody can say what became of it.
-        Error: the last attempt's own error, unchanged.
+        Error: the last attempt's own error, with a note that says why there was no further retry.
     """
 
     @overload
@@ -142,20 +141,12 @@ class _RetryAtomic:
 def _refuse_wrong_values(*, using: object = None, **given: object) -> None:
     """What would otherwise mean "never again" without a word, or fail when it is too late."""
     for name, value in given.items():
-        try:
-            _DECLARED[name].checked(value)
-        except InvalidValue as error:
-            kind = TypeError if error.wrong_kind else ValueError
-            raise kind(f"retry_atomic: {name} {error}") from None
+        checked_argument("retry_atomic", _DECLARED[name], value)
 
 
 def _refuse_what_runs_later(function: Callable[..., Any]) -> None:
     """Of a coroutine or generator function nothing would run before the transaction is over."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    kinds = (iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
-    if any(kind(function) for kind in kinds):
-        name = getattr(function, "__qualname__", type(function).__name__)
+    if name := deadlines.runs_later(function, iscoroutinefunction):
         raise TypeError(
             f"retry_atomic cannot run {name}(), whose body runs after the call; give it a plain"
             " function, under asyncio by sync_to_async(retry_atomic(function))."
@@ -234,7 +225,8 @@ class _Attempts:
             _counting(db) as units,
             _open_elsewhere(db),
         ):
-            for attempt in range(1, self._retries + 1):
+            attempt = 1
+            while True:
                 try:
                     with atomic(using=db.alias, durable=True):
                         return self._whole(function())
@@ -244,8 +236,7 @@ class _Attempts:
                         raise
                 units.append(succeed(units[-1]))  # threads of the last one may be at it
                 time.sleep(pause)
-            with atomic(using=db.alias, durable=True):
-                return self._whole(function())
+                attempt += 1
 
     def _whole(self, result: T) -> T:
         """Raise if the function has passed over the loss of its transaction."""
@@ -262,15 +253,21 @@ class _Attempts:
             pause = backoff(attempt, base=options.backoff, most=options.max_backoff)
         else:
             return None
-        if pause >= budget.remaining():
-            return None
-        if why := self._why_not(unit):
+        if why := self._exhausted(attempt, pause, budget) or self._why_not(unit):
             error.add_note(f"The transaction was not retried: {why}.")
+            announce.not_retried(self._db, f"Not retried: {why}.")
             return None
         sentence = messages.retrying(self._db.alias, attempt, self._retries)
         record = signals.TransactionRetried(self._db.alias, attempt, sqlstate_of(error), pause)
         announce.retrying(self._db, record, sentence, first_line(error, self._db.settings_dict))
         return pause
+
+    def _exhausted(self, attempt: int, pause: float, budget: Budget) -> str:
+        """Why there may be no further attempt, or ""."""
+        if attempt > self._retries:
+            times = f"{self._retries} time{'' if self._retries == 1 else 's'}"
+            return f"it was retried {times} already (retries)"
+        return f"{budget.bound} is used up" if pause >= budget.remaining() else ""
 
     def _why_not(self, unit: Unit) -> str:
         """What the failed attempt did that a retry would double, or "".

@@ -8,34 +8,22 @@ docs/pictures. Needs Chromium and npm, which fetches axe-core.
 
 from __future__ import annotations
 
-import argparse
-import io
 import re
-import shutil
 import subprocess
 import sys
-import tarfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Final
 
-from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-ROOT: Final = Path(__file__).resolve().parent.parent
-PICTURES: Final = ROOT / "docs" / "pictures"
-AXE: Final = "axe-core@4.14.1"
-FLAGS: Final = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
-    " --disable-background-networking --disable-component-update --disable-sync"
-).split()
+from scripts.browser import LOOKS, OUTLINE, ROOT, VISIBLE, Check, axe, chromium, run
+
 PATIENCE: Final = 60_000.0  # milliseconds
 CALM: Final = 5_000.0  # milliseconds between two faults, so that their lines stand apart
-LARGEST: Final = 150_000  # bytes of a picture
 SPEAK: Final = 4.0  # seconds between two announcements of the log, as in lab.js
+UNDER_WAY: Final = "[data-fault=silence].active"
 #: Buttons in the order in which they are pressed, and what the engine's log has to say then.
 CAUSES: Final = {
     "idle": "terminated by the server's idle_session_timeout",
@@ -46,10 +34,6 @@ CAUSES: Final = {
     "sessions": "terminated by administrator",
     "commit": "Its transaction has committed",
     "refuse": "is not accepting connections",
-}
-SCREENS: Final[dict[str, dict[str, Any]]] = {
-    "desktop": {"viewport": {"width": 1280, "height": 780}},
-    "phone": {"viewport": {"width": 375, "height": 812}, "device_scale_factor": 2},
 }
 # How many pixels of a chart have the colour of failures.
 FAILED_PIXELS: Final = """name => {
@@ -85,19 +69,6 @@ IS_OVER: Final = """([name, cause, before]) => {
 }"""
 
 
-@dataclass
-class Check:
-    """What was found wrong so far."""
-
-    wrong: list[str] = field(default_factory=list)
-
-    def expect(self, right: bool, text: str) -> None:
-        """Say whether something is as it should be."""
-        print(f"{'ok    ' if right else 'WRONG '} {text}", flush=True)
-        if not right:
-            self.wrong.append(text)
-
-
 @contextmanager
 def lab() -> Iterator[str]:
     """The address of a lab that runs."""
@@ -109,34 +80,6 @@ def lab() -> Iterator[str]:
             yield next(each[0] for each in found if each)
         finally:
             process.terminate()
-
-
-def axe() -> str:
-    """The source of axe-core, fetched once."""
-    folder = ROOT / ".cache" / "axe-core"
-    folder.mkdir(parents=True, exist_ok=True)
-    kept = folder / f"{AXE.replace('@', '-')}.tgz"
-    if not kept.exists():
-        subprocess.run(["npm", "pack", "--silent", AXE], cwd=folder, check=True)
-    with tarfile.open(kept) as packed:
-        member = packed.extractfile("package/axe.min.js")
-        assert member is not None
-        return member.read().decode()
-
-
-def opened(browser: Browser, address: str, check: Check, name: str, **given: Any) -> Page:
-    """A page of the lab; what it complains of and loads is held against it."""
-    page = browser.new_context(**given).new_page()
-    page.on("console", lambda said: check.expect(False, f"{name}: console: {said.text}"))
-    page.on("pageerror", lambda error: check.expect(False, f"{name}: error: {error}"))
-    own: Callable[[str], bool] = lambda url: url.startswith((address, "data:"))  # noqa: E731
-    page.on(
-        "request",
-        lambda asked: None if own(asked.url) else check.expect(False, f"{name}: {asked.url}"),
-    )
-    page.goto(address)
-    page.wait_for_function("document.querySelector('.word').textContent === 'Answering'")
-    return page
 
 
 def counters(page: Page, side: str) -> dict[str, int]:
@@ -154,9 +97,9 @@ def press(page: Page, name: str) -> bool:
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.dataset.fault") == name:
             break
-    style = button.evaluate("node => getComputedStyle(node).outlineWidth")
+    outline = button.evaluate(OUTLINE)
     page.keyboard.press("Enter")
-    return bool(style == "3px")
+    return bool(outline == VISIBLE)
 
 
 def break_it(page: Page, name: str, check: Check) -> None:
@@ -184,40 +127,31 @@ def break_it(page: Page, name: str, check: Check) -> None:
     check.expect(drawn[0] > 0 == drawn[1], f"{name}: pixels of failures in the charts: {drawn}")
 
 
-def accessible(page: Page, name: str, source: str, check: Check) -> None:
-    """Hold the page to axe-core."""
-    page.evaluate(source)
-    found = page.evaluate("axe.run().then(({ violations }) => violations)")
-    for each in found:
-        serious = each["impact"] in ("serious", "critical")
-        nodes = [node["target"] for node in each["nodes"]]
-        check.expect(not serious, f"{name}: axe: {each['impact']}: {each['id']} {nodes}")
-    check.expect(True, f"{name}: axe-core found {len(found)} violations")
+def opened(browser: Browser, address: str, check: Check, name: str, **given: Any) -> Page:
+    """A page of the lab, as soon as it shows requests."""
+    page = check.opened(browser.new_context(**given), address, name)
+    # Not wait_for_function() with an expression: the page's policy forbids evaluating it again.
+    page.locator(".word", has_text="Answering").first.wait_for(timeout=PATIENCE)
+    return page
 
 
-def picture(page: Page, name: str, check: Check, keep: bool) -> None:
-    """Take a picture, small enough for the documentation."""
-    taken = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    small = taken.quantize(256, dither=Image.Dither.NONE)
-    packed = io.BytesIO()
-    small.save(packed, "PNG", optimize=True)
-    size = len(packed.getvalue())
-    check.expect(size < LARGEST, f"{name}: picture of {size} bytes")
-    if keep:
-        PICTURES.mkdir(exist_ok=True)
-        (PICTURES / f"lab-{name}.png").write_bytes(packed.getvalue())
+def under_way(page: Page) -> None:
+    """See to it that a fault is under way: on a slow machine the last one may be over."""
+    if not page.locator(UNDER_WAY).count():
+        page.wait_for_selector("[data-fault=silence][aria-disabled=false]", timeout=PATIENCE)
+        press(page, "silence")
+        page.wait_for_selector(UNDER_WAY)
 
 
-def examine(browser: Browser, address: str, check: Check, keep: bool) -> None:
+def examine(check: Check) -> None:
     """All of it."""
     source = axe()
-    pages = {
-        f"{screen}-{scheme}": opened(
-            browser, address, check, f"{screen}-{scheme}", color_scheme=scheme, **given
-        )
-        for screen, given in SCREENS.items()
-        for scheme in ("light", "dark")
-    }
+    with lab() as address, chromium() as browser:
+        _examine(browser, address, check, source)
+
+
+def _examine(browser: Browser, address: str, check: Check, source: str) -> None:
+    pages = {name: opened(browser, address, check, name, **given) for name, given in LOOKS.items()}
     first = next(iter(pages.values()))
     first.evaluate(
         "window.spoken = []; new MutationObserver(() => spoken.push(Date.now() / 1000))"
@@ -228,16 +162,15 @@ def examine(browser: Browser, address: str, check: Check, keep: bool) -> None:
     first.wait_for_timeout(CALM / 2)
     first.evaluate("document.activeElement.blur()")
     for name, page in pages.items():
-        picture(page, name, check, keep)
-        wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        check.expect(wide <= 0, f"{name}: nothing is wider than the screen")
+        check.picture(page, name)
+        check.fits(page, name)
     # Once while all is well, and once with a fault under way.
     for name, page in pages.items():
-        accessible(page, f"{name}, calm", source, check)
-    press(first, "silence")
+        check.accessible(page, f"{name}, calm", source)
     for name, page in pages.items():
-        page.wait_for_selector("[data-fault=silence].active")
-        accessible(page, f"{name}, broken", source, check)
+        under_way(first)
+        page.wait_for_selector(UNDER_WAY)
+        check.accessible(page, f"{name}, broken", source)
     spoken = first.evaluate("spoken")
     gaps = [later - earlier for earlier, later in pairwise(spoken)]
     calm = bool(spoken) and min(gaps, default=SPEAK) > SPEAK * 0.8
@@ -248,24 +181,5 @@ def examine(browser: Browser, address: str, check: Check, keep: bool) -> None:
     check.expect(end % 10 == 0, "with less motion the charts move on in steps")
 
 
-def main() -> None:
-    """Parse the command line and run."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.lab_check", description=__doc__)
-    parser.add_argument("--keep", action="store_true", help="write the pictures to docs/pictures")
-    keep = parser.parse_args().keep
-    chromium = shutil.which("chromium")
-    if chromium is None or shutil.which("npm") is None:
-        raise SystemExit("This needs Chromium and npm (on Debian: apt-get install chromium npm).")
-    check = Check()
-    with ExitStack() as stack:
-        address = stack.enter_context(lab())
-        playwright = stack.enter_context(sync_playwright())
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        stack.callback(browser.close)
-        examine(browser, address, check, keep)
-    if check.wrong:
-        raise SystemExit("\n".join(["", *check.wrong]))
-
-
 if __name__ == "__main__":
-    main()
+    run("lab", __doc__, examine)

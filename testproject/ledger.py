@@ -42,6 +42,7 @@ class Ledger:
         self.operations: Counter[Kind] = Counter()
         self.failed: Counter[Kind] = Counter()
         self.errors: Counter[str] = Counter()
+        self.classes: Counter[str] = Counter()  # of all errors, by the name of their class
         self.slowest = 0.0
         # Per token whether the write was acknowledged: returned without an exception.
         self.acknowledged: dict[Kind, dict[str, bool]] = {Kind.WRITE: {}, Kind.TRANSACTION: {}}
@@ -61,6 +62,7 @@ class Ledger:
         except Exception as error:  # whatever reaches an application counts
             self.failed[kind] += 1
             self.errors[first_line(error)] += 1
+            self.classes[type(error).__name__] += 1
             return False
         finally:
             self.slowest = max(self.slowest, self.clock() - start)
@@ -100,6 +102,7 @@ class Result:
     slowest: float
     hung: int = 0  # threads that had not come back long after the end
     errors: dict[str, int] = field(default_factory=dict)  # the most frequent ones, by text
+    classes: dict[str, int] = field(default_factory=dict)  # all of them, by class
 
     @property
     def total_statements(self) -> int:
@@ -135,6 +138,7 @@ def judge(
         slowest=max((ledger.slowest for ledger in ledgers), default=0.0),
         hung=hung,
         errors=dict(_sum(ledger.errors for ledger in ledgers).most_common(MOST_ERRORS)),
+        classes=dict(_sum(ledger.classes for ledger in ledgers)),
     )
 
 

@@ -7,6 +7,7 @@ system is marked ``needs``: see :mod:`tests.needs`.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -87,12 +88,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept: list[pytest.Item] = []
     left_out: list[pytest.Item] = []
     for item in items:
-        folder, *below = item.path.relative_to(ROOT / "tests").parts
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
         if folder in ("server", "faults"):
             item.add_marker(folder)
         elif "server" in getattr(item, "fixturenames", ()):
             raise pytest.UsageError(f"{item.nodeid} needs a server: its place is tests/server")
-        if folder in ("cuts", "soak") or "programs" in below:
+        if folder in ("cuts", "soak"):
             item.add_marker("campaign")
         for fixture in needs.OF_FIXTURES.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.needs(*needs.OF_FIXTURES[fixture]))
@@ -100,6 +101,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = kept
     if left_out:
         config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector of garbage pass over the tests themselves: they live to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -150,6 +150,19 @@ class Declaration(NamedTuple):
         return InvalidValue(predicate, wrong_kind=wrong_kind)
 
 
+def checked_argument(function: str, declared: Declaration, given: Any) -> Any:
+    """Return the value of an argument of a function of ours.
+
+    Raises:
+        TypeError, ValueError: as :class:`InvalidValue` has it, naming function and argument.
+    """
+    try:
+        return declared.checked(given)
+    except InvalidValue as error:
+        kind = TypeError if error.wrong_kind else ValueError
+        raise kind(f"{function}: {declared.name} {error}") from None
+
+
 def closest(given: object, known: Iterable[str]) -> str:
     """Return the known name that is most like the given one, or "" if none is like it."""
     from difflib import get_close_matches  # only when something is wrong: the import takes time

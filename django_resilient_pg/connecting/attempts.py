@@ -66,6 +66,7 @@ def _after(db: Wrapper, one: _Attempt, error: Error) -> None:
             asked = None if isinstance(error, ServerDown) else error
             raise one.refusal(waits=False) from asked
         one.go_on(error, budget)
+        BUCKET.refund(BUCKET.COST)
 
 
 def ended_unheard(db: Wrapper, error: Error) -> None:

@@ -15,6 +15,7 @@ from ..conf.options import is_own
 from ..conf.wanted import wanted
 from ..driver.choose import libpq_version
 from ..policy import parameters, places
+from ..policy.lookup import Lookup
 from ..providers import CONNECT_TIMEOUT
 from ..state.wrapper import Wrapper
 
@@ -36,22 +37,24 @@ def complete(db: Wrapper, params: dict[str, Any]) -> dict[str, Any]:
         # Asked for every request: the pool has them. Who else asks (the diagnosis) gets them all.
         return params
     db.resilience.options  # noqa: B018  parsed, and so checked
-    added = parameters.additions(params, os.environ)
+    given = Lookup(params, os.environ)
+    added = parameters.additions(given)
     if connector.connecting or db._pooled:  # else it is asked what the user has set
-        added |= parameters.default_root(params, os.environ, libpq_version(db.Database))
+        added |= parameters.default_root(given, libpq_version(db.Database))
     primary = db.resilience.options.primary
-    attributes = parameters.session_attributes(params, os.environ)
+    attributes = given.text("target_session_attrs")
     reach = wanted(db.alias, primary, attributes)
     if primary and not attributes:
         added["target_session_attrs"] = "primary"  # so that libpq goes through all hosts
     # Where a sleeping server must wake first, connecting may take longer than a statement.
     wake = max(0.0, float(str(added.get("connect_timeout", 0))) - CONNECT_TIMEOUT)
     settings = hash(repr(sorted((params | added).items())))
-    connector.planned(reach, wake, settings, direct=parameters.direct_tls(params, os.environ))
-    return _bounded(db, params | added, own="connect_timeout" in added)
+    # TLS begins at once, without asking the server for it (PostgreSQL 17).
+    connector.planned(reach, wake, settings, direct=given.text("sslnegotiation") == "direct")
+    return _bounded(db, given, params | added, own="connect_timeout" in added)
 
 
-def _bounded(db: Wrapper, params: dict[str, Any], *, own: bool) -> dict[str, Any]:
+def _bounded(db: Wrapper, given: Lookup, params: dict[str, Any], *, own: bool) -> dict[str, Any]:
     """No attempt may outlast the budget: libpq takes whole seconds, for each address.
 
     Where those are too many the attempt is made by :mod:`.in_turn`.
@@ -65,14 +68,14 @@ def _bounded(db: Wrapper, params: dict[str, Any], *, own: bool) -> dict[str, Any
     # What is no number stays: the driver says so itself.
     with contextlib.suppress(TypeError, ValueError):
         configured = float(params["connect_timeout"])
-        every = _places(db, params)
+        every = _places(db, given)
         left = _seconds(db, first=own or len(every) > 1)
         # psycopg cuts a fraction off, and takes less than 1 for no limit.
         whole = max(places.LEAST, left // len(every)) if math.isfinite(left) else left
         if configured > whole or configured < 1:
             params["connect_timeout"] = int(min(whole, max(configured, 1)))
         if min(max(configured, places.LEAST), whole) * len(every) > left:
-            connector.bounded(places.Round(_in_turn(every, params), left))
+            connector.bounded(places.Round(_in_turn(every, given), left))
     return params
 
 
@@ -92,23 +95,23 @@ def _seconds(db: Wrapper, *, first: bool) -> float:
     return min(most, max(deadlines.LEAST, deadlines.left(hard=True)))
 
 
-def _in_turn(every: Sequence[places.Place], params: dict[str, Any]) -> Sequence[places.Place]:
+def _in_turn(every: Sequence[places.Place], given: Lookup) -> Sequence[places.Place]:
     """The addresses to try one by one, in libpq's order."""
-    attributes = parameters.session_attributes(params, os.environ)
-    if len(every) == 1 or attributes == "prefer-standby":  # that needs all of them at once
+    # The second needs all of them at once.
+    if len(every) == 1 or given.text("target_session_attrs") == "prefer-standby":
         return ()
-    balance = parameters.setting("load_balance_hosts", "PGLOADBALANCEHOSTS", params, os.environ)
-    return random.sample(every, len(every)) if balance == "random" else every
+    balanced = given.text("load_balance_hosts") == "random"
+    return random.sample(every, len(every)) if balanced else every
 
 
-def _places(db: Wrapper, params: dict[str, Any]) -> Sequence[places.Place]:
+def _places(db: Wrapper, given: Lookup) -> Sequence[places.Place]:
     """The addresses of an alias; names are resolved once a minute."""
     shared, now = db.resilience.shared_now(), monotonic()
     until, found = shared.places
     if now > until and math.isfinite(deadlines.left(hard=True)):
         # No deadline ends the resolution of a name here; it ends the attempt, in its own thread.
-        return found or places.places(params, os.environ, resolve=lambda _: ())
+        return found or places.places(given, resolve=lambda _: ())
     if now > until:
-        found = places.places(params, os.environ)
+        found = places.places(given)
         shared.places = now + _RESOLVED, found
     return found

@@ -18,26 +18,12 @@ from ..errors import SessionLost, TransactionLost
 from ..policy import messages
 from ..policy.verdicts import Reason
 from ..state import announce
+from ..state.aside import OF_TRANSACTION, put_back, values_of
 from ..state.incidents import Incident
 from ..state.loss import PIPELINE, Invalidation, Loss
-from ..state.transaction import SPLIT, Step
+from ..state.opening import Step
+from ..state.transaction import SPLIT
 from ..state.wrapper import Wrapper
-
-
-class _Atomic:
-    """Django's transaction state, which ``connect()`` would reset."""
-
-    _NAMES = tuple(
-        "in_atomic_block savepoint_ids atomic_blocks needs_rollback commit_on_exit run_on_commit"
-        " savepoint_state rollback_exc run_commit_hooks_on_set_autocommit_on".split()
-    )
-
-    def __init__(self, db: Any) -> None:
-        self._values = {name: getattr(db, name) for name in self._NAMES if hasattr(db, name)}
-
-    def restore(self, db: Any) -> None:
-        for name, value in self._values.items():
-            setattr(db, name, value)
 
 
 def replace(db: Wrapper, reason: Reason | None, idle: float, asking: Any = None) -> None:
@@ -57,7 +43,8 @@ def replace(db: Wrapper, reason: Reason | None, idle: float, asking: Any = None)
     began, lost = monotonic(), list(db._connector.lost)
     if db._link is not None and db._link.in_pipeline():
         raise SessionLost(messages.pipeline_lost(db.alias))
-    atomic, autocommit, split = _Atomic(db), db.autocommit, db._transaction.phase is SPLIT
+    atomic, autocommit = values_of(db, OF_TRANSACTION), db.autocommit
+    split = db._transaction.phase is SPLIT
     old = db._link
     characteristics = _characteristics(old)
     db.in_atomic_block = False
@@ -73,7 +60,7 @@ def replace(db: Wrapper, reason: Reason | None, idle: float, asking: Any = None)
             db._invalidate(Invalidation(Loss(reason or Reason.UNKNOWN, idle), ""))
         raise
     finally:
-        atomic.restore(db)
+        put_back(db, atomic)
     assert db._link is not None
     if not autocommit:
         db._set_autocommit(False)

@@ -37,7 +37,6 @@ MAX_ROUNDS: Final = 16
 #: Severities of a message that ends its session.
 LAST: Final = frozenset({"FATAL", "PANIC"})
 
-
 #: All links whose connection is still referred to: what a forked child has to release.
 LINKS: weakref.WeakSet[Link] = weakref.WeakSet()
 
@@ -47,7 +46,7 @@ class Link:
 
     Attributes:
         connection: the driver's connection object.
-        alias: of the database that a wrapper, or its pool, has connected to; "" before.
+        alias: of the database, for who asks what this process has open; "" for no wrapper's.
         fd: its socket.
         status: ``PQtransactionStatus`` as an int, read from memory.
         poll: see :func:`poll_for`.
@@ -107,9 +106,8 @@ class Link:
     #: Whether the server's last words are lost when a statement fails by them.
     hides_words: ClassVar[bool] = False
 
-    def __init__(self, connection: Any) -> None:
-        self.connection = connection
-        self.alias = ""
+    def __init__(self, connection: Any, alias: str) -> None:
+        self.connection, self.alias = connection, alias
         self._word: LastWord | None = None
         self.made_at = self.heard_at = self.seen_at = time.monotonic()
         self.quiet = 0.0
@@ -131,10 +129,6 @@ class Link:
         return int(self.connection.fileno())
 
     # -- what differs ---------------------------------------------------------------------
-
-    def lost(self) -> bool:
-        """Whether the driver knows the connection to be unusable. No system call."""
-        raise NotImplementedError
 
     def ended_unseen(self) -> bool:
         """Whether the driver believes in a transaction that is over, and so sends no BEGIN."""
@@ -174,16 +168,16 @@ class Link:
 
     # -- what does not --------------------------------------------------------------------
 
+    def lost(self) -> bool:
+        """Whether the driver knows the connection to be unusable. No system call."""
+        return bool(self.connection.closed)
+
     def lend(self, *, peeks: bool, asks_outcome: bool) -> None:
         """A wrapper takes it up; a pool may have lent it to others before."""
         self.peek = self.poll if peeks else lambda timeout: ()
         self.asks_outcome = asks_outcome
         self.terms = None
         self.seen_at = time.monotonic()
-
-    def belongs_to(self, alias: str) -> None:
-        """The database that it was made for, for who asks what this process has open."""
-        self.alias = alias
 
     def leave_cursor(self, cursor: Any) -> None:
         """A thread that must not use the connection drops a cursor: the next check closes it."""

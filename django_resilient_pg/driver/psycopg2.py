@@ -24,13 +24,9 @@ class Psycopg2Link(Link):
     keeps_rows = False  # "cursor already closed"
     hides_words = True  # with libpq 17
 
-    def __init__(self, connection: Any) -> None:
-        super().__init__(connection)
+    def __init__(self, connection: Any, alias: str) -> None:
+        super().__init__(connection, alias)
         self.status = connection.get_transaction_status
-
-    def lost(self) -> bool:
-        """See :meth:`Link.lost`."""
-        return bool(self.connection.closed)
 
     def registered(self) -> dict[str, Any]:
         """See :meth:`Link.registered`."""

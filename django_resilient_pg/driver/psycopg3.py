@@ -27,8 +27,8 @@ class Psycopg3Link(Link):
     __slots__ = ()
     keeps_rows = True
 
-    def __init__(self, connection: Any) -> None:
-        super().__init__(connection)
+    def __init__(self, connection: Any, alias: str) -> None:
+        super().__init__(connection, alias)
         self.status = partial(getattr, connection.pgconn, "transaction_status")
         connection.add_notice_handler(self._notice)
 
@@ -37,10 +37,6 @@ class Psycopg3Link(Link):
         if severity in LAST or (severity == "WARNING" and diagnostic.sqlstate in _WARNED):
             text = diagnostic.message_primary or ""
             self._hear(LastWord(severity, diagnostic.sqlstate, text))
-
-    def lost(self) -> bool:
-        """See :meth:`Link.lost`."""
-        return bool(self.connection.closed)
 
     def registered(self) -> dict[str, Any]:
         """See :meth:`Link.registered`."""

@@ -27,6 +27,7 @@ from ..diagnosis.path.attempts import said
 from ..driver.probes import Probe, Refused, probe
 from ..driver.process import in_child
 from ..policy.error_table import WRONG_PASSWORD
+from ..policy.lookup import Lookup
 from ..policy.places import Place, is_address, only, places
 from ..policy.verdicts import Failure, Phase, judge
 from ..state.aliases import is_ours
@@ -152,7 +153,7 @@ def _reached(alias: str, ends: float) -> Answer:
 
     driver: Any = wrapper.Database  # type: ignore[attr-defined]
     try:
-        every = [_at(driver, params, place) for place in places(params, os.environ)]
+        every = [_at(driver, params, place) for place in places(Lookup(params, os.environ))]
         return _InTurn(every, ends).answer()
     except Refused as refused:
         return Answer(False, hide(said(str(refused))))

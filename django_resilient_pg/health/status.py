@@ -141,7 +141,7 @@ def _server(db: Wrapper) -> dict[str, Any] | None:
         "path": facts.path,
         "path_evidence": facts.path_evidence,
         "provider": None if facts.provider is None else facts.provider.name,
-        "tls": facts.socket.tls_version if facts.socket.tls else facts.socket.tls,
+        "tls": (facts.socket.tls_version or words.TLS) if facts.socket.tls else facts.socket.tls,
         "standby_at_first": facts.in_recovery,
     }
 

@@ -18,6 +18,8 @@ WHO: Final = (
     " reachable. RESILIENT_PG_STATUS_TOKEN works without it."
 )
 STAFF: Final = "The status page is for staff."
+#: Where the driver does not tell the version (psycopg 3).
+TLS: Final = "in use"
 
 _QUOTED: Final = re.compile(r"\"[^\"]*\"")
 

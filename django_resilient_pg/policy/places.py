@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ..conf.records import Record
-from .parameters import setting
+from .lookup import Lookup
 
 #: Seconds that drivers and libpq (up to 16) allow one address at least.
 LEAST: Final = 2
@@ -44,15 +44,9 @@ def resolve(host: str) -> list[str]:
     return list(dict.fromkeys(str(one[4][0]) for one in found))
 
 
-def places(
-    conn_params: Mapping[str, object],
-    environ: Mapping[str, str],
-    resolve: Callable[[str], Sequence[str]] = resolve,
-) -> list[Place]:
+def places(given: Lookup, resolve: Callable[[str], Sequence[str]] = resolve) -> list[Place]:
     """The addresses that libpq or the driver will try, in their order."""
-    hosts = setting("host", "PGHOST", conn_params, environ).split(",")
-    addresses = setting("hostaddr", "PGHOSTADDR", conn_params, environ).split(",")
-    ports = setting("port", "PGPORT", conn_params, environ).split(",")
+    hosts, addresses, ports = (given.text(name).split(",") for name in ("host", "hostaddr", "port"))
     number = max(len(hosts), len(addresses))
     found: list[Place] = []
     for index in range(number):

@@ -9,8 +9,9 @@ from typing import Final
 class TokenBucket:
     """Stops retry storms: retries cost more than successes give back.
 
-    Figures as in the AWS SDKs (botocore ``retries/quota.py``): capacity 500, a retry costs 5,
-    a success gives back 1.
+    Figures as in the AWS SDKs (botocore ``retries/standard.py``): capacity 500, a retry costs 5
+    and gives them back when it succeeds, any other success gives back 1. So what counts is how many
+    retries are under way or were in vain, not how many statements a process has beside them.
     """
 
     CAPACITY: Final = 500
@@ -37,12 +38,12 @@ class TokenBucket:
             self.short = True
             return True
 
-    def refund(self) -> None:
-        """Give one token back, if any is missing, for a statement that has succeeded."""
+    def refund(self, tokens: int = 1) -> None:
+        """Give tokens back, if any are missing: ``COST`` for a retry that has succeeded."""
         if not self.short:
             return
         with self._lock:
-            self.tokens = min(self.CAPACITY, self.tokens + 1)
+            self.tokens = min(self.CAPACITY, self.tokens + tokens)
             self.short = self.tokens < self.CAPACITY
 
 

@@ -123,6 +123,8 @@ class ResilientPool(ConnectionPool[Any]):
             shared.logins,
             partial(shared.count, "attempt"),
         )
+        # Whether the server is known to be down: then one thread at a time asks for it here.
+        self._breaker = shared.breaker
         self._own_lifetime = "max_lifetime" not in options
         self._own_idle = "max_idle" not in options
         self._own_timeout = "timeout" not in options
@@ -277,7 +279,7 @@ class ResilientPool(ConnectionPool[Any]):
         """As much of these seconds as the pool's timeout and the deadlines around leave."""
         if not self._own_timeout:
             seconds = min(seconds, self.timeout)
-        if math.isinf(deadlines.left()):
+        if not deadlines.bounded():
             return seconds
         # As much as without a pool where one may be on its way: see :func:`.connecting._bounded`.
         making = len(self._loans) < self.max_size
@@ -288,12 +290,12 @@ class ResilientPool(ConnectionPool[Any]):
     def _wait(self, db: Wrapper, began: float, ends: float, allowed: float) -> Any:
         """The next connection, whatever its state."""
         # What gives up its place in the queue still counts as waiting.
-        first = _BRIEF_WAIT if self._down() else _FIRST_WAIT
+        first = _BRIEF_WAIT if self._breaker.down else _FIRST_WAIT
         wait, left = math.inf if self.max_waiting else first, ends - began
         while True:
             try:
                 # With nothing left the pool would not even hand out one that is ready.
-                return super().getconn(timeout=max(0.001, min(wait, left)))
+                return super().getconn(wait if wait < left else max(0.001, left))
             except PoolTimeout:
                 if self._watch is not None:
                     self._tell_held(db, self._watch.news())
@@ -305,10 +307,6 @@ class ResilientPool(ConnectionPool[Any]):
             except TooManyRequests as error:
                 raise self._noted(_EnoughAreWaiting(*error.args)) from None
             wait, left = min(2 * wait, _LONGEST_WAIT), ends - monotonic()
-
-    def _down(self) -> bool:
-        """Whether the server is known to be down: then one thread at a time asks for it here."""
-        return self._db.resilience.shared.breaker.down
 
     def _why(self, allowed: float, ends: float) -> str:
         """What a PoolTimeout says."""

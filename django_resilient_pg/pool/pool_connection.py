@@ -70,11 +70,11 @@ class ConnectionMaker:
 
             made_at: float
             luck: float  # its part of the jitter
-            put_away = False
-            lent = False  # before; others may have left something on it
-            refused = False  # by the user's own check
-            loan: Any = None  # of the last time it was lent
-            ends_at = -math.inf  # when it is too old, once that was judged
+            put_away: bool
+            lent: bool  # before; others may have left something on it
+            refused: bool  # by the user's own check
+            loan: Any  # of the last time it was lent
+            ends_at: float  # when it is too old, once that was judged
 
             def note_statement(self, text: object) -> None:
                 """What is about to be run on it, where the pool asks who holds its connections."""
@@ -89,8 +89,11 @@ class ConnectionMaker:
                 except Exception as error:
                     maker.failed(error)
                     raise
+                # Of its own, not its class's: those are found sooner.
+                made.put_away = made.lent = made.refused = False
+                made.loan, made.ends_at = None, -math.inf
                 made.made_at, made.luck = monotonic(), random.random()
-                link_to(made).belongs_to(maker._alias)
+                link_to(made, maker._alias)
                 maker.made(made)
                 return made
 

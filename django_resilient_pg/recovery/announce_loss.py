@@ -18,10 +18,11 @@ from ..policy.rules import was_terminated
 from ..policy.verdicts import Reason, Verdict, code_in
 from ..state import announce
 from ..state.call import Call
+from ..state.effects import reader
 from ..state.incidents import Incident
 from ..state.loss import Loss
 from ..state.transaction import DIRTY
-from ..state.wrapper import Wrapper, reader
+from ..state.wrapper import Wrapper
 
 _LAST_WORDS: Final = "terminating connection"
 _IDLE_TIMEOUTS = frozenset({Reason.SERVER_IDLE_TIMEOUT, Reason.PATH_IDLE_TIMEOUT})

@@ -162,13 +162,8 @@ def _runs(text: str) -> bool:
 
 def _all_of(names: list[Names]) -> Names:
     """What several texts name, together."""
-    return Names(
-        frozenset().union(*(one.words for one in names)),
-        frozenset().union(*(one.calls for one in names)),
-        frozenset().union(*(one.functions for one in names)),
-        frozenset().union(*(one.fields for one in names)),
-        frozenset().union(*(one.operators for one in names)),
-    )
+    nothing = Names(*[frozenset[str]()] * len(Names._fields))
+    return Names(*(frozenset().union(*kind) for kind in zip(nothing, *names, strict=True)))
 
 
 def _ended(texts: Iterable[str]) -> frozenset[str]:

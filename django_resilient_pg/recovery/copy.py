@@ -16,6 +16,7 @@ from typing import Any
 from ..driver.exceptions import judge_error
 from ..policy.verdicts import Phase
 from ..state.collecting import collecting
+from ..state.effects import note_session
 from ..state.wrapper import Wrapper
 from .announce_loss import announce_loss, announce_refusal
 
@@ -40,7 +41,7 @@ def _streamed(
     **kwargs: Any,
 ) -> Iterator[Any]:
     # Before: its rows may never be asked for to the end.
-    db._note_session(query, params, many=True)
+    note_session(db, query, params, many=True)
     with _noting(db):
         yield from send(query, params, **kwargs)
 

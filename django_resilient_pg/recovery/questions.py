@@ -22,8 +22,6 @@ _EQ, _NE, _LT, _GE, _GT = (f"OPERATOR(pg_catalog.{name})" for name in ("=", "<>"
 _OIDS: Final = "pg_catalog.oid[]"
 # The functions in an expression as the server keeps it: pg_depend leaves PostgreSQL's own out.
 _CALLED: Final = "':(?:funcid|aggfnoid|winfnoid|opfuncid) ([0-9]+)', 'g'"
-
-
 _IN_AND_OUT: Final = "t.typinput, t.typoutput, t.typreceive, t.typsend, t.typmodin, t.typmodout"
 # Of users' own objects only these lead to functions.
 _LEADING: Final = f"ANY ('{{{_PROC},{_OPERATOR},{_CLASS},{_TYPE}}}'::{_OIDS})"
@@ -61,6 +59,11 @@ _LEADS: Final = f"""(
           AND {_acts(_POLICY, "y.oid", "c.oid", "y.polqual")}
     ))
     OR (c.relhassubclass AND EXISTS (SELECT FROM pg_catalog.pg_foreign_table))
+)"""
+_DOMAIN_ACTS: Final = f"""EXISTS (
+    SELECT FROM pg_catalog.pg_constraint AS k
+    WHERE k.contypid {_GT} 0 AND k.oid {_GE} {_USERS}
+      AND {_acts(_CONSTRAINT, "k.oid", "k.contypid", "k.conbin")}
 )"""
 _NAMED: Final = f"""
     SELECT {_PROC}::pg_catalog.oid, p.oid, called.name::pg_catalog.text
@@ -181,6 +184,7 @@ _FURTHER: Final = f"""
   UNION ALL
     SELECT {_PROC}, c.function FROM volatile_cast AS c
     WHERE r.class {_EQ} {_TYPE} AND c.target {_EQ} r.id"""
+
 _HARMLESS: Final = f"""(
     p.prokind {_EQ} 'p'
     OR p.prorettype {_EQ} ANY ('{{{_TRIGGER},{_EVENT_TRIGGER}}}'::{_OIDS})
@@ -232,11 +236,7 @@ SELECT (
     WHERE t.oid {_GE} {_USERS}
       AND (
         t.typtype {_NE} 'c'
-        OR EXISTS (
-            SELECT FROM pg_catalog.pg_constraint AS k
-            WHERE k.contypid {_GT} 0 AND k.oid {_GE} {_USERS}
-              AND {_acts(_CONSTRAINT, "k.oid", "k.contypid", "k.conbin")}
-        )
+        OR {_DOMAIN_ACTS}
       )
 ) OR EXISTS (
     SELECT FROM pg_catalog.unnest(%(calls)s::pg_catalog.text[]) AS w
@@ -282,11 +282,7 @@ field (name) AS MATERIALIZED (
 ),
 -- Of a row, domains that check by a function count; few databases have one.
 checked (found) AS MATERIALIZED (
-    SELECT EXISTS (
-        SELECT FROM pg_catalog.pg_constraint AS k
-        WHERE k.contypid {_GT} 0 AND k.oid {_GE} {_USERS}
-          AND {_acts(_CONSTRAINT, "k.oid", "k.contypid", "k.conbin")}
-    ) OR EXISTS (
+    SELECT {_DOMAIN_ACTS} OR EXISTS (
         SELECT FROM pg_catalog.pg_type AS t
         JOIN pg_catalog.pg_proc AS p ON p.oid {_EQ} ANY (ARRAY[{_IN_AND_OUT}]::{_OIDS})
         WHERE t.oid {_GE} {_USERS} AND t.typtype {_EQ} 'b' AND t.typelem {_EQ} 0

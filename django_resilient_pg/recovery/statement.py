@@ -307,6 +307,8 @@ class Recovery:
     def _announce(self, rule: RetryRule) -> None:
         db, shared = self._db, self._db.resilience.shared
         took = monotonic() - self._began
+        if self._paid:
+            BUCKET.refund(BUCKET.COST)  # of the last retry: those before it were in vain
         shared.count("statement", rule.value)
         shared.count("retried", "statement")
         sentence = messages.retried(_RETRIED[rule], db.alias, took)

@@ -3,13 +3,14 @@
 A logging handler or a receiver may use the connection that an event is about (to write a row, say).
 In the middle of a recovery that would be a second recovery within the first. So the events of a
 recovery are collected, in order, and go out when the statement has its result or its error. Inside
-a transaction they wait for its end, which a failing handler could otherwise break.
+a transaction they wait for its end, which a failing handler could otherwise break. A loss that a
+health check has met waits until its outcome is known: each loss is announced once.
 
 Inside a request that :class:`.middleware.RequestRetryMiddleware` may replay, a loss that has
 surfaced waits for the outcome of the request, and so do the events after it.
 
 Handlers and receivers have the alias to themselves: what the application has open on it is laid
-aside (:meth:`.state.wrapper.Wrapper._laid_aside`). They belong to no unit of work. All together
+aside (:func:`.aside.laid_aside`). They belong to no unit of work. All together
 they may spend little time on a server that does not answer.
 """
 
@@ -32,6 +33,7 @@ from .. import deadlines, signals
 from ..driver.exceptions import first_line
 from ..policy import messages
 from ..policy.rules import Budget
+from .aside import laid_aside
 from .collecting import BOX, Box, announcers, collecting, here
 from .incidents import Incident, heal_all, line
 from .shared import logger
@@ -110,6 +112,9 @@ def surfaced(db: Wrapper, incident: Incident | None, sentence: str) -> None:
         db.resilience.shared.count("surfaced")
     elif incident.surface(sentence):
         tell(db, incident)
+    elif db._transaction.announcements:
+        with collecting():  # at the end of a transaction, if one is under way
+            tell_kept(db)
 
 
 def outage(db: Wrapper, sentence: str) -> None:
@@ -132,6 +137,10 @@ def _has_surfaced(item: Item) -> bool:
     return what.surfaced if isinstance(what, Incident) else isinstance(what, _Outage)
 
 
+def _surfaced(items: list[Item]) -> list[Incident]:
+    return [what for _, what in items if isinstance(what, Incident) and what.surfaced]
+
+
 def retrying(db: Wrapper, record: signals.TransactionRetried, sentence: str, error: str) -> None:
     """The transaction of ``retry_atomic`` is retried, which heals what has surfaced in it."""
     db.resilience.shared.count("retried", "transaction")
@@ -147,6 +156,13 @@ def retrying(db: Wrapper, record: signals.TransactionRetried, sentence: str, err
         retried_as="transaction",
     )
     send(db, signals.transaction_retried, record)
+
+
+def not_retried(db: Wrapper, sentence: str) -> None:
+    """The transaction of ``retry_atomic`` has failed for good: the line of its loss says why."""
+    box = here()
+    if surfaced := _surfaced([] if box is None else [one for one in box.items if one[0] is db]):
+        surfaced[-1].conclude(sentence)
 
 
 def replaying(unit: Unit, sentence: str) -> None:
@@ -175,8 +191,7 @@ def gave_up(
         hidden: the error that the client's answer hides.
     """
     items: list[Item] = unit.take_untold()
-    surfaced = [what for _, what in items if isinstance(what, Incident) and what.surfaced]
-    if surfaced:
+    if surfaced := _surfaced(items):
         surfaced[-1].conclude(sentence, hidden)
     _send([item for item in items if not isinstance(item[1], _Outage)])
     if not surfaced:
@@ -208,12 +223,23 @@ def tell_kept(db: Wrapper) -> None:
         box.items += items
 
 
+def _is_open(db: Wrapper, what: object) -> bool:
+    """Whether it is the loss of the present connection, of which nobody knows what comes of it.
+
+    A health check has met it. The next statement replaces the connection or raises.
+    """
+    link = db._link
+    if not isinstance(what, Incident) or what.concluded:
+        return False
+    return link is not None and link.incident is what
+
+
 def _keep_or_send(items: list[Item]) -> None:
     due: list[Item] = []
     for db, what in items:
         if db is None or db.connection is None:
             due.append((db, what))
-        elif db.in_atomic_block or not db.autocommit:
+        elif db.in_atomic_block or not db.autocommit or _is_open(db, what):
             db._transaction.announcements.append(what)
         else:
             due.append((db, what))
@@ -239,7 +265,7 @@ def _send(items: list[Item]) -> None:
         budget = Budget(_PATIENCE, strict=True)
         for db in {id(db): db for db, _ in items if db is not None}.values():
             if not db._thread_sharing_count and db._thread_ident == get_ident():
-                stack.enter_context(db._laid_aside(budget))
+                stack.enter_context(laid_aside(db, budget))
         for _ in range(_ROUNDS):
             for about, what in items:
                 _call(_sending(about, what) if isinstance(what, Incident) else what)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from ..conf.wanted import Wanted
@@ -12,12 +12,16 @@ if TYPE_CHECKING:
     from ..policy.places import Round
     from ..policy.rules import Budget
 
+Db = TypeVar("Db")
+Attempt = TypeVar("Attempt")
+
 
 class Connector:
     """How one wrapper connects.
 
     Attributes:
         connecting: ``connect()`` is under way; what runs meanwhile is no work of the application's.
+        lender: the pool that it takes its connection from, by Django's own methods.
         round: how the next attempt is made, where a driver cannot keep to the time for it.
         retrying: an outer call is trying already until the deadline.
         budget: what may be spent on reconnecting and retrying, while somebody spends of it.
@@ -35,6 +39,7 @@ class Connector:
         "budget",
         "connecting",
         "direct",
+        "lender",
         "lost",
         "retrying",
         "round",
@@ -50,26 +55,32 @@ class Connector:
         self.budget: Budget | None = None
         self.wanted: Wanted | None = None
         self.round: Round | None = None
+        self.lender: Any = None
         self.wake = 0.0
         self.settings, self.direct = 0, False
         self.lost: list[LostSession] = []
 
-    def connect(self, do: Callable[[], None], failed: Callable[[BaseException], object]) -> None:
+    def connect(
+        self,
+        do: Callable[[], None],
+        failed: Callable[[BaseException], object],
+        lender: object = None,
+    ) -> None:
         """Call what makes a connection; if it raises, ``failed``, as a part of it."""
-        self.connecting = True
+        self.connecting, self.lender = True, lender
         try:
             do()
         except BaseException as error:
             failed(error)
             raise
         finally:
-            self.connecting = False
+            self.connecting, self.lender = False, None
 
-    def retry(self, do: Callable[..., None], *given: object) -> None:
-        """Call what tries to connect until the deadline."""
+    def retry(self, do: Callable[[Db, Attempt], None], db: Db, attempt: Attempt) -> None:
+        """Call what tries to connect ``db`` until the deadline."""
         self.retrying = True
         try:
-            do(*given)
+            do(db, attempt)
         finally:
             self.retrying = False
 

@@ -77,7 +77,8 @@ class Incident:
         """It has reached the application, unless what is around the statement is retried.
 
         Returns:
-            Whether it was announced before, as healed: it has to be announced again.
+            Whether it was announced before, as healed: it has to be announced again. That happens
+            to a server-side cursor that was lost with a statement which was retried.
         """
         if self.surfaced:
             return False

@@ -39,7 +39,6 @@ CLOSE: Final = original(BaseDatabaseWrapper, "close")
 #: none; for who has asked already.
 CONNECT_ASKED: Final = getattr(CONNECT, "__wrapped__", CONNECT)
 CLOSE_ASKED: Final = getattr(CLOSE, "__wrapped__", CLOSE)
-SET_AUTOCOMMIT: Final = original(BaseDatabaseWrapper, "set_autocommit")
 CHECK_TRANSACTION: Final = original(BaseDatabaseWrapper, "validate_no_broken_transaction")
 
 

@@ -18,20 +18,15 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..driver.link import FAILED, IDLE, IN_TRANSACTION, UNKNOWN
+from .opening import Opening, Step
 from .unit_of_work import LONGEST_TEXT, MOST_TEXTS, NO_TEXT
 
 if TYPE_CHECKING:
     from ..sql.local_settings import Local
-
-#: A savepoint, by its name, or a statement that sets something for the transaction.
-Step: TypeAlias = "str | Local"
-#: More settings than this are not kept.
-MOST_SETTINGS: Final = 50
-
 
 #: How far a transaction has come. Plain numbers: each statement compares some of them.
 Phase: TypeAlias = int
@@ -65,8 +60,8 @@ class TransactionState:
         phase: see :data:`Phase`.
         texts: what has been run, for as long as nothing of it is committed; at most ``MOST_TEXTS``.
             Of what has no text of its own, and of what is too long to keep, its ``id()``.
-        opening: the open savepoints, and the settings that it began with, in order. While it is
-            OPENED another connection can be given all of this before the first real statement.
+        opening: how it began. While it is OPENED another connection can be given all of this before
+            the first real statement.
         controlling: a savepoint statement of Django's own is under way.
         hooks_due: how many of ``run_on_commit`` belong to transactions that were committed.
         announcements: log lines and signals that go out when it is over.
@@ -74,7 +69,6 @@ class TransactionState:
 
     __slots__ = (
         "_on_split",
-        "_read",
         "announcements",
         "controlling",
         "hooks_due",
@@ -87,9 +81,7 @@ class TransactionState:
         self._on_split = on_split
         self.phase = AUTO
         self.texts: set[object] = set()
-        self.opening: list[Step] = []
-        # How many bytes were read when the last step of the opening was done, and who tells.
-        self._read: tuple[int, Callable[[], int | None]] | None = None
+        self.opening = Opening()
         self.controlling = False
         self.hooks_due = 0
         self.announcements: list[Any] = []
@@ -111,11 +103,6 @@ class TransactionState:
         """Whether its loss leaves nothing missing."""
         return self.phase in _NOTHING_RUN
 
-    @property
-    def has_savepoints(self) -> bool:
-        """Whether a savepoint is open."""
-        return any(isinstance(step, str) for step in self.opening)
-
     # -- where it begins and ends -----------------------------------------------------------
 
     def begin(self) -> None:
@@ -134,7 +121,7 @@ class TransactionState:
         self.phase = AUTO  # where autocommit stays off, the next statement finds it CLEAN
         self.hooks_due = hooks_due
         if self.opening:
-            self._forget_opening()
+            self.opening.forget()
         if self.texts:
             self.texts.clear()
 
@@ -152,27 +139,19 @@ class TransactionState:
         if self.texts:
             self.texts = set()
         if self.opening:
-            self._forget_opening()
+            self.opening.forget()
 
-    def _forget_opening(self) -> None:
-        self.opening, self._read = [], None
-
-    def restored(self, opening: list[Step]) -> None:
+    def restored(self, opening: Iterable[Step]) -> None:
         """This is about to be replayed on another connection."""
-        self.opening = opening
-        self.texts.update(step.sql for step in opening if not isinstance(step, str))
-        if opening and self.phase is CLEAN:
+        self.opening[:] = opening
+        self.texts.update(step.sql for step in self.opening if not isinstance(step, str))
+        if self.opening and self.phase is CLEAN:
             self.phase = OPENED
 
     def replayed(self, bytes_read: Callable[[], int | None]) -> None:
-        """All of it is there; ``bytes_read``: see :meth:`began_with`."""
-        if all(isinstance(step, str) for step in self.opening):
-            return
-        known = bytes_read()
-        if known is None:
+        """All of it is there; ``bytes_read``: see :meth:`.Opening.began_with`."""
+        if not self.opening.replayed(bytes_read):
             self.dirtied()
-        else:
-            self._read = (known, bytes_read)
 
     def outcome_unknown(self, autocommit: bool) -> None:
         """COMMIT was lost and nobody can say what became of it: it may have taken effect."""
@@ -201,14 +180,12 @@ class TransactionState:
             # Begun past Django's cursors.
             self.phase = DIRTY
             self.texts.add(NO_TEXT)
-        if self._read is not None and self.phase is OPENED and status != UNKNOWN:
-            self._notice_unseen(*self._read)
-
-    def _notice_unseen(self, before: int, bytes_read: Callable[[], int | None]) -> None:
-        """What was run past Django's cursors after its settings has been answered as well."""
-        now = bytes_read()
-        # The end of the stream counts as one; no answer is as short.
-        if now is None or not 0 <= now - before <= 1:
+        if (
+            self.phase is OPENED
+            and status != UNKNOWN
+            and self.opening.read is not None
+            and self.opening.has_unseen()
+        ):
             self.phase = DIRTY
             self.texts.add(NO_TEXT)
 
@@ -258,22 +235,9 @@ class TransactionState:
         return phase in _NOTHING_RUN and status in _SETTLED
 
     def began_with(self, setting: Local, bytes_read: Callable[[], int | None]) -> None:
-        """A first statement has only set something for the transaction.
-
-        Args:
-            setting: the statement.
-            bytes_read: how many bytes were read from its server; ``None``: nobody knows, so what is
-                run past Django's cursors would not be noticed.
-        """
-        opening = self.opening
-        if len(opening) >= MOST_SETTINGS:
-            settings = sum(not isinstance(step, str) for step in opening)
-            if settings >= MOST_SETTINGS:
-                return
-        known = bytes_read()
-        if self.phase is DIRTY and known is not None:
-            opening.append(setting)
-            self.phase, self._read = OPENED, (known, bytes_read)
+        """A first statement has only set something: see :meth:`.Opening.began_with`."""
+        if self.phase is DIRTY and self.opening.began_with(setting, bytes_read):
+            self.phase = OPENED
 
     def ran(self, sql: object) -> None:
         """A statement has been run in a transaction of Django's, or may have been."""
@@ -308,7 +272,7 @@ class TransactionState:
         """It was ended inside its block, or may have been."""
         if by_text or self.phase is not SPLIT:
             self.phase = SPLIT
-            self._forget_opening()  # the savepoints ended with it
+            self.opening.forget()  # the savepoints ended with it
             self._on_split(by_text)
 
     # -- savepoints -------------------------------------------------------------------------
@@ -327,28 +291,8 @@ class TransactionState:
             self.controlling, self.texts = False, texts
         if before is CLEAN or before is OPENED:
             self.phase = OPENED
-            if self._read is not None:
-                _, bytes_read = self._read
-                self._read = (bytes_read() or 0, bytes_read)
-
-    def saved(self, sid: str) -> None:
-        """A savepoint was made."""
-        self.opening.append(sid)
-
-    def rolled_back_to(self, sid: str) -> None:
-        """What came after this savepoint is undone; the savepoint itself stays."""
-        if sid in self.opening:
-            del self.opening[self._last(sid) + 1 :]
-
-    def released(self, sid: str) -> None:
-        """A savepoint is no more, nor are those after it; what was set since then stays set."""
-        if sid in self.opening:
-            last = self._last(sid)
-            self.opening[last:] = [one for one in self.opening[last:] if not isinstance(one, str)]
-
-    def _last(self, sid: str) -> int:
-        """Where it is; ``clean_savepoints()`` has Django use names again."""
-        return len(self.opening) - 1 - self.opening[::-1].index(sid)
+            if self.opening.read is not None:
+                self.opening.read_on()
 
     # -- texts ------------------------------------------------------------------------------
 

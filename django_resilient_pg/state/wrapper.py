@@ -1,7 +1,7 @@
 """The state of one wrapper, and the only methods that change it.
 
 Below everything that recovers, connects or announces: those are handed a :class:`Wrapper` and call
-its methods. ``mixins`` completes it to what Django uses. Part of the healthy path, so it imports
+its methods. ``hooks`` completes it to what Django uses. Part of the healthy path, so it imports
 nothing that costs time.
 
 Invariants:
@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterator
-from functools import cache, cached_property
+from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from django.db.backends.base.base import NO_DB_ALIAS
@@ -25,75 +25,17 @@ from django.db.utils import Error
 
 from ..driver.choose import link_to
 from ..driver.closed import LeftCursor
-from ..driver.link import ACTIVE, IDLE, IN_TRANSACTION, UNKNOWN, Link
-from ..sql.memory import OPENINGS, make_room
-from ..sql.texts import text_of
+from ..driver.link import UNKNOWN, Link
 from .connector import Connector
 from .originals import engine_below, original
-from .session import Session, Where, local_setting
+from .session import Session
+from .stubs import Base
 from .transaction import MANUAL, TransactionState
 from .unit_of_work import MOST_TEXTS, UNDER_WAY, UNIT
 
 if TYPE_CHECKING:
-    from django.db.backends.postgresql.base import DatabaseWrapper
-
-    from ..policy.rules import Budget
-    from ..sql.local_settings import Local
-    from .call import Call
     from .loss import Invalidation, Loss
     from .shared import Resilience
-
-    class Base(DatabaseWrapper):
-        """Django's wrapper with what its type stubs leave out (Django 5.2 to 6.1)."""
-
-        health_check_enabled: bool
-        health_check_done: bool
-        _thread_ident: int
-        _thread_sharing_count: int
-
-        _connection_pools: dict[str, Any]
-
-        def _cursor(self, name: str | None = None) -> Any: ...
-        def _configure_connection(self, connection: Any) -> Any: ...
-        def _configure_role(self, connection: Any) -> bool: ...
-        def _close(self) -> None: ...
-        def _commit(self) -> None: ...
-        def _rollback(self) -> None: ...
-        def _savepoint(self, sid: str) -> None: ...
-        def _savepoint_rollback(self, sid: str) -> None: ...
-        def _savepoint_commit(self, sid: str) -> None: ...
-        def _set_autocommit(self, autocommit: bool) -> None: ...
-
-else:
-    Base = object
-
-
-#: What a wrapper has of one connection and its transaction: its own, and Django's.
-_LAID_ASIDE = tuple(
-    "_link _transaction _session _connector _invalid connection autocommit in_atomic_block"
-    " savepoint_ids atomic_blocks needs_rollback commit_on_exit run_on_commit savepoint_state"
-    " rollback_exc run_commit_hooks_on_set_autocommit_on close_at closed_in_transaction"
-    " errors_occurred health_check_enabled health_check_done".split()
-)
-
-
-@cache
-def _statements() -> Any:
-    from ..sql import statements
-
-    return statements
-
-
-def reader() -> Any:
-    """What reads texts; its patterns take long to compile, so it is imported for the first one.
-
-    Returns:
-        ``None``: no file descriptor is left to import it.
-    """
-    try:
-        return _statements()
-    except OSError:
-        return None
 
 
 def _weakly(method: Callable[[bool], None]) -> Callable[[bool], None]:
@@ -139,7 +81,7 @@ class Wrapper(Base):
 
     @property
     def pool(self) -> Any:
-        """The pool of this alias; ``mixins`` makes it."""
+        """The pool of this alias; ``hooks.connections`` makes it."""
         raise NotImplementedError
 
     @property
@@ -160,11 +102,10 @@ class Wrapper(Base):
 
     def _bind(self) -> Link:
         """Attach to the driver connection that is now in place."""
-        self._link = link = link_to(self.connection)
+        self._link = link = link_to(self.connection, self.alias)
         resilience = self.resilience
         options = resilience.options
         link.lend(peeks=options.peek, asks_outcome=options.commit_outcome)
-        link.belongs_to(self.alias)
         link.quiet = min(resilience.limits.idle.seconds, options.ping_after)
         if not self._session.due:
             earlier = self._session
@@ -203,7 +144,6 @@ class Wrapper(Base):
             pool is None
             or self._below._close is not type(self)._gives_back
             or pool is not self._connection_pools.get(self.alias)
-            or not self.settings_dict["OPTIONS"].get("pool")
         ):
             super()._close()
             return
@@ -263,41 +203,6 @@ class Wrapper(Base):
         unit = UNIT.get() if UNDER_WAY else None
         if unit is not None and self._link is not None and self._link.wrote_unseen():
             unit.cannot_tell(self.alias)
-
-    @contextlib.contextmanager
-    def _laid_aside(self, budget: Budget) -> Iterator[None]:
-        """Within it the alias is as before its first connection; after it, as it was.
-
-        For the handlers and receivers of a recovery. Whatever they do on the alias they do on a
-        connection of its own, which is closed in the end. It is given the settings of the session,
-        and taken from no pool, where the threads that recover might all wait for each other's.
-        """
-        kept = {name: getattr(self, name) for name in _LAID_ASIDE if hasattr(self, name)}
-        settings, options = self.settings_dict, self.settings_dict["OPTIONS"]
-        own = {name: value for name, value in options.items() if name != "pool"}
-        self.settings_dict = {**settings, "OPTIONS": own}
-        self.connection = self._link = self._invalid = None
-        self.autocommit = self.in_atomic_block = self.needs_rollback = False
-        self.commit_on_exit, self.run_commit_hooks_on_set_autocommit_on = True, False
-        self.savepoint_ids, self.atomic_blocks, self.run_on_commit = [], [], []
-        self.closed_in_transaction = self.errors_occurred = False
-        self._transaction, self._connector = TransactionState(self._on_split), Connector()
-        self._connector.budget = budget
-        session = Session.of(self._session.held())
-        try:
-            # The outermost way: other engines have state of their own for each connection.
-            self.close()
-            self._start_session_of(session)
-            yield
-        finally:
-            self.in_atomic_block = False
-            try:
-                with contextlib.suppress(Error):
-                    self.close()
-            finally:
-                self.settings_dict = settings
-                for name, value in kept.items():
-                    setattr(self, name, value)
 
     def _discard_unfinished(self) -> None:
         """Discard a connection that is not set up yet; a pool would otherwise hand it on so."""
@@ -386,141 +291,6 @@ class Wrapper(Base):
         """The next connection is given what this session held."""
         session.continues = session.holds or self._session.continues
         self._session = session
-
-    # -- what a statement means -------------------------------------------------------------
-
-    def _note_effect(self, sql: object) -> None:
-        """Remember what a transaction ran, or what took effect in a unit of work."""
-        if not self.autocommit:
-            self._transaction.ran(sql)
-        elif not self._connector.connecting and (unit := UNIT.get()) is not None:
-            # What runs while connecting is retried by itself.
-            unit.took_effect(self.alias, sql)
-
-    def _note_session(
-        self, sql: object, params: Any, *, first: bool = False, many: bool = False
-    ) -> None:
-        """Remember what a statement that succeeded left in its session and transaction.
-
-        Args:
-            sql, params: the statement.
-            first: see :class:`..state.call.Call`.
-            many: what it leaves cannot be told from its text alone.
-        """
-        link = self._link
-        if self._connector.connecting or link is None:
-            return  # what connection_created receivers run is repeated by each connection
-        transaction, status = self._transaction, link.status()
-        if first and params is None and sql.__class__ is str:
-            setting: Local | None = OPENINGS.get(sql)
-            if (
-                setting is not None
-                and status == IN_TRANSACTION
-                and not (self.autocommit or many or transaction.controlling)
-                and not getattr(self.connection, "_num_transactions", 0)
-            ):
-                self._begin_with(setting, link)
-                return
-        if self.autocommit:
-            transaction.observe(status, True)
-        elif not transaction.controlling:
-            self._note_end(sql, status)
-        unit = UNIT.get() if UNDER_WAY else None
-        if unit is not None:
-            unit.keep_session(self.alias, self._session.held)
-        where = self._where(status, many)
-        self._session.note(
-            sql,
-            params,
-            where,
-            driver=self.connection,
-            replays=self.resilience.options.replay_session,
-            saving=transaction.controlling,
-        )
-        if first and where is Where.TRANSACTION and not transaction.controlling:
-            self._note_opening(sql, params)
-
-    def _note_opening(self, sql: object, params: Any) -> None:
-        """Remember a first statement that only sets something for its transaction."""
-        link = self._link
-        setting = local_setting(sql, params, driver=self.connection)
-        if link is None or setting is None:
-            return
-        if params is None and sql.__class__ is str and not self._session.holds:
-            make_room(OPENINGS)
-            OPENINGS[sql] = setting
-        self._begin_with(setting, link)
-
-    def _begin_with(self, setting: Local, link: Link) -> None:
-        transaction = self._transaction
-        # In a savepoint the mode of the transaction ends with the savepoint, released or not.
-        if not (setting.of_transaction and transaction.has_savepoints):
-            transaction.began_with(setting, link.bytes_read)
-
-    def _where(self, status: int, many: bool) -> Where:
-        """In what a statement has just run."""
-        # Within transaction() of psycopg 3 its end is the driver's, and not known here.
-        nested = getattr(self.connection, "_num_transactions", 0)
-        # Ended inside its block: what follows may take effect at once (psycopg2), or with an end
-        # that nobody here sees.
-        unseen = nested or self._transaction.was_split
-        # ACTIVE: in a pipeline, whose results are still to come.
-        if many or unseen or status == ACTIVE or (self.autocommit and status != IDLE):
-            return Where.UNCLEAR
-        return Where.AUTOCOMMIT if self.autocommit else Where.TRANSACTION
-
-    def _note_end(self, sql: object, status: int) -> None:
-        """Notice that a text has ended the transaction inside its block, or may have: COMMIT.
-
-        psycopg2 takes no notice of it, so that what follows takes effect at once.
-        """
-        text = text_of(sql)
-        statements = reader()
-        if status == IDLE or statements is None or statements.ends_transaction(text):
-            self._transaction.split(by_text=True)
-
-    def _note_failed(self, call: Call) -> None:
-        """Remember what a statement may have done although it failed."""
-        if not self.autocommit:
-            self._note_end(call.sql, UNKNOWN)  # by its text alone
-            self._note_unsent(call)
-        elif UNDER_WAY and (call.many or self._may_commit_inside(call.sql)):
-            self._note_effect(call.sql)
-
-    def _note_wrong(self, call: Call) -> None:
-        """As :meth:`_note_failed`, of a text that leaves nothing behind, and is wrong."""
-        if not self.autocommit:
-            self._note_unsent(call)
-        elif UNDER_WAY and call.many:
-            self._note_effect(call.sql)  # of the rows before
-
-    def _note_unsent(self, call: Call) -> None:
-        if self._link is not None:
-            status = self._link.status()
-            self._transaction.unsent(call.first, status)
-            self._transaction.failed(status)
-
-    def _may_commit_inside(self, sql: object) -> bool:
-        """Whether a statement that failed may have committed before: CALL, several statements."""
-        link, statements = self._link, reader()
-        standard = link is None or link.parameter("standard_conforming_strings") == "on"
-        if statements is None:
-            return True
-        found = statements.analyse(text_of(sql), standard_strings=standard)
-        return bool(found.kind is statements.Kind.UNREPEATABLE)
-
-    def _note_left(self, call: Call) -> None:
-        """Pin a living session in which a statement that failed may have left something.
-
-        Locks it took before; what the first of several statements, or of many rows, has set.
-        """
-        if self._connector.connecting or self._link is None or self._link.lost():
-            return
-        statements = reader()
-        if statements is None:
-            self._session.pin("a text that could not be read when it had failed")
-        elif words := statements.left_by_failure(text_of(call.sql), many=call.many):
-            self._session.pin(words)
 
     # -- what has taken effect --------------------------------------------------------------
 

@@ -12,7 +12,8 @@ from typing import Any, Final
 from django_resilient_pg import facts
 from django_resilient_pg.conf.options import Options
 from django_resilient_pg.policy.limits import Limits, limits
-from django_resilient_pg.policy.parameters import libpq_parameters
+from django_resilient_pg.policy.lookup import Lookup
+from django_resilient_pg.policy.parameters import additions
 from django_resilient_pg.providers import CONNECT_TIMEOUT, MARKERS, PROVIDERS, Provider
 
 from .words import block, escaped, heading
@@ -144,7 +145,7 @@ def is_recognised(provider: Provider) -> bool:
 
 def limits_at(provider: Provider, options: Options | None = None) -> Limits:
     """The limits of a connection there with the engine's own keepalives, as the engine has them."""
-    added = libpq_parameters({"host": "db.example.org"}, environ={}, service={})
+    added = additions(Lookup({"host": "db.example.org"}, {}))
     own = facts.SocketOptions(
         bool(added["keepalives"]),
         float(str(added["keepalives_idle"])),

@@ -52,7 +52,7 @@ def test_the_server_is_asked_what_became_of_a_commit(
     assert hooks == ["once"]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("point", ["before", "after", "answer"])
 def test_two_hundred_commits_cut_leave_one_row_and_one_hook_each(
     point: Point, make_connection: Connections, server: Server, table: None, proxy: Proxy

@@ -95,7 +95,7 @@ def test_what_comes_after_the_failover_finds_the_new_primary(
         DOES[does](stock, "stock")
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("engine", [RESILIENT, STOCK])
 @pytest.mark.parametrize("way", WAYS)
 def test_reads_and_transactions_go_on_and_acknowledged_writes_are_there(

@@ -412,7 +412,7 @@ class Through:
 
 
 @pytest.mark.needs("pgbouncer")
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_load_through_a_transaction_pooler_fails_no_read_and_doubles_no_write(
     connect: Callable[..., BaseDatabaseWrapper],
     behind: Server,

@@ -116,7 +116,7 @@ def each_second(ways: Sequence[Proxy]) -> list[list[int]]:
     return [[after - before for before, after in pairwise(one)] for one in zip(*seen, strict=True)]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_twenty_seconds_without_a_server_under_fifty_requests_a_second(
     roomy_server: Server, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,7 +241,7 @@ def percentile(values: Sequence[float], part: float) -> float:
     return sorted(values)[min(len(values) - 1, int(part * len(values)))]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.once_per_driver
 def test_a_minute_without_a_server_under_gunicorn(
     own_server: Server,

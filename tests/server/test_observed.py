@@ -253,19 +253,69 @@ def test_a_transaction_that_is_lost_each_time_surfaces_once(
     assert outcomes(stage) == (2, 1, 1)
 
 
-def test_a_loss_that_was_told_as_healed_may_surface_later(
-    stage_of: Stages, lines: Callable[..., list[Any]]
-) -> None:
-    """A transaction of the driver's own: nobody knows of it when the loss is met with."""
-    stage = stage_of()
-    stage.run("BEGIN")
-    stage.insert("own")
+def _found_unusable(stage: Stage, *held: str) -> None:
+    """A loss that a health check meets, of a session that holds this."""
+    for sql in held or ["SELECT 1"]:
+        stage.run(sql)
     stage.kill()
     connection: Any = stage.connection
     assert not connection.is_usable()
-    with pytest.raises(Error):
-        stage.insert("own too")
-    assert [one.levelno for one in lines() if one.levelno > logging.INFO] == [logging.WARNING]
+    assert not connection.is_usable()
+
+
+@pytest.mark.parametrize("held", ["BEGIN", "LISTEN held"])
+def test_a_loss_that_a_health_check_meets_and_a_statement_raises_is_announced_once(
+    held: str, stage_of: Stages, lines: Callable[..., list[Any]]
+) -> None:
+    """Nobody knows its outcome before the statement: a session that holds nothing is replaced."""
+    stage = stage_of()
+    with heard(signals.connection_lost) as lost:
+        _found_unusable(stage, held)
+        for _ in range(2):
+            with pytest.raises(Error):
+                stage.insert("own")
+    assert [one.healed for one in lost] == [False]
+    assert [one.levelno for one in lines()] == [logging.WARNING]
+    assert outcomes(stage) == (1, 0, 1)
+
+
+@pytest.mark.parametrize("then", ["a statement", "atomic()", "close()", "Django's boundary"])
+def test_a_loss_that_a_health_check_meets_and_nobody_else_is_announced_once(
+    then: str, stage_of: Stages, lines: Callable[..., list[Any]]
+) -> None:
+    stage = stage_of()
+    connection: Any = stage.connection
+    with heard(signals.connection_lost) as lost:
+        _found_unusable(stage)
+        if then == "a statement":
+            stage.run("SELECT 1")
+        elif then == "atomic()":
+            with stage.atomic():
+                stage.insert("own")
+        elif then == "close()":
+            connection.close()
+        else:
+            connection.close_if_unusable_or_obsolete()
+        stage.run("SELECT 1")
+    assert [one.healed for one in lost] == [True]
+    assert [one.levelno for one in lines()] == [logging.INFO]
+    assert outcomes(stage) == (1, 1, 0)
+
+
+def test_a_loss_that_was_healed_for_a_statement_surfaces_with_a_cursor(
+    stage_of: Stages, lines: Callable[..., list[Any]]
+) -> None:
+    """The only loss that is announced twice: both outcomes are known, one after the other."""
+    stage = stage_of()
+    with heard(signals.connection_lost) as lost, stage.connection.chunked_cursor() as cursor:
+        cursor.execute("SELECT generate_series(1, 10000)")
+        cursor.fetchmany(100)
+        stage.kill()
+        stage.run("SELECT 1")
+        with pytest.raises(Error):
+            cursor.fetchmany(100)
+    assert [one.healed for one in lost] == [True, False]
+    assert [one.levelno for one in lines()] == [logging.INFO, logging.WARNING]
     assert outcomes(stage) == (1, 0, 1)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.db import Error, OperationalError, ProgrammingError, transaction
 
-from django_resilient_pg.state.transaction import MOST_SETTINGS
+from django_resilient_pg.state.opening import MOST_SETTINGS
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
 from tests.engines import DRIVER, STOCK

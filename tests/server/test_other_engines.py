@@ -80,7 +80,7 @@ def test_the_bare_engine_fails(name: str, server: Server, database: str) -> None
     assert set(found.values()) <= {"OperationalError", "InterfaceError"}
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("settings", [{}, LIMITED], ids=["always", "limited"])
 def test_no_tenant_sees_anothers_rows(
     settings: dict[str, Any], server: Server, database: str

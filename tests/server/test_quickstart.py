@@ -60,8 +60,9 @@ def environ(server: Server, tmp_path: Path) -> dict[str, str]:
 
 
 def from_this_tree(step: str) -> str:
-    """The released package is not what is tested."""
-    return step.replace("django-resilient-pg[psycopg]", f"{ROOT}[psycopg]")
+    """Not what was released before: this tree, or the wheel that `make release` has built of it."""
+    place = os.environ.get("TEST_WHEEL", str(ROOT))
+    return step.replace("django-resilient-pg[psycopg]", f"{place}[psycopg]")
 
 
 def test_who_follows_the_page_survives_a_terminated_session(

@@ -215,7 +215,7 @@ def line(name: str, result: Result, kills: int) -> str:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("name", SERVERS)
 def test_no_get_fails_and_no_post_is_doubled(
     name: str,

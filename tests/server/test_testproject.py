@@ -196,7 +196,7 @@ def test_defect_of_the_load_is_raised(stock_alias: str, monkeypatch: pytest.Monk
         run(stock_alias, threads=1, seconds=5.0)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_two_hundred_kills_and_two_restarts_fail_no_read_and_double_no_write(
     own_connections: Connections, own_server: Server
 ) -> None:

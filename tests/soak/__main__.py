@@ -11,7 +11,6 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
-from testproject.ledger import Result
 from tests.engines import DRIVER
 from tests.soak.campaign import Campaign, Round
 
@@ -36,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for text in bad:
         print(f"VIOLATION: {text}")
     print(f"faults: {faults}")
-    print(f"{_summed([result for one in rounds for result in one.results.values()])}")
+    print(f"{_summed(rounds)}")
     print(f"{len(rounds)} rounds, {len(bad)} violations")
     return 1 if bad or not rounds else 0
 
@@ -45,7 +44,7 @@ def _show(number: int, one: Round) -> None:
     holds = "; ".join(f"{name} {held}" for name, held in one.held.items())
     results = list(one.results.values())
     print(
-        f"{number:3} min: {one.faults} faults, {_summed(results)} | {holds} |"
+        f"{number:3} min: {one.faults} faults, {_summed([one])} | {holds} |"
         f" {one.sessions} sessions",
         flush=True,
     )
@@ -57,13 +56,18 @@ def _show(number: int, one: Round) -> None:
             print(f"         {count} x {text}", flush=True)
 
 
-def _summed(results: Sequence[Result]) -> str:
+def _summed(rounds: Sequence[Round]) -> str:
+    results = [result for one in rounds for result in one.results.values()]
+
     def total(name: str) -> int:
         return sum(getattr(result, name) for result in results)
 
+    a_second = total("total_statements") / (sum(one.seconds for one in rounds) or 1.0)
     return (
-        f"{total('total_statements')} statements; raised: {total('failed_reads')} reads,"
-        f" {total('failed_transactions')} transactions, {total('write_errors')} writes;"
+        f"{total('total_statements')} statements ({a_second:.0f} a second);"
+        f" raised: {total('failed_reads')} reads,"
+        f" {total('failed_transactions')} transactions, {total('write_errors')} writes,"
+        f" {sum(one.late for one in rounds)} of them past their deadline;"
         f" {total('landed')} raised but applied, {total('doubled')} doubled, {total('lost')} lost;"
         f" slowest {max((result.slowest for result in results), default=0.0):.1f} s"
     )

@@ -30,10 +30,12 @@ class Round:
         sessions: at the server when nobody works.
         violations: of the guarantees, one sentence each.
         logged: why the engine has not retried what it did not retry.
+        late: what was raised because its deadline was used up.
     """
 
     seconds: float
     results: dict[str, Result]
+    late: int
     held: dict[str, Held]
     sessions: int
     faults: int
@@ -104,9 +106,10 @@ class Campaign:
             time.sleep(seconds)
         results = {each.kind.name: each.result(seconds) for each in self._processes}
         logged = {each.kind.name: each.logged() for each in self._processes}
+        late = {each.kind.name: each.late for each in self._processes}
         found = []
         for kind in self._kinds:
-            found += violations(kind, results[kind.name], logged[kind.name])
+            found += violations(kind, results[kind.name], logged[kind.name], late[kind.name])
         self._proxy.let_go()
         sessions = self._settled()
         if sessions > self._kept():
@@ -114,6 +117,7 @@ class Campaign:
         return Round(
             seconds=time.monotonic() - began,
             results=results,
+            late=sum(late.values()),
             held={each.kind.name: each.rounds[-1] for each in self._processes},
             sessions=sessions,
             faults=self.storm.done.total() - before,

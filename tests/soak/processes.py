@@ -24,7 +24,7 @@ from testproject.postgres import Server
 from tests.engines import DRIVER, RESILIENT
 from tests.faults.proxy import Proxy
 from tests.soak.held import Held, held
-from tests.soak.worker import DIRECT_PORT
+from tests.soak.worker import DEADLINE, DIRECT_PORT
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 #: Classes of errors that tell of a lost connection; a constraint that is violated, or a wrong
@@ -63,7 +63,7 @@ class Kind:
 
 
 #: No statement is to fail because faults come faster than a busy machine retries it.
-_PATIENT: Final = {"resilience": {"read_retries": 50, "retry_deadline": 60.0}}
+_PATIENT: Final = {"resilience": {"read_retries": 50, "retry_deadline": DEADLINE}}
 _POOL: Final = {"pool": {"min_size": 1, "max_size": 4, "timeout": 60}}
 KINDS: Final = (
     Kind("kept", settings={"CONN_MAX_AGE": 60}),
@@ -98,6 +98,8 @@ class Process:
         log: IO[str],
     ) -> None:
         self.kind = kind
+        #: Of the last round: what failed because its deadline was used up.
+        self.late = 0
         self.rounds: list[Held] = []
         self._log = log
         command = [sys.executable, "-m", *module, f"--threads={threads}"]
@@ -135,7 +137,8 @@ class Process:
 
     def result(self, seconds: float) -> Result:
         """Wait for the result of a round, and note what the process holds after it."""
-        result = Result(**self.answer(seconds))
+        answer = self.answer(seconds)
+        result, self.late = Result(**answer["result"]), answer["late"]
         self.rounds.append(held(self._process.pid))
         return result
 
@@ -174,11 +177,12 @@ def _variables(kind: Kind, server: Server, proxy: Proxy) -> dict[str, str]:
     }
 
 
-def violations(kind: Kind, result: Result, logged: Sequence[str]) -> list[str]:
+def violations(kind: Kind, result: Result, logged: Sequence[str], late: int) -> list[str]:
     """What no guarantee allows, one sentence each.
 
     Args:
         logged: why things were not retried; see :meth:`Process.logged`.
+        late: what was raised because its deadline was used up; see :class:`.Timed`.
     """
     # Where nobody can tell whether it was committed, retrying it could double it.
     unknown = _errors(result, lambda name: name == CommitOutcomeUnknown.__name__)
@@ -187,7 +191,7 @@ def violations(kind: Kind, result: Result, logged: Sequence[str]) -> list[str]:
     excused = sum(any(why in line for why in _STOPPED) for line in logged)
     what = "reads, or transactions under retry_atomic, failed" if kind.retries else "reads failed"
     wrong = {
-        what: surfaced - excused,
+        what: surfaced - excused - late,
         "writes were doubled": result.doubled,
         "acknowledged writes were lost": result.lost,
         "transactions were committed by half": result.half_committed,
@@ -199,4 +203,4 @@ def violations(kind: Kind, result: Result, logged: Sequence[str]) -> list[str]:
 
 def _errors(result: Result, wanted: Callable[[str], bool]) -> int:
     """How many errors there were of the classes that are wanted."""
-    return sum(n for text, n in result.errors.items() if wanted(text.partition(":")[0]))
+    return sum(n for name, n in result.classes.items() if wanted(name))

@@ -21,10 +21,11 @@ from django.db import connections
 
 from testproject import load
 from testproject.witness import independent
+from tests.soak.timed import Timed
 
 #: The port of the server itself, without the proxy: what the database has is counted there.
 DIRECT_PORT = "SOAK_DIRECT_PORT"
-#: Of a transaction: none is to fail because faults come faster than a busy machine retries it.
+#: Of a read or a transaction: none is to fail because faults come faster than they are retried.
 RETRIES, DEADLINE = 50, 60.0
 
 
@@ -47,24 +48,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(answer), flush=True)
 
 
-def _prepare(*, retries: bool) -> Any:
+def _prepare(*, retries: bool) -> Timed:
     # Imported late: models can be imported only when Django is set up.
     from testproject.shop import operations
 
-    operations.RETRIES, operations.DEADLINE = RETRIES, DEADLINE
+    operations.RETRIES = RETRIES
     connections.settings["direct"] = {
         **connections.settings["default"],
         "PORT": os.environ[DIRECT_PORT],
     }
     with closing(connections["default"]):
         call_command("migrate", verbosity=0)
-        return operations.stock_up("default", retries=retries)
+        shop = operations.stock_up("default", retries=retries, deadline=DEADLINE)
+        return Timed(shop, DEADLINE, retries=retries)
 
 
-def _round(shop: Any, seconds: float, threads: int, number: int) -> dict[str, Any]:
+def _round(shop: Timed | None, seconds: float, threads: int, number: int) -> dict[str, Any]:
+    assert shop is not None, "the first order is to prepare"
+    shop.late = 0
     with independent("direct") as ask:
         result = load.run(shop=shop, seconds=seconds, threads=threads, seed=number, ask=ask)
-    return result.as_json()
+    return {"late": shop.late, "result": result.as_json()}
 
 
 if __name__ == "__main__":

@@ -147,3 +147,54 @@ def _template(node: ast.expr) -> str | None:
 
 def _name(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def written(left_out: tuple[str, ...]) -> list[Said]:
+    """Every sentence in the engine's code, wherever it goes; files by the beginning of their path.
+
+    Not docstrings, SQL, regular expressions, and lists of words that are split.
+    """
+    files = sorted(path.relative_to(HOME).as_posix() for path in HOME.rglob("*.py"))
+    return [said for path in files if not path.startswith(left_out) for said in _written_in(path)]
+
+
+def strings() -> list[str]:
+    """Every string of the engine with a space in it, docstrings and SQL too."""
+    return [
+        plain(text)
+        for path in HOME.rglob("*.py")
+        for node in ast.walk(tree(path.relative_to(HOME).as_posix()))
+        if isinstance(node, ast.expr) and (text := _template(node)) and " " in text
+    ]
+
+
+_LEAST: Final = 3  # words of a sentence
+_WORD: Final = re.compile(r"[A-Za-z]{2,}")
+_CODE: Final = re.compile(
+    r"\bpg_catalog\b|\(\?|^\s*[A-Z]+(?: [A-Z]+)*\b(?! is\b).*(?:%s|[{;*]|\b[A-Z]+\b)$"
+)
+
+
+def _written_in(path: str) -> Iterator[Said]:
+    seen = _no_texts(tree(path))
+    for node in ast.walk(tree(path)):
+        if not isinstance(node, ast.expr) or id(node) in seen:
+            continue
+        text = _template(node)
+        if text is None:
+            continue
+        seen.update(id(below) for below in ast.walk(node))
+        if len(_WORD.findall(text)) >= _LEAST and _WORDS.search(text) and not _CODE.search(text):
+            yield Said(plain(text), "", f"{path}:{node.lineno}")
+
+
+def _no_texts(whole: ast.Module) -> set[int]:
+    """Nodes of docstrings, and of lists of words."""
+    found: set[int] = set()
+    for node in ast.walk(whole):
+        match node:
+            case ast.Expr(value=ast.Constant() as text):
+                found.add(id(text))
+            case ast.Call(func=ast.Attribute(value=ast.Constant() as text, attr="split")):
+                found.add(id(text))
+    return found

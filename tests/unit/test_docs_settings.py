@@ -15,6 +15,7 @@ from django_resilient_pg.conf import request_settings
 from django_resilient_pg.conf.declarations import Declaration
 from django_resilient_pg.conf.options import declarations
 from django_resilient_pg.policy import parameters
+from django_resilient_pg.policy.lookup import Lookup
 from django_resilient_pg.replay.decide import why_lasting, why_not
 from django_resilient_pg.replay.snapshot import Snapshot
 from django_resilient_pg.state.unit_of_work import Unit
@@ -60,7 +61,7 @@ def test_no_option_is_documented_that_does_not_exist() -> None:
 
 def test_the_libpq_parameters_are_those_that_are_added() -> None:
     rows = {row[0]: row[1] for row in table(section(OPTIONS, "libpq parameters"), "Parameter")}
-    added = parameters.additions({"host": "db.example.org"}, {})
+    added = parameters.additions(Lookup({"host": "db.example.org"}, {}))
     assert rows == {name: str(value) for name, value in added.items()}
 
 

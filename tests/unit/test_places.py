@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from django_resilient_pg.policy.lookup import Lookup
 from django_resilient_pg.policy.places import Place, only, places, resolve
 
 NOWHERE = {"HOME": "/nonexistent", "PGSYSCONFDIR": "/nonexistent"}
@@ -13,7 +14,7 @@ NAMES = {"a": ["10.0.0.1", "10.0.0.2"], "b": ["10.0.1.1"]}
 
 
 def found(params: Mapping[str, object], **environ: str) -> list[Place]:
-    return places(params, NOWHERE | environ, resolve=lambda host: NAMES.get(host, []))
+    return places(Lookup(params, NOWHERE | environ), resolve=lambda host: NAMES.get(host, []))
 
 
 @pytest.mark.parametrize(

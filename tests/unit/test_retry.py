@@ -186,6 +186,16 @@ def test_the_bucket_stops_a_storm_and_recovers() -> None:
     assert bucket.take()
 
 
+def test_a_retry_that_succeeds_gives_back_what_it_took() -> None:
+    bucket = TokenBucket()
+    assert all(bucket.take() for _ in range(3))
+    bucket.refund(bucket.COST)
+    assert (bucket.tokens, bucket.short) == (490, True)
+    for _ in range(3):  # with successes beside it: never more than there were
+        bucket.refund(bucket.COST)
+    assert (bucket.tokens, bucket.short) == (500, False)
+
+
 @given(st.integers(1, 10_000), st.floats(0, 1))
 def test_backoff_is_full_jitter_below_a_doubling_bound(attempt: int, chance: float) -> None:
     wait = backoff(attempt, base=0.05, most=2.0, random=lambda: chance)

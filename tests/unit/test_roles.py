@@ -6,7 +6,8 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from django_resilient_pg.conf.wanted import Wanted, wanted
-from django_resilient_pg.policy import messages, parameters
+from django_resilient_pg.policy import messages
+from django_resilient_pg.policy.lookup import Lookup
 from django_resilient_pg.policy.rules import Circumstances, RetryRule, decide
 from django_resilient_pg.policy.verdicts import Failure, Phase, Reason, judge
 from django_resilient_pg.sql.statements import Kind
@@ -43,9 +44,10 @@ def test_a_contradiction_is_said(attributes: str) -> None:
 
 def test_target_session_attrs_is_found_where_libpq_finds_it() -> None:
     environ = {"PGTARGETSESSIONATTRS": "read-write"}
-    assert parameters.session_attributes({}, {}) == ""
-    assert parameters.session_attributes({}, environ) == "read-write"
-    assert parameters.session_attributes({"target_session_attrs": "any"}, environ) == "any"
+    name, given = "target_session_attrs", {"target_session_attrs": "any"}
+    assert Lookup({}, {}).text(name) == ""
+    assert Lookup({}, environ).text(name) == "read-write"
+    assert Lookup(given, environ).text(name) == "any"
 
 
 def test_leading_to_a_standby_is_worth_another_attempt() -> None:

@@ -15,6 +15,12 @@ def test_it_connects_only_while_it_does() -> None:
     assert (seen, connector.connecting) == ([True], False)
 
 
+def test_it_knows_the_lender_only_while_it_connects() -> None:
+    connector, seen = Connector(), list[object]()
+    connector.connect(lambda: seen.append(connector.lender), print, "a pool")
+    assert (seen, connector.lender) == (["a pool"], None)
+
+
 def test_what_follows_a_failure_is_a_part_of_connecting() -> None:
     connector, seen = Connector(), list[tuple[str, bool]]()
 
@@ -32,12 +38,12 @@ def test_what_follows_a_failure_is_a_part_of_connecting() -> None:
 def test_retrying_ends_with_an_error_as_well() -> None:
     connector = Connector()
 
-    def fail(text: str) -> None:
+    def fail(text: str, reason: str) -> None:
         assert connector.retrying
-        raise OSError(text)
+        raise OSError(f"{text}: {reason}")
 
     with pytest.raises(OSError, match="refused"):
-        connector.retry(fail, "refused")
+        connector.retry(fail, "db", "refused")
     assert not connector.retrying
 
 

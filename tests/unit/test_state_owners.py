@@ -44,6 +44,7 @@ class Owned(NamedTuple):
     others: dict[str, set[str]]
 
 
+HOOKS = ("connections", "cursors", "transactions")
 CLOCK = {"heard_at", "seen_at"}
 OBJECTS = (
     Owned(
@@ -53,7 +54,8 @@ OBJECTS = (
         {
             # The healthy path of a statement and of COMMIT: a call more for each would be measured.
             "cursors": CLOCK,
-            "mixins": CLOCK,
+            "hooks.cursors": {"seen_at"},
+            "hooks.transactions": CLOCK,
             # What its pool knows of it, on the way out and back.
             "pool.pool": {*CLOCK, "terms"},
             # Cursors come and go by themselves.
@@ -69,7 +71,11 @@ OBJECTS = (
         {"transaction", "_transaction"},
         {"state.transaction"},
         # The healthy path, and the announcements that wait for its outcome.
-        {"cursors": {"texts"}, "mixins": {"texts"}, "state.announce": {"announcements"}},
+        {
+            "cursors": {"texts"},
+            "hooks.transactions": {"texts"},
+            "state.announce": {"announcements"},
+        },
     ),
     Owned(
         Session,
@@ -81,7 +87,7 @@ OBJECTS = (
         Connector,
         {"connector", "_connector"},
         {"state.connector"},
-        {"state.wrapper": {"budget"}},  # a connection beside it spends of the same
+        {"state.aside": {"budget"}},  # a connection beside it spends of the same
     ),
     Owned(
         Unit,
@@ -90,8 +96,18 @@ OBJECTS = (
         # They begin and end it.
         {"middleware": {"ended"}, "transaction": {"ended"}},
     ),
-    Owned(Invalidation, {"invalid", "_invalid"}, {"state.loss"}, {"mixins": {"rolled_back"}}),
-    Owned(Wrapper, {"db", "_db", "wrapper", "connection"}, {"state.wrapper", "mixins"}, {}),
+    Owned(
+        Invalidation,
+        {"invalid", "_invalid"},
+        {"state.loss"},
+        {"hooks.transactions": {"rolled_back"}},
+    ),
+    Owned(
+        Wrapper,
+        {"db", "_db", "wrapper", "connection"},
+        {"state.wrapper", "state.aside", *(f"hooks.{name}" for name in HOOKS)},
+        {},
+    ),
     Owned(
         CircuitBreaker,
         {"breaker"},

@@ -36,7 +36,7 @@ def state(phase: Phase = AUTO, splits: Splits | None = None) -> TransactionState
         made.begin()
     if phase is OPENED:
         made.control(lambda sid: None, "s1", IDLE, False)
-        made.saved("s1")
+        made.opening.saved("s1")
     if phase >= DIRTY:
         assert made.enter(IDLE, False)
         made.ran("INSERT")
@@ -165,19 +165,19 @@ def test_a_statement_of_no_rows_leaves_it_restorable(status: int, after: Phase) 
 def test_savepoints_leave_it_restorable() -> None:
     made = state(CLEAN)
     made.control(lambda sid: None, "s1", IDLE, False)
-    made.saved("s1")
+    made.opening.saved("s1")
     assert made.phase is OPENED
     assert made.enter(IN_TRANSACTION, False)
     made.control(lambda sid: None, "s2", IN_TRANSACTION, False)
-    made.saved("s2")
+    made.opening.saved("s2")
     assert (made.phase, made.opening) == (DIRTY, ["s1", "s2"])
-    made.rolled_back_to("s1")
+    made.opening.rolled_back_to("s1")
     assert made.opening == ["s1"]
-    made.released("s1")
+    made.opening.released("s1")
     assert made.opening == []
     for name in ("s1", "s2", "s3"):
-        made.saved(name)
-    made.rolled_back_to("s2")
+        made.opening.saved(name)
+    made.opening.rolled_back_to("s2")
     assert made.opening == ["s1", "s2"]
 
 
@@ -194,19 +194,19 @@ def began_with(made: TransactionState, setting: Local, read: Callable[[], int | 
 def test_settings_of_its_own_leave_it_restorable() -> None:
     made, read = state(CLEAN), [100]
     began_with(made, MODE, lambda: read[0])
-    assert (made.phase, made.has_savepoints, made.has_run_nothing) == (OPENED, False, True)
+    assert (made.phase, made.opening.has_savepoints, made.has_run_nothing) == (OPENED, False, True)
     made.control(lambda sid: read.append(read.pop() + 20), "s1", IN_TRANSACTION, False)
-    made.saved("s1")
+    made.opening.saved("s1")
     began_with(made, SETTING, lambda: read[0])
     made.control(lambda sid: None, "s2", IN_TRANSACTION, False)
-    made.saved("s2")
+    made.opening.saved("s2")
     assert (made.opening, made.phase) == ([MODE, "s1", SETTING, "s2"], OPENED)
-    assert made.has_savepoints
-    made.released("s1")
+    assert made.opening.has_savepoints
+    made.opening.released("s1")
     assert made.opening == [MODE, SETTING], "what was set in a savepoint stays set"
     assert made.enter(IN_TRANSACTION, False)
     assert made.phase is DIRTY
-    began = made.opening
+    began = list(made.opening)
     made.moved(False)
     made.restored(began)
     assert (made.phase, made.opening, len(made.texts)) == (OPENED, [MODE, SETTING], 2)
@@ -253,7 +253,7 @@ def test_before_anything_was_read_a_savepoint_leaves_settings_as_they_were() -> 
 def test_what_was_set_in_a_savepoint_is_undone_with_it() -> None:
     made = state(OPENED)
     began_with(made, SETTING, lambda: 1)
-    made.rolled_back_to("s1")
+    made.opening.rolled_back_to("s1")
     assert (made.phase, made.opening) == (OPENED, ["s1"])
 
 

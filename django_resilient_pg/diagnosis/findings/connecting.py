@@ -6,6 +6,7 @@ import math
 from typing import Final
 
 from ...conf.options import is_own
+from ...policy.lookup import Lookup
 from ...policy.parameters import connect_timeout
 from ..path.stages import Stage
 from ..survey.survey import Survey
@@ -150,7 +151,7 @@ def no_connect_timeout(survey: Survey) -> Found | None:
         return None
     # As this engine sets it: a server that sleeps takes longer to wake than five seconds.
     names, port = ",".join(host.name for host in hosts), hosts[0].port if hosts else ""
-    enough = math.ceil(connect_timeout({"host": names, "port": port}, {}, {}))
+    enough = math.ceil(connect_timeout(Lookup({"host": names, "port": port}, {})))
     unset = "0" if "connect_timeout" in dict(target.sources) else "not set"
     # psycopg 3 has a limit of its own, 130 s.
     end = "" if survey.psycopg3 else ", or forever once it has accepted"

@@ -21,11 +21,12 @@ from ...driver.link import Link
 from ...errors import CredentialsUnavailable
 from ...facts import socket_view
 from ...policy.error_table import TABLE
+from ...policy.lookup import Lookup
 from ...policy.plain import plain
 from ...policy.verdicts import Failure, Phase, judge
 from ...state.credentials import ask
+from ..settings.libpq_names import system_user
 from ..settings.libpq_numbers import whole
-from ..settings.lookup import Lookup, system_user
 from .floods import Dials, TooMuch
 from .muted import muted
 from .network import limited

@@ -13,7 +13,7 @@ from ...facts import Facts, first_answer
 from ...policy.error_table import LOGIN_REFUSED
 from ...policy.plain import plain
 from ...policy.verdicts import Failure, Phase, judge
-from ..settings.lookup import PARAMETERS
+from ..settings.libpq_names import PARAMETERS
 from .attempts import Refusal, Refused, attempt
 from .floods import TooMuch
 from .network import answer

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from ...policy.lookup import Lookup
 from ...policy.places import is_address
 from .libpq_numbers import whole
-from .lookup import Lookup
 
 _PORT: Final = 5432
 # Bytes, on Linux (unix(7)) and in libpq: 108 with the one that ends it.

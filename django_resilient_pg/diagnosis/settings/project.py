@@ -12,8 +12,8 @@ from django.db import router
 
 from ...conf.secrets import NOT_SHOWN, slip
 from ...facts import SocketOptions
+from ...policy.lookup import Lookup
 from .libpq_numbers import whole
-from .lookup import Lookup
 
 #: libpq's own parameters for keepalives, in the order of :class:`SocketOptions`.
 KEEPALIVES = (

@@ -12,9 +12,10 @@ from typing import Final
 
 from ...conf.declarations import suggestion
 from ...conf.secrets import NOT_SHOWN, host_slip, slip, without_password
+from ...policy.lookup import Lookup
 from .hosts import Host, pair
+from .libpq_names import system_user
 from .libpq_numbers import NAMES, Value, timeout, wrong
-from .lookup import Lookup, system_user
 
 #: From no protection to full protection.
 MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")

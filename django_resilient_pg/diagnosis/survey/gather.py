@@ -22,6 +22,7 @@ from ...conf.secrets import slip
 from ...driver.link import Link
 from ...facts import Path
 from ...policy.limits import Limits, limits
+from ...policy.lookup import Lookup
 from ...state.aliases import load
 from ..path import client_certificates, poolers, server
 from ..path.attempts import Connector, libpq_version
@@ -29,7 +30,6 @@ from ..path.network import answer
 from ..path.poolers import Pooler
 from ..path.settings_errors import cause, parameters
 from ..path.stages import TIMEOUT, refused_settings, walk
-from ..settings.lookup import Lookup
 from ..settings.project import keepalives_asked, kernel_keepalives, project
 from ..settings.target import Target, target
 from .survey import Survey

@@ -218,6 +218,21 @@ def test_where_the_users_cannot_be_asked_for_it_says_so_in_time(
 # -- what it shows ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("sslmode", ["require", "disable"])
+def test_it_says_whether_the_connection_is_encrypted(
+    make_connection: Connections, sslmode: str
+) -> None:
+    """psycopg 3 knows that it is, and not by which version of TLS."""
+    connection = make_connection(options={"sslmode": sslmode})
+    run(connection, "SELECT 1")
+    assert bool(status_of(connection.alias)["server"]["tls"]) is (sslmode == "require")
+    shown = re.sub(r"<[^>]+>", " ", get("status/", headers=STAFF).content.decode())
+    _, _, after = shown.partition(f"{connection.alias} ")
+    found = re.search(r"TLS\s+(TLSv1|in use|none|not known)", after)
+    assert found is not None
+    assert found[1] != "not known"
+
+
 def test_the_connections_of_the_process_are_listed_with_age_and_idle(
     make_connection: Connections,
 ) -> None:

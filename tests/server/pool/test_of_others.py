@@ -206,7 +206,7 @@ def test_what_was_interrupted_while_it_was_cleaned_serves_nobody(
         one.close()
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_load_on_a_pool_fails_no_read_and_loses_and_doubles_nothing(
     own_connections: Connections, own_server: Server
 ) -> None:

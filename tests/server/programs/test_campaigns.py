@@ -31,7 +31,7 @@ NUMBER: Final = {"threads": 6, "pool": 6, "bouncer": 6, "failover": 2, "processe
 CALM: Final = 4
 RANDOM: Final = secrets.token_hex(4)
 pytestmark = [
-    pytest.mark.once_per_driver,
+    pytest.mark.campaign,
     pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning"),
 ]
 NEEDED: Final = {"pool": pytest.mark.psycopg3, "bouncer": pytest.mark.needs("pgbouncer")}

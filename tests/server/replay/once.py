@@ -16,6 +16,7 @@ from tests.engines import OURS, run, values
 
 Kill = Callable[[BaseDatabaseWrapper], int]
 TABLE = "once"
+CONFLICT = "DO $$ BEGIN RAISE EXCEPTION 'conflict' USING ERRCODE = '40001'; END $$"
 ALIASES = ("first", "second")
 
 

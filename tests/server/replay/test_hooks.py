@@ -11,10 +11,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
 from tests.engines import RESILIENT, Connections, run
-from tests.server.replay.once import ALIASES, Kill, insert, lose, post, rows
+from tests.server.replay.once import ALIASES, CONFLICT, Kill, insert, lose, post, rows
 
 pytestmark = pytest.mark.usefixtures("table")
-CONFLICT = "DO $$ BEGIN RAISE EXCEPTION 'conflict' USING ERRCODE = '40001'; END $$"
 
 
 def conflict(connection: BaseDatabaseWrapper, kill: Kill) -> None:

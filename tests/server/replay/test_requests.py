@@ -17,10 +17,11 @@ from django.http import HttpRequest
 from django.test import Client, override_settings
 
 from django_resilient_pg import signals
+from django_resilient_pg.policy.token_bucket import BUCKET
 from testproject.postgres import Server
 from testproject.shop.models import Customer
 from tests.engines import RESILIENT, STOCK, Connections, backend_pid
-from tests.server.replay.sending import atomic_requests, engine, names, send
+from tests.server.replay.sending import atomic_requests, engine, names, send, send_async
 from tests.server.request_views import SECOND, faults, runs
 
 pytestmark = pytest.mark.usefixtures("shop")
@@ -242,6 +243,24 @@ def test_it_gives_up_after_its_retries(server: Server, caplog: pytest.LogCapture
         assert send("/reading/").status_code == 500
     assert runs == ["reading"] * 5
     assert "it was replayed 3 times already (RESILIENT_PG_REQUEST_RETRIES)" in caplog.text
+
+
+@pytest.mark.parametrize("how", [send, send_async])
+def test_replays_that_succeed_cost_nothing(how: Any) -> None:
+    """With the tokens of one, and hardly a statement beside them that gives any back."""
+    BUCKET.tokens, BUCKET.short = BUCKET.COST, True
+    for _ in range(3):
+        runs.clear()
+        assert how("/classy/").status_code == 200
+        assert runs == ["classy"] * 2
+
+
+def test_a_replay_in_vain_has_cost_its_tokens() -> None:
+    BUCKET.tokens, BUCKET.short = BUCKET.COST, True
+    with _losing_always(faults["kill"]):
+        assert send("/classy/").status_code == 500
+    assert runs == ["classy"] * 2
+    assert BUCKET.tokens < BUCKET.COST
 
 
 def test_what_runs_while_connecting_does_not_count() -> None:

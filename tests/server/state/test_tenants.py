@@ -80,7 +80,7 @@ class Killer(threading.Thread):
             self.killed += self._server.execute(sql, [self._database])[0][0]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_never_another_tenants_row(
     tenants: str, make_connection: Connections, server: Server
 ) -> None:
@@ -164,7 +164,7 @@ class Request(threading.Thread):
             expected = {found} if found == ("",) else expected
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.psycopg3
 def test_never_another_tenants_setting_on_a_pool(
     tenants: str, make_connection: Connections, server: Server

@@ -172,7 +172,12 @@
     write(find("#spoken"), unspoken.slice(0, 2).join(" ") + more);
     unspoken = [];
   }
-  setInterval(speak, SPEAK);
+  // Not setInterval(), which makes up for a late call: two would come one upon the other.
+  const goOnSpeaking = () => {
+    speak();
+    setTimeout(goOnSpeaking, SPEAK);
+  };
+  goOnSpeaking();
 
   // -- the stream ----------------------------------------------------------------------------
 

@@ -6,18 +6,13 @@ Service File"): the parameter, the service file's section, the environment, libp
 
 from __future__ import annotations
 
-import getpass
 import os
-import sys
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Final
 
-from ...policy import parameters
-
-if sys.platform != "win32":
-    import pwd
-
-_VARIABLES: Final = {
+#: The environment variables of those parameters that this package asks for.
+VARIABLES: Final = {
     "host": "PGHOST",
     "hostaddr": "PGHOSTADDR",
     "port": "PGPORT",
@@ -31,25 +26,13 @@ _VARIABLES: Final = {
     "require_auth": "PGREQUIREAUTH",
     "connect_timeout": "PGCONNECT_TIMEOUT",
     "target_session_attrs": "PGTARGETSESSIONATTRS",
+    "load_balance_hosts": "PGLOADBALANCEHOSTS",
 }
-
-
-#: What libpq takes (manual, "Parameter Key Words"), to tell what a misspelt name was meant to be.
-PARAMETERS: Final = (
-    *_VARIABLES,
-    *(
-        "application_name channel_binding client_encoding fallback_application_name gssdelegation"
-        " gssencmode gsslib keepalives keepalives_count keepalives_idle keepalives_interval"
-        " krbsrvname load_balance_hosts max_protocol_version min_protocol_version options passfile"
-        " password replication requirepeer scram_client_key scram_server_key service servicefile"
-        " ssl_max_protocol_version ssl_min_protocol_version sslcertmode sslcompression sslcrl"
-        " sslcrldir sslkeylogfile sslpassword sslsni tcp_user_timeout"
-    ).split(),
-)
-
-
 #: Where the values come from that this package's engine adds.
 ENGINE: Final = "the defaults of the engine django_resilient_pg"
+# Where libpq looks for the system-wide service file is compiled in: upstream's wheels and Debian,
+# Red Hat, the default of a build with --sysconfdir=/etc. One that libpq does not read does no harm.
+_SYSTEM_FOLDERS: Final = ("/etc/postgresql-common", "/etc/sysconfig/pgsql", "/etc")
 
 
 class Lookup:
@@ -69,7 +52,7 @@ class Lookup:
             self.sources["service"] = "the environment variable PGSERVICE"
         file = str(params.get("servicefile") or "")  # libpq 18
         place = {**environ, "PGSERVICEFILE": file} if file else environ
-        found = parameters.service_section(self.service, place) if self.service else None
+        found = service_section(self.service, place) if self.service else None
         self.missing = bool(self.service) and found is None
         self.section = found or {}
 
@@ -79,6 +62,10 @@ class Lookup:
         if source:
             self.sources[name] = source
         return value or default
+
+    def has(self, name: str) -> bool:
+        """Whether it is set anywhere, if only to nothing."""
+        return bool(self._find(name)[1])
 
     def place(self, name: str) -> str:
         """Where a value comes from, to be put behind it; "" if that is DATABASES."""
@@ -90,7 +77,7 @@ class Lookup:
             return str(self.params[name]), ENGINE if name in self._added else "DATABASES"
         if name in self.section:
             return self.section[name], f'the service "{self.service}"'
-        variable = _VARIABLES.get(name, "")  # not every parameter has one
+        variable = VARIABLES.get(name, "")  # not every parameter has one
         if variable in self.environ:
             return self.environ[variable], f"the environment variable {variable}"
         # Older than PGSSLMODE, and still obeyed by libpq.
@@ -99,11 +86,44 @@ class Lookup:
         return "", ""
 
 
-def system_user() -> str:
-    """The account's name, which libpq takes where no user is given."""
-    if sys.platform == "win32":
-        return getpass.getuser()
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:  # an account without a name, as containers have them: libpq refuses
-        return ""
+def service_section(name: str, environ: Mapping[str, str]) -> dict[str, str] | None:
+    """Return the parameters of one section of the service file that libpq would use.
+
+    As libpq does: the user's file (``PGSERVICEFILE``, else ``~/.pg_service.conf``), and if the
+    section is not there the system's (in ``PGSYSCONFDIR``). No file, no section, or a file that
+    cannot be read: ``None``; libpq itself will complain. LDAP lines are not followed.
+    """
+    for path in _service_files(environ):
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        section = _section(text, name)
+        if section is not None:
+            return section
+    return None
+
+
+def _service_files(environ: Mapping[str, str]) -> list[Path]:
+    home = environ.get("HOME") or os.path.expanduser("~")
+    own = environ.get("PGSERVICEFILE") or os.path.join(home, ".pg_service.conf")
+    system = environ.get("PGSYSCONFDIR")
+    folders = (system,) if system else _SYSTEM_FOLDERS
+    return [Path(own), *(Path(folder, "pg_service.conf") for folder in folders)]
+
+
+def _section(text: str, name: str) -> dict[str, str] | None:
+    """Parse as libpq's parseServiceFile does: the first value of a key wins, no quoting."""
+    found: dict[str, str] | None = None
+    for line in map(str.strip, text.splitlines()):
+        if not line or line.startswith("#"):
+            continue
+        if line.startswith("["):
+            if found is not None:
+                break
+            # libpq looks at no more than the name and the bracket behind it.
+            found = {} if line.startswith(f"[{name}]") else None
+        elif found is not None and "=" in line:
+            key, _, value = line.partition("=")
+            found.setdefault(key, value)
+    return found
