@@ -118,7 +118,7 @@ def test_settings_work(snippet: Snippet, tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,  # of a busy machine
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Options(")
