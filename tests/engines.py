@@ -160,6 +160,15 @@ def until(done: Callable[[], bool], otherwise: str) -> None:
         time.sleep(0.02)
 
 
+def at_once(threads: int, work: Callable[[], object]) -> None:
+    """Have so many threads do this, and wait until all of them are over."""
+    made = [threading.Thread(target=work) for _ in range(threads)]
+    for thread in made:
+        thread.start()
+    for thread in made:
+        thread.join()
+
+
 def until_waiting(server: Server, pid: int, event: str = "PgSleep") -> None:
     """Wait until this session waits for that event: in a ``pg_sleep``, or for a standby."""
     waits = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = %s"

@@ -13,7 +13,7 @@ import pytest
 from django.db import connections
 
 from testproject.postgres import Server
-from tests.engines import RESILIENT, Connections, ask, backend_pid
+from tests.engines import RESILIENT, Connections, ask, at_once, backend_pid
 
 pytestmark = pytest.mark.once_per_driver
 
@@ -75,9 +75,5 @@ def test_one_that_lives_is_closed_before_its_successor_is_made(
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=work) for _ in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(THREADS, work)
     assert not wrong, wrong
