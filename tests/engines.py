@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import threading
@@ -98,6 +99,55 @@ def backend_pid(connection: BaseDatabaseWrapper) -> int:
     return int(connection.connection.info.backend_pid)
 
 
+def run(
+    connection: BaseDatabaseWrapper, sql: Any = "SELECT 1", params: Any = None
+) -> list[tuple[Any, ...]]:
+    """Execute a statement on a cursor of Django's, and return its rows, if it has any."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, params)
+        return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+
+
+def ask(connection: BaseDatabaseWrapper, sql: str = "SELECT 1") -> Any:
+    """The first value that a statement answers."""
+    return run(connection, sql)[0][0]
+
+
+def copy_in(cursor: Any, sql: str, rows: str) -> None:
+    """COPY ... FROM STDIN, as each driver has it."""
+    if DRIVER == "psycopg":
+        with cursor.copy(sql) as copy:
+            copy.write(rows)
+    else:
+        cursor.copy_expert(sql, io.StringIO(rows))
+
+
+def copy_out(cursor: Any, sql: str) -> str:
+    """COPY ... TO STDOUT, as each driver has it."""
+    if DRIVER == "psycopg":
+        with cursor.copy(sql) as copy:
+            return b"".join(bytes(part) for part in copy).decode()
+    into = io.StringIO()
+    cursor.copy_expert(sql, into)
+    return into.getvalue()
+
+
+@contextmanager
+def values_table(server: Server, name: str) -> Iterator[None]:
+    """A table of texts in the database "app", dropped in the end; see :func:`values`."""
+    server.execute(f"CREATE TABLE {name} (value text); GRANT ALL ON {name} TO app", database="app")
+    try:
+        yield
+    finally:
+        server.execute(f"DROP TABLE {name}", database="app")
+
+
+def values(server: Server, name: str) -> list[str]:
+    """What such a table holds, sorted."""
+    found = server.execute(f"SELECT value FROM {name} ORDER BY 1", database="app")
+    return [value for (value,) in found]
+
+
 def until(done: Callable[[], bool], otherwise: str) -> None:
     """Wait for something; TimeoutError if it does not come.
 
@@ -108,6 +158,22 @@ def until(done: Callable[[], bool], otherwise: str) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{otherwise} after {LONGEST:g} s")
         time.sleep(0.02)
+
+
+def at_once(threads: int, work: Callable[[], object]) -> None:
+    """Have so many threads do this, and wait until all of them are over."""
+    made = [threading.Thread(target=work) for _ in range(threads)]
+    for thread in made:
+        thread.start()
+    for thread in made:
+        thread.join()
+
+
+def until_waiting(server: Server, pid: int, event: str = "PgSleep") -> None:
+    """Wait until this session waits for that event: in a ``pg_sleep``, or for a standby."""
+    waits = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = %s"
+    with server.session() as execute:
+        until(lambda: bool(execute(waits, [pid, event])), f"session {pid} was not in {event}")
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from ..driver.choose import link_to
 from ..driver.link import FRESH, IDLE, UNKNOWN, Link
 from ..policy.limits import Limits
 from ..policy.rules import backoff
+from ..state.collecting import begin
 from ..state.logins import own
 from ..state.shared import Terms
 from ..state.wrapper import Wrapper
@@ -165,6 +166,7 @@ class ResilientPool(Inheritable):
             or connector.wake
             or self.inherited
         ):
+            begin(db)
             resilience.terms = None
             resilience.shared_now()
             return borrow(db, self.getconn)
@@ -193,6 +195,8 @@ class ResilientPool(Inheritable):
                     and not db._session.continues
                 )
                 if not fit:
+                    if terms is not None:
+                        begin(db)  # of events, of which there were none
                     fit = self._fitness.allows(db, connection, self._lifetime, quiet=quiet)
                 elif not fresh:
                     link.seen_at = now

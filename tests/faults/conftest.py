@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from testproject.postgres import Server
-from tests.engines import Connections
+from tests.engines import Connections, values_table
 from tests.faults.cluster import Replicated
 from tests.faults.commits import TABLE
 from tests.faults.namespace import Namespace
@@ -68,7 +68,6 @@ def pair() -> Iterator[Replicated]:
 
 @pytest.fixture
 def table(server: Server) -> Iterator[None]:
-    server.execute(f"CREATE TABLE {TABLE} (value text)", database="app")
-    server.execute(f"GRANT ALL ON {TABLE} TO app", database="app")
-    yield
-    server.execute(f"DROP TABLE {TABLE}", database="app")
+    """The table of the tests of COMMIT, empty."""
+    with values_table(server, TABLE):
+        yield

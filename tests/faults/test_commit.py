@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,7 +17,7 @@ from django_resilient_pg.errors import CommitOutcomeUnknown, TransactionLost
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
 from tests.engines import DRIVER, RESILIENT, STOCK, Connections, backend_pid, until
-from tests.faults.commits import TABLE, cut_after_commit, insert, kill_in_commit, rows, slow_commit
+from tests.faults.commits import TABLE, in_commit, insert, rows, slow_commit
 from tests.faults.proxy import Point, Proxy
 
 
@@ -42,17 +41,13 @@ def test_the_server_is_asked_what_became_of_a_commit(
         transaction.on_commit(lambda: hooks.append("once"), using=connection.alias)
 
     slow_commit(server)
-    pid: list[int] = []
     connection.ensure_connection()
-    pid.append(backend_pid(connection))
-    cutter = threading.Thread(target=cut_after_commit, args=(server, proxy, pid[0]))
-    cutter.start()
-    if via == "retry_atomic":
-        retry_atomic.run(work, using=connection.alias)
-    else:
-        with transaction.atomic(using=connection.alias):
-            work()
-    cutter.join()
+    with in_commit(server, backend_pid(connection), partial(proxy.cut, "reset")):
+        if via == "retry_atomic":
+            retry_atomic.run(work, using=connection.alias)
+        else:
+            with transaction.atomic(using=connection.alias):
+                work()
     assert rows(server) == ["once"]
     assert hooks == ["once"]
 
@@ -123,10 +118,8 @@ def test_a_lost_commit_that_was_rolled_back_runs_again(
         insert(connection, "once")
         transaction.on_commit(lambda: hooks.append(1), using=connection.alias)
 
-    killer = threading.Thread(target=kill_in_commit, args=(server, pid))
-    killer.start()
-    retry_atomic.run(work, using=connection.alias)
-    killer.join()
+    with in_commit(server, pid, partial(server.terminate, pid)):
+        retry_atomic.run(work, using=connection.alias)
     assert len(runs) == 2
     assert rows(server) == ["once"]
     assert hooks == [1]
@@ -138,13 +131,9 @@ def test_plain_atomic_says_that_the_outcome_is_unknown(
     connection = make_connection(RESILIENT, PORT=proxy.port)
     slow_commit(server)
     connection.ensure_connection()
-    cutter = threading.Thread(
-        target=cut_after_commit, args=(server, proxy, backend_pid(connection))
-    )
-    cutter.start()
-    with pytest.raises(CommitOutcomeUnknown), transaction.atomic(using=connection.alias):
+    cut = in_commit(server, backend_pid(connection), partial(proxy.cut, "reset"))
+    with cut, pytest.raises(CommitOutcomeUnknown), transaction.atomic(using=connection.alias):
         insert(connection, "x")
-    cutter.join()
     assert len(rows(server)) <= 1
 
 

@@ -22,7 +22,7 @@ from django_resilient_pg import signals
 from django_resilient_pg.policy.verdicts import Reason
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
-from tests.engines import DRIVER, RESILIENT, Connections, each_asleep
+from tests.engines import DRIVER, OURS, RESILIENT, Connections, each_asleep, run
 
 ALIAS = "crashing"
 # Its backend is killed each time that it sleeps.
@@ -34,12 +34,6 @@ PATIENT: dict[str, Any] = {"retry_deadline": 30, "CONN_MAX_AGE": 60}
 def crashing(server: Server, most: int = 100) -> AbstractContextManager[list[int]]:
     """Kill the process of whatever sleeps, so often; the value gets the process ids."""
     return each_asleep(server, lambda pid: os.kill(pid, signal.SIGKILL), most=most)
-
-
-def run(connection: BaseDatabaseWrapper, sql: str) -> list[Any]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return list(cursor.fetchall())
 
 
 def read(connection: BaseDatabaseWrapper) -> None:
@@ -113,7 +107,7 @@ def test_nor_does_a_request_crash_it_more_often(
     layers: str, own_server: Server, own_connections: Connections
 ) -> None:
     own_connections(RESILIENT, alias=ALIAS, **PATIENT).ensure_connection()
-    ours = ["django_resilient_pg.middleware.RequestRetryMiddleware"]
+    ours = [OURS]
     settings = {
         "ROOT_URLCONF": __name__,
         "MIDDLEWARE": ours,

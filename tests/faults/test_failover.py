@@ -21,7 +21,7 @@ from django.db.utils import InternalError
 
 from django_resilient_pg.errors import CommitOutcomeUnknown, TransactionLost
 from testproject.cluster import free_port
-from tests.engines import NUMBERS, RESILIENT, STOCK, Connections, backend_pid, until
+from tests.engines import NUMBERS, RESILIENT, STOCK, Connections, backend_pid, run, until
 from tests.faults.cluster import Replicated
 from tests.faults.pgbouncer import PgBouncer
 from tests.faults.proxy import Proxy
@@ -47,12 +47,6 @@ def connect(pair: Replicated) -> Iterator[Connect]:
 
     yield make
     made.close()
-
-
-def run(connection: BaseDatabaseWrapper, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, params)
-        return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
 
 
 def insert(connection: BaseDatabaseWrapper, value: str) -> None:

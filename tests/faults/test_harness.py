@@ -13,15 +13,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from testproject.postgres import Server
 from tests import needs
-from tests.engines import STOCK, Connections, until
+from tests.engines import STOCK, Connections, ask, until
 from tests.faults.namespace import Namespace
 from tests.faults.proxy import End, Mode, Proxy
-
-
-def ask(connection: BaseDatabaseWrapper, sql: str = "SELECT 1") -> object:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return cursor.fetchone()[0]
 
 
 @pytest.fixture

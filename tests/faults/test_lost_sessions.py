@@ -27,7 +27,7 @@ from django_resilient_pg.driver.lost_sessions import LostSession
 from django_resilient_pg.policy.verdicts import Reason
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
-from tests.engines import RESILIENT, Connections, backend_pid, until
+from tests.engines import OURS, RESILIENT, Connections, backend_pid, run, until
 from tests.faults.pgbouncer import PgBouncer
 from tests.faults.proxy import Proxy
 
@@ -61,12 +61,6 @@ def table(server: Server) -> Iterator[None]:
     prepare(server)
     yield
     server.execute(f"DROP TABLE {TABLE}", database="app")
-
-
-def run(connection: BaseDatabaseWrapper, sql: str) -> list[Any]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return list(cursor.fetchall()) if cursor.description else []
 
 
 def value(server: Server) -> int:
@@ -148,7 +142,7 @@ def test_a_replayed_request_does_not_meet_them(
     runs.clear()
     faults[:] = [proxy.cut_clients]
     make_connection(RESILIENT, alias="held", PORT=proxy.port, CONN_MAX_AGE=60, options=BOUNDED)
-    ours = ["django_resilient_pg.middleware.RequestRetryMiddleware"]
+    ours = [OURS]
     with override_settings(ROOT_URLCONF=__name__, MIDDLEWARE=ours):
         assert Client().get("/view/").content == b"done"
     assert (runs, value(server)) == (["view", "view"], 1)

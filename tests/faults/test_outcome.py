@@ -16,7 +16,7 @@ from django.db.backends.signals import connection_created
 from django_resilient_pg.errors import CommitOutcomeUnknown
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
-from tests.engines import RESILIENT, Connections, backend_pid
+from tests.engines import RESILIENT, Connections, backend_pid, values
 from tests.faults.cluster import Replicated
 
 TABLE = "outcomes"
@@ -47,7 +47,7 @@ def prepare(server: Server) -> None:
 
 
 def rows(server: Server) -> list[str]:
-    return [v for (v,) in server.execute(f"SELECT value FROM {TABLE} ORDER BY 1", database="app")]
+    return values(server, TABLE)
 
 
 def other_client(server: Server) -> str:

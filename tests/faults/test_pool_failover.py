@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from django.db import Error
 
-from tests.engines import NUMBERS, RESILIENT, STOCK, Connections
+from tests.engines import NUMBERS, RESILIENT, STOCK, Connections, run
 from tests.faults.cluster import Replicated
-from tests.faults.test_failover import DOES, WAYS, run, values
+from tests.faults.test_failover import DOES, WAYS, values
 
 pytestmark = pytest.mark.psycopg3
 

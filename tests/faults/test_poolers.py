@@ -20,7 +20,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from testproject.faults import Faults
 from testproject.load import run as load
 from testproject.postgres import Mode, Server
-from tests.engines import DRIVER, NUMBERS, PATIENCE, RESILIENT, STOCK, Connections, until
+from tests.engines import DRIVER, NUMBERS, PATIENCE, RESILIENT, STOCK, Connections, run, until
 from tests.faults.daemons import Daemon
 from tests.faults.haproxy import HAProxy
 from tests.faults.pgbouncer import PgBouncer
@@ -67,12 +67,6 @@ def connect(behind: Server) -> Iterator[Callable[..., BaseDatabaseWrapper]]:
 
     yield make
     made.close()
-
-
-def run(connection: BaseDatabaseWrapper, sql: str) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
 
 
 def read(connection: BaseDatabaseWrapper) -> None:

@@ -14,12 +14,20 @@ from django.urls import path
 
 from django_resilient_pg.errors import CommitOutcomeUnknown
 from testproject.postgres import Server
-from tests.engines import RESILIENT, STOCK, Connections, backend_pid, until
+from tests.engines import (
+    OURS,
+    RESILIENT,
+    STOCK,
+    Connections,
+    backend_pid,
+    until,
+    values,
+    values_table,
+)
 from tests.faults.proxy import Point, Proxy
 
 ALIAS = "proxied"
 TABLE = "requests"
-OURS = "django_resilient_pg.middleware.RequestRetryMiddleware"
 runs: list[str] = []
 faults: dict[str, Callable[[], None]] = {}
 
@@ -64,14 +72,12 @@ urlpatterns = [path("simple/", simple), path("swallowing/", swallowing)]
 @pytest.fixture(autouse=True)
 def table(server: Server) -> Iterator[None]:
     runs.clear()
-    server.execute(f"CREATE TABLE {TABLE} (value text)", database="app")
-    server.execute(f"GRANT ALL ON {TABLE} TO app", database="app")
-    yield
-    server.execute(f"DROP TABLE {TABLE}", database="app")
+    with values_table(server, TABLE):
+        yield
 
 
 def rows(server: Server) -> list[str]:
-    return [v for (v,) in server.execute(f"SELECT value FROM {TABLE} ORDER BY 1", database="app")]
+    return values(server, TABLE)
 
 
 Get = Callable[..., Any]

@@ -12,14 +12,8 @@ from typing import Any
 import pytest
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from tests.engines import RESILIENT, STOCK, Connections
+from tests.engines import RESILIENT, STOCK, Connections, ask
 from tests.faults.namespace import Namespace
-
-
-def ask(connection: BaseDatabaseWrapper, sql: str = "SELECT 1") -> Any:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return cursor.fetchone()[0]
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django_resilient_pg.errors import CommitOutcomeUnknown
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
-from tests.engines import RESILIENT, STOCK, Connections, backend_pid
+from tests.engines import RESILIENT, STOCK, Connections, backend_pid, values
 from tests.faults.proxy import Proxy
 
 TABLE = "standby"
@@ -45,7 +45,7 @@ def made(waiting_server: Server) -> Iterator[Connections]:
 
 
 def rows(server: Server) -> list[str]:
-    return [v for (v,) in server.execute(f"SELECT value FROM {TABLE} ORDER BY 1", database="app")]
+    return values(server, TABLE)
 
 
 def insert(connection: BaseDatabaseWrapper, value: str) -> None:

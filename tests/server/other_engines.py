@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 from testproject.postgres import Server
+from tests.children import python
 from tests.conftest import ROOT
 
 PROJECT = ROOT / "tests" / "engines_project"
@@ -46,20 +44,14 @@ def ask(
         "default": server.database(database, engine=engine, options=named, CONN_MAX_AGE=None),
         "admin": server.database(database, engine="django.db.backends.postgresql"),
     }
-    answer = subprocess.run(
-        [sys.executable, "-m", *command],
+    told = json.dumps({"DATABASES": databases, **settings})
+    answer = python(
+        "-m",
+        *command,
         cwd=PROJECT,
-        env={
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "settings",
-            "ENGINES_SETTINGS": json.dumps({"DATABASES": databases, **settings}),
-            "PYTHONPATH": os.pathsep.join([str(PROJECT), *filter(None, sys.path)]),
-        },
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
+        before=PROJECT,
+        DJANGO_SETTINGS_MODULE="settings",
+        ENGINES_SETTINGS=told,
     )
     assert answer.returncode == 0, answer.stderr
     found: dict[str, Any] = json.loads(answer.stdout)

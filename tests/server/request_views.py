@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
-from io import BytesIO
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -19,6 +18,7 @@ from django.views import View
 from django_resilient_pg.decorators import not_replayable, replayable
 from django_resilient_pg.state.unit_of_work import MOST_TEXTS
 from testproject.shop.models import Customer
+from tests.engines import copy_in
 
 #: Every run of a view that loses its connection, by its name.
 runs: list[str] = []
@@ -104,13 +104,7 @@ def called(request: HttpRequest) -> HttpResponse:
 
 def copied(request: HttpRequest) -> HttpResponse:
     with connections["default"].cursor() as cursor:
-        sql = "COPY shop_customer (name, email) FROM STDIN"
-        row = "once\tonce@example.com\n"
-        if hasattr(cursor.cursor, "copy"):
-            with cursor.copy(sql) as copy:
-                copy.write(row)
-        else:
-            cursor.copy_expert(sql, BytesIO(row.encode()))
+        copy_in(cursor, "COPY shop_customer (name, email) FROM STDIN", "once\tonce@example.com\n")
     return HttpResponse(lost_reads("copied"))
 
 

@@ -17,7 +17,7 @@ from django.db import Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from testproject.postgres import Server
-from tests.engines import PATIENCE, backend_pid, killed_midway
+from tests.engines import PATIENCE, backend_pid, killed_midway, run
 
 Connection = BaseDatabaseWrapper
 
@@ -51,9 +51,7 @@ class Stage:
         self.server, self.connection, self.database = server, connection, database
 
     def run(self, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
-        with self.connection.cursor() as cursor:
-            cursor.execute(sql, params)
-            return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+        return run(self.connection, sql, params)
 
     def insert(self, value: str) -> None:
         self.run(f"INSERT INTO {TABLE} (value) VALUES (%s)", [value])

@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from testproject.cluster import free_port
 from testproject.postgres import Server
-from tests.engines import RESILIENT, STOCK, Connections, until
+from tests.engines import RESILIENT, STOCK, Connections, at_once, until
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUESTS, THREADS = 100, 4
@@ -123,11 +122,7 @@ def many(port: int, url: str, requests: int = REQUESTS) -> list[str]:
     def some() -> None:
         answers.extend(get(port, url) for _ in range(requests // THREADS))
 
-    threads = [threading.Thread(target=some) for _ in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(THREADS, some)
     assert len(answers) == requests
     return answers
 

@@ -25,7 +25,7 @@ from django_resilient_pg.policy.token_bucket import BUCKET
 from django_resilient_pg.transaction import retry_atomic
 from testproject.cluster import free_port
 from testproject.postgres import Server
-from tests.engines import PATIENCE, STOCK, Connections
+from tests.engines import OURS, PATIENCE, STOCK, Connections
 from tests.faults.proxy import Proxy
 
 pytestmark = pytest.mark.once_per_driver
@@ -70,7 +70,7 @@ def test_a_requests_deadline_crosses_sync_to_async(
 ) -> None:
     alias = down(retry_deadline=30.0).alias
     waited.clear()
-    middleware = ["django_resilient_pg.middleware.RequestRetryMiddleware"]
+    middleware = [OURS]
     with override_settings(
         ROOT_URLCONF=__name__,
         MIDDLEWARE=middleware,

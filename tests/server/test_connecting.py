@@ -17,16 +17,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_resilient_pg import signals
 from testproject.postgres import Server
-from tests.engines import PATIENCE, Connections, until
+from tests.engines import PATIENCE, Connections, run, until
 from tests.faults.proxy import Proxy
 
 pytestmark = pytest.mark.once_per_driver
-
-
-def run(connection: BaseDatabaseWrapper, sql: str) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return [tuple(row) for row in cursor.fetchall()]
 
 
 def answers(connection: BaseDatabaseWrapper) -> bool:

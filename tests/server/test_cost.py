@@ -19,7 +19,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 import django_resilient_pg
 from testproject.postgres import Server
-from tests.engines import STOCK, Connections
+from tests.engines import STOCK, Connections, run
 from tests.server.test_shortages import alone
 
 pytestmark = pytest.mark.once_per_driver
@@ -46,21 +46,16 @@ def counted() -> Iterator[Counter[str]]:
         sys.setprofile(None)
 
 
-def execute(connection: BaseDatabaseWrapper, sql: str, params: Any = None) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, params)
-
-
 @pytest.fixture
 def table(resilient: BaseDatabaseWrapper) -> str:
-    execute(resilient, "CREATE TEMPORARY TABLE taken (id integer PRIMARY KEY, value text)")
-    execute(resilient, "INSERT INTO taken VALUES (1)")
+    run(resilient, "CREATE TEMPORARY TABLE taken (id integer PRIMARY KEY, value text)")
+    run(resilient, "INSERT INTO taken VALUES (1)")
     return "taken"
 
 
 def fail(connection: BaseDatabaseWrapper) -> None:
     with pytest.raises(IntegrityError):
-        execute(connection, "INSERT INTO taken (id) VALUES (%s)", [1])
+        run(connection, "INSERT INTO taken (id) VALUES (%s)", [1])
 
 
 def fail_in_atomic(connection: BaseDatabaseWrapper) -> None:
@@ -69,7 +64,7 @@ def fail_in_atomic(connection: BaseDatabaseWrapper) -> None:
         pytest.raises(IntegrityError),
         transaction.atomic(using=connection.alias),
     ):
-        execute(connection, "INSERT INTO taken (id) VALUES (%s)", [1])
+        run(connection, "INSERT INTO taken (id) VALUES (%s)", [1])
 
 
 @pytest.mark.parametrize("failing", [fail, fail_in_atomic])
@@ -96,8 +91,8 @@ def test_an_error_of_the_statement_is_not_read(
 def test_the_setting_of_a_tenant_is_read_once(resilient: BaseDatabaseWrapper) -> None:
     def visit() -> None:
         with transaction.atomic(using=resilient.alias):
-            execute(resilient, "SET search_path = 'one','public'")
-            execute(resilient, "SELECT 1")
+            run(resilient, "SET search_path = 'one','public'")
+            run(resilient, "SELECT 1")
 
     visit()
     with counted() as calls:
@@ -115,7 +110,7 @@ def test_a_long_text_costs_as_few_calls_as_a_short_one(
 ) -> None:
     def insert(number: int) -> None:
         literal = LITERAL * (size // len(LITERAL))
-        execute(resilient, f"INSERT INTO taken VALUES ({number}, '{literal}')")
+        run(resilient, f"INSERT INTO taken VALUES ({number}, '{literal}')")
 
     for number in (2, 3):
         insert(number)
@@ -127,7 +122,7 @@ def test_a_long_text_costs_as_few_calls_as_a_short_one(
 
 def test_a_ping_starts_no_thread(resilient: BaseDatabaseWrapper) -> None:
     with transaction.atomic(using=resilient.alias):
-        execute(resilient, "SELECT 1")
+        run(resilient, "SELECT 1")
         with counted() as calls:
             assert resilient.is_usable()
     assert calls["link"] + calls["psycopg3"] + calls["psycopg2"]

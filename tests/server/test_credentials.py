@@ -17,14 +17,13 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.db import Error, OperationalError, connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 
 import django_resilient_pg
 from django_resilient_pg.diagnosis.survey.gather import survey
 from django_resilient_pg.errors import CredentialsUnavailable
 from django_resilient_pg.state.logins import ROTATES
 from testproject.postgres import Server
-from tests.engines import DRIVER, PATIENCE, RESILIENT, STOCK, Connections, until
+from tests.engines import DRIVER, PATIENCE, RESILIENT, STOCK, Connections, ask, until
 from tests.faults.proxy import Proxy
 
 pytestmark = pytest.mark.once_per_driver
@@ -100,12 +99,6 @@ def path(name: str) -> str:
     return f"{__name__}.{name}"
 
 
-def run(connection: BaseDatabaseWrapper, sql: str) -> Any:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return cursor.fetchone()[0]
-
-
 def shown(error: BaseException | None) -> str:
     """What an error reporter goes through."""
     chain = []
@@ -134,15 +127,15 @@ def test_asked_for_every_connection(
     connection: Any = make_connection(
         options=POOLS[pool], PASSWORD="out of date", credentials=path("current")
     )
-    assert run(connection, "SELECT 1") == 1
-    assert run(connection, "SELECT 2") == 2
+    assert ask(connection, "SELECT 1") == 1
+    assert ask(connection, "SELECT 2") == 2
     if pool != "alone":
         connection.pool.wait(PATIENCE)  # one still under way would outlive the others
     assert set(asked) == {connection.alias}
     before = len(asked)
     assert before == 1 or pool != "alone"
     server.terminate_all()
-    assert run(connection, "SELECT 3") == 3
+    assert ask(connection, "SELECT 3") == 3
     assert len(asked) > before
 
 
@@ -152,7 +145,7 @@ def test_the_user_too(make_connection: Connections, server: Server) -> None:
     vault.update(user="rotated", password="other")
     connection = make_connection(credentials=path("current"))
     try:
-        assert run(connection, "SELECT current_user") == "rotated"
+        assert ask(connection, "SELECT current_user") == "rotated"
     finally:
         connection.close()
         server.execute("DROP ROLE rotated")
@@ -174,7 +167,7 @@ class Load:
         connection = connections[self._alias]
         while not self._over.is_set():
             try:
-                assert run(connection, "SELECT 42") == 42
+                assert ask(connection, "SELECT 42") == 42
                 self.answered += 1  # losing one to another thread does no harm
             except Error as error:
                 self.failed.append(error)
@@ -228,7 +221,7 @@ def test_a_login_that_overtakes_changes_is_asked_for_again(
 
     def slow() -> None:
         try:
-            read.append(run(connections[alias], "SELECT 42"))
+            read.append(ask(connections[alias], "SELECT 42"))
         except Error as error:
             read.append(error)
         connections[alias].close()
@@ -237,7 +230,7 @@ def test_a_login_that_overtakes_changes_is_asked_for_again(
     reader.start()
     until(lambda: asked.count(SLOW) == 2, "it was not asked for again")
     time.sleep(ROTATES)
-    assert run(connection, "SELECT 1") == 1
+    assert ask(connection, "SELECT 1") == 1
     others_answered.set()
     reader.join()
     assert read == [42]
@@ -265,7 +258,7 @@ def test_an_error_of_the_callable_is_named_without_values(
     connection = make_connection(options=POOLS[pool], credentials=path("broken"))
     began = time.monotonic()
     with pytest.raises(CredentialsUnavailable) as caught:
-        run(connection, "SELECT 1")
+        ask(connection, "SELECT 1")
     assert time.monotonic() - began < 5.0
     text = str(caught.value)
     assert path("broken") in text
@@ -279,7 +272,7 @@ def test_a_vault_that_is_away_for_a_moment_is_asked_again(
     pool: str, make_connection: Connections
 ) -> None:
     connection = make_connection(options=POOLS[pool], credentials=path("unreachable_twice"))
-    assert run(connection, "SELECT 1") == 1
+    assert ask(connection, "SELECT 1") == 1
     assert len(asked) >= 3
 
 
@@ -291,7 +284,7 @@ def test_a_wrong_password_for_good_is_given_up_soon(
     connection = make_connection(options=POOLS[pool], credentials=path("current"))
     began = time.monotonic()
     with pytest.raises(OperationalError, match="authentication failed"):
-        run(connection, "SELECT 1")
+        ask(connection, "SELECT 1")
     assert time.monotonic() - began < 5.0
 
 
@@ -313,7 +306,7 @@ def test_what_was_refused_is_not_tried_again_as_long_as_it_is_the_same(
         def request() -> None:
             for _ in range(3):
                 try:
-                    run(connections[alias], "SELECT 1")
+                    ask(connections[alias], "SELECT 1")
                 except OperationalError as error:
                     refused.append(str(error))
                 connections[alias].close()
@@ -351,7 +344,7 @@ def test_a_wrong_setting_is_said_without_values(
     caplog.set_level(logging.DEBUG)
     connection = make_connection(options=POOLS[pool], credentials=path(name))
     with pytest.raises(ImproperlyConfigured, match=said) as caught:
-        run(connection, "SELECT 1")
+        ask(connection, "SELECT 1")
     assert f'"{connection.alias}"' in str(caught.value)
     assert path(name) in str(caught.value)
     assert SECRET not in shown(caught.value) + caplog.text
@@ -370,7 +363,7 @@ def test_no_frame_of_the_engine_shows_them(
     connection = make_connection(options=POOLS[pool], credentials=path(name))
     for _ in range(2 if name == "current" else 1):  # what was refused is raised once more
         with pytest.raises((OperationalError, ImproperlyConfigured)) as caught:
-            run(connection, "SELECT 1")
+            ask(connection, "SELECT 1")
         frames = list(engine_frames(caught.value))
         assert frames
         for frame in frames:
@@ -417,9 +410,9 @@ def test_nothing_remembers_them(pool: str, refused: bool, make_connection: Conne
     )
     if refused:
         with pytest.raises(OperationalError, match="authentication failed"):
-            run(connection, "SELECT 1")
+            ask(connection, "SELECT 1")
     else:
-        run(connection, "SELECT 1")
+        ask(connection, "SELECT 1")
     assert RESILIENT in connection.settings_dict["ENGINE"]
     # The driver has its connection string; it and what it leads to are the driver's.
     drivers = connection.Database.extensions.connection if DRIVER == "psycopg2" else None

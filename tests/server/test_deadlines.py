@@ -24,18 +24,13 @@ from django_resilient_pg.driver.link import FRESH
 from django_resilient_pg.transaction import retry_atomic
 from testproject.cluster import free_port
 from testproject.postgres import Server
-from tests.engines import PATIENCE, RESILIENT, STOCK, Connections, until
+from tests.engines import OURS, PATIENCE, RESILIENT, STOCK, Connections, run, until
 from tests.faults.proxy import Proxy
 
 pytestmark = pytest.mark.once_per_driver
 
-MIDDLEWARE = ["django_resilient_pg.middleware.RequestRetryMiddleware"]
+MIDDLEWARE = [OURS]
 PATIENT = 60.0  # what would be waited for without a deadline, in seconds
-
-
-def run(connection: BaseDatabaseWrapper, sql: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
 
 
 def ask(alias: str) -> None:

@@ -25,7 +25,7 @@ from django.urls import path
 
 from django_resilient_pg.policy.token_bucket import BUCKET
 from testproject.postgres import Server
-from tests.engines import RESILIENT, STOCK, Connections, until
+from tests.engines import OURS, RESILIENT, STOCK, Connections, until
 from tests.faults.proxy import Proxy
 from tests.server.down_pages import select
 from tests.server.test_serving import Failed, served
@@ -123,7 +123,7 @@ def test_twenty_seconds_without_a_server_under_fifty_requests_a_second(
     caplog.set_level(logging.CRITICAL, "django.request")
     caplog.set_level(logging.CRITICAL, "django_resilient_pg")
     kept: dict[str, Any] = {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
-    middleware = ["django_resilient_pg.middleware.RequestRetryMiddleware"]
+    middleware = [OURS]
     with (
         Proxy(roomy_server.port) as stocks_way,
         Proxy(roomy_server.port) as own_way,
@@ -207,7 +207,7 @@ PAGES = """
 import json, os
 from testproject.settings import *
 DATABASES["fallback"] = json.loads(os.environ["DATABASE_FALLBACK"])
-MIDDLEWARE = ["django_resilient_pg.middleware.RequestRetryMiddleware"]
+MIDDLEWARE = [OURS]
 ROOT_URLCONF = "tests.server.down_pages"
 LOGGING["root"]["level"] = "CRITICAL"
 """

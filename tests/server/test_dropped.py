@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import textwrap
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from testproject.postgres import Server
+from tests.children import python
 from tests.engines import RESILIENT, STOCK
 
 pytestmark = pytest.mark.once_per_driver
@@ -73,14 +71,7 @@ LOOP = """
 
 
 def program(text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(text), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-        check=False,
-    )
+    return python("-c", textwrap.dedent(text), *arguments)
 
 
 def in_a_loop(entry: dict[str, Any], end: str) -> Any:

@@ -23,7 +23,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_resilient_pg.errors import SessionLost, TransactionLost
 from testproject.postgres import Server
-from tests.engines import DRIVER, RESILIENT, STOCK, Connections, backend_pid, until
+from tests.engines import DRIVER, RESILIENT, STOCK, Connections, ask, backend_pid, until
 
 # Python says what this module is about.
 pytestmark = [
@@ -38,12 +38,6 @@ TRANSPORTS = {"plain": {"sslmode": "disable"}, "TLS": {}}
 POOLS: dict[str, dict[str, Any]] = {"alone": {}}
 if DRIVER == "psycopg":
     POOLS["pooled"] = {"pool": {"min_size": 2, "max_size": 4}}
-
-
-def run(connection: BaseDatabaseWrapper, sql: str) -> Any:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return cursor.fetchone()[0]
 
 
 def fork_in_c() -> int:
@@ -218,7 +212,7 @@ def test_closing_in_the_child_leaves_the_parents_session_alone(
     transport: str, fork: str, make_connection: Connections, server: Server
 ) -> None:
     connection = make_connection(options=TRANSPORTS[transport])
-    run(connection, "SELECT 1")
+    ask(connection, "SELECT 1")
     pid = backend_pid(connection)
     raw = connection.connection
 
@@ -231,14 +225,14 @@ def test_closing_in_the_child_leaves_the_parents_session_alone(
         return "closed"
 
     assert in_child(close, fork) == "closed"
-    assert run(connection, "SELECT pg_backend_pid()") == pid
+    assert ask(connection, "SELECT pg_backend_pid()") == pid
     until(lambda: server.backends() == [pid], "others are left, or none")
 
 
 def test_closing_in_the_child_ends_it_on_the_stock_engine(stock: BaseDatabaseWrapper) -> None:
     assert in_child(lambda: stock.close()) is None
     with pytest.raises(DatabaseError):
-        run(stock, "SELECT 1")
+        ask(stock, "SELECT 1")
 
 
 def test_the_child_does_not_keep_the_parents_session_alive(
@@ -246,7 +240,7 @@ def test_the_child_does_not_keep_the_parents_session_alive(
 ) -> None:
     """Its copy of the socket is closed: the server sees at once when the parent dies."""
     connection = make_connection()
-    run(connection, "SELECT 1")
+    ask(connection, "SELECT 1")
     number = connection.connection.fileno()
 
     def peer() -> bool:
@@ -266,11 +260,11 @@ def test_a_transaction_of_the_parent_is_not_gone_on_with_in_the_child(
 ) -> None:
     connection = make_connection()
     with transaction.atomic(using=connection.alias):
-        run(connection, "SELECT 1")
+        ask(connection, "SELECT 1")
         pid = backend_pid(connection)
-        answer = in_child(lambda: run(connection, "SELECT 2"), fork)
+        answer = in_child(lambda: ask(connection, "SELECT 2"), fork)
         assert TransactionLost.__name__ in answer
-        assert run(connection, "SELECT pg_backend_pid()") == pid
+        assert ask(connection, "SELECT pg_backend_pid()") == pid
 
 
 @any_fork
@@ -285,8 +279,8 @@ def test_the_child_does_not_end_a_transaction_of_the_parent(
         pid = backend_pid(connection)
         answer = in_child(getattr(connection, f"_{end}"), fork)
         assert answer is None if end == "rollback" else TransactionLost.__name__ in answer
-        assert run(connection, "SELECT count(*) FROM of_the_parent") == 0
-        assert run(connection, "SELECT pg_backend_pid()") == pid
+        assert ask(connection, "SELECT count(*) FROM of_the_parent") == 0
+        assert ask(connection, "SELECT pg_backend_pid()") == pid
 
 
 @any_fork
@@ -294,7 +288,7 @@ def test_a_health_check_in_the_child_reads_nothing_of_the_parents(
     fork: str, make_connection: Connections
 ) -> None:
     connection = make_connection()
-    run(connection, "SELECT 1")
+    ask(connection, "SELECT 1")
     assert in_child(connection.is_usable, fork) is False
     assert connection.is_usable()
 
@@ -304,9 +298,9 @@ def test_what_the_parents_session_held_is_not_silently_missing_in_the_child(
     fork: str, make_connection: Connections
 ) -> None:
     connection = make_connection()
-    run(connection, "SELECT pg_advisory_lock(7)")
-    assert SessionLost.__name__ in in_child(lambda: run(connection, "SELECT 2"), fork)
-    assert run(connection, "SELECT 3") == 3
+    ask(connection, "SELECT pg_advisory_lock(7)")
+    assert SessionLost.__name__ in in_child(lambda: ask(connection, "SELECT 2"), fork)
+    assert ask(connection, "SELECT 3") == 3
 
 
 def test_what_can_be_given_to_another_session_is_given_to_the_childs(
@@ -315,13 +309,13 @@ def test_what_can_be_given_to_another_session_is_given_to_the_childs(
     connection = make_connection()
     with connection.cursor() as cursor:
         cursor.execute("SET search_path TO pg_catalog")
-    assert in_child(lambda: run(connection, "SHOW search_path")) == "pg_catalog"
+    assert in_child(lambda: ask(connection, "SHOW search_path")) == "pg_catalog"
 
 
 @any_fork
 def test_a_write_is_the_first_statement_of_a_child(fork: str, make_connection: Connections) -> None:
     connection = make_connection()
-    run(connection, "SELECT 1")
+    ask(connection, "SELECT 1")
     sql = "CREATE TEMPORARY TABLE made_in_child AS SELECT 1"
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")  # heard a moment ago: the child must not trust that
@@ -329,7 +323,7 @@ def test_a_write_is_the_first_statement_of_a_child(fork: str, make_connection: C
     def write() -> int:
         with connection.cursor() as cursor:
             cursor.execute(sql)
-        return int(run(connection, "SELECT count(*) FROM made_in_child"))
+        return int(ask(connection, "SELECT count(*) FROM made_in_child"))
 
     assert in_child(write, fork) == 1
 
@@ -337,10 +331,10 @@ def test_a_write_is_the_first_statement_of_a_child(fork: str, make_connection: C
 @any_fork
 def test_reason_and_level_of_the_childs_loss(fork: str, make_connection: Connections) -> None:
     connection: Any = make_connection()
-    run(connection, "SELECT 1")
+    ask(connection, "SELECT 1")
 
     def lost() -> dict[str, int]:
-        run(connection, "SELECT 1")
+        ask(connection, "SELECT 1")
         return dict(connection.resilience.stats.lost)
 
     assert in_child(lost, fork) == {"FORK": 1}
@@ -355,7 +349,7 @@ def test_a_fork_while_other_threads_hold_locks(fork: str, make_connection: Conne
     from django_resilient_pg.state import shared
 
     connection: Any = make_connection()
-    run(connection, "SELECT 1")
+    ask(connection, "SELECT 1")
     held, over = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -375,7 +369,7 @@ def test_a_fork_while_other_threads_hold_locks(fork: str, make_connection: Conne
     assert held.wait(30)
 
     def use_them() -> list[Any]:
-        answer = run(connection, "SELECT 4")
+        answer = ask(connection, "SELECT 4")
         BUCKET.take()
         return [answer, sum(connection.resilience.stats.lost.values())]
 
@@ -393,7 +387,7 @@ def test_a_child_has_a_pool_of_its_own(
 ) -> None:
     options = {"pool": {"min_size": 2, "max_size": 2}}
     connection: Any = make_connection(options=options)
-    run(connection, "SELECT 1")
+    ask(connection, "SELECT 1")
     connection.close()
     connection.pool.wait(10)
     until(lambda: len(server.backends()) == 2, "the pool is not full")
@@ -409,16 +403,16 @@ def test_a_child_has_a_pool_of_its_own(
             over.wait(30)
 
     def work() -> list[Any]:
-        mine = run(connection, "SELECT pg_backend_pid()")
+        mine = ask(connection, "SELECT pg_backend_pid()")
         connection.close()
-        again = run(connection, "SELECT pg_backend_pid()")
+        again = ask(connection, "SELECT pg_backend_pid()")
         inherited.close()
         fresh = connection.pool is not inherited
         connection.close()
         connection.close_pool()
         return [mine in parents, again in parents, fresh]
 
-    run(connection, "SELECT 1")  # the child inherits a connection in use, too
+    ask(connection, "SELECT 1")  # the child inherits a connection in use, too
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait()
@@ -429,4 +423,4 @@ def test_a_child_has_a_pool_of_its_own(
         thread.join()
     connection.close()
     until(lambda: sorted(server.backends()) == parents, "others are left, or fewer")
-    assert run(connection, "SELECT pg_backend_pid()") in parents
+    assert ask(connection, "SELECT pg_backend_pid()") in parents

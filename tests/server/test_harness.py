@@ -16,19 +16,13 @@ from django.db import DatabaseError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from testproject.postgres import Server
-from tests.engines import STOCK, Connections, backend_pid
+from tests.engines import STOCK, Connections, ask, backend_pid
 
 pytestmark = pytest.mark.once_per_driver
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 Kill = Callable[[BaseDatabaseWrapper], int]
 KillMidway = Callable[[BaseDatabaseWrapper], AbstractContextManager[list[int]]]
-
-
-def ask(connection: BaseDatabaseWrapper, sql: str) -> object:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return cursor.fetchone()[0]
 
 
 def test_connections_are_over_tls_and_unprivileged(stock: BaseDatabaseWrapper) -> None:

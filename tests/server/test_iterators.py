@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pytest
 from django.db import Error, connections, transaction
@@ -18,17 +17,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django_resilient_pg.errors import TransactionLost
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
-from tests.engines import STOCK, Connections, backend_pid, until
+from tests.engines import STOCK, Connections, ask, backend_pid, until
 
 pytestmark = pytest.mark.once_per_driver
 
 ROWS = "SELECT g FROM generate_series(1, 5000) AS g"
-
-
-def ask(connection: BaseDatabaseWrapper, sql: str = "SELECT 1") -> Any:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return cursor.fetchone()[0]
 
 
 def read(connection: BaseDatabaseWrapper, pauses: list[float]) -> int:

@@ -9,11 +9,10 @@ import time
 from typing import Any
 
 import pytest
-from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_resilient_pg.recovery import announce_loss
 from testproject.postgres import Server
-from tests.engines import Connections, backend_pid, until
+from tests.engines import Connections, backend_pid, run, until
 
 pytestmark = pytest.mark.once_per_driver
 
@@ -31,12 +30,6 @@ WORDS = [
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection need not be idle for five seconds to be learned from."""
     monkeypatch.setattr(announce_loss, "_LEARN_FROM", 0.3)
-
-
-def run(connection: BaseDatabaseWrapper, sql: str = "SELECT 1") -> list[Any]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return list(cursor.fetchall()) if cursor.description else []
 
 
 def limit(connection: Any) -> float:

@@ -15,15 +15,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_resilient_pg.driver.choose import link_to
 from testproject.postgres import Server
-from tests.engines import DRIVER, PATIENCE, Connections, backend_pid
+from tests.engines import DRIVER, PATIENCE, Connections, backend_pid, run
 
 pytestmark = pytest.mark.once_per_driver
-
-
-def run(connection: BaseDatabaseWrapper, sql: str) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
 
 
 def received(connection: BaseDatabaseWrapper) -> list[str]:

@@ -26,7 +26,7 @@ from django_resilient_pg.metrics import prometheus
 from django_resilient_pg.testing import Outage
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
-from tests.engines import Connections, backend_pid
+from tests.engines import OURS, Connections, backend_pid
 from tests.server.request_views import faults, runs
 
 pytestmark = pytest.mark.once_per_driver
@@ -354,7 +354,7 @@ def test_the_span_of_a_replayed_request_has_an_event(
     with (
         override_settings(
             ROOT_URLCONF="tests.server.request_views",
-            MIDDLEWARE=["django_resilient_pg.middleware.RequestRetryMiddleware"],
+            MIDDLEWARE=[OURS],
             ALLOWED_HOSTS=["testserver"],
             REST_FRAMEWORK={"UNAUTHENTICATED_USER": None},
         ),

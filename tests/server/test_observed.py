@@ -16,7 +16,7 @@ from django.dispatch import Signal
 from django_resilient_pg import signals
 from django_resilient_pg.policy.messages import FIELDS
 from django_resilient_pg.transaction import retry_atomic
-from tests.engines import Connections, until
+from tests.engines import Connections, at_once, until
 from tests.faults.proxy import Proxy
 from tests.server.scenarios import TABLE, Stage
 
@@ -386,11 +386,7 @@ def test_losses_in_many_threads_are_counted_exactly(
         finally:
             connections[connection.alias].close()
 
-    workers = [threading.Thread(target=work) for _ in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    at_once(threads, work)
     assert not failures
     now = stats(stage)
     assert sum(now.lost.values()) - sum(before.lost.values()) == threads * rounds

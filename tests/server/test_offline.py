@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,6 +18,7 @@ from django.db.utils import ConnectionHandler
 from django.test import override_settings
 
 from testproject.cluster import free_port
+from tests.children import python
 from tests.engines import RESILIENT
 
 pytestmark = pytest.mark.once_per_driver
@@ -109,18 +107,9 @@ def test_apps_that_ask_while_they_are_loaded_do_not_keep_it_up(tmp_path: Path) -
     (tmp_path / "asking").mkdir()
     (tmp_path / "asking" / "apps.py").write_text(LOADING)
     (tmp_path / "settings.py").write_text(SETTINGS % free_port())
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "django", "collectstatic", "--noinput"],
-        cwd=tmp_path,
-        env={
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "settings",
-            "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
-        },
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = ("-W", "ignore", "-m", "django", "collectstatic", "--noinput")
+    done = python(*command, cwd=tmp_path, before=tmp_path, DJANGO_SETTINGS_MODULE="settings")
+    assert done.returncode == 0, done.stderr
     [seconds] = [line for line in done.stdout.splitlines() if line.startswith("seconds:")]
     assert float(seconds.split()[1]) < AT_ONCE
 

@@ -13,7 +13,7 @@ from django.db import DataError, Error, OperationalError, connections, transacti
 
 from django_resilient_pg.errors import CommitOutcomeUnknown, SessionLost, TransactionLost
 from testproject.postgres import Server
-from tests.engines import STOCK
+from tests.engines import STOCK, copy_in
 from tests.server.scenarios import DATABASE, SURVIVED, TABLE, Stage, differs
 
 
@@ -385,13 +385,7 @@ def test_copy_looks_before_it_sends(debug: bool, stage_of: Callable[..., Stage])
     stage.connection.force_debug_cursor = debug
     with stage.connection.cursor() as cursor:
         stage.kill()
-        if hasattr(stage.connection.connection, "pgconn"):
-            with cursor.copy(f"COPY {TABLE} (value) FROM STDIN") as copy:
-                copy.write("a\n")
-        else:
-            import io
-
-            cursor.copy_expert(f"COPY {TABLE} (value) FROM STDIN", io.StringIO("a\n"))
+        copy_in(cursor, f"COPY {TABLE} (value) FROM STDIN", "a\n")
     assert stage.rows() == ["a"]
 
 

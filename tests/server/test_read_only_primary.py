@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from typing import Any
 
 import pytest
 from django.db import Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from testproject.postgres import Server
-from tests.engines import DRIVER, RESILIENT, Connections, backend_pid, until
+from tests.engines import DRIVER, RESILIENT, Connections, backend_pid, run, until
 
 pytestmark = pytest.mark.once_per_driver
 
 OPTIONS: list[dict[str, str]] = [{}, {"target_session_attrs": "read-write"}]
 TABLE = "CREATE TABLE IF NOT EXISTS entry (value text)"
 SETTING = "default_transaction_read_only"
-
-
-def run(connection: BaseDatabaseWrapper, sql: str) -> list[Any]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return list(cursor.fetchall()) if cursor.description else []
 
 
 def insert(connection: BaseDatabaseWrapper) -> None:

@@ -20,7 +20,7 @@ from testproject import binaries
 from testproject.cluster import free_port
 from testproject.postgres import Server
 from tests import needs
-from tests.engines import DRIVER, PATIENCE, RESILIENT, STOCK, Connections, backend_pid, until
+from tests.engines import DRIVER, PATIENCE, RESILIENT, STOCK, Connections, backend_pid, run, until
 from tests.faults.proxy import Proxy
 from tests.server.impostors import Gate
 from tests.server.test_shortages import alone
@@ -46,12 +46,6 @@ UNKNOWN = ("german", "french", "japanese", "of tomorrow")
 PLAIN = {"sslmode": "disable", "gssencmode": "disable"}
 
 Connect = Callable[..., BaseDatabaseWrapper]
-
-
-def run(connection: BaseDatabaseWrapper, sql: str = "SELECT 1") -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return [tuple(row) for row in cursor.fetchall()]
 
 
 def notes_of(error: BaseException) -> str:

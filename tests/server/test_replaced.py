@@ -13,7 +13,7 @@ import pytest
 from django.db import connections
 
 from testproject.postgres import Server
-from tests.engines import RESILIENT, Connections, backend_pid
+from tests.engines import RESILIENT, Connections, ask, at_once, backend_pid
 
 pytestmark = pytest.mark.once_per_driver
 
@@ -26,12 +26,6 @@ def few(server: Server) -> Iterator[str]:
     server.execute(f"CREATE ROLE few LOGIN PASSWORD '{server.password}' CONNECTION LIMIT {THREADS}")
     yield "few"
     server.execute("DROP OWNED BY few; DROP ROLE few")
-
-
-def ask(connection: Any, sql: str = "SELECT 1") -> Any:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return cursor.fetchone()[0]
 
 
 def test_a_connection_that_was_replaced_is_referred_to_by_nobody(
@@ -81,9 +75,5 @@ def test_one_that_lives_is_closed_before_its_successor_is_made(
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=work) for _ in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(THREADS, work)
     assert not wrong, wrong

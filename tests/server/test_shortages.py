@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,6 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django_resilient_pg.errors import CommitOutcomeUnknown
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
+from tests.children import python
 from tests.engines import RESILIENT, STOCK, Connections
 
 pytestmark = pytest.mark.once_per_driver
@@ -41,28 +39,13 @@ def alone(
     script: str,
     entry: dict[str, Any],
     *given: object,
-    python: tuple[str, ...] = (),
+    flags: tuple[str, ...] = (),
     environ: Mapping[str, str] | None = None,
 ) -> str:
     """Run a script in a process of its own, with "default" on this entry; what it printed."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            *python,
-            "-c",
-            textwrap.dedent(PRELUDE) + textwrap.dedent(script),
-            json.dumps([entry, *given]),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            **(environ or {}),
-        },
-        check=False,
-    )
+    program = textwrap.dedent(PRELUDE) + textwrap.dedent(script)
+    told = json.dumps([entry, *given])
+    done = python(*flags, "-c", program, told, **(environ or {}))
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     return done.stdout.strip()
@@ -289,7 +272,7 @@ ITERATOR = """
 def test_a_lost_iterator_leaves_no_warning(server: Server) -> None:
     """psycopg 3 warns of a server-side cursor that was not closed."""
     entry = server.database(engine=RESILIENT, CONN_MAX_AGE=None)
-    assert alone(ITERATOR, entry, python=("-W", "error::ResourceWarning")) == "lost"
+    assert alone(ITERATOR, entry, flags=("-W", "error::ResourceWarning")) == "lost"
 
 
 # -- memory ----------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from django.db import Error, connections, transaction
@@ -16,18 +15,12 @@ from django.urls import path
 from django_resilient_pg.policy import rules
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
-from tests.engines import RESILIENT, Connections, each_asleep
+from tests.engines import OURS, RESILIENT, Connections, each_asleep, run
 
 pytestmark = pytest.mark.once_per_driver
 
 ALIAS = "stopped"
 RUNS_AWAY = "SELECT pg_sleep(1.5)"
-
-
-def run(connection: BaseDatabaseWrapper, sql: str) -> list[Any]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return list(cursor.fetchall())
 
 
 def read(connection: BaseDatabaseWrapper) -> None:
@@ -81,7 +74,7 @@ def test_nor_with_its_request(
     way: str, make_connection: Connections, server: Server, brief: None
 ) -> None:
     make_connection(RESILIENT, alias=ALIAS, CONN_MAX_AGE=60)
-    ours = ["django_resilient_pg.middleware.RequestRetryMiddleware"]
+    ours = [OURS]
     client = Client(raise_request_exception=False)
     with (
         override_settings(ROOT_URLCONF=__name__, MIDDLEWARE=ours),

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -25,6 +22,7 @@ from testproject.load import run
 from testproject.postgres import Mode, Server
 from testproject.shop.models import Customer, Movement, Order, OrderLine, Product
 from testproject.shop.operations import PRODUCTS, stock_up
+from tests.children import python
 from tests.engines import RESILIENT, STOCK, Connections
 
 pytestmark = pytest.mark.once_per_driver
@@ -213,15 +211,7 @@ def test_two_hundred_kills_and_two_restarts_fail_no_read_and_double_no_write(
 
 @pytest.mark.slow
 def test_demo_fails_with_an_engine_that_fails() -> None:
-    demo = subprocess.run(
-        [sys.executable, "-m", "testproject.demo", "--seconds", "3"],
-        env={**os.environ, "DATABASE_ENGINE": STOCK},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    demo = python("-m", "testproject.demo", "--seconds", "3", DATABASE_ENGINE=STOCK)
     assert demo.returncode == 1, demo.stderr
     assert f"{STOCK}: " in demo.stdout.splitlines()[-1]
     assert "reads failed." in demo.stdout

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
-import sys
 from ctypes.util import find_library
 from typing import Any
 
@@ -17,7 +14,7 @@ from django.core.management.base import SystemCheckError
 from django_resilient_pg.diagnosis.path.greetings import Answer
 from django_resilient_pg.diagnosis.path.handshakes import handshake, names_protocol
 from django_resilient_pg.diagnosis.path.stages import walk
-from tests.conftest import ROOT
+from tests.children import python
 from tests.engines import RESILIENT, STOCK, Connections
 from tests.server.impostors import Front
 from tests.server.tls import TlsServer, target_of
@@ -143,15 +140,7 @@ def test_the_check_passes_wherever_the_application_connects(
     impl = {"PSYCOPG_IMPL": "python"} if find_library("pq") else {}
     with Front(tls_server.port, refuse_name=True) as front:
         entry = tls_server.database("app", engine=engine, options=own, PORT=str(front.port))
-        done = subprocess.run(
-            [sys.executable, "-c", CHECK, json.dumps({"default": entry})],
-            env={**os.environ, **impl, "PYTHONPATH": os.pathsep.join([*filter(None, sys.path)])},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = python("-c", CHECK, json.dumps({"default": entry}), **impl)
     assert done.returncode == 0, done.stderr
     connects, checked = json.loads(done.stdout.splitlines()[-1])
     assert checked is connects

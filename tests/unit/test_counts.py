@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +11,7 @@ from django_resilient_pg.policy.verdicts import Reason
 from django_resilient_pg.signals import ConnectionLost
 from django_resilient_pg.state.histogram import Histogram
 from django_resilient_pg.state.shared import Shared
+from tests.engines import at_once
 
 pytestmark = pytest.mark.once_per_driver
 
@@ -40,11 +40,7 @@ def test_counts_are_exact_under_threads() -> None:
             shared.took("reconnect", 0.01)
             shared.settled(lost(healed=bool(number % 3)))
 
-    workers = [threading.Thread(target=work) for _ in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    at_once(threads, work)
     stats, whole = shared.stats(), threads * rounds
     assert dict(stats.lost) == {"CRASH": whole}
     assert dict(stats.retried) == {"statement": whole}

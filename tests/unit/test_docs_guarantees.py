@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -188,6 +189,25 @@ def test_every_signal_is_documented() -> None:
     assert own
     for name in own:
         assert f"``{name}``" in (ROOT / OBSERVE).read_text(encoding="utf-8")
+
+
+SENDING = re.compile(r"\bsend_robust$|^send$")
+
+
+def test_every_argument_of_a_signal_is_documented() -> None:
+    home = Path(str(django_resilient_pg.__file__)).parent
+    given = {
+        keyword.arg
+        for path in home.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and any(SENDING.search(ast.unparse(one)) for one in (node.func, *node.args[:1]))
+        for keyword in node.keywords
+        if keyword.arg is not None
+    }
+    assert given == {"sender", "connection", "record", "request"}
+    literals = {node.astext() for node in section(OBSERVE, "Signals").findall(NODES.literal)}
+    assert given <= literals
 
 
 def test_every_count_is_documented() -> None:

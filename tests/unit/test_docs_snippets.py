@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import builtins
 import dis
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ from django_resilient_pg import signals
 from django_resilient_pg.policy.verdicts import Reason
 from testproject import shop
 from testproject.shop import models as shop_models
+from tests.children import python
 from tests.unit.pages import OBSERVE, OPTIONS, PAGES, PROMISE, README, blocks
 
 pytestmark = pytest.mark.once
@@ -107,19 +106,8 @@ def test_settings_work(snippet: Snippet, tmp_path: Path) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(module.code, encoding="utf-8")
     (tmp_path / "documented.py").write_text(f"{BEFORE}\n{snippet.code}\n", encoding="utf-8")
-    environment = {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "documented",
-        "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", TRY_SETTINGS],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    named = {"DJANGO_SETTINGS_MODULE": "documented"}
+    done = python("-c", TRY_SETTINGS, cwd=tmp_path, before=tmp_path, **named)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Options(")
 

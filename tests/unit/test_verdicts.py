@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import pickle
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +19,7 @@ from django_resilient_pg.driver.link import IDLE, UNKNOWN
 from django_resilient_pg.policy.error_table import NOTHING, TABLE, Entry
 from django_resilient_pg.policy.verdicts import Failure, Phase, Reason, Verdict, code_in, judge
 from django_resilient_pg.state.call import Call
+from tests.children import python
 from tests.unit.failures import failed, verdict_fields
 
 ROWS: list[dict[str, Any]] = json.loads(
@@ -322,14 +321,8 @@ def test_the_case_of_a_text_does_not_matter() -> None:
 
 def test_importing_it_needs_no_django() -> None:
     code = "import sys, django_resilient_pg.policy.verdicts as v; print('django' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == "False"
+    done = python("-c", code)
+    assert (done.stdout.strip(), done.returncode) == ("False", 0), done.stderr
 
 
 @pytest.mark.parametrize("code", ["22003", "23505", "42P01", "42601", "42501", "44000", "P0001"])

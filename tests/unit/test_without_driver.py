@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+
+from tests.children import python
 
 PROJECT = """
 import sys, types
@@ -37,8 +35,5 @@ urls.urlpatterns = [path("", lambda request: HttpResponse("served"))]
     ],
 )
 def test_it_works(use: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROJECT + use],
-        capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2], check=False,
-    )  # fmt: skip
+    done = python("-c", PROJECT + use)
     assert done.returncode == 0, done.stderr

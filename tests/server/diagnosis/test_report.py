@@ -6,8 +6,6 @@ import io
 import json
 import re
 import socket
-import subprocess
-import sys
 import time
 
 import pytest
@@ -20,9 +18,10 @@ from django_resilient_pg.diagnosis.report import as_text
 from django_resilient_pg.diagnosis.report.inspection import Inspection
 from django_resilient_pg.diagnosis.survey.gather import survey
 from testproject.postgres import Server
+from tests.children import python
 from tests.engines import RESILIENT, STOCK, Connections, until
 from tests.report_schema import validate
-from tests.server.diagnosis.command import ROOT, UNREACHABLE, document, run, words
+from tests.server.diagnosis.command import UNREACHABLE, document, run, words
 
 pytestmark = pytest.mark.once_per_driver
 
@@ -276,10 +275,8 @@ print(json.dumps([found.walk.connect_seconds, stages, dict(details(found))]))
 def test_a_time_is_shown_where_it_was_measured(make_connection: Connections, engine: str) -> None:
     """No part of the driver's login is: TCP and TLS are those of connections of their own."""
     entry = make_connection.server.database(engine=engine)
-    done = subprocess.run(
-        [sys.executable, "-c", FRESH, json.dumps(entry)],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
+    done = python("-c", FRESH, json.dumps(entry))
+    assert done.returncode == 0, done.stderr
     whole, stages, facts = json.loads(done.stdout)
     assert stages["authentication"] is None
     assert facts["connecting"] == f"{whole * 1000:.1f} ms for the driver's whole login"

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError, connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import Client, override_settings
 
 from testproject.postgres import Server
-from tests.engines import DRIVER, STOCK, Connections, backend_pid
+from tests.engines import DRIVER, OURS, STOCK, Connections, backend_pid, run
 from tests.faults.proxy import Proxy
 
 pytestmark = pytest.mark.once_per_driver
@@ -29,7 +28,7 @@ SETTINGS: dict[str, Any] = {
     "MIDDLEWARE": [
         "django.middleware.csrf.CsrfViewMiddleware",
         "tests.server.health.middleware.user",
-        "django_resilient_pg.middleware.RequestRetryMiddleware",
+        OURS,
     ],
     "RESILIENT_PG_READY_DEADLINE": 20.0,  # a busy machine must not matter
 }
@@ -60,11 +59,6 @@ def status_of(alias: str, **given: Any) -> dict[str, Any]:
     assert response.status_code == 200
     (found,) = [one for one in response.json()["databases"] if one["alias"] == alias]
     return dict(found)
-
-
-def run(connection: BaseDatabaseWrapper, sql: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
 
 
 # -- live and ready -----------------------------------------------------------------------------
@@ -301,7 +295,8 @@ def test_the_tokens_that_retries_take_are_shown() -> None:
 def test_who_holds_connections_of_the_pool_is_shown(make_connection: Connections) -> None:
     pool = {"pool": {"min_size": 1, "max_size": 3}}
     connection = make_connection(options=pool, pool_leak_after=0.01)
-    run(connection, "SELECT 'a literal', 1")
+    with connection.cursor() as cursor:  # in this file: it is the place that is told
+        cursor.execute("SELECT 'a literal', 1")
     time.sleep(0.02)
     found = status_of(connection.alias)["pool"]
     assert found["max_size"] == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import FunctionType
@@ -16,7 +15,7 @@ from django.db.backends.postgresql import base as postgresql
 from django.db.utils import DatabaseErrorWrapper
 
 from django_resilient_pg.mixins import ResilientDatabaseMixin
-from tests.engines import DRIVER, RESILIENT, STOCK
+from tests.engines import RESILIENT, STOCK, copy_out
 from tests.server.patched.uses import (
     called,
     chunked,
@@ -29,8 +28,6 @@ from tests.server.patched.uses import (
     replaced,
 )
 from tests.server.scenarios import TABLE, Stage
-
-PG3 = DRIVER == "psycopg"
 
 
 @pytest.fixture
@@ -45,13 +42,8 @@ def iterated(stage: Stage) -> None:
 
 
 def copied(stage: Stage) -> None:
-    sql = f"COPY {TABLE} TO STDOUT"
     with stage.connection.cursor() as cursor:
-        if PG3:
-            with cursor.copy(sql) as copy:
-                list(copy)
-        else:
-            cursor.copy_expert(sql, io.StringIO())
+        copy_out(cursor, f"COPY {TABLE} TO STDOUT")
 
 
 def nested(stage: Stage) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
 from testproject.postgres import Server
-from tests.conftest import ROOT
+from tests.children import python
 from tests.engines import RESILIENT, STOCK
 
 BEFORE = """
@@ -113,19 +110,7 @@ TOLD = {
 def test_before_the_engine_is_imported(engine: str, patch: str, server: Server) -> None:
     """Nor must the engine take what it finds then for Django's own."""
     entry = server.database("app", engine=engine)
-    answer = subprocess.run(
-        [sys.executable, "-c", f"{BEFORE}{patch}print(json.dumps(told))"],
-        cwd=ROOT,
-        env={
-            **{key: value for key, value in os.environ.items() if key != "DJANGO_SETTINGS_MODULE"},
-            "PATCHED_DATABASE": json.dumps(entry),
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        },
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    script = f"{BEFORE}{patch}print(json.dumps(told))"
+    answer = python("-c", script, DJANGO_SETTINGS_MODULE="", PATCHED_DATABASE=json.dumps(entry))
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout) == TOLD[patch]

@@ -12,13 +12,7 @@ from django.db import (
 )
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from tests.engines import PATIENCE
-
-
-def run(connection: BaseDatabaseWrapper, sql: str) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+from tests.engines import PATIENCE, at_once, run
 
 
 def pool_of(connection: Any) -> Any:
@@ -53,9 +47,5 @@ def requests(connection: BaseDatabaseWrapper, threads: int) -> list[tuple[Any, f
         outcomes.append((outcome, time.monotonic() - began))
         mine.close()
 
-    workers = [threading.Thread(target=request) for _ in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    at_once(threads, request)
     return outcomes

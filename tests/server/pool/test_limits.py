@@ -13,8 +13,8 @@ from django.db import (
 )
 
 from testproject.postgres import Server
-from tests.engines import PATIENCE, Connections, backend_pid
-from tests.server.pool.pools import filled, pool_of, run, sized
+from tests.engines import PATIENCE, Connections, backend_pid, run
+from tests.server.pool.pools import filled, pool_of, sized
 
 pytestmark = pytest.mark.psycopg3
 

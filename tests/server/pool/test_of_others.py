@@ -20,8 +20,8 @@ from django.db.backends.signals import connection_created
 from testproject.faults import Faults
 from testproject.load import run as load
 from testproject.postgres import Server
-from tests.engines import PATIENCE, Connections, backend_pid
-from tests.server.pool.pools import filled, pool_of, run, sized
+from tests.engines import PATIENCE, Connections, at_once, backend_pid, run
+from tests.server.pool.pools import filled, pool_of, sized
 
 pytestmark = pytest.mark.psycopg3
 
@@ -56,11 +56,7 @@ def leave_behind(alias: str, others: int, *texts: str) -> None:
         together.wait()
         mine.close()
 
-    workers = [threading.Thread(target=request) for _ in range(others)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    at_once(others, request)
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from django.db import (
 
 from django_resilient_pg.errors import ServerDown
 from testproject.postgres import Server
-from tests.engines import PATIENCE, Connections, until
+from tests.engines import PATIENCE, Connections, run, until
 from tests.faults.proxy import Proxy
-from tests.server.pool.pools import filled, requests, run, sized
+from tests.server.pool.pools import filled, requests, sized
 from tests.server.test_connecting import answers
 
 pytestmark = pytest.mark.psycopg3

@@ -16,7 +16,7 @@ from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
 from tests.faults.proxy import Proxy
 from tests.server.recovery.writes_behind import CASES, READS, WRITES, Case, Stages
-from tests.server.scenarios import DATABASE, TABLE
+from tests.server.scenarios import DATABASE, TABLE, Stage
 
 pytestmark = pytest.mark.once_per_driver
 # The look before COMMIT is left out right after an answer; then the loss is found by COMMIT itself.
@@ -38,26 +38,47 @@ cases = pytest.mark.parametrize("name", CASES)
 
 
 @cases
-def test_it_is_not_lost_silently(name: str, make: Callable[..., None], stage_of: Stages) -> None:
+def test_it_is_neither_lost_nor_done_twice(
+    name: str, make: Callable[..., None], stage_of: Stages, proxy: Proxy
+) -> None:
+    """Each time on an alias of its own: what the catalogue said is kept for some seconds."""
     make(CASES[name], "VOLATILE")
-    stage = stage_of()
+    lost_silently(CASES[name].sql, stage_of())
+    taken_for_committed(CASES[name].sql, stage_of(PORT=proxy.port), proxy)
+    read_again(CASES[name].sql, stage_of(PORT=proxy.port), proxy)
+    done_twice(CASES[name].sql, stage_of(), stage_of())
+
+
+def lost_silently(sql: str, stage: Stage) -> None:
     with pytest.raises(TOLD), stage.atomic():
-        stage.run(CASES[name].sql)
+        stage.run(sql)
         assert ("x",) in stage.run(f"SELECT value FROM {TABLE}"), "it did not write"
         stage.kill()
     assert stage.rows() == []
 
 
-@cases
-def test_it_is_not_done_twice(name: str, make: Callable[..., None], stage_of: Stages) -> None:
+def taken_for_committed(sql: str, stage: Stage, proxy: Proxy) -> None:
+    """COMMIT never reached the server."""
+    with pytest.raises(CommitOutcomeUnknown), stage.atomic():
+        stage.run(sql)
+        proxy.cut_at(1, "before")
+    assert stage.rows() == []
+
+
+def read_again(sql: str, stage: Stage, proxy: Proxy) -> None:
+    proxy.cut_at(1, "answer")
+    with pytest.raises(Error) as caught:
+        stage.run(sql)
+    assert "the volatile function " in caught.value.__notes__[-1]
+
+
+def done_twice(sql: str, first: Stage, second: Stage) -> None:
     """It is committed on one alias; then the transaction of another one is lost."""
-    make(CASES[name], "VOLATILE")
-    first, second = stage_of(), stage_of()
     runs: list[int] = []
 
     def work() -> None:
         runs.append(1)
-        second.run(CASES[name].sql)
+        second.run(sql)
         first.insert("own")
         first.kill()
         first.run("SELECT 1")
@@ -66,31 +87,6 @@ def test_it_is_not_done_twice(name: str, make: Callable[..., None], stage_of: St
         retry_atomic.run(work, using=first.connection.alias)
     assert len(runs) == 1
     assert "The transaction was not retried: " in caught.value.__notes__[-1]
-
-
-@cases
-def test_it_is_not_taken_for_committed(
-    name: str, make: Callable[..., None], stage_of: Stages, proxy: Proxy
-) -> None:
-    """COMMIT never reached the server."""
-    make(CASES[name], "VOLATILE")
-    stage = stage_of(PORT=proxy.port)
-    with pytest.raises(CommitOutcomeUnknown), stage.atomic():
-        stage.run(CASES[name].sql)
-        proxy.cut_at(1, "before")
-    assert stage.rows() == []
-
-
-@cases
-def test_it_is_not_read_again(
-    name: str, make: Callable[..., None], stage_of: Stages, proxy: Proxy
-) -> None:
-    make(CASES[name], "VOLATILE")
-    stage = stage_of(PORT=proxy.port)
-    proxy.cut_at(1, "answer")
-    with pytest.raises(Error) as caught:
-        stage.run(CASES[name].sql)
-    assert "the volatile function " in caught.value.__notes__[-1]
 
 
 @cases

@@ -12,7 +12,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import override_settings
 
 from testproject.postgres import Server
-from tests.engines import OURS, RESILIENT, Connections, backend_pid
+from tests.engines import OURS, RESILIENT, Connections, backend_pid, values_table
 from tests.server.replay.once import TABLE
 
 
@@ -53,10 +53,8 @@ def reported() -> Iterator[list[Any]]:
 @pytest.fixture
 def table(server: Server) -> Iterator[None]:
     """The table, empty."""
-    server.execute(f"CREATE TABLE {TABLE} (value text)", database="app")
-    server.execute(f"GRANT ALL ON {TABLE} TO app", database="app")
-    yield
-    server.execute(f"DROP TABLE {TABLE}", database="app")
+    with values_table(server, TABLE):
+        yield
 
 
 @pytest.fixture

@@ -12,21 +12,16 @@ from django.urls import path
 
 from django_resilient_pg.decorators import replayable
 from testproject.postgres import Server
+from tests.engines import OURS, run, values
 
 Kill = Callable[[BaseDatabaseWrapper], int]
 TABLE = "once"
 CONFLICT = "DO $$ BEGIN RAISE EXCEPTION 'conflict' USING ERRCODE = '40001'; END $$"
 ALIASES = ("first", "second")
-OURS = "django_resilient_pg.middleware.RequestRetryMiddleware"
 
 
 def rows(server: Server) -> list[str]:
-    return [v for (v,) in server.execute(f"SELECT value FROM {TABLE} ORDER BY 1", database="app")]
-
-
-def run(connection: BaseDatabaseWrapper, sql: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
+    return values(server, TABLE)
 
 
 def insert(connection: BaseDatabaseWrapper, value: str) -> None:

@@ -28,7 +28,7 @@ from django_resilient_pg.errors import AttemptAbandoned
 from django_resilient_pg.state.unit_of_work import UNDER_WAY
 from testproject.postgres import Server
 from testproject.shop.models import Customer
-from tests.engines import DRIVER, LONGEST, PATIENCE, STOCK, Connections, backend_pid
+from tests.engines import DRIVER, LONGEST, PATIENCE, STOCK, Connections, backend_pid, copy_out
 from tests.server.replay.sending import add, forget_connection, names, send, views
 from tests.server.request_views import SECOND, faults, lost_reads, runs
 
@@ -182,12 +182,7 @@ def writes_in_a_transaction() -> None:
 
 def copies() -> None:
     with connections["default"].cursor() as cursor:
-        sql = "COPY shop_customer (name, email) TO STDOUT"
-        if hasattr(cursor.cursor, "copy"):
-            with cursor.copy(sql) as copy:
-                list(copy)
-        else:
-            cursor.copy_expert(sql, open("/dev/null", "wb"))  # noqa: SIM115
+        copy_out(cursor, "COPY shop_customer (name, email) TO STDOUT")
     add("once")
 
 

@@ -10,8 +10,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
-from tests.engines import RESILIENT, Connections
-from tests.server.replay.once import ALIASES, CONFLICT, Kill, insert, lose, post, rows, run
+from tests.engines import RESILIENT, Connections, run
+from tests.server.replay.once import ALIASES, CONFLICT, Kill, insert, lose, post, rows
 
 pytestmark = pytest.mark.usefixtures("table")
 

@@ -9,7 +9,8 @@ from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_resilient_pg.transaction import retry_atomic
-from tests.server.replay.once import CONFLICT, Kill, run
+from tests.engines import run
+from tests.server.replay.once import CONFLICT, Kill
 
 pytestmark = pytest.mark.usefixtures("table")
 

@@ -10,8 +10,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
-from tests.engines import STOCK, Connections
-from tests.server.replay.once import ALIASES, TABLE, Kill, insert, lose, lose_now, rows, run
+from tests.engines import STOCK, Connections, run
+from tests.server.replay.once import ALIASES, TABLE, Kill, insert, lose, lose_now, rows
 
 pytestmark = pytest.mark.usefixtures("table")
 

@@ -12,8 +12,8 @@ from django.db.backends.signals import connection_created
 from django_resilient_pg.errors import CommitOutcomeUnknown, TransactionLost
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
-from tests.engines import RESILIENT, Connections, backend_pid
-from tests.server.replay.once import TABLE, Kill, insert, lose, lose_now, post, rows, run
+from tests.engines import RESILIENT, Connections, backend_pid, run
+from tests.server.replay.once import TABLE, Kill, insert, lose, lose_now, post, rows
 
 pytestmark = pytest.mark.usefixtures("table")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -18,7 +17,7 @@ from django_resilient_pg.decorators import replayable
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
 from testproject.shop.models import Customer
-from tests.engines import DRIVER
+from tests.engines import copy_out
 from tests.server.replay.sending import (
     add,
     atomic_requests,
@@ -69,13 +68,7 @@ def copies_out(request: HttpRequest) -> HttpResponse:
     with transaction.atomic(), connections["default"].cursor() as cursor:
         cursor.execute("SELECT 1")
         lose("copies_out")
-        sql = "COPY shop_customer TO STDOUT"
-        if DRIVER == "psycopg":
-            with cursor.copy(sql) as copy:
-                return HttpResponse(b"".join(bytes(one) for one in copy))
-        into = io.StringIO()
-        cursor.copy_expert(sql, into)
-        return HttpResponse(into.getvalue())
+        return HttpResponse(copy_out(cursor, "COPY shop_customer TO STDOUT"))
 
 
 def handles_a_conflict(request: HttpRequest) -> HttpResponse:

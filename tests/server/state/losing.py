@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from django_resilient_pg.errors import SessionLost
 from tests.engines import DRIVER, PATIENCE, until
 from tests.server.scenarios import TABLE, Stage
 
@@ -80,6 +81,13 @@ def lose(stage: Stage, noticed: str = "raw cursor") -> None:
             FAILS[noticed](stage)
     else:
         ANSWERS[noticed](stage)
+
+
+def assert_refused(stage: Stage) -> None:
+    """The second half of a lost transaction is refused, and nothing of the first one stays."""
+    with pytest.raises(SessionLost):
+        stage.insert("second")
+    assert stage.rows() == []
 
 
 def assert_works(stage: Stage, *rows: str) -> None:

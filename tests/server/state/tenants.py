@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
+
+from tests.engines import run
 
 DATABASE = "tenants"
 TENANTS = ("1", "2", "3")
@@ -33,9 +36,4 @@ Run = Callable[..., list[tuple[Any, ...]]]
 
 
 def runner(connection: BaseDatabaseWrapper) -> Run:
-    def run(sql: Any, params: Any = None) -> list[tuple[Any, ...]]:
-        with connection.cursor() as cursor:
-            cursor.execute(sql, params)
-            return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
-
-    return run
+    return partial(run, connection)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
-
 import pytest
 
 from django_resilient_pg.errors import SessionLost
+from tests.engines import copy_out
 from tests.server.scenarios import TABLE, Stage
 from tests.server.state.losing import (
     ENDS,
-    PG3,
     TEXTS,
     Stages,
     assert_works,
@@ -26,13 +24,8 @@ pytestmark = pytest.mark.once_per_driver
 
 
 def copy_nothing(stage: Stage) -> None:
-    sql = f"COPY {TABLE} (value) TO STDOUT"
     with stage.connection.cursor() as cursor:
-        if PG3:
-            with cursor.copy(sql) as copy:
-                list(copy)
-        else:
-            cursor.copy_expert(sql, io.StringIO())
+        copy_out(cursor, f"COPY {TABLE} (value) TO STDOUT")
 
 
 ENDED = pytest.mark.parametrize(

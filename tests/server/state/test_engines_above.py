@@ -14,12 +14,11 @@ from django.test import Client, override_settings
 from django.urls import path
 
 from django_resilient_pg.transaction import retry_atomic
-from tests.engines import RESILIENT, STOCK
+from tests.engines import OURS, RESILIENT, STOCK
 from tests.server.scenarios import Stage
 from tests.server.state.losing import Stages
 
 pytestmark = pytest.mark.once_per_driver
-OURS = "django_resilient_pg.middleware.RequestRetryMiddleware"
 HOOKS = (
     "_commit",
     "_rollback",

@@ -24,15 +24,20 @@ def write(stage: Stage, first: str) -> None:
         stage.insert("first")
 
 
+def lost(stage: Stage, first: str, noticed: str = "raw cursor") -> Stage:
+    """Lost after the first half of its transaction."""
+    write(stage, first)
+    lose(stage, noticed)
+    return stage
+
+
 @OFF
 @FIRST
 @SOME
 def test_the_second_half_without_autocommit(
     noticed: str, first: str, off: str, manual: Callable[[str], Stage]
 ) -> None:
-    stage = manual(off)
-    write(stage, first)
-    lose(stage, noticed)
+    stage = lost(manual(off), first, noticed)
     with pytest.raises(TransactionLost):
         stage.insert("second")
     with pytest.raises(TransactionLost):
@@ -50,9 +55,7 @@ def test_the_second_half_without_autocommit(
 def test_commit_without_autocommit(
     noticed: str, first: str, off: str, manual: Callable[[str], Stage]
 ) -> None:
-    stage = manual(off)
-    write(stage, first)
-    lose(stage, noticed)
+    stage = lost(manual(off), first, noticed)
     for _ in range(2):
         with pytest.raises(TransactionLost):
             stage.connection.commit()
@@ -65,9 +68,7 @@ def test_commit_without_autocommit(
 def test_rollback_without_autocommit(
     noticed: str, first: str, off: str, manual: Callable[[str], Stage]
 ) -> None:
-    stage = manual(off)
-    write(stage, first)
-    lose(stage, noticed)
+    stage = lost(manual(off), first, noticed)
     assert not stage.connection.is_usable()
     stage.connection.rollback()
     stage.insert("after")
@@ -80,9 +81,7 @@ def test_rollback_without_autocommit(
 def test_a_text_that_commits_without_autocommit(
     first: str, off: str, manual: Callable[[str], Stage]
 ) -> None:
-    stage = manual(off)
-    write(stage, first)
-    lose(stage)
+    stage = lost(manual(off), first)
     with pytest.raises(TransactionLost):
         stage.run("COMMIT")
     with pytest.raises(TransactionLost):
@@ -96,9 +95,7 @@ def test_a_savepoint_without_autocommit(
     first: str, off: str, manual: Callable[[str], Stage]
 ) -> None:
     """It would begin another transaction, for the second half alone."""
-    stage = manual(off)
-    write(stage, first)
-    lose(stage)
+    stage = lost(manual(off), first)
     with pytest.raises(TransactionLost):
         stage.connection.savepoint()
     with pytest.raises(TransactionLost):
@@ -111,9 +108,7 @@ def test_djangos_boundary_where_autocommit_was_turned_off(
     first: str, manual: Callable[[str], Stage]
 ) -> None:
     """It closes such a connection anyway."""
-    stage = manual("set_autocommit")
-    write(stage, first)
-    lose(stage)
+    stage = lost(manual("set_autocommit"), first)
     stage.connection.close_if_unusable_or_obsolete()
     assert_works(stage)
 
@@ -123,9 +118,7 @@ def test_djangos_boundary_does_not_end_a_transaction(
     first: str, manual: Callable[[str], Stage]
 ) -> None:
     """On a connection that lives it goes on after it, and may be committed then."""
-    stage = manual("settings")
-    write(stage, first)
-    lose(stage)
+    stage = lost(manual("settings"), first)
     stage.connection.close_if_unusable_or_obsolete()
     with pytest.raises(TransactionLost):
         stage.insert("second")

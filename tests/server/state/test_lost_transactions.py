@@ -6,7 +6,6 @@ that uses the driver directly may be the first to meet the loss, and swallow its
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -15,15 +14,15 @@ from django.db import Error, InterfaceError, OperationalError
 
 from django_resilient_pg.errors import SessionLost, TransactionLost
 from django_resilient_pg.transaction import retry_atomic
-from tests.engines import STOCK
+from tests.engines import STOCK, copy_in
 from tests.faults.proxy import Proxy
 from tests.server.scenarios import TABLE, Stage
 from tests.server.state.losing import (
     INSERT,
     NOTICED,
-    PG3,
     SOME,
     Stages,
+    assert_refused,
     assert_works,
     begin,
     driver_of,
@@ -84,9 +83,7 @@ def test_however_a_text_begins_it(texts: list[str], stage_of: Stages) -> None:
     stage = stage_of()
     begin(stage, *texts)
     lose(stage)
-    with pytest.raises(SessionLost):
-        stage.insert("second")
-    assert stage.rows() == []
+    assert_refused(stage)
 
 
 def test_with_an_isolation_level_of_the_alias(stage_of: Stages) -> None:
@@ -95,52 +92,40 @@ def test_with_an_isolation_level_of_the_alias(stage_of: Stages) -> None:
     stage = stage_of(options={"isolation_level": IsolationLevel.SERIALIZABLE})
     begin(stage)
     lose(stage)
-    with pytest.raises(SessionLost):
-        stage.insert("second")
-    assert stage.rows() == []
+    assert_refused(stage)
 
 
-def test_begun_on_a_raw_cursor(stage_of: Stages) -> None:
+def begun_on_a_raw_cursor(stage: Stage) -> None:
     """The statement that follows on Django's cursor shows that there is one."""
-    stage = stage_of()
     raw(stage, "BEGIN")
     stage.insert("first")
-    lose(stage)
-    with pytest.raises(SessionLost):
-        stage.insert("second")
-    assert stage.rows() == []
 
 
-def test_begun_on_djangos_cursor_and_written_on_a_raw_one(stage_of: Stages) -> None:
-    stage = stage_of()
+def written_on_a_raw_cursor(stage: Stage) -> None:
     stage.run("BEGIN")
     raw(stage, INSERT % "first")
-    lose(stage)
-    with pytest.raises(SessionLost):
-        stage.insert("second")
-    assert stage.rows() == []
 
 
-def test_begun_after_a_health_check(stage_of: Stages) -> None:
+def begun_after_a_health_check(stage: Stage) -> None:
     """What it saw then is not what is true now."""
-    stage = stage_of()
     assert stage.connection.is_usable()
     begin(stage)
-    lose(stage)
-    with pytest.raises(SessionLost):
-        stage.insert("second")
-    assert stage.rows() == []
 
 
-def test_a_failed_transaction_is_one(stage_of: Stages) -> None:
-    stage = stage_of()
+def failed(stage: Stage) -> None:
     begin(stage)
     with pytest.raises(Error):
         stage.run("SELECT 1/0")
+
+
+@pytest.mark.parametrize(
+    "begun", [begun_on_a_raw_cursor, written_on_a_raw_cursor, begun_after_a_health_check, failed]
+)
+def test_whoever_begins_it(begun: Callable[[Stage], None], stage_of: Stages) -> None:
+    stage = stage_of()
+    begun(stage)
     lose(stage)
-    with pytest.raises(SessionLost):
-        stage.insert("second")
-    assert stage.rows() == []
+    assert_refused(stage)
 
 
 @psycopg2
@@ -150,9 +135,7 @@ def test_a_commit_that_the_driver_does_not_send(stage_of: Stages) -> None:
     begin(stage)
     stage.connection.commit()
     lose(stage)
-    with pytest.raises(SessionLost):
-        stage.insert("second")
-    assert stage.rows() == []
+    assert_refused(stage)
 
 
 @psycopg3
@@ -194,13 +177,8 @@ def called(stage: Stage) -> None:
 
 
 def copied(stage: Stage) -> None:
-    sql = f"COPY {TABLE} (value) FROM STDIN"
     with stage.connection.cursor() as cursor:
-        if PG3:
-            with cursor.copy(sql) as copy:
-                copy.write("second\n")
-        else:
-            cursor.copy_expert(sql, io.StringIO("second\n"))
+        copy_in(cursor, f"COPY {TABLE} (value) FROM STDIN", "second\n")
 
 
 def in_atomic(stage: Stage) -> None:

@@ -17,12 +17,11 @@ from django.urls import path
 
 from django_resilient_pg.errors import SessionLost
 from testproject.postgres import Server
-from tests.engines import STOCK, Connections, backend_pid
+from tests.engines import OURS, STOCK, Connections, backend_pid
 from tests.server.scenarios import TENANT
 from tests.server.state.tenants import TENANTS, Run, runner
 
 pytestmark = pytest.mark.once_per_driver
-RETRY = "django_resilient_pg.middleware.RequestRetryMiddleware"
 
 
 # -- the stock engine beside it --------------------------------------------------------------------
@@ -223,7 +222,7 @@ def test_a_request_run_again_finds_what_an_outer_middleware_had_set(
             return HttpResponse(str(run("SELECT DISTINCT tenant FROM public.secret")))
 
     _REQUEST.update(view=view, run=run, sql="SET app.tenant = '1'")
-    with override_settings(MIDDLEWARE=[f"{__name__}.outer", RETRY], ROOT_URLCONF=__name__):
+    with override_settings(MIDDLEWARE=[f"{__name__}.outer", OURS], ROOT_URLCONF=__name__):
         assert Client().get("/").status_code == 200
     assert seen == [[("1",)], [("1",)]]
 
@@ -238,7 +237,7 @@ def test_a_request_is_not_run_again_without_an_outer_middlewares_lock(
 
     _REQUEST.update(view=view, run=run, sql="SELECT pg_advisory_lock(1)")
     with (
-        override_settings(MIDDLEWARE=[f"{__name__}.outer", RETRY], ROOT_URLCONF=__name__),
+        override_settings(MIDDLEWARE=[f"{__name__}.outer", OURS], ROOT_URLCONF=__name__),
         pytest.raises(SessionLost, match="pg_advisory_lock"),
     ):
         Client().get("/")
