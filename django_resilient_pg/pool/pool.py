@@ -130,8 +130,6 @@ class ResilientPool(Inheritable):
         if self._own_idle:
             self.max_idle = min(_MAX_IDLE, limits.idle.seconds)
 
-    # -- taking -----------------------------------------------------------------------------
-
     def getconn(self, timeout: float | None = None) -> Any:
         """Take a connection that is alive as far as a liveness check can tell.
 
@@ -288,8 +286,6 @@ class ResilientPool(Inheritable):
         """What was made up to now leads to a server that is not wanted: none of it is used."""
         self._terms = None
         self._fitness.distrust()
-
-    # -- looking ----------------------------------------------------------------------------
 
     def agree(self, db: Wrapper, link: Link, limits: Limits) -> None:
         """Keep with a connection that was just judged, and is in use, what it may be lent on."""
