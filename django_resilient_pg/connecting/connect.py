@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Any
 
 from django.db.utils import Error
 
+from ..state.collecting import BOX, collected, end
 from ..state.wrapper import Wrapper
 from . import fork  # noqa: F401  registers itself
 
@@ -22,6 +24,39 @@ def _attempts() -> Any:
 
 
 def connect(db: Wrapper, attempt: Callable[[], None]) -> None:
+    """Connect, what it announces being collected; see :func:`_connect`.
+
+    Most requests with a pool find nothing wrong: with those what is for failures begins with one.
+    """
+    terms, connector = db.resilience.terms, db._connector
+    if (
+        terms is None
+        or terms.shared.breaker.down
+        or terms.shared.breaker.mute
+        or connector.budget is not None
+        or db._transaction.announcements
+    ):
+        connector.retry(partial(collected, _connect, db, attempt))
+        return
+    began, outer = monotonic(), BOX.get()
+    try:
+        connector.retry(attempt)
+    except Error as error:
+        connector.retry(partial(collected, partial(_failed, began, error), db, attempt))
+    finally:
+        if BOX.get() is not outer:
+            end(outer)
+
+
+def _failed(began: float, error: Error, db: Wrapper, attempt: Callable[[], None]) -> None:
+    """An attempt has failed: others, or its error."""
+    failed = _attempts()
+    if failed is None:
+        raise error
+    failed.after(db, attempt, began, error)
+
+
+def _connect(db: Wrapper, attempt: Callable[[], None]) -> None:
     """Connect; after a transient failure, again until the budget is spent.
 
     ``attempt`` makes one attempt. While the server is down one thread of the process at a time
@@ -50,10 +85,7 @@ def connect(db: Wrapper, attempt: Callable[[], None]) -> None:
     try:
         attempt()
     except Error as error:
-        failed = _attempts()
-        if failed is None:
-            raise
-        failed.after(db, attempt, began, error)
+        _failed(began, error, db, attempt)
     else:
         if breaker.down and (later := _attempts()) is not None:  # by now
             later.answered(db, attempt)

@@ -52,12 +52,8 @@ def was_cut_short(failed: BaseException) -> bool:
 
 
 def explain(db: Wrapper, error: Error) -> None:
-    """Say why a refusal that nobody knows is not waited for, and what is noted of a full pool."""
-    if isinstance(error, (ServerDown, *_OWN)):
-        return
-    if _marked(error, "final"):
-        for note in getattr(error.__cause__, "__notes__", ()):
-            error.add_note(note)
+    """Say why a refusal that nobody knows is not waited for."""
+    if isinstance(error, (ServerDown, *_OWN)) or _marked(error, "final"):
         return
     verdict = judge_error(None, error, Phase.CONNECT)
     if not verdict.final and _is_refusal(error):

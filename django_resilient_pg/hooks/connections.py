@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from asyncio import _get_running_loop
-from collections.abc import Callable
 from functools import cache, partial
 from operator import attrgetter
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ from django.db.backends.postgresql.psycopg_any import IsolationLevel
 from django.db.utils import Error
 
 from ..driver.process import SAME, notice_fork
-from ..state.collecting import collected
+from ..state.collecting import collecting
 from ..state.originals import (
     CLOSE,
     CLOSE_ASKED,
@@ -27,7 +26,6 @@ from ..state.originals import (
 )
 from ..state.transaction import MANUAL
 from ..state.unit_of_work import UNDER_WAY
-from ..state.wrapper import Wrapper
 from .transactions import TransactionHooks
 
 # What a pooled connection comes through in Django. All are compared at once: a check of each where
@@ -49,15 +47,10 @@ def _connecting() -> Any:
 
     return SimpleNamespace(
         complete=plan.complete,
-        connect=partial(collected, connect.connect),
+        connect=connect.connect,
         note_thread=settle.note_thread,
         settle=settle.settle,
     )
-
-
-def _attempt(db: Wrapper, attempt: Callable[[], None]) -> None:
-    """Connect once, whatever comes of it."""
-    attempt()
 
 
 class ConnectionHooks(TransactionHooks):
@@ -178,7 +171,8 @@ class ConnectionHooks(TransactionHooks):
             guarded = self._below.ensure_connection is not ENSURE_CONNECTION
             if (guarded or _get_running_loop() is not None) and not self._connector.retrying:
                 # Which may refuse the use of the database, or call this one.
-                self._connector.retry(_attempt, self, super().ensure_connection)
+                with collecting():
+                    self._connector.retry(super().ensure_connection)
             return
         if self._connector.retrying:
             # What stands in for Django's own method has called this one (a test's mock).
@@ -193,7 +187,7 @@ class ConnectionHooks(TransactionHooks):
         )
         # What Django's comes to then.
         attempt = self._connect_translated if plain else super().ensure_connection
-        self._connector.retry(_connecting().connect, self, attempt)
+        _connecting().connect(self, attempt)
 
     def _connect_translated(self) -> None:
         with self.wrap_database_errors:

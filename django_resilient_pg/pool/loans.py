@@ -7,6 +7,7 @@ here starts a thread: what is overdue is noticed by whoever borrows, waits or gi
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 import threading
@@ -22,6 +23,8 @@ from ..conf.records import Record
 from ..policy.messages import seconds
 from ..policy.plain import plain
 from ..sql.texts import text_of
+from ..state import announce
+from ..state.wrapper import Wrapper
 
 # Frames that are gone through for the place: more than Django's deepest way to a connection.
 _DEEPEST: Final = 100
@@ -115,6 +118,14 @@ class Loans:
         loan.told = True
         return [self._hold(loan, now)]
 
+    def tell_news(self, db: Wrapper) -> None:
+        """Log those overdue."""
+        _tell(db, self.news())
+
+    def tell_last(self, db: Wrapper, loan: object) -> None:
+        """Log that a loan which ends now was overdue."""
+        _tell(db, self.last_news(loan))
+
     def holds(self) -> list[Hold]:
         """All that are overdue, the oldest first."""
         now = monotonic()
@@ -138,6 +149,12 @@ class Loans:
 
     def _hold(self, loan: Loan, now: float) -> Hold:
         return Hold(self._alias, now - loan.at, loan.holder, _shown_place(loan.place), _shown(loan))
+
+
+def _tell(db: Wrapper, held: list[Hold]) -> None:
+    text = 'Pooled connection "%s" held for %s.'
+    for one in held:
+        announce.log(db, logging.WARNING, text, one.alias, one, at_once=True, took=one.seconds)
 
 
 def _holder() -> str:

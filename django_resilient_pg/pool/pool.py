@@ -9,20 +9,17 @@ Imported when the first pool is made. Only the public API of psycopg_pool is use
 
 from __future__ import annotations
 
-import logging
 import math
-import random
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
 
 try:
-    from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+    from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 except ImportError as error:  # as Django has it
     raise ImproperlyConfigured(
         "Error loading psycopg_pool module.\nDid you install psycopg[pool]?"
@@ -32,25 +29,20 @@ from .. import deadlines
 from ..conf.wanted import Wanted
 from ..connecting.budgets import deadline
 from ..driver.choose import link_to
-from ..driver.exceptions import first_line
 from ..driver.link import FRESH, IDLE, UNKNOWN, Link
-from ..driver.liveness import Vital, inspect
-from ..driver.process import in_child
-from ..driver.psycopg3 import Psycopg3Link
-from ..facts import Path
-from ..policy.limits import Limits, jittered
+from ..policy.limits import Limits
 from ..policy.rules import backoff
-from ..recovery.announce_loss import announce_idle_loss
-from ..state import announce
+from ..state.collecting import begin
 from ..state.logins import own
 from ..state.shared import Terms
 from ..state.wrapper import Wrapper
+from .exhausted import EnoughAreWaiting, Pool, WaitedLongEnough, why
+from .fitness import Fitness
+from .inherited import Inheritable
 from .pool_connection import ConnectionMaker
 
 if TYPE_CHECKING:
     from .loans import Hold, Loans
-
-Error = TypeVar("Error", bound=Exception)
 
 # psycopg_pool's own defaults, seconds; the shorter of them and of the engine's limit holds.
 _MAX_LIFETIME: Final = 3600.0
@@ -79,29 +71,7 @@ def borrow(db: Wrapper, take: Callable[[], Any]) -> Any:
         _borrower.reset(token)
 
 
-class _Refusal(NamedTuple):
-    """The last time that the user's own check refused a connection."""
-
-    at: float
-    name: str  # of the class of its error
-
-
-class _WaitedLongEnough(PoolTimeout):
-    """The time that there was has passed."""
-
-    final = True  # see connecting.connect_again
-
-
-class _EnoughAreWaiting(TooManyRequests):
-    """``max_waiting`` sheds load: trying again would be waiting all the same."""
-
-    final = True
-
-
-_MADE: weakref.WeakSet[ResilientPool] = weakref.WeakSet()
-
-
-class ResilientPool(ConnectionPool[Any]):
+class ResilientPool(Inheritable):
     """The pool of one alias.
 
     Args:
@@ -128,12 +98,10 @@ class ResilientPool(ConnectionPool[Any]):
         self._own_lifetime = "max_lifetime" not in options
         self._own_idle = "max_idle" not in options
         self._own_timeout = "timeout" not in options
-        self._user_check = options.pop("check", None)
-        self._refusal: _Refusal | None = None
+        self._fitness = Fitness(db.alias, options.pop("check", None))
         self._terms: Terms | None = None
         # One for each connection that is in use; to add one and to take one out is atomic.
         self._loans: set[object] = set()
-        self._silent_at = self._not_before = -math.inf
         self._loan: Callable[[], object] = object
         self._watch: Loans | None = None
         if (after := resilience.options.pool_leak_after) is not None:
@@ -143,12 +111,9 @@ class ResilientPool(ConnectionPool[Any]):
             self._loan, self._maker.made = loans.Loan, loans.watch
         base = options.pop("connection_class", db.Database.Connection)
         options.setdefault("reconnect_timeout", _RECONNECT_TIMEOUT)
-        #: Whether this is the parent's, in a forked child: its locks may be held by threads that
-        #: are not here, and its workers are not here either.
-        self.inherited = False
-        self._pools = db._connection_pools
-        _MADE.add(self)
         super().__init__(
+            db._connection_pools,
+            db.alias,
             kwargs={**parameters, "autocommit": True},  # Django sets it later on
             open=False,
             configure=self._maker.noting(db._configure_connection),
@@ -178,8 +143,10 @@ class ResilientPool(ConnectionPool[Any]):
         if self.inherited:
             raise PoolClosed(f'the pool of "{self._db.alias}" was made before a fork')
         db = _borrower.get() or self._db
-        allowed = self._allowed(db) if timeout is None else timeout
-        return self._lend(db, allowed, None)
+        if timeout is None:
+            budget = db._connector.budget
+            timeout = self._bounded(deadline(db) if budget is None else budget.remaining())
+        return self._lend(db, timeout, None)
 
     def take(self, db: Wrapper) -> Any:
         """What Django does to take a connection, on behalf of ``db``.
@@ -199,6 +166,7 @@ class ResilientPool(ConnectionPool[Any]):
             or connector.wake
             or self.inherited
         ):
+            begin(db)
             resilience.terms = None
             resilience.shared_now()
             return borrow(db, self.getconn)
@@ -209,7 +177,7 @@ class ResilientPool(ConnectionPool[Any]):
         ends = began + allowed
         quiet, refused = False, 0
         if self._watch is not None:
-            self._tell_held(db, self._watch.news())
+            self._watch.tell_news(db)
         while True:
             connection = self._wait(db, began, ends, allowed)
             link = connection._django_resilient_pg_link
@@ -223,12 +191,13 @@ class ResilientPool(ConnectionPool[Any]):
                     # As between two statements: what was seen just now is not looked at again.
                     and ((fresh := now - link.seen_at <= FRESH) or not link.peek(0))
                     and now <= connection.ends_at
-                    and connection.made_at > self._not_before
-                    and self._user_check is None
+                    and terms is self._terms  # as long as nobody distrusts what was made before
                     and not db._session.continues
                 )
                 if not fit:
-                    fit = self._fit(db, connection, quiet)
+                    if terms is not None:
+                        begin(db)  # of events, of which there were none
+                    fit = self._fitness.allows(db, connection, self._lifetime, quiet=quiet)
                 elif not fresh:
                     link.seen_at = now
             except BaseException:
@@ -252,11 +221,8 @@ class ResilientPool(ConnectionPool[Any]):
         """Wait after so many new connections were refused by the check."""
         options, left = db.resilience.options, ends - monotonic()
         if left <= 0:
-            raise _WaitedLongEnough(self._why(allowed, ends)) from None
-        wait = backoff(
-            refused, base=options.backoff, most=options.max_backoff, random=random.random
-        )
-        sleep(min(wait, left))
+            raise self._given_up(allowed, ends) from None
+        sleep(min(backoff(refused, base=options.backoff, most=options.max_backoff), left))
 
     def putconn(self, conn: Any) -> None:
         """Give a connection back."""
@@ -266,14 +232,9 @@ class ResilientPool(ConnectionPool[Any]):
             conn.put_away = True  # why, was said where it was found
         loan = getattr(conn, "loan", None)  # now: another thread may be given it at once
         if self._watch is not None:
-            self._tell_held(self._db, self._watch.last_news(loan))
+            self._watch.tell_last(self._db, loan)
         super().putconn(conn)
         self._loans.discard(loan)
-
-    def _allowed(self, db: Wrapper) -> float:
-        """Seconds that ``db`` may wait."""
-        budget = db._connector.budget
-        return self._bounded(deadline(db) if budget is None else budget.remaining())
 
     def _bounded(self, seconds: float) -> float:
         """As much of these seconds as the pool's timeout and the deadlines around leave."""
@@ -298,82 +259,35 @@ class ResilientPool(ConnectionPool[Any]):
                 return super().getconn(wait if wait < left else max(0.001, left))
             except PoolTimeout:
                 if self._watch is not None:
-                    self._tell_held(db, self._watch.news())
+                    self._watch.tell_news(db)
                 failure = self._maker.failure
                 if failure is not None and failure.at >= began and not self._loans:
                     raise own(failure.error) from None
                 if left <= wait:
-                    raise self._noted(_WaitedLongEnough(self._why(allowed, ends))) from None
+                    raise self._given_up(allowed, ends) from None
             except TooManyRequests as error:
-                raise self._noted(_EnoughAreWaiting(*error.args)) from None
+                raise EnoughAreWaiting(self._with_holders(str(error))) from None
             wait, left = min(2 * wait, _LONGEST_WAIT), ends - monotonic()
 
-    def _why(self, allowed: float, ends: float) -> str:
-        """What a PoolTimeout says."""
-        text = f"couldn't get a connection after {allowed:.2f} sec"
-        failure, refusal, alias = self._maker.failure, self._refusal, self._db.alias
-        if failure is not None:
-            line = first_line(failure.error, self._db.settings_dict)
-            return f"{text}: no new one could be made ({line})"
-        if refusal is not None and refusal.at >= ends - allowed:
-            return (
-                f"{text}: the pool's check refused the last one by {refusal.name}; look into"
-                f' OPTIONS["pool"]["check"] of "{alias}"'
-            )
-        text = f"{text}: {len(self._loans)} of at most {self.max_size} are in use"
-        if len(self._loans) < self.max_size:
-            return (
-                f"{text}, the others still being made; find out why connecting takes so long"
-                f' (manage.py checkdbconn), or allow "{alias}" a longer retry_deadline'
-            )
-        return f'{text}; raise OPTIONS["pool"]["max_size"] of "{alias}" or hold them for less time'
+    def _given_up(self, allowed: float, ends: float) -> WaitedLongEnough:
+        refusal = self._fitness.refusal
+        pool = Pool(self._db, self._maker.failure, len(self._loans), self.max_size)
+        refused = "" if refusal is None or refusal.at < ends - allowed else refusal.name
+        return WaitedLongEnough(self._with_holders(why(pool, allowed, refused)))
 
     def holds(self) -> Sequence[Hold]:
         """Who holds connections for longer than ``pool_leak_after``, the longest first."""
         return () if self._watch is None else self._watch.holds()
 
-    def _tell_held(self, db: Wrapper, held: Sequence[Hold]) -> None:
-        for one in held:
-            announce.log(
-                db,
-                logging.WARNING,
-                'Pooled connection "%s" held for %s.',
-                one.alias,
-                one,
-                at_once=True,
-                took=one.seconds,
-            )
-
-    def _noted(self, error: Error) -> Error:
-        """An error of an exhausted pool, with who holds its connections for too long."""
-        if self._watch is not None and (note := self._watch.note()):
-            error.add_note(note)
-        return error
+    def _with_holders(self, text: str) -> str:
+        """What is said of an exhausted pool, with who holds its connections for too long."""
+        note = "" if self._watch is None else self._watch.note()
+        return f"{text}\n{note}" if note else text
 
     def distrust(self) -> None:
         """What was made up to now leads to a server that is not wanted: none of it is used."""
-        self._not_before = monotonic()
-
-    # -- the end of it -----------------------------------------------------------------------
-
-    def leave(self) -> None:
-        """In the child: a new pool is made when it is needed. ``fork`` lets the sockets go."""
-        self.inherited = True
-        self._withdraw()
-
-    def close(self, timeout: float = 5.0) -> None:
-        """As psycopg_pool's, but not of a parent's pool. Who needs another one makes it."""
-        if not self.inherited:
-            self._withdraw()  # first: it cannot be opened again
-            super().close(timeout)
-
-    def _withdraw(self) -> None:
-        if self._pools.get(self._db.alias) is self:
-            del self._pools[self._db.alias]
-
-    def __del__(self) -> None:
-        if not self.inherited:
-            super().__del__()
+        self._terms = None
+        self._fitness.distrust()
 
     # -- looking ----------------------------------------------------------------------------
 
@@ -391,124 +305,20 @@ class ResilientPool(ConnectionPool[Any]):
             self._terms = terms
         # One object for all threads, each of which reads its options by itself.
         resilience.terms = link.terms = self._terms
-        connection = link.connection
-        connection.ends_at = math.inf
-        if self._own_lifetime:
-            connection.ends_at = connection.made_at + self._lifetime(connection, options.age_jitter)
-
-    def _lifetime(self, connection: Any, jitter: float) -> float:
-        return jittered(self.max_lifetime, jitter, lambda: float(connection.luck))
-
-    def _fit(self, db: Wrapper, connection: Any, quiet: bool) -> bool:
-        """Whether to hand this connection out. No round trip, unless it was idle for long."""
-        link, now = link_to(connection), monotonic()
-        options, idle = db.resilience.options, now - link.heard_at
-        if self._expired(connection, now, options.age_jitter):
-            return False
-        looked = options.peek or idle > options.ping_after
-        if looked and self._inspected(db, link, idle, quiet) is not Vital.ALIVE:
-            return False
-        if connection.lent and db._session.continues and not self._cleaned(db, link):
-            return False
-        return self._user_check is None or self._passes(db, connection)
-
-    def _cleaned(self, db: Wrapper, link: Link) -> bool:
-        """Make a used session like a new one, before it takes the place of a lost one.
-
-        What others left on it would else turn up in the middle of a request, without any error.
-        """
-        connection = link.connection
-        try:
-            connection.autocommit = True  # in a transaction it is refused; Django sets it again
-            connection.isolation_level = connection.read_only = connection.deferrable = None
-            if cast(Psycopg3Link, link).keeps_prepared():
-                self._tell_uncleaned(db, "its driver would not forget prepared statements")
-                return False
-            link.ask("DISCARD ALL")
-            db._configure_connection(connection)
-        except connection.Error as error:
-            self._tell_uncleaned(db, type(error).__name__)
-            return False
-        return True
-
-    def _tell_uncleaned(self, db: Wrapper, why: str) -> None:
-        announce.log(
-            db,
-            logging.DEBUG,
-            'Closed a pooled connection of "%s" that could not be cleaned: %s.',
-            self._db.alias,
-            why,
+        link.connection.ends_at = self._fitness.holds_until(
+            link.connection, self._lifetime, options.age_jitter
         )
 
-    def _inspected(self, db: Wrapper, link: Link, idle: float, quiet: bool) -> Vital:
-        resilience = db.resilience
-        options, facts = resilience.options, resilience.facts
-        # Where one of them has just not answered, those idle for as long are not waited for.
-        suspect = link.heard_at < self._silent_at
-        vital = inspect(
-            link,
-            idle=idle,
-            idle_limit=resilience.limits.idle.seconds,
-            ping_after=options.ping_after,
-            ping_timeout=0.0 if suspect else deadlines.allowed(options.ping_timeout),
-            path=Path.UNKNOWN if facts is None else facts.path,
-            took=partial(resilience.shared.took, "liveness"),
-        )
-        if vital is Vital.LOST:
-            if link.last_word is None and idle > options.ping_after:
-                self._silent_at = monotonic()
-            announce_idle_loss(db, link, idle, quiet=quiet)
-        elif vital is Vital.ALIVE and idle > options.ping_after:
-            link.heard_at = monotonic()
-        return vital
-
-    def _expired(self, connection: Any, now: float, jitter: float) -> bool:
-        """Also those that were made before the limits were known."""
-        if connection.made_at <= self._not_before:
-            return True
-        if not self._own_lifetime:
-            return False
-        return bool(now - connection.made_at > self._lifetime(connection, jitter))
-
-    def _passes(self, db: Wrapper, connection: Any) -> bool:
-        """The user's own check; no error of it is raised, as in psycopg_pool."""
-        try:
-            self._user_check(connection)
-        except Exception as error:
-            connection.refused, self._refusal = True, _Refusal(monotonic(), type(error).__name__)
-            announce.log(
-                db,
-                logging.INFO,
-                'Closed a pooled connection of "%s" that failed its check: %s.',
-                self._db.alias,
-                type(error).__name__,
-            )
-            return False
-        return True
+    @property
+    def _lifetime(self) -> float:
+        """Seconds that a connection may live, before jitter; the user's own is psycopg_pool's."""
+        return self.max_lifetime if self._own_lifetime else math.inf
 
     def _put_away(self, connection: Any) -> None:
         """Close it; the pool makes another one in the background."""
         connection.put_away = True
         link_to(connection).close()
         super().putconn(connection)
-
-
-class _SaidAlready(logging.Filter):
-    """psycopg_pool warns of every closed connection; of ours we have said more already."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to log it."""
-        given = record.args if isinstance(record.args, tuple) else ()
-        return not any(getattr(value, "put_away", False) for value in given)
-
-
-logging.getLogger("psycopg.pool").addFilter(_SaidAlready())
-
-
-@in_child
-def _leave_all() -> None:
-    for pool in list(_MADE):
-        pool.leave()
 
 
 def make(db: Wrapper, parameters: Mapping[str, Any]) -> ResilientPool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections.abc import Callable
@@ -101,3 +102,15 @@ class ConnectionMaker:
         # Tracers name a connection's spans by the driver, which they tell by its module (ddtrace).
         PooledConnection.__module__ = base.__module__
         return PooledConnection
+
+
+class _SaidAlready(logging.Filter):
+    """psycopg_pool warns of every closed connection; of ours we have said more already."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log it."""
+        given = record.args if isinstance(record.args, tuple) else ()
+        return not any(getattr(value, "put_away", False) for value in given)
+
+
+logging.getLogger("psycopg.pool").addFilter(_SaidAlready())

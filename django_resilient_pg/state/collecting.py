@@ -56,37 +56,46 @@ def _end(box: Box) -> None:
 
 
 @contextlib.contextmanager
-def collecting() -> Iterator[None]:
+def collecting() -> Iterator[Box]:
     """A recovery: its events go out at its end, or at that of the recovery around it."""
-    if here() is not None:
-        yield
+    if (outer := here()) is not None:
+        yield outer
         return
     box = Box()
     token = BOX.set(box)
     try:
-        yield
+        yield box
     finally:
         BOX.reset(token)
         _end(box)
 
 
 def collected(do: Callable[[Wrapper, Any], None], db: Wrapper, argument: Any) -> None:
-    """Call what connects within :func:`collecting`: every pooled request does, so no generator.
+    """Call what connects within :func:`collecting`.
 
     A connection that could not be replaced has reached the application.
     """
+    with collecting() as box:
+        try:
+            do(db, argument)
+        except Error as error:
+            for _, not_reconnected in announcers:
+                not_reconnected(db, box, error)
+            raise
+
+
+def begin(db: Wrapper) -> None:
+    """From here on events are collected, if ``db`` is being connected: who does that ends it.
+
+    For what connects without any event nearly always, as each request with a pool does.
+    """
+    if db._connector.retrying and here() is None:
+        BOX.set(Box())
+
+
+def end(outer: Box | None) -> None:
+    """What has begun within a recovery, or ``None``, is over."""
     box = BOX.get()
-    outer = box is not None and box.thread == get_ident()
-    if box is None or not outer:
-        box = Box()
-    token = BOX.set(box)
-    try:
-        do(db, argument)
-    except Error as error:
-        for _, not_reconnected in announcers:
-            not_reconnected(db, box, error)
-        raise
-    finally:
-        BOX.reset(token)
-        if box.items and not outer:
-            _end(box)
+    BOX.set(outer)
+    if box is not None:
+        _end(box)

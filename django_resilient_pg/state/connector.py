@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..conf.wanted import Wanted
     from ..driver.lost_sessions import LostSession
     from ..policy.places import Round
     from ..policy.rules import Budget
-
-Db = TypeVar("Db")
-Attempt = TypeVar("Attempt")
 
 
 class Connector:
@@ -76,11 +73,11 @@ class Connector:
         finally:
             self.connecting, self.lender = False, None
 
-    def retry(self, do: Callable[[Db, Attempt], None], db: Db, attempt: Attempt) -> None:
-        """Call what tries to connect ``db`` until the deadline."""
+    def retry(self, do: Callable[[], None]) -> None:
+        """Call what tries to connect until the deadline."""
         self.retrying = True
         try:
-            do(db, attempt)
+            do()
         finally:
             self.retrying = False
 

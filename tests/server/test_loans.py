@@ -132,7 +132,7 @@ def test_the_error_of_an_exhausted_pool_names_who_holds_its_connections(
         pytest.raises(OperationalError, match="1 of at most 1 are in use") as caught,
     ):
         run(connection, "SELECT 1")
-    (note,) = caught.value.__notes__
+    note = str(caught.value)
     assert "held for longer than pool_leak_after (0.05 s)" in note
     assert 'by thread "holder"' in note
     assert __file__ in note
@@ -160,7 +160,7 @@ def test_whoever_is_turned_away_from_the_queue_reads_it_too(make_connection: Con
         with pytest.raises(OperationalError) as caught:
             run(connection, "SELECT 1")
     thread.join()
-    assert "held for longer" in "".join(caught.value.__notes__)
+    assert "held for longer" in str(caught.value)
 
 
 def test_a_hold_that_is_short_is_not_named(
@@ -169,7 +169,7 @@ def test_a_hold_that_is_short_is_not_named(
     connection = pooled(make_connection, pool_leak_after=60, retry_deadline=0.2)
     with held(connection.alias, forget_to_close), pytest.raises(OperationalError) as caught:
         run(connection, "SELECT 1")
-    assert not getattr(caught.value, "__notes__", [])
+    assert "held for longer" not in str(caught.value)
     assert said(caplog) == []
 
 
@@ -179,7 +179,7 @@ def test_without_the_option_nobody_is_named_and_nothing_is_imported(
     connection = pooled(make_connection, pool_leak_after=None, retry_deadline=0.2)
     with held(connection.alias, forget_to_close), pytest.raises(OperationalError) as caught:
         run(connection, "SELECT 1")
-    assert not getattr(caught.value, "__notes__", [])
+    assert "held for longer" not in str(caught.value)
     assert said(caplog) == []
     assert connection.pool.holds() == ()  # type: ignore[attr-defined]
 

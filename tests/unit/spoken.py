@@ -180,8 +180,7 @@ def _written_in(path: str) -> Iterator[Said]:
     for node in ast.walk(tree(path)):
         if not isinstance(node, ast.expr) or id(node) in seen:
             continue
-        text = _template(node)
-        if text is None:
+        if (text := _template(node)) is None:
             continue
         seen.update(id(below) for below in ast.walk(node))
         if len(_WORD.findall(text)) >= _LEAST and _WORDS.search(text) and not _CODE.search(text):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -140,10 +141,10 @@ LOGGED = {
     ("unit_of_work", "warning"): "AttemptAbandoned",
     ("attempts", "info"): "A server is not accepting connections",
     ("settle", "info"): "CONN_MAX_AGE",
-    ("pool", "info"): "A pooled connection failed its check",
+    ("fitness", "info"): "A pooled connection failed its check",
     ("views", "warning"): "A database is not ready when",
     ("views", "info"): "A database is ready again",
-    ("pool", "warning"): "A pooled connection is held for longer than pool_leak_after",
+    ("loans", "warning"): "A pooled connection is held for longer than pool_leak_after",
 }
 _SAYS = r"(?<=logger\.)(?:error|warning|info)(?=\()|(?<=logging\.)(?:ERROR|WARNING|INFO)\b"
 
@@ -188,6 +189,25 @@ def test_every_signal_is_documented() -> None:
     assert own
     for name in own:
         assert f"``{name}``" in (ROOT / OBSERVE).read_text(encoding="utf-8")
+
+
+SENDING = re.compile(r"\bsend_robust$|^send$")
+
+
+def test_every_argument_of_a_signal_is_documented() -> None:
+    home = Path(str(django_resilient_pg.__file__)).parent
+    given = {
+        keyword.arg
+        for path in home.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and any(SENDING.search(ast.unparse(one)) for one in (node.func, *node.args[:1]))
+        for keyword in node.keywords
+        if keyword.arg is not None
+    }
+    assert given == {"sender", "connection", "record", "request"}
+    literals = {node.astext() for node in section(OBSERVE, "Signals").findall(NODES.literal)}
+    assert given <= literals
 
 
 def test_every_count_is_documented() -> None:

@@ -57,7 +57,8 @@ OBJECTS = (
             "hooks.cursors": {"seen_at"},
             "hooks.transactions": CLOCK,
             # What its pool knows of it, on the way out and back.
-            "pool.pool": {*CLOCK, "terms"},
+            "pool.pool": {"seen_at", "terms"},
+            "pool.fitness": {"heard_at"},
             # Cursors come and go by themselves.
             "server_cursors": {"cursors"},
             # How long it may be quiet is decided where its limits are known.

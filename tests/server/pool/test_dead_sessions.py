@@ -72,6 +72,41 @@ def test_dead_connections_are_counted_announced_once_and_put_away_without_a_warn
     assert (line.name, line.levelno) == ("django_resilient_pg", logging.INFO)
 
 
+def test_each_loss_is_announced_by_the_request_that_meets_with_it(
+    make_connection: Connections, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once its connection is there: what is collected while connecting is not kept."""
+    connection: Any = filled(make_connection(options=sized(2)))
+    for number in (1, 2, 3):
+        run(connection, "SELECT 1")
+        connection.close()
+        pool_of(connection).wait(PATIENCE)
+        server.terminate_all()
+        with caplog.at_level(logging.INFO):
+            run(connection, "SELECT 1")
+        assert [record.name for record in caplog.records] == ["django_resilient_pg"] * number
+        connection.close()
+
+
+def test_a_loss_without_a_new_connection_is_announced_with_what_came_of_it(
+    make_connection: Connections, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In one line, once nothing came in the place of the lost one."""
+    connection: Any = filled(make_connection(options=sized(2, timeout=0.5)))
+    run(connection, "SELECT 1")
+    connection.close()
+    server.execute("ALTER ROLE app NOLOGIN")
+    try:
+        server.terminate_all()
+        with caplog.at_level(logging.INFO), pytest.raises(OperationalError):
+            run(connection, "SELECT 1")
+    finally:
+        server.execute("ALTER ROLE app LOGIN")
+    (line,) = [record for record in caplog.records if record.name == "django_resilient_pg"]
+    assert line.levelno == logging.WARNING
+    assert "Could not reconnect" in line.getMessage()
+
+
 def test_looking_takes_no_round_trip(make_connection: Connections, server: Server) -> None:
     connection = filled(make_connection(options=sized(1)))
     asked = "SELECT xact_commit FROM pg_stat_database WHERE datname = 'app'"
