@@ -220,7 +220,7 @@ def tell_kept(db: Wrapper) -> None:
     if box is None:
         _send_or_leave(items)
     else:
-        box.items += items
+        box.items[:0] = items  # they are older than what the recovery under way has met
 
 
 def _is_open(db: Wrapper, what: object) -> bool:
