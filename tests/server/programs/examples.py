@@ -48,6 +48,15 @@ EXAMPLES: Final[dict[str, Program]] = {
         _raw(Read()),
         Call("commit"),
     ),
+    "a setting that the driver has committed, and a transaction of its own that is lost": (
+        _atomic(
+            _django(Set("green")),
+            Call("raw_commit"),
+            _raw(Write(1)),
+            _django(Write(2, Fate.COMMIT)),
+        ),
+        _raw(Read()),
+    ),
     "a transaction that a refused call has hidden": (
         _django(_BEGIN),
         _django(Write(1)),

@@ -50,6 +50,8 @@ class Session:
     transaction: Transaction | None = None
     #: Rows committed past Django's cursors since Django was asked for something.
     ended_raw: list[int] = field(default_factory=list)
+    #: The setting before the first transaction that was committed so.
+    before_raw: Setting | None = None
 
     def begin(self, *, implicit: bool = False) -> Transaction:
         self.transaction = Transaction(self.setting, implicit, self.ledger.new_group())
@@ -88,7 +90,9 @@ class Session:
             # It cannot see that this one is not the one that was open before.
             if not self.transaction.implicit:
                 self.ledger.unwatched.update(self.ended_raw)
-        self.ended_raw = []
+                if self.before_raw is not None:
+                    self.transaction.before = self.transaction.before.either(self.before_raw)
+        self.ended_raw, self.before_raw = [], None
 
     def _one(self, transaction: Transaction, text: Text, by: By) -> Seen | None:
         if transaction.failed and not (
@@ -136,6 +140,7 @@ class Session:
         elif words in {"COMMIT", "END"} and not transaction.failed:
             if by is By.RAW:
                 self.ended_raw += transaction.writes
+                self.before_raw = self.before_raw or transaction.before
             self.commit()
         elif words in _ENDS:
             during = self.setting
