@@ -193,7 +193,9 @@ class ResilientCursorMixin(DriverMethods):
             return self._recovered(error, call)
         except BaseException as raised:
             if not isinstance(raised, Error):
-                self._note_interrupted(call)
+                note_effect(self.db, call.sql)  # it may have one: it is not known how far it came
+                note_unsent(self.db, call)
+                self.db._interrupted()
             if (unit := UNIT.get()) is not None:
                 unit.end(self)
             raise
@@ -226,11 +228,6 @@ class ResilientCursorMixin(DriverMethods):
                 except Error:
                     note_left(db, call)
                     raise
-
-    def _note_interrupted(self, call: Call) -> None:
-        note_effect(self.db, call.sql)  # it may have one: it is not known how far it came
-        note_unsent(self.db, call)
-        self.db._interrupted()
 
     def _renew(self) -> None:
         """Put a driver cursor of the present connection under this wrapper."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -12,7 +13,10 @@ TIMEOUT = 300.0  # of a busy machine
 
 
 def python(
-    *arguments: str, cwd: Path = ROOT, before: Path | None = None, **environ: str
+    *arguments: str,
+    cwd: Path = ROOT,
+    before: Path | None = None,
+    environ: Mapping[str, str] = {},
 ) -> subprocess.CompletedProcess[str]:
     """Run Python with these arguments; what it printed, complained of, and its exit status.
 

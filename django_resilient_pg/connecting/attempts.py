@@ -13,7 +13,7 @@ from django.db.utils import Error
 from .. import signals
 from ..driver.exceptions import first_line
 from ..errors import CredentialsUnavailable, ServerDown, SessionLost
-from ..policy import circuit_breaker, messages
+from ..policy import messages
 from ..policy.circuit_breaker import Permit
 from ..policy.rules import Budget, backoff
 from ..policy.token_bucket import BUCKET
@@ -160,7 +160,9 @@ class _Attempt:
     def _pause(self, failures: int) -> float:
         """Seconds to the next attempt of all threads."""
         options = self._db.resilience.options
-        return circuit_breaker.pause(failures, base=options.backoff, most=options.max_backoff)
+        base, most = options.backoff, options.max_backoff
+        # Never less than half, so that the attempts per second have a bound.
+        return backoff(failures, base=base, most=most, least=0.5)
 
     def _wait(self, attempt: int) -> float:
         """Seconds until this thread tries again."""

@@ -11,7 +11,7 @@ import contextlib
 import enum
 from collections.abc import Iterator
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 from django.db.utils import Error, OperationalError
 
@@ -141,7 +141,10 @@ def better_is_found(db: Wrapper) -> bool:
 
 def _beside_takes_writes(db: Wrapper) -> bool:
     try:
-        beside = link_to(_connect_beside(db))
+        parameters = db.get_connection_params()
+        # By the driver, not from a pool, whose connections lead to the same.
+        made = physical_attempt.make(db, lambda given: db.Database.connect(**given), parameters)
+        beside = link_to(made)
     except (Error, db.Database.Error):
         return False
     try:
@@ -150,12 +153,6 @@ def _beside_takes_writes(db: Wrapper) -> bool:
         return False
     finally:
         beside.close()
-
-
-def _connect_beside(db: Wrapper) -> Any:
-    """A connection of the driver's own: not from a pool, whose connections lead to the same."""
-    parameters = db.get_connection_params()
-    return physical_attempt.make(db, lambda given: db.Database.connect(**given), parameters)
 
 
 def was_primary(db: Wrapper) -> bool:

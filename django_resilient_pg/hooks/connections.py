@@ -128,7 +128,9 @@ class ConnectionHooks(TransactionHooks):
             # A signal handler's as well: nobody may use it before it is all that it is to be. The
             # session stays due, so that the next connection gets what this one has not got.
             if self.connection is not None:
-                self._discard_unfinished()
+                if self._link is not None:
+                    self._link.close()  # a pool would otherwise hand it on as it is
+                self._discard()
             raise
 
     def _lender(self) -> Any:

@@ -13,7 +13,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from random import random
 from typing import Final
 
 # Seconds after which a thread that waits for another one's attempt looks at its own budget.
@@ -26,16 +25,6 @@ class Permit(enum.Enum):
     FREE = "the server is not known to be down: connect"
     ASK = "it is down, and this is the one thread that asks: connect"
     WAIT = "it is down, and another attempt is under way or not yet due"
-
-
-def pause(
-    failures: int, *, base: float, most: float, random: Callable[[], float] = random
-) -> float:
-    """Seconds from failed attempt number ``failures`` to the next: half of them at random.
-
-    Never less than half, so that the attempts per second have a bound.
-    """
-    return min(most, base * 2.0 ** min(failures - 1, 32)) * (1 + random()) / 2
 
 
 class CircuitBreaker:

@@ -189,7 +189,15 @@ class Budget:
 
 
 def backoff(
-    attempt: int, *, base: float, most: float, random: Callable[[], float] = random
+    attempt: int,
+    *,
+    base: float,
+    most: float,
+    least: float = 0.0,
+    random: Callable[[], float] = random,
 ) -> float:
-    """Seconds before run number ``attempt`` + 1: full jitter below a doubling bound."""
-    return random() * min(most, base * 2.0 ** min(attempt - 1, 32))
+    """Seconds before run number ``attempt`` + 1: at random below a bound that doubles.
+
+    ``least``: the part of that bound that is always waited.
+    """
+    return min(most, base * 2.0 ** min(attempt - 1, 32)) * (least + (1 - least) * random())

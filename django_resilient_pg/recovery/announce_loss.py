@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
 from time import monotonic
 from typing import Final
 
@@ -135,7 +134,9 @@ def _remember(
     transaction = db._transaction
     texts = {*transaction.texts, *([] if call is None else [call.text])}
     holds = silent and transaction.phase is DIRTY and not link.connection.autocommit
-    holds = holds and not _are_plain(texts)
+    if holds and (statements := reader()) is not None:
+        # What has but read, as far as that can be told, has no locks.
+        holds = not all(map(statements.is_plain, texts))
     if not (holds or terminated or (silent and call is not None)):
         return None
     facts = db.resilience.facts
@@ -152,12 +153,6 @@ def _remember(
     )
     db._connector.has_lost(session)
     return session
-
-
-def _are_plain(texts: Collection[object]) -> bool:
-    """Whether statements have but read, as far as they can be told from others."""
-    statements = reader()
-    return statements is not None and all(map(statements.is_plain, texts))
 
 
 def announce_refusal(db: Wrapper, error: BaseException, loss: Loss, why: str) -> None:

@@ -6,12 +6,13 @@ import datetime
 import decimal
 import re
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .lexer import ESCAPED_NAME, bare, fold
 from .memory import LONGEST, remembered
-from .settings import ASCII, EXACT, UNKNOWN, arguments, is_temporary, items_of, setting_of
+from .settings import ASCII, EXACT, UNKNOWN, arguments, is_temporary, items_of, kept, setting_of
 
 _MODE = (
     r"(?:ISOLATION\s+LEVEL\s+(?:SERIALIZABLE|REPEATABLE\s+READ|READ\s+(?:UN)?COMMITTED)"
@@ -57,8 +58,10 @@ def local_of(text: str, params: Any) -> Local | None:
     """
     if params is None:
         return _local_of_text(text)
-    kept = _kept_literally(params)
-    return None if kept is UNKNOWN else _local(text, kept)
+    if isinstance(params, (list, tuple, Mapping)) and len(params) > _MOST_PARAMETERS:
+        return None
+    given = kept(params, _is_literal)
+    return None if given is UNKNOWN else _local(text, given)
 
 
 @remembered
@@ -67,15 +70,15 @@ def _local_of_text(text: str) -> Local | None:
     return _local(text, None)
 
 
-def _local(text: str, kept: Any) -> Local | None:
+def _local(text: str, given: Any) -> Local | None:
     words = _local_words(text)
     if words:
         of_transaction = words.startswith(("SET TRANSACTION", f"SET LOCAL {_OF_TRANSACTION}"))
-        temporary = is_temporary(text, kept)
-        return None if temporary else Local(text, kept, words, of_transaction)
+        temporary = is_temporary(text, given)
+        return None if temporary else Local(text, given, words, of_transaction)
     whole = bare(text, strings=True).strip().rstrip("; \t\r\n")
-    words = _locally_configured(whole, kept)
-    return Local(text, kept, words) if words else None
+    words = _locally_configured(whole, given)
+    return Local(text, given, words) if words else None
 
 
 @remembered
@@ -106,13 +109,6 @@ def _locally_configured(whole: str, params: Any) -> str:
     return f"set_config {', '.join(names)}" if names else ""
 
 
-def _kept_literally(params: Any) -> Any:
-    """A copy of parameters which a driver makes the same of each time, or ``UNKNOWN``."""
-    if params is None:
-        return None
-    if not isinstance(params, (list, tuple, dict)) or len(params) > _MOST_PARAMETERS:
-        return UNKNOWN
-    for value in params.values() if isinstance(params, dict) else params:
-        if type(value) not in _LITERALLY or (type(value) is str and len(value) > LONGEST):
-            return UNKNOWN
-    return dict(params) if isinstance(params, dict) else tuple(params)
+def _is_literal(value: Any) -> bool:
+    """Whether a driver makes the same of a value each time."""
+    return type(value) in _LITERALLY and not (type(value) is str and len(value) > LONGEST)

@@ -30,6 +30,7 @@ from .settings import (
     arguments,
     is_temporary,
     items_of,
+    kept,
     setting_of,
     value_of,
 )
@@ -170,13 +171,13 @@ def _effect(text: str, sql: object, params: Any) -> Effect:
         return _locked(shape, params)
     if not shape.setting:
         return shape.effect
-    kept, words = _kept(params), shape.effect.pins
-    if kept is UNKNOWN:
+    given, words = kept(params, lambda value: isinstance(value, _PLAIN)), shape.effect.pins
+    if given is UNKNOWN:
         return shape.effect
     if shape.setting == _PATH and is_temporary(text, params):
         return Effect(pins=_TEMPORARY_PATH, passes=True, kind=UNTIL_DISCARD)
     frees = UNTIL_DISCARD if shape.setting == DISCARD_ALL else ""
-    return Effect((Assignment(shape.setting, sql, kept, words),), frees=frees)
+    return Effect((Assignment(shape.setting, sql, given, words),), frees=frees)
 
 
 @remembered
@@ -257,18 +258,6 @@ def _locked(shape: _Shape, params: Any) -> Effect:
 
 def _lock_kind(shared: str, numbers: list[int]) -> str:
     return f"{LOCKED} {'shared' if shared else 'exclusive'} {numbers}"
-
-
-def _kept(params: Any) -> Any:
-    """A copy that nobody else can change, or ``UNKNOWN``."""
-    if params is None:
-        return None
-    if isinstance(params, Mapping):
-        known = all(isinstance(value, _PLAIN) for value in params.values())
-        return dict(params) if known else UNKNOWN
-    if isinstance(params, (list, tuple)):
-        return tuple(params) if all(isinstance(value, _PLAIN) for value in params) else UNKNOWN
-    return UNKNOWN
 
 
 def _configured(shape: _Shape, params: Any) -> Effect:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from .lexer import fold
@@ -92,6 +92,18 @@ class _Unknown:
 
 
 UNKNOWN: Final = _Unknown()
+
+
+def kept(params: Any, fits: Callable[[Any], bool]) -> Any:
+    """A copy of parameters that nobody else can change, or ``UNKNOWN`` if one of them does not fit.
+
+    ``None`` stays: there are none.
+    """
+    if isinstance(params, Mapping):
+        return dict(params) if all(map(fits, params.values())) else UNKNOWN
+    if isinstance(params, (list, tuple)):
+        return tuple(params) if all(map(fits, params)) else UNKNOWN
+    return None if params is None else UNKNOWN
 
 
 def arguments(items: Iterable[tuple[str, ...]], params: Any) -> list[tuple[Any, Any, Any]] | None:

@@ -204,12 +204,6 @@ class Wrapper(Base):
         if unit is not None and self._link is not None and self._link.wrote_unseen():
             unit.cannot_tell(self.alias)
 
-    def _discard_unfinished(self) -> None:
-        """Discard a connection that is not set up yet; a pool would otherwise hand it on so."""
-        if self._link is not None:
-            self._link.close()
-        self._discard()
-
     def _leave_to_its_cursors(self, asking: Any) -> None:
         """Have a connection that lives closed with the last of its cursors, which may have rows.
 

@@ -44,15 +44,11 @@ def ask(
         "default": server.database(database, engine=engine, options=named, CONN_MAX_AGE=None),
         "admin": server.database(database, engine="django.db.backends.postgresql"),
     }
-    told = json.dumps({"DATABASES": databases, **settings})
-    answer = python(
-        "-m",
-        *command,
-        cwd=PROJECT,
-        before=PROJECT,
-        DJANGO_SETTINGS_MODULE="settings",
-        ENGINES_SETTINGS=told,
-    )
+    environ = {
+        "DJANGO_SETTINGS_MODULE": "settings",
+        "ENGINES_SETTINGS": json.dumps({"DATABASES": databases, **settings}),
+    }
+    answer = python("-m", *command, cwd=PROJECT, before=PROJECT, environ=environ)
     assert answer.returncode == 0, answer.stderr
     found: dict[str, Any] = json.loads(answer.stdout)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,6 @@ from tests.server.diagnosis.set_ups import SOUND
 pytestmark = pytest.mark.once_per_driver
 
 KEPT: dict[str, Any] = {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
-
-
-@pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with Proxy(server.port) as made:
-        yield made
 
 
 def own(messages: list[checks.CheckMessage], alias: str) -> list[str]:

@@ -38,12 +38,6 @@ def function(server: Server, stage_of: Stages) -> Callable[..., None]:
     return make
 
 
-@pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with Proxy(server.port) as running:
-        yield running
-
-
 def assert_not_lost_silently(stage: Stage, sql: str, params: Any = None) -> None:
     with pytest.raises(TransactionLost), stage.atomic():
         stage.run(sql, params)

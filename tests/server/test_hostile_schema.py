@@ -127,12 +127,6 @@ def unsprung(server: Server, traps: int) -> Iterator[None]:
 
 
 @pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with Proxy(server.port) as running:
-        yield running
-
-
-@pytest.fixture
 def connection(unsprung: None, make_connection: Connections, proxy: Proxy) -> BaseDatabaseWrapper:
     return make_connection(database=DATABASE, PORT=proxy.port, CONN_MAX_AGE=None)
 

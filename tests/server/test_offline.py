@@ -108,7 +108,8 @@ def test_apps_that_ask_while_they_are_loaded_do_not_keep_it_up(tmp_path: Path) -
     (tmp_path / "asking" / "apps.py").write_text(LOADING)
     (tmp_path / "settings.py").write_text(SETTINGS % free_port())
     command = ("-W", "ignore", "-m", "django", "collectstatic", "--noinput")
-    done = python(*command, cwd=tmp_path, before=tmp_path, DJANGO_SETTINGS_MODULE="settings")
+    named = {"DJANGO_SETTINGS_MODULE": "settings"}
+    done = python(*command, cwd=tmp_path, before=tmp_path, environ=named)
     assert done.returncode == 0, done.stderr
     [seconds] = [line for line in done.stdout.splitlines() if line.startswith("seconds:")]
     assert float(seconds.split()[1]) < AT_ONCE

@@ -5,7 +5,7 @@ What had been sent before may be missing, and which statement an error belongs t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -21,12 +21,6 @@ from tests.server.scenarios import Stage
 pytestmark = [pytest.mark.once_per_driver, pytest.mark.psycopg3]
 
 Stages = Callable[..., Stage]
-
-
-@pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with Proxy(server.port) as running:
-        yield running
 
 
 def cut_silently(proxy: Proxy) -> None:

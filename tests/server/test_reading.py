@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -37,12 +37,6 @@ def stage(server: Server, stage_of: Stages) -> Stage:
     ):
         server.execute(statement, database=DATABASE)
     return made
-
-
-@pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with Proxy(server.port) as running:
-        yield running
 
 
 # -- writes ----------------------------------------------------------------------------------------

@@ -26,12 +26,6 @@ Stages = Callable[..., Stage]
 POINTS: tuple[Point, ...] = ("before", "after", "answer")
 
 
-@pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with Proxy(server.port) as running:
-        yield running
-
-
 @contextmanager
 def cut_again(proxy: Proxy, message: int, point: Point) -> Iterator[list[int]]:
     """Cut the next connection that is made, at a message; its value: how many were made."""

@@ -45,7 +45,7 @@ def alone(
     """Run a script in a process of its own, with "default" on this entry; what it printed."""
     program = textwrap.dedent(PRELUDE) + textwrap.dedent(script)
     told = json.dumps([entry, *given])
-    done = python(*flags, "-c", program, told, **(environ or {}))
+    done = python(*flags, "-c", program, told, environ=environ or {})
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     return done.stdout.strip()

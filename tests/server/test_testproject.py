@@ -211,7 +211,7 @@ def test_two_hundred_kills_and_two_restarts_fail_no_read_and_double_no_write(
 
 @pytest.mark.slow
 def test_demo_fails_with_an_engine_that_fails() -> None:
-    demo = python("-m", "testproject.demo", "--seconds", "3", DATABASE_ENGINE=STOCK)
+    demo = python("-m", "testproject.demo", "--seconds", "3", environ={"DATABASE_ENGINE": STOCK})
     assert demo.returncode == 1, demo.stderr
     assert f"{STOCK}: " in demo.stdout.splitlines()[-1]
     assert "reads failed." in demo.stdout

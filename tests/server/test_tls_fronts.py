@@ -140,7 +140,7 @@ def test_the_check_passes_wherever_the_application_connects(
     impl = {"PSYCOPG_IMPL": "python"} if find_library("pq") else {}
     with Front(tls_server.port, refuse_name=True) as front:
         entry = tls_server.database("app", engine=engine, options=own, PORT=str(front.port))
-        done = python("-c", CHECK, json.dumps({"default": entry}), **impl)
+        done = python("-c", CHECK, json.dumps({"default": entry}), environ=impl)
     assert done.returncode == 0, done.stderr
     connects, checked = json.loads(done.stdout.splitlines()[-1])
     assert checked is connects

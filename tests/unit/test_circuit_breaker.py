@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_resilient_pg.policy.circuit_breaker import CircuitBreaker, Permit, pause
+from django_resilient_pg.policy.circuit_breaker import CircuitBreaker, Permit
+from django_resilient_pg.policy.rules import backoff
 
 
 class Down:
@@ -111,5 +112,5 @@ def test_a_pause_doubles_up_to_its_bound_and_is_never_less_than_half(
     failures: int, chance: float
 ) -> None:
     bound = min(0.5, 0.05 * 2 ** (min(failures, 60) - 1))
-    waited = pause(failures, base=0.05, most=0.5, random=lambda: chance)
+    waited = backoff(failures, base=0.05, most=0.5, least=0.5, random=lambda: chance)
     assert bound / 2 <= waited <= bound

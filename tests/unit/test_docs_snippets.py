@@ -107,7 +107,7 @@ def test_settings_work(snippet: Snippet, tmp_path: Path) -> None:
             file.write_text(module.code, encoding="utf-8")
     (tmp_path / "documented.py").write_text(f"{BEFORE}\n{snippet.code}\n", encoding="utf-8")
     named = {"DJANGO_SETTINGS_MODULE": "documented"}
-    done = python("-c", TRY_SETTINGS, cwd=tmp_path, before=tmp_path, **named)
+    done = python("-c", TRY_SETTINGS, cwd=tmp_path, before=tmp_path, environ=named)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Options(")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,12 +22,6 @@ pytestmark = pytest.mark.once_per_driver
 SECONDS = 0.5
 MOST = 0.6
 LONG = 20.0  # where a busy machine must not matter
-
-
-@pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with Proxy(server.port) as made:
-        yield made
 
 
 def asked(alias: str, seconds: float = LONG) -> Answer:

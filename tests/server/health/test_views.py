@@ -40,12 +40,6 @@ def _settings() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with Proxy(server.port) as made:
-        yield made
-
-
 def get(path: str, **given: Any) -> Any:
     return Client().get(f"/health/{path}", **given)
 

@@ -111,6 +111,7 @@ def test_before_the_engine_is_imported(engine: str, patch: str, server: Server) 
     """Nor must the engine take what it finds then for Django's own."""
     entry = server.database("app", engine=engine)
     script = f"{BEFORE}{patch}print(json.dumps(told))"
-    answer = python("-c", script, DJANGO_SETTINGS_MODULE="", PATCHED_DATABASE=json.dumps(entry))
+    environ = {"DJANGO_SETTINGS_MODULE": "", "PATCHED_DATABASE": json.dumps(entry)}
+    answer = python("-c", script, environ=environ)
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout) == TOLD[patch]
