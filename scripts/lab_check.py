@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Page
 
 from scripts.browser import LOOKS, OUTLINE, ROOT, VISIBLE, Check, axe, chromium, run
 
-PATIENCE: Final = 60_000.0  # milliseconds
+PATIENCE: Final = 180_000.0  # milliseconds: the machine may be busy
 CALM: Final = 5_000.0  # milliseconds between two faults, so that their lines stand apart
 SPEAK: Final = 4.0  # seconds between two announcements of the log, as in lab.js
 UNDER_WAY: Final = "[data-fault=silence].active"

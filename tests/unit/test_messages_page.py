@@ -23,6 +23,7 @@ ELSEWHERE = (
     "management/",  # help and progress of the command
     "metrics/",  # docs/metrics.rst
     "policy/error_table.py",  # the error catalogue
+    "policy/lookup.py",  # where libpq finds a value, for the report
     "policy/messages.py",  # docs/operations.rst
     "providers/",  # docs/providers.rst
     "recovery/questions.py",  # SQL

@@ -44,7 +44,7 @@ def test_the_log_is_found_where_it_is_written() -> None:
     assert {said.place.split(":")[0] for said in LOGGED} >= {
         "connecting/attempts.py",
         "middleware.py",
-        "pool/pool.py",
+        "pool/fitness.py",
         "recovery/commit.py",
         "state/unit_of_work.py",
     }
