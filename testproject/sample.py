@@ -28,6 +28,7 @@ def sample() -> str:
         server.configure(idle_session_timeout="5min")
         entry = server.database(engine=STOCK, CONN_MAX_AGE=600)
         entry["OPTIONS"] = {"sslmode": "require", "sslrootcert": str(server.ca_file)}
+        connections["default"].close()  # made, if nobody in this thread has used it yet
         kept = connections.settings["default"]
         connections.settings["default"] = {**kept, **entry}
         del connections["default"]

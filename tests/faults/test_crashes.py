@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -27,13 +25,23 @@ from tests.engines import DRIVER, OURS, RESILIENT, Connections, each_asleep, run
 ALIAS = "crashing"
 # Its backend is killed each time that it sleeps.
 CRASHES = "SELECT pg_sleep(20)"
-BRIEF = "SELECT pg_sleep(1)"
 PATIENT: dict[str, Any] = {"retry_deadline": 30, "CONN_MAX_AGE": 60}
 
 
-def crashing(server: Server, most: int = 100) -> AbstractContextManager[list[int]]:
-    """Kill the process of whatever sleeps, so often; the value gets the process ids."""
-    return each_asleep(server, lambda pid: os.kill(pid, signal.SIGKILL), most=most)
+def crashing(server: Server) -> AbstractContextManager[list[int]]:
+    """Kill the process of whatever sleeps; the value gets the process ids."""
+    return each_asleep(server, lambda pid: os.kill(pid, signal.SIGKILL))
+
+
+def sleeps(server: Server, times: int) -> str:
+    """A statement that sleeps until :func:`note` was called so often."""
+    server.execute("CREATE TABLE noted (pid integer)", database="app")
+    server.execute("GRANT SELECT ON noted TO PUBLIC", database="app")
+    return f"SELECT pg_sleep(60) FROM (SELECT count(*) AS n FROM noted) AS so_far WHERE n < {times}"
+
+
+def note(server: Server, pid: int) -> None:
+    server.execute("INSERT INTO noted VALUES (%s)", [pid], database="app")
 
 
 def read(connection: BaseDatabaseWrapper) -> None:
@@ -125,15 +133,20 @@ def test_a_crash_that_does_not_come_again_is_healed_and_named(
 ) -> None:
     connection = own_connections(RESILIENT, **PATIENT)
     connection.ensure_connection()
+    statement = sleeps(own_server, 1)
     replaced: list[Reason | None] = []
+
+    def kill(pid: int) -> None:
+        note(own_server, pid)
+        os.kill(pid, signal.SIGKILL)
 
     def hear(record: signals.ConnectionReplaced, **_: Any) -> None:
         replaced.append(record.reason)
 
     signals.connection_replaced.connect(hear)
     try:
-        with crashing(own_server, most=1) as killed:
-            run(connection, BRIEF)
+        with each_asleep(own_server, kill, most=1) as killed:
+            run(connection, statement)
     finally:
         signals.connection_replaced.disconnect(hear)
     assert (len(killed), replaced) == (1, [Reason.CRASH])
@@ -144,21 +157,15 @@ def test_a_planned_restart_is_no_crash(own_server: Server, own_connections: Conn
     """Where the driver hides what the server said, it is asked; its statistics live on."""
     connection = own_connections(RESILIENT, **PATIENT)
     connection.ensure_connection()
-    restarts: list[int] = []
+    statement = sleeps(own_server, 2)
 
-    def restart() -> None:
-        for _ in range(2):
-            asleep = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
-            while not own_server.execute(asleep):
-                time.sleep(0.02)
-            own_server.stop("fast")
-            own_server.start()
-            restarts.append(1)
+    def restart(pid: int) -> None:
+        note(own_server, pid)
+        own_server.stop("fast")
+        own_server.start()
 
-    thread = threading.Thread(target=restart, name="restart")
-    thread.start()
-    run(connection, BRIEF)
-    thread.join()
-    assert len(restarts) == 2
+    with each_asleep(own_server, restart, most=2) as ended:
+        run(connection, statement)
+    assert len(ended) == 2
     lost = dict(connection.resilience.stats.lost)  # type: ignore[attr-defined]
     assert lost == ({"UNKNOWN": 2} if DRIVER == "psycopg2" else {"ADMINISTRATOR": 2})

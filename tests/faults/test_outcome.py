@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -16,7 +15,7 @@ from django.db.backends.signals import connection_created
 from django_resilient_pg.errors import CommitOutcomeUnknown
 from django_resilient_pg.transaction import retry_atomic
 from testproject.postgres import Server
-from tests.engines import RESILIENT, Connections, backend_pid, values
+from tests.engines import RESILIENT, Connections, backend_pid, until_waiting, values
 from tests.faults.cluster import Replicated
 
 TABLE = "outcomes"
@@ -68,11 +67,7 @@ def in_commit(
 
     def watch() -> None:
         try:
-            deadline = time.monotonic() + 10
-            asleep = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
-            while not server.execute(asleep, [pid]):
-                assert time.monotonic() < deadline, "COMMIT was never seen"
-                time.sleep(0.01)
+            until_waiting(server, pid)
             fault()
         except BaseException as error:
             errors.append(error)
@@ -184,11 +179,7 @@ def test_over_a_clean_restart_the_outcome_is_known() -> None:
             pid = backend_pid(work._db)
 
             def restart() -> None:
-                waits = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep'"
-                deadline = time.monotonic() + 10
-                while not server.execute(waits, [pid]):
-                    assert time.monotonic() < deadline
-                    time.sleep(0.01)
+                until_waiting(server, pid, "SyncRep")
                 server.stop("fast")
                 server.start()
 
