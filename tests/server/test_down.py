@@ -207,7 +207,7 @@ PAGES = """
 import json, os
 from testproject.settings import *
 DATABASES["fallback"] = json.loads(os.environ["DATABASE_FALLBACK"])
-MIDDLEWARE = [OURS]
+MIDDLEWARE = ["django_resilient_pg.middleware.RequestRetryMiddleware"]
 ROOT_URLCONF = "tests.server.down_pages"
 LOGGING["root"]["level"] = "CRITICAL"
 """

@@ -92,7 +92,7 @@ def test_a_loss_without_a_new_connection_is_announced_with_what_came_of_it(
     make_connection: Connections, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In one line, once nothing came in the place of the lost one."""
-    connection: Any = filled(make_connection(options=sized(2, timeout=0.5)))
+    connection: Any = filled(make_connection(options=sized(2)))
     run(connection, "SELECT 1")
     connection.close()
     server.execute("ALTER ROLE app NOLOGIN")
