@@ -8,15 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from django.db.backends.postgresql.base import CursorDebugWrapper
-from django.db.backends.utils import CursorWrapper
+from django.db.backends.postgresql import base
 
 from .cursors import Base, ResilientCursor, ResilientCursorMixin
 from .driver_methods import COPIES
 from .server_cursors import ServerSideMixin
+from .state.originals import CursorWrapper, original_class
 
 if TYPE_CHECKING:
+    from django.db.backends.postgresql.base import CursorDebugWrapper
+
     from .state.wrapper import Wrapper
+else:
+    CursorDebugWrapper = original_class(base.CursorDebugWrapper)
 
 
 class DebugCopies:

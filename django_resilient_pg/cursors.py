@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.apps import apps
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
-from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error, OperationalError
 
 from .driver.link import FRESH, IN_TRANSACTION
@@ -30,7 +29,7 @@ from .state.effects import (
     note_unsent,
     note_wrong,
 )
-from .state.originals import EXECUTE
+from .state.originals import EXECUTE, CursorWrapper
 from .state.transaction import DIRTY
 from .state.unit_of_work import LONGEST_TEXT, MOST_TEXTS, NO_TEXT, UNDER_WAY, UNIT
 

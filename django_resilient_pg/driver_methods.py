@@ -6,11 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from django.db.backends.utils import CursorWrapper
-
 from .driver.link import IDLE
 from .state.effects import note_effect
-from .state.originals import GETATTR
+from .state.originals import GETATTR, CursorWrapper
 from .state.unit_of_work import UNIT
 
 COPIES: Final = frozenset({"copy", "copy_expert", "copy_from", "copy_to", "stream"})

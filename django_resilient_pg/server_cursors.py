@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any, cast
 
-from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error
 
 from .driver.link import IDLE
-from .state.originals import GETATTR, ITERATE
+from .state.originals import GETATTR, ITERATE, CursorWrapper
 
 
 class ServerSideMixin:

@@ -9,13 +9,19 @@ from typing import Any, Final
 from django.db.backends import utils
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.postgresql.base import DatabaseWrapper
-from django.db.backends.utils import CursorWrapper
 from django.db.utils import Error
 
 from ..cursors import ResilientCursor
 from ..driver.link import ACTIVE, FAILED, FRESH, IDLE, IN_TRANSACTION, UNKNOWN, Link
 from ..driver.process import SAME, notice_fork
-from ..state.originals import CHECK_HEALTH, CHECK_TRANSACTION, CURSOR_INIT, MAKE_CURSOR, original
+from ..state.originals import (
+    CHECK_HEALTH,
+    CHECK_TRANSACTION,
+    CURSOR_INIT,
+    MAKE_CURSOR,
+    CursorWrapper,
+    original,
+)
 from ..state.wrapper import Wrapper
 
 _IS_USABLE: Final = original(DatabaseWrapper, "is_usable")

@@ -1,4 +1,6 @@
-"""Django's own methods that the healthy path stands in for, to notice where they were replaced.
+"""Django's own methods and classes that the healthy path stands in for.
+
+To notice where they were replaced, now or before this module was imported.
 
 Guards, query printers and error trackers replace methods of Django's classes. The healthy path
 does by itself what those methods do, so it compares them first and, where one is another, goes
@@ -10,11 +12,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import FunctionType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import django
+from django.db.backends import utils
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.utils import CursorWrapper
+
+if TYPE_CHECKING:
+    from django.db.backends.utils import CursorWrapper as CursorWrapper
 
 _HOME: Final = str(Path(django.__file__).parent)
 
@@ -25,6 +30,14 @@ def original(owner: Any, name: str) -> Any:
     ours = isinstance(found, FunctionType) and found.__code__.co_filename.startswith(_HOME)
     return found if ours else object()
 
+
+def original_class(found: Any) -> Any:
+    """Django's class below one that may stand in for it; itself where it derives from none."""
+    return next((cls for cls in found.__mro__ if cls.__module__.startswith("django.")), found)
+
+
+if not TYPE_CHECKING:
+    CursorWrapper = original_class(utils.CursorWrapper)
 
 EXECUTE: Final = original(CursorWrapper, "_execute")
 GETATTR: Final = original(CursorWrapper, "__getattr__")
