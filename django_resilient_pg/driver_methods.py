@@ -58,12 +58,14 @@ class DriverMethods:
             with self.db.wrap_database_errors:
                 raise
 
-    def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
+    def fetchmany(self, *size: Any, **named: Any) -> Any:
         """As :meth:`fetchone`."""
         if _Plain.__getattr__ is not GETATTR:
-            return self.__getattr__("fetchmany")(*args, **kwargs)
+            return self.__getattr__("fetchmany")(*size, **named)
         try:
-            return self.cursor.fetchmany(*args, **kwargs)
+            if named or len(size) != 1:
+                return self.cursor.fetchmany(*size, **named)
+            return self.cursor.fetchmany(size[0])  # Django's way; to pass it on unread takes longer
         except BaseException:
             with self.db.wrap_database_errors:
                 raise

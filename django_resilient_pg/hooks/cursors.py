@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import _get_running_loop
 from functools import cache
 from time import monotonic
 from typing import Any, Final
@@ -17,6 +18,8 @@ from ..driver.process import SAME, notice_fork
 from ..state.originals import (
     CHECK_HEALTH,
     CHECK_TRANSACTION,
+    CURSOR,
+    CURSOR_ASKED,
     CURSOR_INIT,
     MAKE_CURSOR,
     CursorWrapper,
@@ -76,6 +79,12 @@ class CursorHooks(Wrapper):
             self._observe(link)
             return True
         return False
+
+    def cursor(self) -> Any:
+        """As Django's, which raises an error inside to find that there is no event loop."""
+        if self._below.cursor is CURSOR and _get_running_loop() is None:
+            return CURSOR_ASKED(self)
+        return super().cursor()
 
     def _cursor(self, name: str | None = None) -> Any:
         link = self._link

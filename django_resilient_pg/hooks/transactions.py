@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import _get_running_loop
 from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from django.db.utils import Error
 
 from ..driver.link import FRESH, IDLE, IN_TRANSACTION, UNKNOWN, Link
 from ..driver.process import SAME, notice_fork
+from ..state.originals import COMMIT, COMMIT_ASKED
 from ..state.transaction import DIRTY, MANUAL, OPENED
 from ..state.unit_of_work import NO_TEXT, UNDER_WAY, UNIT
 from .cursors import CursorHooks
@@ -68,6 +70,13 @@ class TransactionHooks(CursorHooks):
             from ..state.announce import tell_kept
 
             tell_kept(self)
+
+    def commit(self) -> None:
+        """As Django's; see :meth:`cursor`."""
+        if self._below.commit is COMMIT and _get_running_loop() is None:
+            COMMIT_ASKED(self)
+        else:
+            super().commit()
 
     def _commit(self) -> None:
         """COMMIT; of one that was lost ``commit`` finds out what became of it."""

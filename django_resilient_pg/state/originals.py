@@ -48,10 +48,14 @@ ENSURE_CONNECTION: Final = original(BaseDatabaseWrapper, "ensure_connection")
 CHECK_HEALTH: Final = original(BaseDatabaseWrapper, "close_if_health_check_failed")
 CONNECT: Final = original(BaseDatabaseWrapper, "connect")
 CLOSE: Final = original(BaseDatabaseWrapper, "close")
+CURSOR: Final = original(BaseDatabaseWrapper, "cursor")
+COMMIT: Final = original(BaseDatabaseWrapper, "commit")
 #: The same without Django's question for an event loop, which raises an error to say that there is
 #: none; for who has asked already.
 CONNECT_ASKED: Final = getattr(CONNECT, "__wrapped__", CONNECT)
 CLOSE_ASKED: Final = getattr(CLOSE, "__wrapped__", CLOSE)
+CURSOR_ASKED: Final = getattr(CURSOR, "__wrapped__", CURSOR)
+COMMIT_ASKED: Final = getattr(COMMIT, "__wrapped__", COMMIT)
 CHECK_TRANSACTION: Final = original(BaseDatabaseWrapper, "validate_no_broken_transaction")
 
 
@@ -59,7 +63,7 @@ class NotAsDjango:
     """Stands for an engine whose methods are looked up through ``super()`` each time."""
 
     make_cursor = ensure_connection = close_if_health_check_failed = is_usable = None
-    connect = close = get_new_connection = get_connection_params = None
+    connect = close = get_new_connection = get_connection_params = cursor = commit = None
     set_autocommit = _set_autocommit = _close = None
 
 
