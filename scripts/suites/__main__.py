@@ -39,7 +39,7 @@ def run(suite: Suite, engine: str) -> Outcome:
         tempfile.TemporaryDirectory() as work,
     ):
         record = Path(work) / "record"
-        told = [f"--junitxml={record}"] if suite.uses_pytest else []
+        told = [f"--junitxml={record}", *_config(home, Path(work))] if suite.uses_pytest else []
         subprocess.run(
             [sys.executable, *suite.command, *told],
             cwd=home / suite.folder,
@@ -50,6 +50,25 @@ def run(suite: Suite, engine: str) -> Outcome:
         if not record.exists():
             raise SystemExit(f"The tests of {suite.package} did not get to the end on {engine}.")
         return _of_pytest(engine, record) if suite.uses_pytest else _of_django(engine, record)
+
+
+def _config(home: Path, work: Path) -> list[str]:
+    """Where a package has no configuration of pytest's, an empty one.
+
+    Otherwise pytest finds that of this repository, below whose folder the package was unpacked.
+    """
+    sections = {
+        "pytest.ini": "",
+        "pyproject.toml": "[tool.pytest",
+        "tox.ini": "[pytest]",
+        "setup.cfg": "[tool:pytest]",
+    }
+    files = ((home / name, section) for name, section in sections.items())
+    if any(file.is_file() and section in file.read_text() for file, section in files):
+        return []
+    empty = work / "pytest.ini"
+    empty.write_text("[pytest]\n")
+    return ["-c", str(empty), "--rootdir", str(home)]
 
 
 def _environ(suite: Suite, engine: str, server: Server, home: Path, record: Path) -> dict[str, str]:

@@ -202,6 +202,15 @@ def test_backoff_is_full_jitter_below_a_doubling_bound(attempt: int, chance: flo
     assert 0 <= wait <= min(2.0, 0.05 * 2 ** (min(attempt, 60) - 1))
 
 
+def test_backoff_may_begin_at_no_time_at_all() -> None:
+    assert backoff(3, base=1.0, most=8.0, random=lambda: 0.0) == 0.0
+
+
+@pytest.mark.parametrize(("chance", "wait"), [(0.0, 1.0), (0.5, 2.5), (1.0, 4.0)])
+def test_backoff_that_is_at_least_a_part_of_its_bound(chance: float, wait: float) -> None:
+    assert backoff(3, base=1.0, most=8.0, least=0.25, random=lambda: chance) == wait
+
+
 class Passing(Exception):
     """A failure that may pass."""
 
