@@ -15,7 +15,7 @@ from ..driver.exceptions import first_line
 from ..errors import CredentialsUnavailable, ServerDown, SessionLost
 from ..policy import messages
 from ..policy.circuit_breaker import Permit
-from ..policy.rules import Budget, backoff
+from ..policy.rules import Budget, backoff, pace
 from ..policy.token_bucket import BUCKET
 from ..state import announce
 from ..state.logins import ROTATES
@@ -160,9 +160,8 @@ class _Attempt:
     def _pause(self, failures: int) -> float:
         """Seconds to the next attempt of all threads."""
         options = self._db.resilience.options
-        base, most = options.backoff, options.max_backoff
-        # Never less than half, so that the attempts per second have a bound.
-        return backoff(failures, base=base, most=most, least=0.5)
+        lasted = self.breaker.down_for()
+        return pace(failures, lasted, base=options.backoff, most=options.max_backoff)
 
     def _wait(self, attempt: int) -> float:
         """Seconds until this thread tries again."""

@@ -188,6 +188,35 @@ class Budget:
         return tightest.words
 
 
+#: Seconds that nobody waits longer for a server that has just gone, and the part of an outage that
+#: is waited later: most are restarts, which are over within a second.
+_SOON: Final = 0.1
+_PART_OF_OUTAGE: Final = 1 / 8
+
+
+def pace(
+    failures: int,
+    lasted: float,
+    *,
+    base: float,
+    most: float,
+    random: Callable[[], float] = random,
+) -> float:
+    """Seconds from a failed attempt to connect to the next one of the process.
+
+    Never less than half of their bound, so that the attempts per second have one.
+
+    Args:
+        failures: attempts that have failed.
+        lasted: seconds since the first of them.
+        base: bound of the first wait; it doubles.
+        most: longest wait.
+        random: from 0 to 1.
+    """
+    most = min(most, max(base, _SOON, lasted * _PART_OF_OUTAGE))
+    return backoff(failures, base=base, most=most, least=0.5, random=random)
+
+
 def backoff(
     attempt: int,
     *,

@@ -16,6 +16,7 @@ from django_resilient_pg.policy.rules import (
     RetryRule,
     backoff,
     decide,
+    pace,
     was_terminated,
 )
 from django_resilient_pg.policy.token_bucket import TokenBucket
@@ -209,6 +210,33 @@ def test_backoff_may_begin_at_no_time_at_all() -> None:
 @pytest.mark.parametrize(("chance", "wait"), [(0.0, 1.0), (0.5, 2.5), (1.0, 4.0)])
 def test_backoff_that_is_at_least_a_part_of_its_bound(chance: float, wait: float) -> None:
     assert backoff(3, base=1.0, most=8.0, least=0.25, random=lambda: chance) == wait
+
+
+# -- how soon a server is asked again that is down -------------------------------------------------
+
+
+@given(st.integers(1, 100), st.floats(0, 0.8), st.floats(0, 1))
+def test_a_restart_is_noticed_within_a_tenth_of_a_second(
+    failures: int, lasted: float, chance: float
+) -> None:
+    assert pace(failures, lasted, base=0.05, most=0.5, random=lambda: chance) <= 0.1
+
+
+@given(st.integers(1, 100), st.floats(0, 1e6), st.floats(0, 1))
+def test_the_pace_of_an_outage_has_both_bounds(failures: int, lasted: float, chance: float) -> None:
+    wait = pace(failures, lasted, base=0.05, most=0.5, random=lambda: chance)
+    assert wait <= min(0.5, max(0.1, lasted / 8))
+    assert wait >= 0.025
+    if failures >= 5 and lasted >= 4:
+        assert wait >= 0.25
+
+
+def test_a_longest_wait_that_is_shorter_is_never_exceeded() -> None:
+    assert pace(50, 100.0, base=0.001, most=0.05, random=lambda: 1.0) == 0.05
+
+
+def test_a_first_wait_that_is_longer_is_not_cut() -> None:
+    assert pace(1, 0.0, base=0.4, most=0.5, random=lambda: 1.0) == 0.4
 
 
 class Passing(Exception):
