@@ -79,8 +79,8 @@ class Options(Record):
         0.05,
         0.001,
         3600.0,
-        "First wait between attempts to connect; it doubles up to max_backoff, but not beyond 0.1 s"
-        " or an eighth of the outage. Up to half of each is left out, at random.",
+        "First wait between attempts to connect; it doubles up to max_backoff, but not beyond a"
+        " tenth of the outage. Up to half of each is left out, at random.",
     )
     max_backoff: float = _seconds(
         0.5, 0.001, 3600.0, "Longest wait between attempts to connect; not below backoff."

@@ -188,10 +188,8 @@ class Budget:
         return tightest.words
 
 
-#: Seconds that nobody waits longer for a server that has just gone, and the part of an outage that
-#: is waited later: most are restarts, which are over within a second.
-_SOON: Final = 0.1
-_PART_OF_OUTAGE: Final = 1 / 8
+#: Of an outage, what its end may be noticed later: most are restarts, and over within a second.
+_PART_OF_OUTAGE: Final = 1 / 10
 
 
 def pace(
@@ -213,7 +211,7 @@ def pace(
         most: longest wait.
         random: from 0 to 1.
     """
-    most = min(most, max(base, _SOON, lasted * _PART_OF_OUTAGE))
+    most = min(most, max(base, lasted * _PART_OF_OUTAGE))
     return backoff(failures, base=base, most=most, least=0.5, random=random)
 
 
