@@ -188,8 +188,8 @@ class Budget:
         return tightest.words
 
 
-#: Of an outage, what its end may be noticed later: most are restarts, and over within a second.
-_PART_OF_OUTAGE: Final = 1 / 10
+#: Parts of an outage of which one is waited: most are restarts, and over within a second.
+_PARTS: Final = 10
 
 
 def pace(
@@ -211,7 +211,7 @@ def pace(
         most: longest wait.
         random: from 0 to 1.
     """
-    most = min(most, max(base, lasted * _PART_OF_OUTAGE))
+    most = min(most, max(base, lasted / _PARTS))
     return backoff(failures, base=base, most=most, least=0.5, random=random)
 
 
